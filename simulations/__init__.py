@@ -1,0 +1,1 @@
+"""Many labs on one machine."""

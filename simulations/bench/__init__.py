@@ -1,0 +1,1 @@
+"""`hemofed bench`: contestants measured in turn in one run."""

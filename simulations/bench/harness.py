@@ -1,0 +1,93 @@
+"""Contestants measured in turn in one run: medians, ratios, and the machine.
+
+The machine is shared, so single times mean little: every contestant runs once a repetition, in
+turn, and what is compared is the ratio to the reference inside the same run.
+"""
+
+import json
+import os
+import platform
+import statistics
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from common.files import write_text
+
+Measure = Callable[[], dict[str, float]]
+"""Runs a contestant once and returns what it measured, by name; "seconds" is compared."""
+
+
+@dataclass
+class Outcome:
+    """What one contestant measured: each figure's samples, in order."""
+
+    name: str
+    samples: dict[str, list[float]] = field(default_factory=dict)
+
+    def median(self, figure: str) -> float:
+        return statistics.median(self.samples[figure])
+
+
+def in_turn(contestants: dict[str, Measure], repetitions: int, warmup: int = 1) -> list[Outcome]:
+    """Run every contestant `warmup + repetitions` times, A B C A B C ...; keep the latter."""
+    outcomes = {name: Outcome(name) for name in contestants}
+    for repetition in range(-warmup, repetitions):
+        for name, measure in contestants.items():
+            figures = measure()
+            if repetition >= 0:
+                for figure, value in figures.items():
+                    outcomes[name].samples.setdefault(figure, []).append(value)
+    return list(outcomes.values())
+
+
+def machine() -> dict[str, Any]:
+    """What the figures were measured on."""
+    return {
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "system": platform.platform(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+    }
+
+
+def report(title: str, outcomes: list[Outcome], reference: str, json_file: Path | None) -> None:
+    """Print a table of medians, with the ratio of seconds to `reference`; write JSON if asked."""
+    base = next(outcome for outcome in outcomes if outcome.name == reference).median("seconds")
+    figures = list(dict.fromkeys(name for outcome in outcomes for name in outcome.samples))
+    table = Table("contestant", *figures, f"x {reference}", title=title)
+    for outcome in outcomes:
+        cells = [f"{outcome.median(f):.4g}" if f in outcome.samples else "" for f in figures]
+        table.add_row(outcome.name, *cells, f"{outcome.median('seconds') / base:.2f}")
+    console = Console()
+    console.print(table)
+    console.print("  ".join(f"{key}: {value}" for key, value in machine().items()), style="dim")
+    if json_file:
+        content = {
+            "title": title,
+            "machine": machine(),
+            "reference": reference,
+            "contestants": {
+                outcome.name: {
+                    "samples": outcome.samples,
+                    "medians": {figure: outcome.median(figure) for figure in outcome.samples},
+                    "ratio": outcome.median("seconds") / base,
+                }
+                for outcome in outcomes
+            },
+        }
+        write_text(json_file, json.dumps(content, indent=2))
+
+
+def _processor() -> str:
+    for line in Path("/proc/cpuinfo").read_text().splitlines() if os.name == "posix" else []:
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.processor()
