@@ -1,0 +1,68 @@
+"""What every classifier offers, whichever network is inside."""
+
+from typing import Self
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class Classifier(nn.Module):
+    """An encoder (images -> embeddings) and a linear head (embeddings -> logits).
+
+    Attributes: `encoder`, `head`, `embedding_dim` (D), `input_side` (pixels), `frozen`. A frozen
+    encoder has no trainable parameter and stays in evaluation mode; then `head` alone can train
+    on embeddings that were computed once.
+    """
+
+    def __init__(
+        self, encoder: nn.Module, head: nn.Module, embedding_dim: int, input_side: int, frozen: bool
+    ) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.head = head
+        self.embedding_dim = embedding_dim
+        self.input_side = input_side
+        self.frozen = frozen
+        encoder.requires_grad_(not frozen)
+        self.train()
+
+    def embed(self, images: Tensor) -> Tensor:
+        """(N, 3, S, S) float, ImageNet-normalised -> (N, D); other sides are resized."""
+        side = images.shape[-1]
+        if images.shape[-2:] != (self.input_side, self.input_side):
+            images = F.interpolate(
+                images,
+                size=(self.input_side, self.input_side),
+                mode="bilinear",
+                align_corners=False,
+                antialias=side > self.input_side,
+            )
+        features: Tensor = self.encoder(images)
+        return features
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(N, 3, S, S) float, ImageNet-normalised -> logits (N, classes)."""
+        logits: Tensor = self.head(self.embed(images))
+        return logits
+
+    def train(self, mode: bool = True) -> Self:
+        super().train(mode)
+        if self.frozen:
+            self.encoder.eval()
+        return self
+
+
+def trainable(model: nn.Module) -> dict[str, nn.Parameter]:
+    """The parameters that train, by name, in the order of definition (the same on every site)."""
+    return {name: value for name, value in model.named_parameters() if value.requires_grad}
+
+
+def parameter_count(model: nn.Module) -> int:
+    """Number of values in all parameters, trainable or not."""
+    return sum(value.numel() for value in model.parameters())
+
+
+def as_memory_format(model: nn.Module, device: torch.device) -> nn.Module:
+    """Move `model` to `device`, convolution weights in the layout that is fastest there."""
+    return model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
