@@ -1,0 +1,20 @@
+"""Exact sums of clipped per-unit gradients: the part of DP-SGD before the noise."""
+
+from common.privacy.clipping.engine import (
+    ClippedSum,
+    EngineName,
+    Spread,
+    clipped_gradient_sum,
+    refuse_row_mixing,
+)
+from common.privacy.clipping.rule import Clipping, ClipRule
+
+__all__ = [
+    "ClipRule",
+    "ClippedSum",
+    "Clipping",
+    "EngineName",
+    "Spread",
+    "clipped_gradient_sum",
+    "refuse_row_mixing",
+]

@@ -1,0 +1,52 @@
+"""Per-row gradients by Opacus's hooks: the reference that others are compared with."""
+
+import copy
+import warnings
+
+import torch
+from opacus.grad_sample import GradSampleModule
+from torch import nn
+
+from common.privacy.clipping.flat import Accumulator
+from common.privacy.clipping.problem import Problem, Rectangle, add_scaled, squared_norms
+
+
+class OpacusEngine:
+    """Works on a copy of the model, since Opacus leaves attributes on modules and parameters."""
+
+    def chunk(self, problem: Problem) -> int:
+        return 64
+
+    def add(self, problem: Problem, part: Rectangle, total: Accumulator) -> torch.Tensor:
+        wrapped = GradSampleModule(_hookable(problem.model), loss_reduction="sum", strict=False)
+        with warnings.catch_warnings():
+            # The first layer's inputs need no gradient, which torch reports for any full hook.
+            warnings.filterwarnings("ignore", message="Full backward hook is firing")
+            losses = problem.loss(wrapped(part.inputs), part.targets)
+            torch.autograd.backward((losses * part.weights.to(losses.dtype)).sum())
+        copies = dict(wrapped._module.named_parameters())
+        gradients = {name: _by_unit(copies[name], part) for name in problem.parameters}
+        norms = torch.stack([squared_norms(g) for g in gradients.values()]).sum(0).sqrt()
+        factors = problem.rule.factors(norms)
+        for name, parameter in problem.parameters.items():
+            add_scaled(gradients[name], factors, parameter, total)
+        return norms
+
+
+def _hookable(model: nn.Module) -> nn.Module:
+    """A copy whose layers with parameters are in training mode: Opacus's hooks skip the others."""
+    twin = copy.deepcopy(model)
+    twin.zero_grad()
+    for module in twin.modules():
+        if any(p.requires_grad for p in module.parameters(recurse=False)):
+            module.training = not isinstance(module, nn.modules.batchnorm._BatchNorm)
+    return twin
+
+
+def _by_unit(parameter: torch.Tensor, part: Rectangle) -> torch.Tensor:
+    """(units, ...) gradients; zeros for a parameter that the loss does not reach."""
+    sample = getattr(parameter, "grad_sample", None)
+    if sample is None:
+        return parameter.new_zeros((part.units, *parameter.shape))
+    rows: torch.Tensor = sample
+    return rows.reshape(part.units, part.width, *parameter.shape).sum(1)
