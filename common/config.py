@@ -54,6 +54,8 @@ class TrainingSpec(Strict):
     rare_class_power: float = Field(default=0.0, ge=0, le=1)
     """Weighs a class in the loss by (public prior)^-power, at most 1 after normalising by the
     maximum, so that no gradient grows: with clipping the sensitivity stays as it is."""
+    class_prior: dict[str, float] = {}
+    """Public share of each cell type, for rare_class_power; any positive scale."""
     augment: bool = True
 
 
@@ -99,7 +101,7 @@ class RoundPolicy(Strict):
 
     min_sites: int = Field(default=1, ge=1)
     deadline_seconds: float = Field(default=3600.0, gt=0)
-    max_update_norm: float = Field(default=1e4, gt=0)
+    max_update_norm: float = Field(default=1e4, gt=0, le=2**20)
     """A reply whose L2 norm exceeds this is left out and named."""
 
 
@@ -161,16 +163,21 @@ class Runtime(Strict):
     """For what is neither clipped nor noised."""
 
 
+class CellSource(Strict):
+    """Cells of a site: an indexed cache (`hemofed data index`), whole or in part."""
+
+    folder: Path
+    selection: Path | None = None
+    """A .npy of records (row int64, split str): only these rows, split as given."""
+
+
 class Site(Strict):
-    """One lab's data as its client finds it (`site.yaml`)."""
+    """One lab as its client finds it (`site.yaml`); relative paths start at that file."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
-    cells: Path
-    """Folder of an indexed cell cache (`hemofed data index`)."""
-    rows: Path | None = None
-    """A .npy of row numbers when the site has only part of the cache."""
-    ledger: Path | None = None
-    """Where the privacy ledger lies; beside this file when not given."""
+    cells: tuple[CellSource, ...] = Field(min_length=1)
+    ledger: Path = Path("ledger.sqlite")
+    log: Path = Path("site.log")
     runtime: Runtime = Runtime()
 
 

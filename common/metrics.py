@@ -1,0 +1,141 @@
+"""Confusion and calibration as counts that add up across sites; every metric comes from them."""
+
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+BINS = 15
+NAMES = ("accuracy", "balanced_accuracy", "macro_f1", "ece")
+
+Floats = NDArray[np.float64]
+Counts = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Tally:
+    """Predictions of K classes, counted.
+
+    counts: int64 (K, K, BINS), [true, predicted, confidence bin].
+    confidence: float64 (K, K, BINS), the sum of the top-class probabilities counted there.
+    """
+
+    counts: Counts
+    confidence: Floats
+
+    @classmethod
+    def empty(cls, classes: int) -> Self:
+        shape = (classes, classes, BINS)
+        return cls(np.zeros(shape, np.int64), np.zeros(shape, np.float64))
+
+    @classmethod
+    def of(cls, probabilities: Floats, labels: Counts) -> Self:
+        """Count predictions: probabilities (N, K), labels (N,) in 0..K-1."""
+        tally = cls.empty(probabilities.shape[1])
+        predicted, top = probabilities.argmax(1), probabilities.max(1, initial=0.0)
+        bins = np.minimum((top * BINS).astype(np.int64), BINS - 1)
+        np.add.at(tally.counts, (labels, predicted, bins), 1)
+        np.add.at(tally.confidence, (labels, predicted, bins), top)
+        return tally
+
+    def __add__(self, other: "Tally") -> "Tally":
+        return Tally(self.counts + other.counts, self.confidence + other.confidence)
+
+    @property
+    def confusion(self) -> Counts:
+        """(K, K): rows true, columns predicted."""
+        confusion: Counts = self.counts.sum(2)
+        return confusion
+
+    @property
+    def total(self) -> int:
+        return int(self.counts.sum())
+
+    def metrics(self) -> dict[str, float | None]:
+        """The NAMES; None for all of them when nothing was counted."""
+        if not self.total:
+            return dict.fromkeys(NAMES)
+        values = _metrics(self.counts[None].astype(float), self.confidence[None])
+        return {name: float(value[0]) for name, value in values.items()}
+
+    def intervals(self, resamples: int = 1000, seed: int = 0) -> dict[str, list[float] | None]:
+        """95 % percentile bootstrap over the cells (Efron & Tibshirani 1993, ch. 13).
+
+        Cells counted in one place are alike but for their confidence, so their number is drawn
+        (multinomial) and their confidence taken as the place's mean.
+        """
+        if not self.total:
+            return dict.fromkeys(NAMES)
+        places = self.counts.reshape(-1)
+        used = np.flatnonzero(places)
+        rng = np.random.default_rng(seed)
+        drawn = rng.multinomial(self.total, places[used] / self.total, size=resamples)
+        counts = np.zeros((resamples, places.size))
+        counts[:, used] = drawn
+        mean = np.zeros(places.size)
+        mean[used] = self.confidence.reshape(-1)[used] / places[used]
+        shape = (resamples, *self.counts.shape)
+        values = _metrics(counts.reshape(shape), (counts * mean).reshape(shape))
+        return {
+            name: [float(bound) for bound in np.nanpercentile(value, [2.5, 97.5])]
+            for name, value in values.items()
+        }
+
+    def per_class(self) -> list[dict[str, float | int | None]]:
+        """Precision, recall, F1 and support of each class; None where it is undefined."""
+        confusion = self.confusion.astype(float)
+        true, predicted, right = confusion.sum(1), confusion.sum(0), np.diag(confusion)
+        return [
+            {
+                "precision": right[k] / predicted[k] if predicted[k] else None,
+                "recall": right[k] / true[k] if true[k] else None,
+                "f1": 2 * right[k] / (true[k] + predicted[k]) if true[k] else None,
+                "support": int(true[k]),
+            }
+            for k in range(len(true))
+        ]
+
+    def to_bytes(self) -> tuple[bytes, bytes]:
+        """Little-endian counts and confidence, for a message."""
+        return self.counts.astype("<i8").tobytes(), self.confidence.astype("<f8").tobytes()
+
+    @classmethod
+    def from_bytes(cls, counts: bytes, confidence: bytes, classes: int) -> Self:
+        """Read `to_bytes`. Raises ValueError: wrong size, negative, or not finite."""
+        shape = (classes, classes, BINS)
+        tally = cls(
+            np.frombuffer(counts, "<i8").reshape(shape).astype(np.int64),
+            np.frombuffer(confidence, "<f8").reshape(shape).astype(np.float64),
+        )
+        inside = (tally.confidence >= 0) & (tally.confidence <= tally.counts + 1e-6)
+        if (tally.counts < 0).any() or not inside.all():
+            raise ValueError("counts below zero, or confidences outside 0..1")
+        return tally
+
+
+def _metrics(counts: Floats, confidence: Floats) -> dict[str, Floats]:
+    """Metrics of R tallies at once: counts and confidence (R, K, K, BINS) -> (R,) each.
+
+    Classes without a true cell are left out of balanced accuracy and macro-F1.
+    """
+    confusion = counts.sum(3)
+    total = confusion.sum((1, 2))
+    right = np.diagonal(confusion, axis1=1, axis2=2)
+    true, predicted = confusion.sum(2), confusion.sum(1)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        recall = np.where(true > 0, right / true, np.nan)
+        f1 = np.where(true > 0, 2 * right / (true + predicted), np.nan)
+    return {
+        "accuracy": right.sum(1) / total,
+        "balanced_accuracy": np.nanmean(recall, axis=1),
+        "macro_f1": np.nanmean(f1, axis=1),
+        "ece": _calibration_error(counts, confidence, total),
+    }
+
+
+def _calibration_error(counts: Floats, confidence: Floats, total: Floats) -> Floats:
+    """Expected calibration error (Guo et al. 2017, arXiv 1706.04599, eq. 3)."""
+    right = np.einsum("rkkb->rb", counts)
+    error: Floats = np.abs(right - confidence.sum((1, 2))).sum(1) / total
+    return error

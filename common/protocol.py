@@ -1,0 +1,131 @@
+"""What server and sites say to each other: the content of each message, written and read here.
+
+query     -> the site's name
+train     task + model vector -> update vector + report
+evaluate  task + model vector -> tally
+Any of them may be answered with a refusal: the class of the error and a reference into the
+site's own log. The error's text stays at the site.
+"""
+
+import json
+from dataclasses import dataclass
+
+import numpy as np
+from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+
+from common.config import Study, parse
+from common.errors import FederationError, HemofedError, ModelError
+from common.metrics import BINS, Tally
+from common.payload import Vector, decode, encode
+
+
+@dataclass(frozen=True)
+class Task:
+    """One round's work for a site."""
+
+    study: Study
+    round: int
+    attempt: int = 0
+
+    def content(self, model: Vector) -> RecordDict:
+        text = self.study.model_dump_json()
+        record = ConfigRecord({"study": text, "round": self.round, "attempt": self.attempt})
+        return RecordDict({"task": record, "model": ArrayRecord({"values": encode(model)})})
+
+    @classmethod
+    def read(cls, message: Message) -> "Task":
+        """Raises FederationError when the message holds no task, ConfigError for a bad study."""
+        record = message.content.config_records.get("task")
+        if record is None:
+            raise FederationError(f"a {message.metadata.message_type} message without a task")
+        study = parse(Study, json.loads(str(record["study"])), "study in the message")
+        return cls(study, int(str(record["round"])), int(str(record["attempt"])))
+
+
+@dataclass(frozen=True)
+class Update:
+    """A site's answer to train: new minus old parameters, and what it says about the round."""
+
+    values: Vector
+    layout: str
+    epsilon: float | None = None
+    loss: float | None = None
+    seconds: float = 0.0
+
+    def content(self) -> RecordDict:
+        numbers = {"epsilon": self.epsilon, "loss": self.loss, "seconds": self.seconds}
+        said = {name: float(value) for name, value in numbers.items() if value is not None}
+        return RecordDict(
+            {
+                "update": ArrayRecord({"values": encode(self.values)}),
+                "layout": ConfigRecord({"digest": self.layout}),
+                "report": MetricRecord(said),
+            }
+        )
+
+    @classmethod
+    def read(cls, message: Message, size: int) -> "Update":
+        """Raises ModelError unless the reply holds exactly one vector of `size` float32."""
+        content = message.content
+        arrays = content.array_records.get("update")
+        layout = content.config_records.get("layout", {}).get("digest")
+        if arrays is None or list(arrays) != ["values"] or not isinstance(layout, str):
+            raise ModelError("the reply holds no single update vector with its layout")
+        report = content.metric_records.get("report", {})
+        said = {name: _number(report.get(name)) for name in ("epsilon", "loss", "seconds")}
+        return cls(
+            decode(arrays["values"], size),
+            layout,
+            said["epsilon"],
+            said["loss"],
+            said["seconds"] or 0.0,
+        )
+
+
+def tally_content(tally: Tally) -> RecordDict:
+    """A site's answer to evaluate."""
+    counts, confidence = tally.to_bytes()
+    return RecordDict({"tally": ConfigRecord({"counts": counts, "confidence": confidence})})
+
+
+def read_tally(message: Message, classes: int) -> Tally:
+    """Raises FederationError when the reply holds no sound tally of `classes` classes."""
+    record = message.content.config_records.get("tally", {})
+    counts, confidence = record.get("counts"), record.get("confidence")
+    try:
+        if not isinstance(counts, bytes) or not isinstance(confidence, bytes):
+            raise ValueError(f"no counts and confidence of shape {(classes, classes, BINS)}")
+        return Tally.from_bytes(counts, confidence, classes)
+    except ValueError as error:
+        raise FederationError(f"the reply holds no sound tally: {error}") from error
+
+
+def name_content(site: str) -> RecordDict:
+    """A site's answer to query."""
+    return RecordDict({"site": ConfigRecord({"name": site})})
+
+
+def read_name(message: Message) -> str:
+    """Raises FederationError when the reply holds no name."""
+    name = message.content.config_records.get("site", {}).get("name")
+    if not isinstance(name, str):
+        raise FederationError("the reply to a query holds no site name")
+    return name
+
+
+def refusal_content(error: Exception, reference: str) -> RecordDict:
+    """What leaves the site of an error: its class and a reference into the site's log."""
+    kind = type(error).__name__ if isinstance(error, HemofedError) else "internal error"
+    return RecordDict({"refusal": ConfigRecord({"kind": kind, "reference": reference})})
+
+
+def read_refusal(message: Message) -> str | None:
+    """The refusal in words, or None when the reply is not one."""
+    record = message.content.config_records.get("refusal")
+    if record is None:
+        return None
+    return f"refused: {record.get('kind')!s:.40} (see {record.get('reference')!s:.40} in its log)"
+
+
+def _number(value: object) -> float | None:
+    return float(value) if isinstance(value, int | float) and np.isfinite(value) else None
