@@ -1,0 +1,74 @@
+"""Folders that are either whole or not there, made by one process at a time."""
+
+import fcntl
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+_LOCK = "lock"
+
+
+@contextmanager
+def workshop(folder: Path) -> Iterator[Path]:
+    """An empty folder beside `folder` to make its content in, held by this process alone.
+
+    A second process waits here until the first is done. What a killed process left is cleared.
+    When the block ends, what `publish` has not moved to its place is removed.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    temporary = folder.with_name(f".{folder.name}.building")
+    handle = _locked(temporary)
+    try:
+        for left in temporary.iterdir():
+            if left.name != _LOCK:
+                left.unlink()
+        yield temporary
+    finally:
+        if _is(handle, temporary / _LOCK):
+            shutil.rmtree(temporary)
+        os.close(handle)
+
+
+def publish(temporary: Path, folder: Path) -> None:
+    """Move a workshop's content to `folder`, durably, in the place of what is there."""
+    (temporary / _LOCK).unlink()
+    for path in (*temporary.iterdir(), temporary):
+        _sync(path)
+    aside = folder.with_name(f".{folder.name}.replaced")
+    shutil.rmtree(aside, ignore_errors=True)
+    if folder.exists():
+        folder.rename(aside)
+    temporary.rename(folder)
+    _sync(folder.parent)
+    shutil.rmtree(aside, ignore_errors=True)
+
+
+def _locked(temporary: Path) -> int:
+    """Make `temporary` and take its lock; again, if its last holder moved it away meanwhile."""
+    while True:
+        temporary.mkdir(exist_ok=True)
+        try:
+            handle = os.open(temporary / _LOCK, os.O_RDWR | os.O_CREAT, 0o600)
+        except FileNotFoundError:
+            continue
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        if _is(handle, temporary / _LOCK):
+            return handle
+        os.close(handle)
+
+
+def _is(handle: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(handle), path.stat())
+    except FileNotFoundError:
+        return False
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
