@@ -1,0 +1,131 @@
+"""The Gaussian mechanism on an integer grid: a clipped sum goes in, a private one comes out.
+
+A sum t of P numbers, to which one unit contributes a vector of L2 norm at most C, is released as
+
+    ( round(t * grid) + N_Z(0, sigma^2)^P ) / grid,        grid a power of two,
+    sigma^2 = (z * D)^2 + SMOOTHING^2,                     D = grid * C * (1 + SUMMATION) + sqrt(P).
+
+z is the noise multiplier that the accountant is told. D bounds the L2 sensitivity of the rounded
+sum: the exact sums of two neighbouring data sets differ by at most C; `SUMMATION` is for their
+float32 arithmetic; and each of the P roundings moves by at most 1/2 on either side.
+
+Formal guarantees: the output is at least as private as the Poisson-subsampled Gaussian mechanism
+with noise multiplier z, for any number of compositions and in any accounting of it.
+    Let x be an integer, Y ~ N(x, s^2), and Z given Y = y an integer with probability proportional
+    to exp(-(z - y)^2 / 2 r^2): Z is made from Y without looking at the data, so releasing it is as
+    private as releasing Y. By Poisson summation the normaliser of Z's law is r sqrt(2 pi) (1 + e),
+    |e| <= 2.01 exp(-2 pi^2 r^2), whatever y is; integrating over y, Z has the law of
+    x + N_Z(0, s^2 + r^2) up to a factor within (1 + e)^2 (Peikert 2010, theorem 3.1; Micciancio and
+    Regev 2007, lemma 4.4). With r = SMOOTHING = 3, e is below 1e-76, so P = 10^8 numbers and 10^6
+    steps add less than 1e-60 to epsilon. With s = z D this is the Gaussian mechanism of noise
+    multiplier z. Without sampling, theorem 14 of Canonne, Kamath, Steinke (2020, arXiv 2004.00010)
+    gives the same zero-concentrated bound directly.
+    The sampler's own distance from N_Z adds P * TAIL a step to delta: below 1e-20 for all of it.
+What is assumed: that the clipping engine's float32 sums of two neighbouring data sets differ by at
+most C * (1 + SUMMATION); that the AES keystream is as good as uniform bits.
+
+The noise is at most 0.1 % larger than z * C, which is what the rounding costs in accuracy. There is
+no second kind: a rounded float64 Gaussian from the same stream took longer (126 ms against 105 ms
+for 11.2 million values on one core, `torch.normal` 57 ms) and has no proof.
+"""
+
+import math
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from common.errors import PrivacyError
+from common.privacy.discrete_gaussian import discrete_gaussian
+from common.privacy.noise_source import NoiseSource
+
+__all__ = [
+    "NoiseSource",
+    "discrete_gaussian",
+    "grid_for",
+    "grid_sigma",
+    "privatise",
+]
+
+ROUNDING = 5e-4
+"""Most that rounding to the grid may add to the sensitivity, as a part of the clipping norm."""
+SUMMATION = 5e-4
+"""What float32 sums may add to the sensitivity, as a part of the clipping norm."""
+SMOOTHING = 3.0
+"""r above, in grid steps."""
+
+_PIECE = 1 << 20
+"""Numbers noised at a time, to bound the memory."""
+
+
+def privatise(
+    total: torch.Tensor,
+    *,
+    max_grad_norm: float,
+    noise_multiplier: float,
+    source: NoiseSource,
+    grid: float | None = None,
+) -> torch.Tensor:
+    """The clipped sum `total`, float32 (P,), with noise: float32 (P,), on the same device.
+
+    `max_grad_norm` (C) bounds each unit's L2 norm in the sum; the guarantee is the module's.
+    `grid` is the number of grid steps in 1.0, a power of two; None takes `grid_for`.
+
+    | total              | result                                                    |
+    |--------------------|-----------------------------------------------------------|
+    | zeros (no unit)    | noise alone: an empty batch is a step like any other      |
+    | not finite         | PrivacyError                                              |
+    | P = 0, not 1-D     | PrivacyError                                              |
+    | noise_multiplier 0 | PrivacyError: training without noise does not come here   |
+    """
+    if total.dim() != 1 or total.numel() == 0:
+        raise PrivacyError(f"privatise: total has shape {tuple(total.shape)}; expected (P,), P > 0")
+    size = total.numel()
+    steps = grid_for(size, max_grad_norm) if grid is None else grid
+    sigma = grid_sigma(size, max_grad_norm, noise_multiplier, steps)
+    exact = total.detach().to("cpu", torch.float32).numpy()
+    out = np.empty(size, dtype=np.float32)
+    for start in range(0, size, _PIECE):
+        piece = _quantise(exact[start : start + _PIECE], steps)
+        piece += discrete_gaussian(len(piece), sigma, source)
+        out[start : start + _PIECE] = piece / steps
+    return torch.from_numpy(out).to(total.device)
+
+
+def grid_for(size: int, max_grad_norm: float) -> float:
+    """The coarsest power of two for which sqrt(size) / grid is at most ROUNDING * max_grad_norm."""
+    _positive("max_grad_norm", max_grad_norm)
+    return 2.0 ** math.ceil(math.log2(math.sqrt(size) / (ROUNDING * max_grad_norm)))
+
+
+def grid_sigma(size: int, max_grad_norm: float, noise_multiplier: float, grid: float) -> float:
+    """sigma of the module's text, in grid steps, for `size` (P) numbers.
+
+    Raises PrivacyError: a noise multiplier or clipping norm that is not a positive number, a grid
+    that is not a power of two or too coarse for the clipping norm.
+    """
+    _positive("max_grad_norm", max_grad_norm)
+    _positive("noise_multiplier", noise_multiplier)
+    _positive("grid", grid)
+    if math.frexp(grid)[0] != 0.5 or math.sqrt(size) > ROUNDING * max_grad_norm * grid:
+        raise PrivacyError(
+            f"grid={grid}: expected a power of two of at least {grid_for(size, max_grad_norm)} for "
+            f"{size} numbers and max_grad_norm={max_grad_norm}"
+        )
+    sensitivity = grid * max_grad_norm * (1.0 + SUMMATION) + math.sqrt(size)
+    return math.hypot(noise_multiplier * sensitivity, SMOOTHING)
+
+
+def _quantise(piece: NDArray[np.float32], grid: float) -> NDArray[np.int64]:
+    scaled = piece.astype(np.float64) * grid
+    if not np.all(np.abs(scaled) < 2.0**52):
+        raise PrivacyError(
+            "privatise: the sum holds a NaN, an infinity or a number beyond "
+            f"{2.0**52 / grid:.3g}; nothing was released: look at the learning rate and the data"
+        )
+    return np.rint(scaled).astype(np.int64)
+
+
+def _positive(name: str, value: float) -> None:
+    if not (math.isfinite(value) and value > 0):
+        raise PrivacyError(f"{name}={value}: expected a finite number above 0")
