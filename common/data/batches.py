@@ -1,0 +1,87 @@
+"""Cached pixels -> a normalised batch on the device, and its augmentation there."""
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+MEAN = (0.485, 0.456, 0.406)
+STD = (0.229, 0.224, 0.225)
+"""Mean and standard deviation of ImageNet's RGB, in [0, 1]; pretrained encoders expect them."""
+
+LUMA = (0.299, 0.587, 0.114)
+"""Weights of grey (ITU-R BT.601)."""
+
+GAIN = 0.08
+"""Each channel times 1 +- this: another stain, another white balance."""
+SATURATION = 0.2
+CONTRAST = 0.15
+BRIGHTNESS = 0.05
+
+
+def to_tensor(images: NDArray[np.uint8] | Tensor, device: torch.device | str = "cpu") -> Tensor:
+    """uint8 (N, S, S, 3) -> float32 (N, 3, S, S) on `device`, normalised by `MEAN` and `STD`.
+
+    The bytes go to the device first: a quarter of what floats would be.
+    """
+    pixels = torch.from_numpy(np.array(images)) if isinstance(images, np.ndarray) else images
+    moved = pixels.to(device).permute(0, 3, 1, 2)
+    batch = torch.empty(moved.shape, dtype=torch.float32, device=moved.device).copy_(moved)
+    scale = 1 / (255.0 * _channels(STD, batch))
+    return batch.mul_(scale).sub_(_channels(MEAN, batch) / _channels(STD, batch))
+
+
+def augment(batch: Tensor, generator: torch.Generator) -> Tensor:
+    """A view of each image: turned, mirrored, and stained and lit a little differently.
+
+    `batch` is float (N, 3, S, S) from `to_tensor`; the result is a tensor of its own. Every image
+    gets its own draw and depends on no other image, so clipping each image's gradient bounds its
+    influence as before. `generator` alone decides; its device need not be the batch's, and with a
+    generator on the CPU all devices get the same draws.
+
+    Plain operations and not kornia's: kornia 0.9 draws from torch's global state, and its colour
+    jitter goes through HSV: 143 ms for 256 images of 64 px on one core, where these take 7 ms.
+    """
+    count = len(batch)
+    turns = torch.randint(0, 8, (count,), generator=generator, device=generator.device)
+    draws = torch.rand((count, 6), generator=generator, device=generator.device)
+    return _recolour(_turn(batch, turns.to(batch.device)), draws.to(batch.device, batch.dtype))
+
+
+def _turn(batch: Tensor, turns: Tensor) -> Tensor:
+    """Each image under the symmetry of the square that its number (0 to 7) names."""
+    side = batch.shape[-1]
+    pixels = torch.arange(side * side, device=batch.device).view(side, side)
+    symmetries = torch.stack(
+        [
+            torch.rot90(face, quarter, (0, 1)).reshape(-1)
+            for face in (pixels, pixels.flip(1))
+            for quarter in range(4)
+        ]
+    )
+    order = symmetries[turns][:, None, :].expand(-1, batch.shape[1], -1)
+    return batch.flatten(2).gather(2, order).view_as(batch)
+
+
+def _recolour(batch: Tensor, draws: Tensor) -> Tensor:
+    """Gain a channel, saturation, contrast and brightness, as one affine map of the colour.
+
+    `draws` (N, 6) in [0, 1). Written for colours in [0, 1] as x -> A x + b, then carried over to
+    normalised colours: D^-1 A D, with D = diag(STD).
+    """
+    spread = 2 * draws - 1
+    gain = torch.diag_embed(1 + GAIN * spread[:, :3])
+    saturation = (1 + SATURATION * spread[:, 3])[:, None, None]
+    contrast = (1 + CONTRAST * spread[:, 4])[:, None, None]
+    grey = batch.new_tensor(LUMA).expand(3, 3)
+    identity = torch.eye(3, dtype=batch.dtype, device=batch.device)
+    colour = contrast * gain @ (saturation * identity + (1 - saturation) * grey)
+    mean, std = batch.new_tensor(MEAN), batch.new_tensor(STD)
+    shift = 0.5 * (1 - contrast[:, :, 0]) + BRIGHTNESS * spread[:, 5:6]
+    offset = (colour @ mean + shift - mean) / std
+    matrix = colour * std / std[:, None]
+    return torch.baddbmm(offset[:, :, None], matrix, batch.flatten(2)).view_as(batch)
+
+
+def _channels(values: tuple[float, ...], like: Tensor) -> Tensor:
+    return torch.tensor(values, dtype=like.dtype, device=like.device).view(1, -1, 1, 1)
