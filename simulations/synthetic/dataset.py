@@ -1,0 +1,273 @@
+"""A folder of rendered sites: class folders of JPEGs, `cells.csv`, and a record of what it is.
+
+    <out>/RENDERED.json                              what was rendered, and that it was
+    <out>/<site>/cells.csv                           path,label,patient
+    <out>/<site>/<cell_type>/<cell_type>_0001.jpg
+
+Cell i of a site depends on (seed, site, i) alone, whatever the number of workers or of cells.
+"""
+
+import csv
+import hashlib
+import io
+import json
+import multiprocessing
+import re
+import shutil
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from dataclasses import asdict, dataclass
+from itertools import groupby, islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from common.cells import CELL_TYPES
+from common.errors import ConfigError, DataError
+from common.files import write_text
+from simulations.synthetic.patient import Patient
+from simulations.synthetic.render import encode, render_cell
+from simulations.synthetic.site_style import SiteStyle
+
+VERSION = 1
+"""Of the drawing: pictures of the same seed may differ between versions."""
+
+RECORD = "RENDERED.json"
+
+Progress = Callable[[int, int], None]
+"""Called with (cells done, cells in all)."""
+
+_PATIENT_FOCUS = 6.0
+"""Concentration of a patient's own mix about the site's: lower, more one-sided patients."""
+
+_CHUNK = 40
+
+
+@dataclass(frozen=True, kw_only=True)
+class SiteSpec:
+    """A site to render."""
+
+    style: SiteStyle
+    cells: int
+    mix: Mapping[str, float] | None = None
+    """Weight of each cell type; types left out do not occur. None: drawn by `alpha`."""
+    alpha: float = 5.0
+    """Concentration of the Dirichlet that draws `mix`: low, one-sided; high, even."""
+
+
+@dataclass(frozen=True)
+class PlannedCell:
+    """Which picture is drawn, and where it goes."""
+
+    number: int
+    cell_type: str
+    patient: int
+    path: str
+    """Below the site's folder."""
+
+
+def class_mix(site: str, spec: SiteSpec, seed: int) -> dict[str, float]:
+    """Each cell type's share at the site, in MLL23's order; sums to 1."""
+    names = [cell.name for cell in CELL_TYPES]
+    if spec.mix is None:
+        weights = _rng(seed, site, "mix").dirichlet([spec.alpha] * len(names))
+    else:
+        weights = np.array([spec.mix.get(name, 0.0) for name in names], dtype=np.float64)
+    return {name: float(w / weights.sum()) for name, w in zip(names, weights, strict=True)}
+
+
+def plan(site: str, spec: SiteSpec, seed: int) -> list[PlannedCell]:
+    """The site's cells, patient by patient: 1 to 50 cells each, most with few."""
+    counts: Counter[str] = Counter()
+    planned: list[PlannedCell] = []
+    draws = _patients(class_mix(site, spec, seed), site, seed)
+    for number, (patient, cell_type) in enumerate(islice(draws, spec.cells)):
+        counts[cell_type] += 1
+        path = f"{cell_type}/{cell_type}_{counts[cell_type]:04d}.jpg"
+        planned.append(PlannedCell(number, cell_type, patient, path))
+    return planned
+
+
+def _patients(mix: Mapping[str, float], site: str, seed: int) -> Iterator[tuple[int, str]]:
+    """(patient, cell type) for ever."""
+    names = [name for name, weight in mix.items() if weight > 0]
+    weights = np.array([mix[name] for name in names])
+    patient = 0
+    while True:
+        rng = _rng(seed, site, "patient", patient)
+        size = int(np.clip(np.exp(rng.normal(1.7, 0.9)), 1, 50))
+        own = rng.dirichlet(weights * _PATIENT_FOCUS + 1e-3)
+        for index in rng.choice(len(names), size, p=own):
+            yield patient, names[index]
+        patient += 1
+
+
+def draw_patient(site: str, patient: int, seed: int) -> Patient:
+    """The looks of the site's patient number `patient`."""
+    return Patient.random(_rng(seed, site, "looks", patient))
+
+
+def render_planned(site: str, style: SiteStyle, cell: PlannedCell, seed: int, side: int) -> bytes:
+    """The JPEG of one planned cell."""
+    patient = draw_patient(site, cell.patient, seed)
+    rng = _rng(seed, site, "cell", cell.number)
+    return encode(render_cell(cell.cell_type, style, patient, rng, side), style)
+
+
+def synthesize(
+    out: Path,
+    *,
+    sites: Mapping[str, SiteSpec],
+    seed: int,
+    side: int = 96,
+    workers: int = 2,
+    progress: Progress | None = None,
+) -> None:
+    """Render `sites` into the folder `out`, which appears whole or not at all.
+
+    If `out` already holds exactly this (its RENDERED.json says so), nothing is done.
+
+    Raises ConfigError: a value out of range, an unknown cell type, a site's name that is not a
+    plain folder name. DataError: `out` exists and is something else.
+    """
+    _check(sites, side, workers)
+    record = json.dumps(describe(sites, seed=seed, side=side), indent=2) + "\n"
+    if out.exists() and any(out.iterdir() if out.is_dir() else [out]):
+        if is_rendered(out) and (out / RECORD).read_text(encoding="utf-8") == record:
+            return
+        raise DataError(f"{out}: exists and holds something else; name another folder or delete it")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}."))
+    try:
+        _render_all(temporary, sites, seed, side, workers, progress)
+        write_text(temporary / RECORD, record)
+        temporary.chmod(0o755)
+        temporary.replace(out)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def describe(sites: Mapping[str, SiteSpec], *, seed: int, side: int) -> dict[str, Any]:
+    """What RENDERED.json says: enough to render the same again."""
+    return {
+        "rendered": True,
+        "note": "Drawn by hemofed from descriptions of morphology; no picture of a real cell.",
+        "version": VERSION,
+        "seed": seed,
+        "side": side,
+        "sites": {
+            name: {
+                "cells": spec.cells,
+                "mix": class_mix(name, spec, seed),
+                "style": asdict(spec.style),
+            }
+            for name, spec in sites.items()
+        },
+    }
+
+
+def is_rendered(folder: Path) -> bool:
+    """Whether `folder`, or the folder that it lies in, was written by `synthesize`."""
+    return (folder / RECORD).is_file() or (folder.parent / RECORD).is_file()
+
+
+def _check(sites: Mapping[str, SiteSpec], side: int, workers: int) -> None:
+    if not sites:
+        raise ConfigError("sites: expected at least one site to render")
+    if not 16 <= side <= 512:
+        raise ConfigError(f"side: {side} is not between 16 and 512 px")
+    if workers < 1:
+        raise ConfigError(f"workers: {workers} is not at least 1")
+    known = {cell.name for cell in CELL_TYPES}
+    for name, spec in sites.items():
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", name) or name == RECORD:
+            raise ConfigError(f"sites: {name!r} is not a plain name (letters, digits, . _ -)")
+        if spec.cells < 1:
+            raise ConfigError(f"sites.{name}.cells: {spec.cells} is not at least 1")
+        if not spec.alpha > 0:
+            raise ConfigError(f"sites.{name}.alpha: {spec.alpha} is not above 0")
+        if spec.mix is not None:
+            _check_mix(name, spec.mix, known)
+
+
+def _check_mix(site: str, mix: Mapping[str, float], known: set[str]) -> None:
+    for cell_type, weight in mix.items():
+        if cell_type not in known:
+            raise ConfigError(
+                f"sites.{site}.mix: {cell_type!r} is not a cell type; known: {sorted(known)}"
+            )
+        if not 0 <= weight < float("inf"):
+            raise ConfigError(f"sites.{site}.mix.{cell_type}: {weight} is not 0 or more and finite")
+    if not sum(mix.values()) > 0:
+        raise ConfigError(f"sites.{site}.mix: all weights are 0; give one cell type a weight")
+
+
+def _render_all(
+    folder: Path,
+    sites: Mapping[str, SiteSpec],
+    seed: int,
+    side: int,
+    workers: int,
+    progress: Progress | None,
+) -> None:
+    tasks: list[tuple[Path, str, SiteStyle, list[PlannedCell], int, int]] = []
+    for site, spec in sites.items():
+        cells = plan(site, spec, seed)
+        _write_index(folder / site, site, cells)
+        for start in range(0, len(cells), _CHUNK):
+            chunk = cells[start : start + _CHUNK]
+            tasks.append((folder / site, site, spec.style, chunk, seed, side))
+    total, done = sum(spec.cells for spec in sites.values()), 0
+    for finished in _each(tasks, workers):
+        done += finished
+        if progress:
+            progress(done, total)
+
+
+def _each(
+    tasks: list[tuple[Path, str, SiteStyle, list[PlannedCell], int, int]], workers: int
+) -> Iterator[int]:
+    """Run `_render_chunk` on every task; yields the cells of each as it ends."""
+    if workers == 1 or len(tasks) == 1:
+        for task in tasks:
+            yield _render_chunk(*task)
+        return
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(min(workers, len(tasks)), mp_context=context) as pool:
+        waiting = {pool.submit(_render_chunk, *task) for task in tasks}
+        try:
+            while waiting:
+                ended, waiting = wait(waiting, return_when=FIRST_COMPLETED)
+                for future in ended:
+                    yield future.result()
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _render_chunk(
+    folder: Path, site: str, style: SiteStyle, cells: list[PlannedCell], seed: int, side: int
+) -> int:
+    for cell in cells:
+        (folder / cell.path).write_bytes(render_planned(site, style, cell, seed, side))
+    return len(cells)
+
+
+def _write_index(folder: Path, site: str, cells: list[PlannedCell]) -> None:
+    """Make the class folders and `cells.csv`."""
+    for cell_type, _ in groupby(sorted(cell.cell_type for cell in cells)):
+        (folder / cell_type).mkdir(parents=True)
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(("path", "label", "patient"))
+    for cell in cells:
+        writer.writerow((cell.path, cell.cell_type, f"{site}-{cell.patient:04d}"))
+    write_text(folder / "cells.csv", text.getvalue())
+
+
+def _rng(seed: int, site: str, purpose: str, *numbers: int) -> np.random.Generator:
+    """A generator of its own for each (seed, site, purpose, numbers)."""
+    key = hashlib.sha256(f"{site}\0{purpose}".encode()).digest()[:8]
+    return np.random.default_rng([seed, int.from_bytes(key, "little"), *numbers])

@@ -1,0 +1,116 @@
+"""What lies around a cell on the slide: red cells and platelets."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from simulations.synthetic.fields import FIELD_OF_VIEW, Grid, ellipse, mask, noise, window
+from simulations.synthetic.patient import Patient
+from simulations.synthetic.site_style import AZURE, CHROMATIN, EOSIN, HEME
+
+RED_RADIUS = 3.6
+"""um; a red cell is about 7.2 um across."""
+
+
+@dataclass(frozen=True)
+class RedCell:
+    x: float
+    y: float
+    radius: float
+    aspect: float
+    angle: float
+    depth: float
+    """Haemoglobin, relative."""
+    pallor: float
+
+
+def scatter(
+    radius: float, crowding: float, patient: Patient, rng: np.random.Generator
+) -> list[RedCell]:
+    """Red cells around a cell of `radius` um in the middle: pushed aside, some partly under it."""
+    wanted = int(rng.poisson(4 + 14 * crowding))
+    cells: list[RedCell] = []
+    reach = FIELD_OF_VIEW / 2 + 2.5
+    for x, y, closeness, overlap in rng.uniform(-1, 1, (6 * wanted, 4)):
+        if len(cells) == wanted:
+            break
+        cell = _red_cell(x * reach, y * reach, patient, rng)
+        gap = float(np.hypot(cell.x, cell.y)) - radius
+        near = cell.radius * (0.35 if closeness > 0.75 else 0.8)
+        spacing = 1.3 if overlap > 0.8 else 1.85
+        if gap > near and all(
+            np.hypot(cell.x - other.x, cell.y - other.y) > spacing * other.radius for other in cells
+        ):
+            cells.append(cell)
+    return cells
+
+
+def _red_cell(x: float, y: float, patient: Patient, rng: np.random.Generator) -> RedCell:
+    flat = rng.random() < 0.15
+    return RedCell(
+        x=x,
+        y=y,
+        radius=RED_RADIUS * patient.red_size * float(np.exp(rng.normal(0, 0.07))),
+        aspect=1 + abs(float(rng.normal(0, 0.10))),
+        angle=float(rng.uniform(0, np.pi)),
+        depth=patient.red_tint * float(np.exp(rng.normal(0, 0.10))),
+        pallor=0.1 if flat else patient.pallor * float(rng.uniform(0.75, 1.15)),
+    )
+
+
+def paint_red_cells(
+    scene: NDArray[np.float32], frame: Grid, cells: list[RedCell], rng: np.random.Generator
+) -> None:
+    """Add the biconcave discs' haemoglobin to `scene` (4, side, side)."""
+    warp = 0.22 * noise(frame.side, 1.6, rng)
+    for cell in cells:
+        rows, columns = window(frame, cell.x, cell.y, 1.35 * cell.radius + 0.8)
+        x, y = frame.x[rows, columns] - cell.x, frame.y[rows, columns] - cell.y
+        if not x.size:
+            continue
+        distance = ellipse(x, y, cell.radius, cell.aspect, cell.angle) + warp[rows, columns]
+        inward = np.maximum(1 + distance / cell.radius, 0)
+        centre = np.exp(-((inward / 0.48) ** 3))
+        thickness = (1 - cell.pallor * centre) * (
+            0.88 + 0.22 * np.exp(-(((inward - 0.9) / 0.12) ** 2))
+        )
+        scene[HEME, rows, columns] += cell.depth * mask(distance, 0.45) * thickness
+
+
+def paint_platelets(
+    scene: NDArray[np.float32],
+    frame: Grid,
+    radius: float,
+    patient: Patient,
+    rng: np.random.Generator,
+) -> None:
+    """Add small lilac, granular platelets outside `radius` um."""
+    half = FIELD_OF_VIEW / 2
+    texture = noise(frame.side, 0.28, rng)
+    for _ in range(int(rng.poisson(patient.platelets))):
+        x0, y0 = rng.uniform(-half, half, 2)
+        size = float(np.clip(rng.normal(1.15, 0.28), 0.6, 2.2))
+        aspect, angle = 1 + abs(float(rng.normal(0, 0.3))), float(rng.uniform(0, np.pi))
+        if np.hypot(x0, y0) < radius + size + 0.3:
+            continue
+        rows, columns = window(frame, x0, y0, 1.6 * size + 1)
+        x, y = frame.x[rows, columns] - x0, frame.y[rows, columns] - y0
+        grainy = texture[rows, columns]
+        distance = ellipse(x, y, size, aspect, angle) + 0.15 * grainy
+        body = mask(distance, 0.6)
+        core = mask(distance + 0.35 * size, 0.9) * np.clip(0.6 + 0.5 * grainy, 0, 1.4)
+        scene[AZURE, rows, columns] += 0.22 * body
+        scene[EOSIN, rows, columns] += 0.12 * body
+        scene[CHROMATIN, rows, columns] += 0.55 * core
+
+
+def paint_plasma(scene: NDArray[np.float32], frame: Grid, rng: np.random.Generator) -> None:
+    """Add the faint, uneven protein film and a few specks of stain."""
+    film = np.clip(0.03 + 0.012 * noise(frame.side, 2.5, rng), 0, None)
+    scene[EOSIN] += film
+    scene[AZURE] += 0.5 * film
+    for _ in range(int(rng.poisson(0.4))):
+        x, y = rng.uniform(-FIELD_OF_VIEW / 2, FIELD_OF_VIEW / 2, 2)
+        spot = ellipse(frame.x - x, frame.y - y, float(rng.uniform(0.12, 0.3)), 1.2, 0.0)
+        scene[CHROMATIN] += 0.9 * mask(spot, 0.4)
