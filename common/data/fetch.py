@@ -1,0 +1,88 @@
+"""MLL23 from Zenodo: listed, downloaded, checked, unpacked.
+
+Source: Zenodo record 14277609 (DOI 10.5281/zenodo.14277609), CC BY 4.0; 41,621 images of 288 x 288
+px, 11.52 px per um, one zip a class, about 9 GB. API: https://developers.zenodo.org/#records
+"""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from common.data.download import Patience, Remote, download, get
+from common.data.unpack import unpack
+from common.errors import DataError
+from common.files import write_text
+
+MLL23 = "https://zenodo.org/api/records/14277609"
+MLL23_UM_PER_PX = 1 / 11.52
+
+Progress = Callable[[str, int, int], None]
+"""Called with a file's name, its bytes there, and its bytes in all."""
+
+_DONE = ".fetched.json"
+_DOWNLOADS = ".downloads"
+
+
+def fetch(
+    folder: Path,
+    url: str = MLL23,
+    patience: Patience | None = None,
+    progress: Progress | None = None,
+) -> Path:
+    """Bring the record at `url` to `folder`/<class>/*, one zip at a time; a broken run goes on.
+
+    A zip is deleted when its images are there, so the room needed is that of the images and one
+    zip. Raises DataError: see `listing`, `download` and `unpack`.
+    """
+    patience = patience or Patience()
+    done = _read_done(folder)
+    for remote in listing(url, patience):
+        if done.get(remote.name) == remote.md5:
+            continue
+        report = _about(remote.name, progress)
+        archive = download(remote, folder / _DOWNLOADS, patience, report)
+        unpack(archive, folder)
+        done[remote.name] = remote.md5
+        write_text(folder / _DONE, json.dumps(done, indent=2))
+        archive.unlink()
+    return folder
+
+
+def listing(url: str, patience: Patience) -> list[Remote]:
+    """The zips of a Zenodo record. Raises DataError: no such record, or not in the known form."""
+    try:
+        files = json.loads(get(url, patience))["files"]
+        remotes = [_remote(file) for file in files]
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{url}: is not a Zenodo record in the known form ({error!r})") from error
+    zips = [remote for remote in remotes if remote.name.lower().endswith(".zip")]
+    if not zips:
+        raise DataError(f"{url}: lists no zip")
+    return zips
+
+
+def _remote(file: dict[str, Any]) -> Remote:
+    name, kind, digest = file["key"], *file["checksum"].split(":")
+    if kind != "md5":
+        raise ValueError(f"{name}: checksum of kind {kind}, expected md5")
+    if name != Path(name).name or name.startswith(".") or "\\" in name:
+        raise ValueError(f"{name!r} is not a plain file name")
+    return Remote(name=name, url=file["links"]["self"], size=int(file["size"]), md5=digest)
+
+
+def _about(name: str, progress: Progress | None) -> Callable[[int, int], None] | None:
+    if progress is None:
+        return None
+    return lambda done, total: progress(name, done, total)
+
+
+def _read_done(folder: Path) -> dict[str, str]:
+    """Name -> MD5 of the zips whose images are in `folder` already."""
+    try:
+        done = json.loads((folder / _DONE).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise DataError(f"{folder / _DONE}: damaged ({error}); delete it to check anew") from error
+    return dict(done)

@@ -1,0 +1,30 @@
+"""A site's own names for cell types, from its YAML."""
+
+from pathlib import Path
+
+from common.cells import CODES, SKIP, resolve
+from common.config import read_yaml
+from common.errors import ConfigError, DataError
+
+
+def read_label_map(path: Path) -> dict[str, str]:
+    """The site's names -> MLL23's names, or "skip" for images to leave out.
+
+    The file is a mapping of names, or has one under the key label_map, as a site.yaml does. Raises
+    ConfigError: it cannot be read, is no such mapping, or names an unknown cell type.
+    """
+    content = read_yaml(path)
+    names = content.get("label_map", content)
+    if not isinstance(names, dict) or not names:
+        raise ConfigError(f"{path}: expected names and cell types, like 'segs: neutrophil'")
+    for name, target in names.items():
+        if not isinstance(name, str) or not isinstance(target, str):
+            raise ConfigError(
+                f"{path}: {name!r}: {target!r}: both must be text (put quotes around numbers, yes "
+                f"and no); cell types: {', '.join(CODES)}, or {SKIP!r}"
+            )
+        try:
+            resolve(name, {name: target})
+        except DataError as error:
+            raise ConfigError(f"{path}: {error}") from None
+    return dict(names)
