@@ -10,7 +10,7 @@ multiplier (proved there), so both mechanisms are composed as the Poisson-subsam
 
 import math
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, Literal, get_args
@@ -38,6 +38,8 @@ ADJACENCY = {
 """Unit -> the adjacency that epsilon speaks of; shown wherever epsilon is."""
 
 _RDP_ORDERS = (*range(2, 65), 72, 80, 96, 112, 128, 160, 192, 256, 384, 512, 1024, 2048)
+_COARSE = 10.0
+"""How much more coarsely `calibrate` cuts losses to find the neighbourhood of its answer."""
 _STEPS_A_DOUBLING = 1024
 """Noise multipliers that `calibrate` gives are 2^(k/1024): 0.07 % apart."""
 _LOWEST, _HIGHEST = -6 * _STEPS_A_DOUBLING, 20 * _STEPS_A_DOUBLING
@@ -107,7 +109,7 @@ def epsilon(events: Iterable[Event], delta: float, accountant: Accountant = "pld
         )
     if any(event.noise_multiplier == 0 for event in merged):
         return math.inf
-    return _composed(merged, delta, "rdp" if delta < 1e-12 else accountant)
+    return _composed(merged, delta, _engine(delta, accountant))
 
 
 @lru_cache(maxsize=4096)
@@ -124,26 +126,38 @@ def calibrate(epsilon: float, delta: float, sample_rate: float, steps: int) -> f
     def meets(k: int, accountant: Accountant) -> bool:
         return _steps_cost(k, delta, sample_rate, steps, accountant) <= epsilon
 
+    def meets_roughly(k: int) -> bool:
+        return _steps_cost(k, delta, sample_rate, steps, "pld", _COARSE) <= epsilon
+
     if not meets(_HIGHEST, "rdp"):
         raise PrivacyError(
             f"calibrate: no noise gives epsilon={epsilon} at delta={delta} for sample_rate="
             f"{sample_rate} and {steps} steps; ask for a larger epsilon or fewer steps"
         )
     # "rdp" is an upper bound of "pld": where it meets the target, so does "pld".
-    enough = _bisect(_LOWEST, _HIGHEST, lambda k: meets(k, "rdp"))
-    stride = 64
-    while enough > _LOWEST and meets(max(_LOWEST, enough - stride), "pld"):
-        enough, stride = max(_LOWEST, enough - stride), 2 * stride
-    enough = _bisect(max(_LOWEST, enough - stride), enough, lambda k: meets(k, "pld"))
-    return _multiplier(enough)
+    start = _first(_LOWEST, _HIGHEST, lambda k: meets(k, "rdp"))
+    start = _first_below(start, meets_roughly)
+    return _multiplier(_first_below(start, lambda k: meets(k, "pld")))
 
 
-def _bisect(low: int, high: int, holds: Any) -> int:
-    """The smallest k in (low, high] for which `holds`, given that it does for `high`."""
-    while high - low > 1:
+def _first(low: int, high: int, holds: Callable[[int], bool]) -> int:
+    """The smallest k in [low, high] for which `holds`; it does for `high` and stays so."""
+    while low < high:
         middle = (low + high) // 2
-        low, high = (low, middle) if holds(middle) else (middle, high)
+        low, high = (low, middle) if holds(middle) else (middle + 1, high)
     return high
+
+
+def _first_below(start: int, holds: Callable[[int], bool]) -> int:
+    """`_first`, from a `start` near the answer: strides that double find its two sides."""
+    stride = 1
+    if holds(start):
+        while start > _LOWEST and holds(max(_LOWEST, start - stride)):
+            start, stride = max(_LOWEST, start - stride), 2 * stride
+        return _first(max(_LOWEST, start - stride + 1), start, holds)
+    while not holds(start + stride):
+        start, stride = start + stride, 2 * stride
+    return _first(start + 1, start + stride, holds)
 
 
 def _multiplier(k: int) -> float:
@@ -151,7 +165,12 @@ def _multiplier(k: int) -> float:
 
 
 def _steps_cost(
-    k: int, delta: float, sample_rate: float, steps: int, accountant: Accountant
+    k: int,
+    delta: float,
+    sample_rate: float,
+    steps: int,
+    accountant: Accountant,
+    coarsening: float = 1.0,
 ) -> float:
     event = Event(
         mechanism="poisson_gaussian",
@@ -160,15 +179,23 @@ def _steps_cost(
         steps=steps,
         unit="image",
     )
-    return epsilon([event], delta, accountant)
+    return _composed((event,), delta, _engine(delta, accountant), coarsening)
 
 
 @lru_cache(maxsize=4096)
-def _composed(merged: tuple[Event, ...], delta: float, accountant: Accountant) -> float:
+def _composed(
+    merged: tuple[Event, ...], delta: float, accountant: Accountant, coarsening: float = 1.0
+) -> float:
     rdp = _spent(RdpAccountant(_RDP_ORDERS), merged, delta)
     if accountant == "rdp":
         return rdp
-    return _spent(PLDAccountant(value_discretization_interval=_interval(rdp)), merged, delta)
+    interval = coarsening * _interval(rdp)
+    return _spent(PLDAccountant(value_discretization_interval=interval), merged, delta)
+
+
+def _engine(delta: float, asked: Accountant) -> Accountant:
+    """Below delta = 1e-12 the rounding errors of "pld", about 1e-15 in delta, would show."""
+    return "rdp" if delta < 1e-12 else asked
 
 
 def _interval(rdp: float) -> float:
