@@ -5,20 +5,17 @@ px, 11.52 px per um, one zip a class, about 9 GB. API: https://developers.zenodo
 """
 
 import json
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from common.data.download import Patience, Remote, download, get
+from common.data.download import Patience, Progress, Remote, download, get
 from common.data.unpack import unpack
 from common.errors import DataError
 from common.files import write_text
 
 MLL23 = "https://zenodo.org/api/records/14277609"
 MLL23_UM_PER_PX = 1 / 11.52
-
-Progress = Callable[[str, int, int], None]
-"""Called with a file's name, its bytes there, and its bytes in all."""
 
 _DONE = ".fetched.json"
 _DOWNLOADS = ".downloads"
@@ -37,16 +34,23 @@ def fetch(
     """
     patience = patience or Patience()
     done = _read_done(folder)
-    for remote in listing(url, patience):
-        if done.get(remote.name) == remote.md5:
-            continue
-        report = _about(remote.name, progress)
-        archive = download(remote, folder / _DOWNLOADS, patience, report)
-        unpack(archive, folder)
-        done[remote.name] = remote.md5
-        write_text(folder / _DONE, json.dumps(done, indent=2))
-        archive.unlink()
+    remotes = listing(url, patience)
+    total, before = sum(remote.size for remote in remotes), 0
+    for remote in remotes:
+        if done.get(remote.name) != remote.md5:
+            report = partial(_shift, progress, before, total) if progress else None
+            archive = download(remote, folder / _DOWNLOADS, patience, report)
+            unpack(archive, folder)
+            done[remote.name] = remote.md5
+            write_text(folder / _DONE, json.dumps(done, indent=2))
+            archive.unlink()
+        before += remote.size
     return folder
+
+
+def _shift(progress: Progress, before: int, total: int, done: int, _: int) -> None:
+    """Report the bytes of one file as bytes of all."""
+    progress(before + done, total)
 
 
 def listing(url: str, patience: Patience) -> list[Remote]:
@@ -63,18 +67,13 @@ def listing(url: str, patience: Patience) -> list[Remote]:
 
 
 def _remote(file: dict[str, Any]) -> Remote:
-    name, kind, digest = file["key"], *file["checksum"].split(":")
+    name = file["key"]
+    kind, _, digest = file["checksum"].partition(":")
     if kind != "md5":
         raise ValueError(f"{name}: checksum of kind {kind}, expected md5")
     if name != Path(name).name or name.startswith(".") or "\\" in name:
         raise ValueError(f"{name!r} is not a plain file name")
     return Remote(name=name, url=file["links"]["self"], size=int(file["size"]), md5=digest)
-
-
-def _about(name: str, progress: Progress | None) -> Callable[[int, int], None] | None:
-    if progress is None:
-        return None
-    return lambda done, total: progress(name, done, total)
 
 
 def _read_done(folder: Path) -> dict[str, str]:
