@@ -1,17 +1,30 @@
 """The exact sum of clipped per-unit gradients, in bounded memory."""
 
+import logging
 from dataclasses import dataclass
+from functools import cache
 from typing import Literal
 
 import torch
 from torch import nn
 
 from common.errors import PrivacyError
+from common.privacy.clipping.bookkeeping_engine import BookkeepingEngine
 from common.privacy.clipping.flat import Accumulator, trainable
-from common.privacy.clipping.problem import Engine, Loss, Problem, Rectangle, weighted_loss
+from common.privacy.clipping.problem import (
+    Engine,
+    Loss,
+    Problem,
+    Rectangle,
+    UnsupportedLayerError,
+    squared_norms,
+    weighted_loss,
+)
 from common.privacy.clipping.rule import Clipping, ClipRule
 from common.privacy.clipping.units import Chunk, chunks
 from common.privacy.clipping.vmap_engine import VmapEngine
+
+_log = logging.getLogger(__name__)
 
 EngineName = Literal["bookkeeping", "opacus", "vmap"]
 
@@ -99,21 +112,47 @@ def clipped_gradient_sum(
     """
     rule = ClipRule(max_grad_norm, clipping, gamma)
     refuse_row_mixing(model)
-    parameters = trainable(model)
-    total = Accumulator(parameters)
-    problem = Problem(model, loss, parameters, rule)
-    chosen = _engine(engine)
-    rows = chunk if chunk is not None else chosen.chunk(problem)
-    norms = [torch.zeros(0, dtype=torch.float64)]
+    problem = Problem(model, loss, trainable(model), rule)
     if len(inputs) != len(targets):
         raise PrivacyError(f"{len(inputs)} inputs, but {len(targets)} targets.")
-    for piece in chunks(units, len(inputs), rows):
-        if piece.rows.numel() > rows:
-            found = _one_large_unit(problem, inputs, targets, piece, rows, total)
-        else:
-            found = chosen.add(problem, _rectangle(inputs, targets, piece), total)
-        norms.append(found.cpu())
-    return _summary(total.flat, torch.cat(norms), rule)
+    batch = _Batch(inputs, targets, units, chunk)
+    try:
+        return _clipped_sum(problem, _engine(engine, problem), batch)
+    except UnsupportedLayerError as unsupported:
+        _say_once(f"{unsupported}: no closed form for its gradients; using torch.func.vmap")
+        return _clipped_sum(problem, VmapEngine(), batch)
+
+
+@dataclass(frozen=True)
+class _Batch:
+    inputs: torch.Tensor
+    targets: torch.Tensor
+    units: torch.Tensor | None
+    chunk: int | None
+
+    def part(self, rows: torch.Tensor, weights: torch.Tensor) -> Rectangle:
+        """The rows (units, width) of the batch."""
+        flat = rows.flatten().to(self.inputs.device)
+        spread = weights.flatten().to(self.inputs.device)
+        return Rectangle(self.inputs[flat], self.targets[flat], spread, rows.shape[1])
+
+
+def _clipped_sum(problem: Problem, engine: Engine, batch: _Batch) -> ClippedSum:
+    total = Accumulator(problem.parameters)
+    limit = batch.chunk if batch.chunk is not None else engine.chunk(problem, batch.inputs)
+    norms = [torch.zeros(0, dtype=torch.float64)]
+    large: list[Chunk] = []
+    with torch.enable_grad():
+        for piece in chunks(batch.units, len(batch.inputs), limit):
+            if piece.rows.numel() > limit:
+                large.append(piece)
+            else:
+                found = engine.add(problem, batch.part(piece.rows, piece.weights), total)
+                norms.append(found.cpu())
+        engine.finish(total)
+        for piece in large:
+            norms.append(_add_large_unit(problem, batch, piece, limit, total).cpu())
+    return _summary(total.flat, torch.cat(norms), problem.rule)
 
 
 def refuse_row_mixing(model: nn.Module) -> None:
@@ -132,42 +171,37 @@ def refuse_row_mixing(model: nn.Module) -> None:
             )
 
 
-def _engine(name: EngineName) -> Engine:
+def _engine(name: EngineName, problem: Problem) -> Engine:
+    if name == "bookkeeping":
+        return BookkeepingEngine(problem)
     if name == "vmap":
         return VmapEngine()
-    if name in ("opacus", "bookkeeping"):
+    if name == "opacus":
         from common.privacy.clipping.opacus_engine import OpacusEngine  # slow to import
 
         return OpacusEngine()
     raise PrivacyError(f"Unknown engine={name!r}; choose 'bookkeeping', 'opacus' or 'vmap'.")
 
 
-def _rectangle(inputs: torch.Tensor, targets: torch.Tensor, piece: Chunk) -> Rectangle:
-    rows = piece.rows.flatten().to(inputs.device)
-    weights = piece.weights.flatten().to(inputs.device)
-    return Rectangle(inputs[rows], targets[rows], weights, piece.rows.shape[1])
+@cache
+def _say_once(message: str) -> None:
+    _log.warning(message)
 
 
-def _one_large_unit(
-    problem: Problem,
-    inputs: torch.Tensor,
-    targets: torch.Tensor,
-    piece: Chunk,
-    limit: int,
-    total: Accumulator,
+def _add_large_unit(
+    problem: Problem, batch: _Batch, piece: Chunk, limit: int, total: Accumulator
 ) -> torch.Tensor:
     """A unit larger than a chunk: its mean gradient is accumulated first, then clipped."""
     own = Accumulator(problem.parameters)
     parameters = list(problem.parameters.values())
-    rows, weights = piece.rows[0], piece.weights[0]
-    for some, weight in zip(torch.split(rows, limit), torch.split(weights, limit), strict=True):
-        part = _rectangle(inputs, targets, Chunk(some[:, None], weight[:, None]))
-        scalar = weighted_loss(problem, part)
+    splits = (torch.split(t[0], limit) for t in (piece.rows, piece.weights))
+    for rows, weights in zip(*splits, strict=True):
+        scalar = weighted_loss(problem, batch.part(rows[:, None], weights[:, None]))
         gradients = torch.autograd.grad(scalar, parameters, allow_unused=True)
         for parameter, gradient in zip(parameters, gradients, strict=True):
             if gradient is not None:
                 own.add(parameter, gradient)
-    norm = own.flat.double().square().sum().sqrt()[None]
+    norm = squared_norms(own.flat[None]).sqrt()
     if bool(torch.isfinite(norm).all()):
         total.flat.add_(own.flat, alpha=float(problem.rule.factors(norm)))
     return norm

@@ -14,7 +14,7 @@ from common.privacy.clipping.problem import Problem, Rectangle, add_scaled, squa
 class OpacusEngine:
     """Works on a copy of the model, since Opacus leaves attributes on modules and parameters."""
 
-    def chunk(self, problem: Problem) -> int:
+    def chunk(self, problem: Problem, inputs: torch.Tensor) -> int:
         return 64
 
     def add(self, problem: Problem, part: Rectangle, total: Accumulator) -> torch.Tensor:
@@ -31,6 +31,9 @@ class OpacusEngine:
         for name, parameter in problem.parameters.items():
             add_scaled(gradients[name], factors, parameter, total)
         return norms
+
+    def finish(self, total: Accumulator) -> None:
+        return None
 
 
 def _hookable(model: nn.Module) -> nn.Module:

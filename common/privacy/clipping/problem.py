@@ -39,14 +39,25 @@ class Problem:
     rule: ClipRule
 
 
+class UnsupportedLayerError(Exception):
+    """Closed forms do not cover a use of a layer; `torch.func.vmap` does."""
+
+
 class Engine(Protocol):
     """A way to compute clipped sums. Affects speed and memory, never the mechanism."""
 
-    def chunk(self, problem: Problem) -> int:
+    def chunk(self, problem: Problem, inputs: torch.Tensor) -> int:
         """Rows to take at once when the caller does not say."""
 
     def add(self, problem: Problem, part: Rectangle, total: Accumulator) -> torch.Tensor:
-        """Add the part's clipped gradients to `total`; return the norms, float64 (units,)."""
+        """Add the part's clipped gradients to `total`; return the norms, float64 (units,).
+
+        Raises:
+            UnsupportedLayerError: the engine cannot treat this model; another must start again.
+        """
+
+    def finish(self, total: Accumulator) -> None:
+        """Called once after the last `add`."""
 
 
 def weighted_loss(problem: Problem, part: Rectangle) -> torch.Tensor:

@@ -10,7 +10,7 @@ from common.privacy.clipping.problem import Problem, Rectangle, add_scaled, squa
 class VmapEngine:
     """Knows no layer by name; the fallback, and the tests' second opinion."""
 
-    def chunk(self, problem: Problem) -> int:
+    def chunk(self, problem: Problem, inputs: torch.Tensor) -> int:
         return 16
 
     def add(self, problem: Problem, part: Rectangle, total: Accumulator) -> torch.Tensor:
@@ -21,6 +21,9 @@ class VmapEngine:
         for name, parameter in problem.parameters.items():
             add_scaled(gradients[name], factors, parameter, total)
         return norms
+
+    def finish(self, total: Accumulator) -> None:
+        return None
 
 
 def _unit_gradients(problem: Problem, part: Rectangle) -> dict[str, torch.Tensor]:

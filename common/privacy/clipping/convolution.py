@@ -1,0 +1,207 @@
+"""Per-unit gradients of two-dimensional convolutions, plain and weight-standardised."""
+
+from functools import partial
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from common.models.layers import WSConv2d
+from common.privacy.clipping.flat import Accumulator
+from common.privacy.clipping.gram import patch_gram, patch_sums
+from common.privacy.clipping.layers import Call, Layer
+from common.privacy.clipping.pieces import Ghost, Kept, Piece
+
+_MULTIPLY = 0.02
+_KEEP = 1.3
+_SHIFT = 0.6
+"""Nanoseconds for a multiply-add in a matrix product, for a per-unit gradient's value written and
+read again, and for adding a value of a shifted Gram matrix, on one AVX-512 core. They choose
+between two exact ways, so they touch speed only; constants, not timings, so that every run of a
+study makes the same choice."""
+
+
+class ConvLayer(Layer):
+    """Conv2d with zero padding: any stride, dilation and groups."""
+
+    module: nn.Conv2d
+
+    def __init__(self, module: nn.Conv2d) -> None:
+        super().__init__(module)
+        self.padding = _explicit_padding(module)
+        self.weight = module.weight.detach()
+        self.kept: bool | None = None
+
+    def forward(self, inputs: torch.Tensor) -> tuple[torch.Tensor, tuple[torch.Tensor, ...]]:
+        m = self.module
+        output = F.conv2d(
+            inputs, self.weight, self.tensor("bias"), m.stride, self.padding, m.dilation, m.groups
+        )
+        return output, ()
+
+    def backward(self, call: Call) -> tuple[torch.Tensor | None, list[Piece]]:
+        gradient = None
+        if call.needs_input:
+            gradient = self._convolution_backward(call.backprops, call.inputs, needs_input=True)
+        pieces: list[Piece] = []
+        if (parameter := self.parameter("weight")) is not None:
+            pieces.append(self._weight(parameter, call))
+        if (bias := self.parameter("bias")) is not None:
+            pieces.append(Kept(bias, call.by_unit(call.backprops).sum((1, 3, 4))))
+        return gradient, pieces
+
+    def _weight(self, parameter: nn.Parameter, call: Call) -> Piece:
+        if self.kept is None:
+            self.kept = call.keep or self._keeping_is_cheaper(call)
+        if self.kept or call.keep:
+            return Kept(parameter, self._unit_gradients(call))
+        squares = self._squares(call)
+        contract = partial(self._contract)
+        return Ghost(parameter, squares, call.inputs, call.backprops, contract)
+
+    def _keeping_is_cheaper(self, call: Call) -> bool:
+        if self.module.groups > 1:
+            return True
+        kernel = self.weight[0, 0].numel()
+        pixels = call.width * call.inputs[0, 0].numel()
+        outputs = call.width * call.backprops[0, 0].numel()
+        channels_out, channels_in = self.weight.shape[:2]
+        ghost = _MULTIPLY * (pixels**2 * channels_in + outputs**2 * channels_out)
+        return _KEEP * self.weight.numel() < ghost + _SHIFT * kernel * outputs**2
+
+    def _unit_gradients(self, call: Call) -> torch.Tensor:
+        """(units, *weight.shape): a unit at a time, or all in one grouped convolution."""
+        if self.weight.shape[1] <= 16 or call.width >= 4:
+            rows = (call.backprops, call.inputs)
+            units = zip(*(torch.split(t, call.width) for t in rows), strict=True)
+            return torch.stack([self._contract(inputs, b) for b, inputs in units])
+        backprops, inputs = (_units_as_channels(call, t) for t in (call.backprops, call.inputs))
+        gradients = self._convolution_backward(
+            backprops, inputs, needs_input=False, repeat=call.units
+        )
+        return gradients.view(call.units, *self.weight.shape)
+
+    def _squares(self, call: Call) -> torch.Tensor:
+        gram = self._patch_gram(call)
+        return _contracted(gram, call.by_unit(call.backprops))
+
+    def _patch_gram(self, call: Call) -> torch.Tensor:
+        m = self.module
+        size = (call.backprops.shape[2], call.backprops.shape[3])
+        return patch_gram(
+            call.by_unit(call.inputs), m.kernel_size, m.stride, self.padding, m.dilation, size
+        )
+
+    def _contract(self, inputs: torch.Tensor, backprops: torch.Tensor) -> torch.Tensor:
+        return self._convolution_backward(backprops, inputs, needs_input=False)
+
+    def _convolution_backward(
+        self, backprops: torch.Tensor, inputs: torch.Tensor, *, needs_input: bool, repeat: int = 1
+    ) -> torch.Tensor:
+        """The gradient of the inputs, or else of the weight (`repeat` weights, one a group)."""
+        m = self.module
+        weight = self.weight
+        if not needs_input:
+            weight = weight[:1, :1, :1, :1].expand(repeat * len(weight), *weight.shape[1:])
+        found: tuple[torch.Tensor, ...] = torch.ops.aten.convolution_backward(
+            backprops,
+            inputs,
+            weight,
+            None,
+            m.stride,
+            self.padding,
+            m.dilation,
+            False,
+            (0, 0),
+            m.groups * repeat,
+            [needs_input, not needs_input, False],
+        )
+        return found[0] if needs_input else found[1]
+
+
+class WSConvLayer(ConvLayer):
+    """WSConv2d: the norm is that of the raw weight's gradient, through the standardisation.
+
+    With W' = s (W - mean), s = 1 / sqrt((variance + eps) fan_in) for each filter, and G the
+    gradient with respect to W', the raw gradient is s (G - mean(G) - <G, W'> W'). Sums over units
+    that were not kept are accumulated for W' and taken to W once, in `finish`.
+    """
+
+    module: WSConv2d
+
+    def __init__(self, module: WSConv2d) -> None:
+        super().__init__(module)
+        self.weight = module.standardised_weight().detach()
+        raw = module.weight.detach()
+        variance = raw.flatten(1).var(1, correction=0) + module.epsilon
+        self.scale = torch.rsqrt(variance * raw[0].numel())
+
+    def forward(self, inputs: torch.Tensor) -> tuple[torch.Tensor, tuple[torch.Tensor, ...]]:
+        output, _ = super().forward(inputs)
+        return output, (output,)
+
+    def finish(self, total: Accumulator) -> None:
+        if self.kept is False and (parameter := self.parameter("weight")) is not None:
+            self._to_raw(total.views[id(parameter)][None])
+
+    def _unit_gradients(self, call: Call) -> torch.Tensor:
+        return self._to_raw(super()._unit_gradients(call))
+
+    def _to_raw(self, gradients: torch.Tensor) -> torch.Tensor:
+        """(n, *weight.shape) with respect to W' -> with respect to W, in place."""
+        rows, weight = gradients.view(len(gradients), *self.weight.flatten(1).shape), self.weight
+        rows -= rows.mean(2, keepdim=True)
+        along = (rows * weight.flatten(1)).sum(2, keepdim=True)
+        rows.addcmul_(along, weight.flatten(1), value=-1)
+        rows *= self.scale[:, None]
+        return gradients
+
+    def _squares(self, call: Call) -> torch.Tensor:
+        """sum_o s_o^2 (|G_o - mean(G_o)|^2 - (2 - |W'_o|^2) <G_o, W'_o>^2).
+
+        The first term is a Gram form on centred patches; <G_o, W'_o> = sum_t backprop * output.
+        """
+        m = self.module
+        patches = patch_sums(call.inputs, m.kernel_size, m.stride, self.padding, m.dilation)
+        sums = call.by_unit(patches).flatten(1)
+        gram = self._patch_gram(call).flatten(3).flatten(1, 2)
+        gram = gram.view(len(sums), sums.shape[1], -1)
+        gram -= sums[:, :, None] * (sums / self.weight[0].numel())[:, None, :]
+        scaled = call.backprops * self.scale[:, None, None]
+        (output,) = call.saved
+        if (bias := self.tensor("bias")) is not None:
+            output = output - bias[:, None, None]
+        along = (call.by_unit(scaled) * call.by_unit(output)).sum((1, 3, 4), dtype=torch.float64)
+        lengths = self.weight.double().square().sum((1, 2, 3))
+        removed = (along.square() * (2 - lengths)).sum(1)
+        return (_contracted(gram, call.by_unit(scaled)) - removed).clamp(min=0)
+
+
+def _explicit_padding(module: nn.Conv2d) -> tuple[int, int]:
+    """Zero padding as two numbers; "same" is refused before this where it is lopsided."""
+    if module.padding == "valid":
+        return 0, 0
+    if module.padding == "same":
+        (a, b), (i, j) = module.kernel_size, module.dilation
+        return i * (a - 1) // 2, j * (b - 1) // 2
+    assert not isinstance(module.padding, str)
+    vertical, horizontal = module.padding
+    return vertical, horizontal
+
+
+def _units_as_channels(call: Call, rows: torch.Tensor) -> torch.Tensor:
+    """(rows, C, H, W) -> (width, units * C, H, W)."""
+    return call.by_unit(rows).transpose(0, 1).reshape(call.width, -1, *rows.shape[2:])
+
+
+def _contracted(gram: torch.Tensor, backprops: torch.Tensor) -> torch.Tensor:
+    """sum_tt' gram[t, t'] <b_t, b_t'>, float64 (units,); overwrites `gram`.
+
+    `backprops`: (units, width, channels, h, w).
+    """
+    units, _, channels = backprops.shape[:3]
+    columns = backprops.transpose(1, 2).reshape(units, channels, -1)
+    product = gram.view(units, columns.shape[2], columns.shape[2])
+    product *= torch.bmm(columns.transpose(1, 2), columns)
+    squares: torch.Tensor = product.sum((1, 2), dtype=torch.float64)
+    return squares.clamp(min=0)

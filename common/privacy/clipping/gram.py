@@ -1,0 +1,47 @@
+"""Inner products of a convolution's patches, without ever unfolding them.
+
+Patches t and t' at kernel offset s read the pixels t * stride + s and t' * stride + s; so the
+patches' Gram matrix is the sum, over the kernel's offsets, of shifted views of the pixels' Gram
+matrix. Pixels in the padding are zero and add nothing.
+"""
+
+import torch
+from torch.nn import functional as F
+
+Pair = tuple[int, ...]
+
+
+def patch_gram(
+    inputs: torch.Tensor, kernel: Pair, stride: Pair, padding: Pair, dilation: Pair, size: Pair
+) -> torch.Tensor:
+    """(units, width, C, H, W) -> (units, width, h, w, width, h, w), `size` = (h, w)."""
+    units, width, channels, *pixels = inputs.shape
+    columns = inputs.transpose(1, 2).reshape(units, channels, -1)
+    gram = torch.bmm(columns.transpose(1, 2), columns).view(units, width, *pixels, width, *pixels)
+    if kernel == (1, 1) and padding == (0, 0) and stride == (1, 1):
+        return gram
+    total = gram.new_zeros(units, width, *size, width, *size)
+    for row in range(kernel[0]):
+        to_h, from_h = _overlap(row * dilation[0] - padding[0], stride[0], pixels[0], size[0])
+        for column in range(kernel[1]):
+            shift = column * dilation[1] - padding[1]
+            to_w, from_w = _overlap(shift, stride[1], pixels[1], size[1])
+            total[:, :, to_h, to_w, :, to_h, to_w] += gram[:, :, from_h, from_w, :, from_h, from_w]
+    return total
+
+
+def patch_sums(
+    inputs: torch.Tensor, kernel: Pair, stride: Pair, padding: Pair, dilation: Pair
+) -> torch.Tensor:
+    """Sum of each patch's values: (rows, C, H, W) -> (rows, h, w)."""
+    ones = inputs.new_ones(1, 1, *kernel)
+    return F.conv2d(inputs.sum(1, keepdim=True), ones, None, stride, padding, dilation)[:, 0]
+
+
+def _overlap(shift: int, stride: int, pixels: int, size: int) -> tuple[slice, slice]:
+    """Positions t of [0, size) whose pixel t * stride + shift is in [0, pixels), and the pixels."""
+    first = max(0, -(shift // stride))
+    last = min(size - 1, (pixels - 1 - shift) // stride)
+    if last < first:
+        return slice(0, 0), slice(0, 0)
+    return slice(first, last + 1), slice(first * stride + shift, last * stride + shift + 1, stride)

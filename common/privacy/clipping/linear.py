@@ -1,0 +1,53 @@
+"""Per-unit gradients of nn.Linear, on (rows, in) and (rows, ..., in)."""
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from common.privacy.clipping.layers import Call, Layer
+from common.privacy.clipping.pieces import Ghost, Kept, Piece
+from common.privacy.clipping.problem import squared_norms
+
+
+class LinearLayer(Layer):
+    """weight's gradient of a unit: sum over its S positions of backprop (out) x input (in)."""
+
+    module: nn.Linear
+
+    def forward(self, inputs: torch.Tensor) -> tuple[torch.Tensor, tuple[torch.Tensor, ...]]:
+        return F.linear(inputs, self.module.weight.detach(), self.tensor("bias")), ()
+
+    def backward(self, call: Call) -> tuple[torch.Tensor | None, list[Piece]]:
+        weight = self.module.weight.detach()
+        gradient = call.backprops @ weight if call.needs_input else None
+        inputs = call.inputs.reshape(call.units, -1, weight.shape[1])
+        backprops = call.backprops.reshape(call.units, -1, weight.shape[0])
+        pieces: list[Piece] = []
+        if (parameter := self.parameter("weight")) is not None:
+            pieces.append(_weight(parameter, inputs, backprops, call.keep))
+        if (bias := self.parameter("bias")) is not None:
+            pieces.append(Kept(bias, backprops.sum(1)))
+        return gradient, pieces
+
+
+def _weight(
+    parameter: nn.Parameter, inputs: torch.Tensor, backprops: torch.Tensor, keep: bool
+) -> Piece:
+    """The cheaper of the gradients themselves and the norm from two Gram matrices."""
+    positions, outputs, features = inputs.shape[1], backprops.shape[2], inputs.shape[2]
+    if keep or positions * (outputs + features) > outputs * features:
+        return Kept(parameter, torch.bmm(backprops.transpose(1, 2), inputs))
+    return Ghost(parameter, _squares(inputs, backprops), inputs, backprops, _contract)
+
+
+def _squares(inputs: torch.Tensor, backprops: torch.Tensor) -> torch.Tensor:
+    if inputs.shape[1] == 1:
+        return squared_norms(inputs) * squared_norms(backprops)
+    gram = torch.bmm(inputs, inputs.transpose(1, 2))
+    gram *= torch.bmm(backprops, backprops.transpose(1, 2))
+    squares: torch.Tensor = gram.sum((1, 2), dtype=torch.float64)
+    return squares.clamp(min=0)
+
+
+def _contract(inputs: torch.Tensor, backprops: torch.Tensor) -> torch.Tensor:
+    return backprops.flatten(0, 1).T @ inputs.flatten(0, 1)
