@@ -1,0 +1,31 @@
+"""The report of a simulation: figures and one HTML page that opens without a network."""
+
+from pathlib import Path
+
+from common.files import replacing, write_text
+from simulations.report import source
+from simulations.report.chart import style
+from simulations.report.figures import FIGURES
+from simulations.report.page import html
+
+
+def write(run_dir: Path) -> Path:
+    """Write `figures/*.png` and `report.html` into a run's folder; return the page's path.
+
+    Reads `summary.json`, `rounds.jsonl`, `config.yaml` and `predictions.npz` there. Raises
+    DataError when one of them is missing or broken. The same run gives the same bytes.
+    """
+    run = source.read(run_dir)
+    with style():
+        drawn = {name: draw(run) for name, draw in FIGURES.items()}
+    charts = {name: chart for name, chart in drawn.items() if chart is not None}
+    for name, chart in drawn.items():
+        path = run_dir / "figures" / f"{name}.png"
+        if chart is None:
+            path.unlink(missing_ok=True)
+        else:
+            with replacing(path) as temporary:
+                temporary.write_bytes(chart.png)
+    page = run_dir / "report.html"
+    write_text(page, html(run, charts))
+    return page

@@ -1,0 +1,130 @@
+"""How every chart of the report looks, and how it is saved. No pyplot: no global state."""
+
+import io
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from numpy.typing import NDArray
+
+INK, MUTED, LINE = "#221c2e", "#756b83", "#e3ddea"
+ACCENT, ROSE, TEAL, AMBER = "#5b2a86", "#d6336c", "#0b7285", "#b7791f"
+SITE_COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#8a8d00", "#777")
+"""Okabe and Ito's palette, told apart by colour-blind readers too."""
+MANY_SITES = 12
+"""Beyond this many sites a chart shows them as a crowd, not by name."""
+
+PURPLES = LinearSegmentedColormap.from_list("stain", ["#ffffff", "#d9c8ea", "#8d5fbf", "#3b1263"])
+
+_STYLE: dict[Any, Any] = {
+    "font.family": "DejaVu Sans",
+    "font.size": 8.5,
+    "text.color": INK,
+    "axes.labelcolor": MUTED,
+    "axes.edgecolor": LINE,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.titlelocation": "left",
+    "xtick.color": MUTED,
+    "ytick.color": MUTED,
+    "xtick.labelcolor": INK,
+    "ytick.labelcolor": INK,
+    "xtick.major.size": 0,
+    "ytick.major.size": 0,
+    "grid.color": LINE,
+    "grid.linewidth": 0.8,
+    "axes.axisbelow": True,
+    "lines.solid_capstyle": "round",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Chart:
+    """One figure of the report, with what there is to see in it in this run."""
+
+    name: str
+    """File name without its suffix."""
+    title: str
+    caption: str
+    alt: str
+    png: bytes
+    wide: bool = False
+    """Takes the page's whole width."""
+    dense: bool = False
+    """Too fine to be shrunk to a telephone's width: scrolls there, inside its frame."""
+
+
+@contextmanager
+def style() -> Iterator[None]:
+    """The report's look, for the figures made and saved inside the block."""
+    with matplotlib.rc_context(_STYLE):
+        yield
+
+
+def canvas(width: float, height: float) -> tuple[Figure, Axes]:
+    """A figure of `width` x `height` inches with one set of axes."""
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure, figure.subplots()
+
+
+def png(figure: Figure) -> bytes:
+    """The figure as PNG, the same bytes for the same picture."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=200, facecolor="white", metadata={"Software": None})
+    return buffer.getvalue()
+
+
+def percent_axis(axes: Axes, which: str, low: float = 0.0, high: float = 1.0) -> None:
+    """Shares from `low` to `high`, labelled in per cent, with a grid."""
+    axis = axes.xaxis if which == "x" else axes.yaxis
+    step = 0.2 if high - low > 0.5 else 0.1
+    ticks = np.arange(np.ceil(low / step - 1e-9), np.floor(high / step + 1e-9) + 1) * step
+    axis.set_ticks(list(ticks), [f"{abs(100 * tick):.0f} %" for tick in ticks])
+    axis.grid(True)
+    (axes.set_xlim if which == "x" else axes.set_ylim)(low, high)
+
+
+def round_axis(axes: Axes) -> None:
+    """Rounds along x: whole numbers only."""
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.set_xlabel("round")
+
+
+def spread(values: list[float], gap: float) -> NDArray[np.float64]:
+    """Places near `values`, in the same order, at least `gap` apart, for labels beside lines."""
+    order = np.argsort(values, kind="stable")
+    placed = np.array([values[i] for i in order], dtype=np.float64)
+    for _ in range(200):
+        overlap = gap - np.diff(placed)
+        if not (overlap > 1e-9).any():
+            break
+        push = np.where(overlap > 0, overlap / 2, 0.0)
+        placed[1:] += push
+        placed[:-1] -= push
+    result = np.empty_like(placed)
+    result[order] = placed
+    return result
+
+
+def matrix(axes: Axes, shares: NDArray[np.float64], texts: list[list[str]], size: float) -> None:
+    """A heat map of `shares` (0 to 1) with a text in each square; dark squares get light text."""
+    axes.imshow(shares, cmap=PURPLES, vmin=0, vmax=1, aspect="auto")
+    rows, columns = shares.shape
+    axes.set_xticks(np.arange(columns + 1) - 0.5, minor=True)
+    axes.set_yticks(np.arange(rows + 1) - 0.5, minor=True)
+    axes.grid(which="minor", color="white", linewidth=1.2 if columns <= 30 else 0.3)
+    axes.tick_params(which="minor", length=0)
+    axes.spines[:].set_visible(False)
+    for row, line in enumerate(texts):
+        for column, text in enumerate(line):
+            colour = "white" if shares[row, column] > 0.5 else INK if shares[row, column] else MUTED
+            axes.text(column, row, text, ha="center", va="center", fontsize=size, color=colour)

@@ -1,0 +1,76 @@
+"""Which cells each site has."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from simulations.report import words
+from simulations.report.chart import MANY_SITES, Chart, canvas, matrix, png
+from simulations.report.source import Run
+
+
+def counts(run: Run) -> tuple[list[str], NDArray[np.int64]]:
+    """Site names, largest first, and their (types, sites) numbers of cells."""
+    columns = {
+        name: [site["class_counts"].get(kind, 0) for kind in run.cell_types]
+        for name, site in run.sites.items()
+    }
+    names = sorted(columns, key=lambda name: -sum(columns[name]))
+    table = np.array([columns[name] for name in names], dtype=np.int64).T
+    return names, table
+
+
+def chart(run: Run) -> Chart:
+    names, table = counts(run)
+    few = len(names) <= MANY_SITES
+    figure, axes = canvas(5.4 if len(names) < 8 else 7.2, 1.0 + 0.23 * len(run.cell_types))
+    shares = np.log1p(table) / max(np.log1p(table.max()), 1e-9)
+    texts = [[f"{n:,}" if n else "0" for n in row] for row in table] if few else []
+    matrix(axes, shares, texts, 7)
+    axes.set_yticks(range(len(run.cell_types)), [words.cell(kind) for kind in run.cell_types])
+    axes.xaxis.tick_top()
+    if few:
+        slanted = len(names) > 5 or max(map(len, names)) > 10
+        labels = [words.short(name) for name in names]
+        axes.set_xticks(range(len(names)), labels, rotation=35 if slanted else 0)
+        for label in axes.get_xticklabels():
+            label.set_horizontalalignment("left" if slanted else "center")
+    else:
+        axes.set_xticks([])
+        axes.set_xlabel(f"{len(names)} sites, largest first")
+        axes.xaxis.set_label_position("top")
+    return Chart(
+        name="cells",
+        title="Cells of each type at each site",
+        caption=caption(run, names, table),
+        alt=f"Heat map of the number of cells: {len(run.cell_types)} cell types (rows) by "
+        f"{len(names)} sites (columns); darker is more.",
+        png=png(figure),
+        wide=True,
+        dense=few and len(names) > 7,
+    )
+
+
+def caption(run: Run, names: list[str], table: NDArray[np.int64]) -> str:
+    total = int(table.sum())
+    largest = table.sum(axis=0)
+    parts = [
+        "Darker is more cells, on a logarithmic scale.",
+        f"The largest site, {names[0]}, holds {words.percent(largest[0] / max(total, 1), 0)} of "
+        f"{words.count(total, 'cell')}; the smallest, {names[-1]}, has {largest[-1]:,}.",
+    ]
+    missing = (table == 0).sum(axis=0)
+    lacking = [f"{names[i]} ({missing[i]})" for i in np.argsort(-missing) if missing[i]]
+    if lacking:
+        parts.append(
+            f"{words.count(len(lacking), 'site lacks', 'sites lack')} some types altogether "
+            f"(number of types lacking): {words.listing(lacking, 5)}. Alone, such a site cannot "
+            "learn those types."
+        )
+    else:
+        parts.append("Every site has cells of every type.")
+    rare = int(np.argmin(table.sum(axis=1)))
+    parts.append(
+        f"The rarest type is {words.cell(run.cell_types[rare])}, "
+        f"with {words.count(int(table[rare].sum()), 'cell')} in all."
+    )
+    return " ".join(parts)

@@ -1,0 +1,74 @@
+"""Test cells with the model's answers, right and wrong."""
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from simulations.report import words
+from simulations.report.chart import Chart, png
+from simulations.report.source import Run
+
+SHOWN = 24
+COLUMNS = 6
+GOOD, BAD = "#1c7a4a", "#b3261e"
+
+
+def chosen(run: Run) -> list[int]:
+    """Rows of the examples to show: as even a mix of right and wrong as there is, wrong first."""
+    right = run.examples.label == run.examples.predicted
+    hits, misses = np.flatnonzero(right), np.flatnonzero(~right)
+    wrong = min(len(misses), max(SHOWN // 2, SHOWN - len(hits)))
+    return [*misses[:wrong].tolist(), *hits[: SHOWN - wrong].tolist()]
+
+
+def chart(run: Run) -> Chart | None:
+    rows = chosen(run)
+    if not rows:
+        return None
+    lines = -(-len(rows) // COLUMNS)
+    figure = Figure(figsize=(7.2, 1.62 * lines), layout="constrained")
+    FigureCanvasAgg(figure)
+    grid = figure.subplots(lines, COLUMNS, squeeze=False)
+    for axes in grid.flat:
+        axes.set_axis_off()
+    for axes, row in zip(grid.flat, rows, strict=False):
+        said, true = (
+            words.cell(run.cell_types[k])
+            for k in (run.examples.predicted[row], run.examples.label[row])
+        )
+        axes.imshow(run.examples.images[row])
+        title = f"✓ {said}" if said == true else f"✗ {said}\n(is {true})"
+        axes.set_title(title, fontsize=6, color=GOOD if said == true else BAD, loc="left")
+    return Chart(
+        name="examples",
+        title="Example cells",
+        caption=caption(run, rows),
+        alt=f"Contact sheet of {len(rows)} test cells with the model's answers.",
+        png=png(figure),
+        wide=True,
+    )
+
+
+def caption(run: Run, rows: list[int]) -> str:
+    found = run.examples
+    right = found.label[rows] == found.predicted[rows]
+    sure = found.confidence[rows]
+    parts = [
+        f"{words.count(int(right.sum()), 'right answer')} and "
+        f"{words.count(int((~right).sum()), 'wrong one')}, picked to show both: their proportion "
+        "is not the accuracy."
+    ]
+    if right.any() and (~right).any():
+        hit, miss = float(sure[right].mean()), float(sure[~right].mean())
+        comment = (
+            "it is less sure where it is wrong"
+            if hit - miss > 0.05
+            else "it is as sure when it is wrong, so its confidence is no warning here"
+        )
+        parts.append(
+            f"The model's mean confidence is {words.percent(hit, 0)} when right and "
+            f"{words.percent(miss, 0)} when wrong: {comment}."
+        )
+    if run.rendered:
+        parts.append("The cells are rendered by a program, not photographed.")
+    return " ".join(parts)

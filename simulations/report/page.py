@@ -1,0 +1,185 @@
+"""The report's page: its words, numbers and tables, laid out by `report.html`."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from common import pages
+from simulations.report import words
+from simulations.report.chart import Chart
+from simulations.report.figures import baselines, examples
+from simulations.report.source import Run, interval
+
+METRICS = {
+    "balanced_accuracy": "balanced accuracy",
+    "accuracy": "accuracy",
+    "macro_f1": "macro-F1",
+    "ece": "calibration error",
+}
+
+
+def html(run: Run, charts: dict[str, Chart]) -> str:
+    """The whole page."""
+    return pages.render(
+        Path(__file__).with_name("report.html"),
+        run=run,
+        summary=run.summary,
+        charts=charts,
+        uri=pages.data_uri,
+        words=words,
+        interval=interval,
+        metrics=METRICS,
+        verdict=verdict(run),
+        trained=trained(run),
+        privacy=privacy(run),
+        guarantee=guarantee(run),
+        models=models(run),
+        sites=[site_row(run, name) for name in run.sites],
+        left_out=left_out(run),
+        cells=[example(run, row) for row in examples.chosen(run)],
+    )
+
+
+def verdict(run: Run) -> str:
+    """The run's result in two or three sentences."""
+    summary = run.summary
+    value, count = summary["balanced_accuracy"], len(run.train_sites)
+    parts = [
+        f"{words.number(count)} {'site' if count == 1 else 'sites'} trained one classifier of "
+        f"{len(run.cell_types)} cell types over {words.count(summary['rounds'], 'round')}. "
+        f"Its balanced accuracy on all sites' test cells is {words.percent(value)}"
+    ]
+    bounds = interval(summary, "balanced_accuracy")
+    parts[0] += f" (95 % interval {words.between(bounds)})." if bounds else "."
+    mean = run.local_only["mean"]["balanced_accuracy"] if run.local_only else None
+    if mean is not None and value is not None:
+        gap = words.points(value - mean)
+        side = "more" if value >= mean else "less"
+        parts.append(
+            f"That is {gap} {side} than the mean of the sites' own models "
+            f"({words.percent(mean)}){_certainty(run)}."
+        )
+    return " ".join(parts)
+
+
+def _certainty(run: Run) -> str:
+    found = baselines.verdict(run)
+    if found is None:
+        return ""
+    return ", within the interval" if found == "same" else ", outside the interval"
+
+
+def trained(run: Run) -> dict[str, str]:
+    """What was trained and where, as names and values."""
+    summary, model = run.summary, run.summary["model"]
+    held_out = [name for name in run.sites if name not in run.train_sites]
+    stopped = "completed" if summary["stopped"] == "completed" else "stopped early"
+    facts = {
+        "Model": f"{model['name']}, {model['parameters']:,} parameters, of which "
+        f"{model['trainable']:,} trained (encoder: {model['encoder']})",
+        "Starts from": model["weights"] or "random weights",
+        "Cells": "rendered by a program" if run.rendered else "images",
+        "Trained at": words.listing(run.train_sites, 8) if run.train_sites else words.NONE,
+        "Rounds": f"{summary['rounds']} ({stopped}); the model of round "
+        f"{summary['best_round']} was kept",
+        "Time": f"{words.duration(summary['seconds'])} for the whole run",
+        "Sent": f"{words.size(summary['bytes_up'])} from the sites, "
+        f"{words.size(summary['bytes_down'])} to them",
+    }
+    if held_out:
+        facts["Only evaluated at"] = words.listing(held_out, 8)
+    return facts
+
+
+def privacy(run: Run) -> list[str]:
+    """Paragraphs that say in plain words what was done to protect the cells."""
+    if not run.private:
+        return [
+            "There was no differential privacy in this run. The updates that the sites sent, and "
+            "the model itself, may reveal single cells of the training data."
+        ]
+    facts = run.summary["privacy"]
+    unit = facts["unit"]
+    where = {
+        "local": "Each site added the whole noise itself, before anything left it, so the "
+        "protection holds against the server and the other sites too.",
+        "distributed": "Each site added its share of the noise and masked its update, so that the "
+        "server saw only the sum; the protection holds for that sum.",
+    }.get(facts["mode"], f"Mode: {facts['mode']}.")
+    return [
+        f"Every {unit} was protected at every step of training: its gradient was clipped to norm "
+        f"{facts['max_grad_norm']:g} and Gaussian noise of {facts['noise_multiplier']:.3g} times "
+        f"that norm was added. {where}",
+        f"Together this gives every {unit} at every site (ε = {facts['epsilon']:g}, "
+        f"δ = {words.tiny(facts['delta'])})-differential privacy. What that means stands beside "
+        "the chart of ε below.",
+    ]
+
+
+def guarantee(run: Run) -> list[str]:
+    """Paragraphs that say what the privacy parameters mean; none without privacy."""
+    if not run.private:
+        return []
+    facts = run.summary["privacy"]
+    unit, delta = facts["unit"], words.tiny(facts["delta"])
+    # Bayes: prior odds of 1 grow to at most e^epsilon, except with probability delta.
+    sure = 1 / (1 + math.exp(-float(facts["epsilon"])))
+    return [
+        f"What it means: someone who sees all that was sent, knows all other training data, and "
+        f"begins undecided whether one {unit} was used can become at most {_sure(sure)} sure of "
+        f"it, except with probability {delta}. 50 % would be perfect secrecy; a smaller ε is "
+        "nearer to it. This is the worst case that mathematics cannot exclude, not what an attack "
+        "is known to reach.",
+        f"Accounted with {facts['accountant']} over {facts['steps']:,} steps, each "
+        f"{unit} drawn with probability {facts['sample_rate']:g} a step; adjacency: "
+        f"{facts['adjacency']}.",
+    ]
+
+
+def _sure(share: float) -> str:
+    return f"{100 * share:.2f} %" if share > 0.99 else f"{100 * share:.0f} %"
+
+
+def models(run: Run) -> list[tuple[str, dict[str, Any]]]:
+    """The compared models, for the table: the federated one first."""
+    found: list[tuple[str, dict[str, Any]]] = [("federated", run.summary)]
+    if run.centralised:
+        found.append(("all cells in one place", run.centralised))
+    if run.local_only:
+        found.append(("one site alone, mean", run.local_only["mean"]))
+        found += [(f"{name} alone", part) for name, part in run.local_only["sites"].items()]
+    return found
+
+
+def site_row(run: Run, name: str) -> dict[str, Any]:
+    """One line of the table of sites."""
+    site = run.sites[name]
+    taken = [row["sites"][name] for row in run.rounds if name in row["sites"]]
+    took_part = sum(part["status"] == "ok" for part in taken)
+    return {"name": name, "rounds": f"{took_part} of {len(taken)}" if taken else words.NONE, **site}
+
+
+def left_out(run: Run) -> list[tuple[str, str, list[int]]]:
+    """(site, reason, rounds) for every reply that the server did not use."""
+    found: dict[tuple[str, str], list[int]] = {}
+    for row in run.rounds:
+        for name, site in row["sites"].items():
+            if site["status"] != "ok":
+                found.setdefault((name, site["status"]), []).append(int(row["round"]))
+    return [(name, reason, rounds) for (name, reason), rounds in sorted(found.items())]
+
+
+def example(run: Run, row: int) -> dict[str, Any]:
+    """One example cell for the page."""
+    found = run.examples
+    true, said = (run.cell_types[k] for k in (found.label[row], found.predicted[row]))
+    return {
+        "uri": pages.picture_uri(Image.fromarray(found.images[row])),
+        "right": true == said,
+        "true": words.cell(true),
+        "said": words.cell(said),
+        "confidence": words.percent(float(found.confidence[row]), 0),
+        "site": found.site[row],
+    }

@@ -1,0 +1,151 @@
+"""The report: what it says, and that it says it from the numbers."""
+
+import json
+import re
+import shutil
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+import report_run
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from common.errors import DataError
+from simulations.report import source, words, write
+from simulations.report.chart import spread
+from simulations.report.figures import FIGURES, baselines, epsilon, examples, gains, learning
+
+
+def run_of(folder: Path, **changes: object) -> source.Run:
+    return source.read(report_run.write(folder, report_run.summary(**changes)))  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The page of a run with privacy and baselines on rendered cells."""
+    return write(report_run.write(tmp_path_factory.mktemp("run"), report_run.summary()))
+
+
+def test_writes_one_self_contained_page_and_every_figure(plain: Path) -> None:
+    text = plain.read_text()
+    assert plain.name == "report.html"
+    assert {path.stem for path in (plain.parent / "figures").glob("*.png")} == set(FIGURES)
+    assert not re.search(r"(src|href)=\"(?!data:|#)", text)
+    assert "<script" not in text and "@import" not in text
+    assert "&lt;b&gt;&amp;&lt;/b&gt;" in text, "the configuration must be escaped"
+    captions = re.findall(r"<figcaption>(.*?)</figcaption>", text, re.S)
+    assert len(captions) == len(FIGURES) - 1, "the example cells have their own list"
+    assert all(len(caption.strip()) > 40 for caption in captions)
+
+
+def test_same_run_same_bytes(plain: Path, tmp_path: Path) -> None:
+    again = write(report_run.write(tmp_path, report_run.summary()))
+    assert again.read_bytes() == plain.read_bytes()
+
+
+def test_rendered_cells_without_privacy_then_images(plain: Path, tmp_path: Path) -> None:
+    """Writing again over an older report leaves no figure that does not belong to the run."""
+    shutil.copytree(plain.parent / "figures", tmp_path / "figures")
+    content = report_run.summary(private=False, data="images", baselines=False)
+    text = write(report_run.write(tmp_path, content)).read_text()
+    assert "Rendered cells: not real." in plain.read_text()
+    assert "ot real" not in text and "endered" not in text
+    assert "no ε was spent" in text and "may reveal single cells" in text
+    assert "cannot be said" in text and "Federation helped" not in text
+    left = {path.stem for path in (tmp_path / "figures").glob("*.png")}
+    assert left == set(FIGURES) - {"epsilon", "baselines", "gains"}
+
+
+@pytest.mark.parametrize(
+    ("federated", "local", "said"),
+    [(0.7, 0.5, "Federation helped"), (0.5, 0.7, "did not help"), (0.6, 0.61, "changed little")],
+)
+def test_the_comparison_is_honest(
+    tmp_path: Path, federated: float, local: float, said: str
+) -> None:
+    run = run_of(tmp_path, federated=federated, local=local)
+    assert said in baselines.caption(run)
+
+
+def test_a_hundred_sites_and_a_single_round(tmp_path: Path) -> None:
+    content = report_run.summary(sites=[f"site{i}" for i in range(100)], rounds=1)
+    page = write(report_run.write(tmp_path, content, examples=0))
+    assert "site99" in page.read_text()
+
+
+def test_sites_and_types_without_test_cells(tmp_path: Path) -> None:
+    content = report_run.summary()
+    metrics = ("accuracy", "balanced_accuracy", "macro_f1", "ece")
+    for name in ("west", "islands"):
+        content["sites"][name].update(dict.fromkeys(metrics), intervals={}, n_test=0)
+        content["baselines"]["local_only"]["sites"].pop(name, None)
+    kind = content["cell_types"][0]
+    content["per_class"][kind] = {"precision": None, "recall": None, "f1": None, "support": 0}
+    content["confusion"][0] = [0] * len(content["cell_types"])
+    folder = report_run.write(tmp_path, content)
+    lines = [json.loads(line) for line in (folder / "rounds.jsonl").read_text().splitlines()]
+    for line in lines:
+        line["evaluation"]["sites"]["islands"] = dict.fromkeys(metrics)
+    (folder / "rounds.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    text = write(folder).read_text()
+    assert "No test cell of promyelocyte" in text
+    assert "None" not in text and "nan" not in re.sub(r"data:[^\"]*", "", text)
+
+
+def test_replies_left_out_are_named(plain: Path) -> None:
+    text = plain.read_text()
+    assert "south" in text and "update is not finite" in text
+
+
+def test_overspent_epsilon_is_said(tmp_path: Path) -> None:
+    run = run_of(tmp_path)
+    found = epsilon.spent(run)
+    assert "not exceeded" in epsilon.caption(run, found, 8.0)
+    assert "do not release" in epsilon.caption(run, found, 7.0)
+
+
+def test_gains_name_who_loses() -> None:
+    text = gains.caption([("a", 0.5, 0.7), ("b", 0.6, 0.61), ("c", 0.8, 0.7)])
+    assert "2 of 3 sites" in text and "a gains the most, 20.0 points" in text
+    assert "c (by 10.0 points)" in text
+
+
+def test_learning_says_whether_it_still_climbs() -> None:
+    rounds = list(range(1, 9))
+    assert "more rounds" in learning._tail(rounds, [0.1 * r for r in rounds])
+    assert "levelled off" in learning._tail(rounds, [0.5] * 8)
+    assert "fallen" in learning._tail(rounds, [0.9 - 0.05 * r for r in rounds])
+
+
+def test_examples_mix_right_and_wrong(tmp_path: Path) -> None:
+    run = run_of(tmp_path)
+    rows = examples.chosen(run)
+    right = run.examples.label[rows] == run.examples.predicted[rows]
+    assert len(set(rows)) == len(rows) <= examples.SHOWN
+    assert 0 < right.sum() < len(rows)
+
+
+@pytest.mark.parametrize("name", ["summary.json", "rounds.jsonl", "config.yaml", "predictions.npz"])
+def test_a_missing_or_broken_file_is_named(tmp_path: Path, name: str) -> None:
+    report_run.write(tmp_path, report_run.summary())
+    (tmp_path / name).unlink()
+    with pytest.raises(DataError, match=name):
+        write(tmp_path)
+    if name != "config.yaml":
+        (tmp_path / name).write_text("{")
+        with pytest.raises(DataError, match=name):
+            write(tmp_path)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=12))
+def test_labels_are_apart_and_in_order(values: list[float]) -> None:
+    placed = sorted(spread(values, 0.05))
+    assert all(b - a > 0.05 - 1e-3 for a, b in pairwise(placed))
+
+
+@given(st.floats(0, 1e15))
+def test_sizes_have_at_most_four_figures(octets: float) -> None:
+    number, unit = words.size(octets).split()
+    assert len(number) <= 6 and unit in ("B", "kB", "MB", "GB", "TB")
