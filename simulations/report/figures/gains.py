@@ -70,7 +70,7 @@ def _draw(axes: Axes, found: list[Pair]) -> None:
         "linestyle": "",
         "clip_on": False,
     }
-    hollow = {"color": "white", "markeredgecolor": MUTED}
+    hollow: dict[str, Any] = {"color": "white", "markeredgecolor": MUTED}
     axes.plot(own, places, label="its own model", **hollow, **marks)
     axes.plot(federated, places, label="federated model", color=ACCENT, **marks)
 
