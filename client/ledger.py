@@ -1,0 +1,224 @@
+"""The privacy ledger: what was done to a data set, on disk before its noise is drawn.
+
+One SQLite file a data set. Its rows are only ever appended, each chained to the one before by
+SHA-256, and committed with an fsync before `debit` returns: a crash after that can waste a debit,
+never lose one. Nothing here creates a ledger that is missing: a site that lost its ledger does not
+know what it has spent, and stops.
+
+| what happened to the file                 | how it is found                                      |
+|-------------------------------------------|------------------------------------------------------|
+| missing                                   | `open`                                               |
+| cut short, or not SQLite                  | `open`, `verify` (SQLite's own check)                |
+| a row altered, removed inside, or put in  | `open`, `debit` (rows appended since), `verify`      |
+| another data set's                        | `open` (fingerprint)                                 |
+| an older copy, or its last rows removed   | `open` with the `head` that was acknowledged last    |
+"""
+
+import json
+import secrets
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from client.budget import Budget
+from client.ledger_chain import Kind, Row, check, event_body
+from client.ledger_file import LedgerFile
+from common.errors import PrivacyError
+from common.privacy.accounting import Event
+
+
+class Ledger:
+    """An open ledger; `with Ledger.open(...) as ledger` closes it. One thread, not across forks."""
+
+    def __init__(self, file: LedgerFile, budget: Budget | None = None) -> None:
+        """Take over an open file and check its rows."""
+        self._file = file
+        self._budget = budget
+        self._rows: list[Row] = []
+        try:
+            self._refresh()
+        except PrivacyError:
+            self.close()
+            raise
+
+    @classmethod
+    def create(cls, path: Path, fingerprint: str, *, budget: Budget | None = None) -> Self:
+        """Make the ledger of the data set `fingerprint`; whole on disk or not there.
+
+        Raises PrivacyError when `path` exists, whatever it is.
+        """
+        return cls(LedgerFile.create(path, _binding(fingerprint)), budget)
+
+    @classmethod
+    def open(
+        cls,
+        path: Path,
+        fingerprint: str,
+        *,
+        budget: Budget | None = None,
+        expected_head: str | None = None,
+    ) -> Self:
+        """Open the ledger of the data set `fingerprint`, every row checked.
+
+        `budget` bounds later debits; without one, only the study's own plan does. `expected_head`
+        is the `head` that the server or a backup was last told; a ledger that never had it is an
+        older copy. Raises PrivacyError: see the module's table.
+        """
+        ledger = cls.read(path, budget=budget)
+        try:
+            ledger._check_is(fingerprint, expected_head)
+        except PrivacyError:
+            ledger.close()
+            raise
+        return ledger
+
+    @classmethod
+    def read(cls, path: Path, *, budget: Budget | None = None) -> Self:
+        """Open a ledger to look at it, whichever data set it is for; every row is checked."""
+        if not path.is_file():
+            raise PrivacyError(
+                f"{path}: the privacy ledger is missing, so what this data set has spent is not "
+                "known and no training starts. Restore it from a backup; only for a data set that "
+                "never trained, make it with `hemofed site ledger create`"
+            )
+        return cls(LedgerFile(path), budget)
+
+    def debit(self, study: str, round: int, attempt: int, event: Event) -> Row:
+        """Append what (study, round, attempt) will do; on disk when this returns.
+
+        Two processes may debit at once: each sees the other's rows before it decides. Raises
+        PrivacyError, with nothing written: the three were debited before; the noise multiplier is
+        0; the event's unit is not the ledger's; the budget would be exceeded; the disk failed.
+        """
+        with self._file.transaction():
+            self._refresh()
+            reason = self._refusal(study, round, attempt, event)
+            if reason:
+                raise PrivacyError(
+                    f"{self.path}: study {study:.12}, round {round}, attempt {attempt}: {reason}"
+                )
+            row = self._file.append(
+                self._rows[-1], "debit", study, round, attempt, event_body(event)
+            )
+        self._rows.append(row)
+        return row
+
+    def rebind(self, fingerprint: str) -> Row:
+        """Continue this ledger for the data set as it is after images were added or removed.
+
+        What was spent stays spent: a patient's new images buy no new budget.
+        """
+        with self._file.transaction():
+            self._refresh()
+            row = self._file.append(self._rows[-1], "bind", "", 0, 0, _binding(fingerprint))
+        self._rows.append(row)
+        return row
+
+    def would_exceed(self, study: str, event: Event) -> str | None:
+        """Why `event` is more than the budget allows; None when it is not, or there is no budget.
+
+        Says nothing of rows that other processes append later: `debit` asks again.
+        """
+        if self._budget is None:
+            return None
+        others = [row.event for row in self.rows("debit") if row.study != study]
+        return self._budget.excess([*self.events(study), event], others)
+
+    def rows(self, kind: Kind | None = None) -> tuple[Row, ...]:
+        """The rows as last read, in order."""
+        return tuple(row for row in self._rows if kind in (None, row.kind))
+
+    def events(self, study: str | None = None) -> tuple[Event, ...]:
+        """What was paid for, in order; of one study, or of all."""
+        debits = self.rows("debit")
+        return tuple(row.event for row in debits if study in (None, row.study))
+
+    def has(self, study: str, round: int, attempt: int | None = None) -> bool:
+        """Whether the round (or that attempt of it) was debited."""
+        return any(
+            (row.study, row.round) == (study, round) and attempt in (None, row.attempt)
+            for row in self.rows("debit")
+        )
+
+    @property
+    def path(self) -> Path:
+        """The file."""
+        return self._file.path
+
+    @property
+    def head(self) -> str:
+        """The last row's hash: who knows it can tell later that the ledger is not an older copy."""
+        return self._rows[-1].hash
+
+    @property
+    def fingerprint(self) -> str:
+        """The data set that the ledger is bound to."""
+        return self.rows("bind")[-1].fingerprint
+
+    def verify(self) -> int:
+        """Check the file and every row again from the disk; the number of rows.
+
+        Raises PrivacyError naming the first fault.
+        """
+        damage = self._file.damage()
+        if damage:
+            raise PrivacyError(f"{self.path}: SQLite finds it damaged: {damage}")
+        rows = self._file.rows(0)
+        check(rows, str(self.path))
+        self._rows = rows
+        self.events()
+        return len(rows)
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _refusal(self, study: str, round: int, attempt: int, event: Event) -> str | None:
+        """Why the debit cannot be made."""
+        if self.has(study, round, attempt):
+            return "already paid for; a new attempt needs a new number, fresh samples and noise"
+        if event.noise_multiplier == 0:
+            return "noise multiplier 0 protects nobody; such a round is not a private one"
+        unit = next((known.unit for known in self.events()), event.unit)
+        if unit != event.unit:
+            return (
+                f"it protects one {event.unit}, this ledger's rows one {unit}; their epsilons "
+                "cannot be added"
+            )
+        return self.would_exceed(study, event)
+
+    def _check_is(self, fingerprint: str, expected_head: str | None) -> None:
+        if self.fingerprint != fingerprint:
+            raise PrivacyError(
+                f"{self.path}: is the ledger of data set {self.fingerprint:.12}, not of "
+                f"{fingerprint:.12}. If images were added to the same patients or lab, continue "
+                "it with `hemofed site ledger rebind`; otherwise name the right ledger"
+            )
+        if expected_head is not None and expected_head not in {row.hash for row in self._rows}:
+            raise PrivacyError(
+                f"{self.path}: does not contain the row {expected_head:.12} that was acknowledged "
+                "last: it is an older or another copy, and what was spent since is missing from "
+                "it. Restore the newest copy"
+            )
+
+    def _refresh(self) -> None:
+        """Read and check the rows that were appended since the last look."""
+        fresh = self._file.rows(len(self._rows))
+        check(fresh, str(self.path), self._rows[-1] if self._rows else None)
+        self._rows.extend(fresh)
+
+
+def _binding(fingerprint: str) -> str:
+    # The nonce tells a ledger apart from one that was made again for the same data set.
+    return json.dumps({"fingerprint": fingerprint, "nonce": secrets.token_hex(16)})

@@ -1,0 +1,242 @@
+"""The privacy ledger: appended to, checked, never silently recreated."""
+
+import multiprocessing
+import shutil
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from client.budget import Budget
+from client.ledger import Ledger
+from common.errors import PrivacyError
+from common.privacy.accounting import Event, epsilon
+
+STUDY = "a" * 64
+OTHER = "b" * 64
+CELLS = "fingerprint-of-the-cells"
+
+
+def event(noise: float = 1.0, steps: int = 5, unit: str = "image") -> Event:
+    return Event(
+        mechanism="poisson_discrete_gaussian",
+        sample_rate=0.05,
+        noise_multiplier=noise,
+        steps=steps,
+        unit=unit,  # type: ignore[arg-type]
+    )
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    with Ledger.create(tmp_path / "ledger.sqlite", CELLS) as ledger:
+        for number in range(3):
+            ledger.debit(STUDY, number, 0, event())
+    return tmp_path / "ledger.sqlite"
+
+
+def tamper(path: Path, *statements: str) -> None:
+    """Change the file behind the ledger's back, its triggers taken off first."""
+    connection = sqlite3.connect(path, isolation_level=None)
+    for trigger in ("no_update", "no_delete"):
+        connection.execute(f"DROP TRIGGER {trigger}")
+    for statement in statements:
+        connection.execute(statement)
+    connection.close()
+
+
+def test_rows_come_back_in_order_with_their_events(path: Path) -> None:
+    with Ledger.open(path, CELLS) as ledger:
+        ledger.debit(OTHER, 0, 0, event(noise=2.0))
+        assert ledger.events(STUDY) == (event(),) * 3
+        assert ledger.events() == (*(event(),) * 3, event(noise=2.0))
+        assert ledger.has(STUDY, 2) and ledger.has(STUDY, 2, 0)
+        assert not ledger.has(STUDY, 3) and not ledger.has(STUDY, 2, 1)
+        assert ledger.verify() == 5
+
+
+def test_an_attempt_is_paid_for_once(path: Path) -> None:
+    with Ledger.open(path, CELLS) as ledger:
+        with pytest.raises(PrivacyError, match="already paid"):
+            ledger.debit(STUDY, 2, 0, event())
+        ledger.debit(STUDY, 2, 1, event())
+        assert len(ledger.events()) == 4
+
+
+def test_a_missing_ledger_is_an_error_and_stays_missing(tmp_path: Path) -> None:
+    with pytest.raises(PrivacyError, match="missing"):
+        Ledger.open(tmp_path / "ledger.sqlite", CELLS)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_create_never_replaces(path: Path) -> None:
+    before = path.read_bytes()
+    with pytest.raises(PrivacyError, match="never replaced"):
+        Ledger.create(path, CELLS)
+    assert path.read_bytes() == before
+
+
+def test_another_data_sets_ledger_is_refused(path: Path) -> None:
+    with pytest.raises(PrivacyError, match="data set"):
+        Ledger.open(path, "other-cells")
+
+
+def test_rebinding_keeps_what_was_spent(path: Path) -> None:
+    with Ledger.open(path, CELLS) as ledger:
+        ledger.rebind("more-cells")
+    with pytest.raises(PrivacyError, match="data set"):
+        Ledger.open(path, CELLS)
+    with Ledger.open(path, "more-cells") as ledger:
+        assert ledger.events() == (event(),) * 3
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        """UPDATE rows SET body = replace(body, '"steps":5', '"steps":1') WHERE number = 2""",
+        "UPDATE rows SET round = 7 WHERE number = 1",
+        "UPDATE rows SET time = '2000-01-01' WHERE number = 3",
+        "DELETE FROM rows WHERE number = 2",
+        "DELETE FROM rows WHERE number = 0",
+        "DELETE FROM rows",
+        "INSERT INTO rows SELECT 4, kind, study, 9, attempt, body, time, hash FROM rows "
+        "WHERE number = 3",
+        "UPDATE rows SET number = number + 1 WHERE number = 3",
+    ],
+)
+def test_a_changed_row_is_found(path: Path, statement: str) -> None:
+    tamper(path, statement)
+    with pytest.raises(PrivacyError, match="row"):
+        Ledger.open(path, CELLS)
+
+
+def test_rows_cannot_be_changed_through_sql(path: Path) -> None:
+    connection = sqlite3.connect(path)
+    for statement in ("DELETE FROM rows", "UPDATE rows SET round = 1"):
+        with pytest.raises(sqlite3.IntegrityError, match="append-only"):
+            connection.execute(statement)
+    connection.close()
+
+
+def test_tampering_while_open_is_found_by_verify_and_by_debit(path: Path) -> None:
+    with Ledger.open(path, CELLS) as ledger:
+        tamper(
+            path,
+            "INSERT INTO rows SELECT 4, kind, study, 9, attempt, body, time, hash FROM rows "
+            "WHERE number = 3",
+        )
+        with pytest.raises(PrivacyError, match="row 4"):
+            ledger.debit(STUDY, 10, 0, event())
+        with pytest.raises(PrivacyError, match="row 4"):
+            ledger.verify()
+
+
+@pytest.mark.parametrize("kept", [0, 100, 4096, 6000, -1])
+def test_a_file_cut_short_is_found(path: Path, kept: int) -> None:
+    content = path.read_bytes()
+    path.write_bytes(content[:kept])
+    with pytest.raises(PrivacyError), Ledger.open(path, CELLS) as ledger:
+        ledger.verify()
+
+
+def test_a_file_that_is_no_ledger_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.sqlite"
+    path.write_text("not a database " * 100)
+    with pytest.raises(PrivacyError, match="not a database"):
+        Ledger.open(path, CELLS)
+
+
+def test_an_older_copy_is_found_by_the_acknowledged_head(path: Path, tmp_path: Path) -> None:
+    backup = tmp_path / "backup.sqlite"
+    shutil.copy(path, backup)
+    with Ledger.open(path, CELLS) as ledger:
+        acknowledged = ledger.head
+        ledger.debit(STUDY, 3, 0, event())
+        newest = ledger.head
+    Ledger.open(path, CELLS, expected_head=acknowledged).close()
+    Ledger.open(path, CELLS, expected_head=newest).close()
+    shutil.copy(backup, path)
+    Ledger.open(path, CELLS, expected_head=acknowledged).close()
+    with pytest.raises(PrivacyError, match="older"):
+        Ledger.open(path, CELLS, expected_head=newest)
+
+
+def test_the_last_rows_removed_are_found_by_the_acknowledged_head(path: Path) -> None:
+    with Ledger.open(path, CELLS) as ledger:
+        head = ledger.head
+    tamper(path, "DELETE FROM rows WHERE number = 3")
+    with pytest.raises(PrivacyError, match="older"):
+        Ledger.open(path, CELLS, expected_head=head)
+
+
+def test_a_ledger_made_again_for_the_same_cells_is_another(tmp_path: Path) -> None:
+    heads = set()
+    for name in ("one", "two"):
+        with Ledger.create(tmp_path / name, CELLS) as ledger:
+            heads.add(ledger.head)
+    assert len(heads) == 2
+
+
+def test_noise_zero_and_a_second_unit_are_refused(path: Path) -> None:
+    with Ledger.open(path, CELLS) as ledger:
+        with pytest.raises(PrivacyError, match="protects nobody"):
+            ledger.debit(STUDY, 3, 0, event(noise=0.0))
+        with pytest.raises(PrivacyError, match="patient"):
+            ledger.debit(STUDY, 3, 0, event(unit="patient"))
+        assert len(ledger.events()) == 3
+
+
+def test_the_budget_is_spent_to_the_last_step_that_fits_and_no_further(tmp_path: Path) -> None:
+    bound = epsilon([event(steps=25)], 1e-5)
+    budget = Budget(epsilon=bound, delta=1e-5)
+    with Ledger.create(tmp_path / "ledger", CELLS, budget=budget) as ledger:
+        for number in range(5):
+            assert ledger.would_exceed(STUDY, event()) is None
+            ledger.debit(STUDY, number, 0, event())
+        with pytest.raises(PrivacyError, match="all studies would cost epsilon"):
+            ledger.debit(OTHER, 0, 0, event(steps=1))
+        assert len(ledger.events()) == 5
+        assert epsilon(ledger.events(), 1e-5) <= bound
+
+
+def test_a_study_has_a_bound_of_its_own(tmp_path: Path) -> None:
+    budget = Budget(epsilon=100.0, delta=1e-5, study_epsilon=epsilon([event(steps=5)], 1e-5))
+    with Ledger.create(tmp_path / "ledger", CELLS, budget=budget) as ledger:
+        ledger.debit(STUDY, 0, 0, event())
+        with pytest.raises(PrivacyError, match="the study would cost"):
+            ledger.debit(STUDY, 1, 0, event())
+        ledger.debit(OTHER, 0, 0, event())
+
+
+@pytest.mark.parametrize(("bound", "delta"), [(0.0, 1e-5), (float("inf"), 1e-5), (1.0, 1.0)])
+def test_a_budget_without_bounds_is_refused(bound: float, delta: float) -> None:
+    with pytest.raises(PrivacyError, match="expected finite epsilons above 0"):
+        Budget(epsilon=bound, delta=delta)
+
+
+def _debit_many(path: Path, study: str, bound: float) -> None:
+    with Ledger.open(path, CELLS, budget=Budget(epsilon=bound, delta=1e-5)) as ledger:
+        for number in range(40):
+            try:
+                ledger.debit(study, number, 0, event(steps=1))
+            except PrivacyError as error:
+                assert "would cost" in str(error)
+                return
+
+
+def test_two_processes_share_one_budget(tmp_path: Path) -> None:
+    path = tmp_path / "ledger"
+    bound = epsilon([event(steps=30)], 1e-5)
+    Ledger.create(path, CELLS).close()
+    spawn = multiprocessing.get_context("fork")
+    workers = [
+        spawn.Process(target=_debit_many, args=(path, study, bound)) for study in (STUDY, OTHER)
+    ]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+        assert worker.exitcode == 0
+    with Ledger.open(path, CELLS) as ledger:
+        assert ledger.verify() == 31
+        assert len(ledger.events(STUDY)) > 0 and len(ledger.events(OTHER)) > 0
