@@ -8,27 +8,29 @@ Cell i of a site depends on (seed, site, i) alone, whatever the number of worker
 """
 
 import csv
-import hashlib
 import io
 import json
 import multiprocessing
 import re
 import shutil
 import tempfile
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
-from dataclasses import asdict, dataclass
-from itertools import groupby, islice
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from common.cells import CELL_TYPES
 from common.errors import ConfigError, DataError
 from common.files import write_text
-from simulations.synthetic.patient import Patient
+from simulations.synthetic.plan import (
+    PlannedCell,
+    SiteSpec,
+    class_mix,
+    draw_patient,
+    generator,
+    plan,
+)
 from simulations.synthetic.render import encode, render_cell
 from simulations.synthetic.site_style import SiteStyle
 
@@ -40,80 +42,13 @@ RECORD = "RENDERED.json"
 Progress = Callable[[int, int], None]
 """Called with (cells done, cells in all)."""
 
-_PATIENT_FOCUS = 6.0
-"""Concentration of a patient's own mix about the site's: lower, more one-sided patients."""
-
 _CHUNK = 40
-
-
-@dataclass(frozen=True, kw_only=True)
-class SiteSpec:
-    """A site to render."""
-
-    style: SiteStyle
-    cells: int
-    mix: Mapping[str, float] | None = None
-    """Weight of each cell type; types left out do not occur. None: drawn by `alpha`."""
-    alpha: float = 5.0
-    """Concentration of the Dirichlet that draws `mix`: low, one-sided; high, even."""
-
-
-@dataclass(frozen=True)
-class PlannedCell:
-    """Which picture is drawn, and where it goes."""
-
-    number: int
-    cell_type: str
-    patient: int
-    path: str
-    """Below the site's folder."""
-
-
-def class_mix(site: str, spec: SiteSpec, seed: int) -> dict[str, float]:
-    """Each cell type's share at the site, in MLL23's order; sums to 1."""
-    names = [cell.name for cell in CELL_TYPES]
-    if spec.mix is None:
-        weights = _rng(seed, site, "mix").dirichlet([spec.alpha] * len(names))
-    else:
-        weights = np.array([spec.mix.get(name, 0.0) for name in names], dtype=np.float64)
-    return {name: float(w / weights.sum()) for name, w in zip(names, weights, strict=True)}
-
-
-def plan(site: str, spec: SiteSpec, seed: int) -> list[PlannedCell]:
-    """The site's cells, patient by patient: 1 to 50 cells each, most with few."""
-    counts: Counter[str] = Counter()
-    planned: list[PlannedCell] = []
-    draws = _patients(class_mix(site, spec, seed), site, seed)
-    for number, (patient, cell_type) in enumerate(islice(draws, spec.cells)):
-        counts[cell_type] += 1
-        path = f"{cell_type}/{cell_type}_{counts[cell_type]:04d}.jpg"
-        planned.append(PlannedCell(number, cell_type, patient, path))
-    return planned
-
-
-def _patients(mix: Mapping[str, float], site: str, seed: int) -> Iterator[tuple[int, str]]:
-    """(patient, cell type) for ever."""
-    names = [name for name, weight in mix.items() if weight > 0]
-    weights = np.array([mix[name] for name in names])
-    patient = 0
-    while True:
-        rng = _rng(seed, site, "patient", patient)
-        size = int(np.clip(np.exp(rng.normal(1.7, 0.9)), 1, 50))
-        own = rng.dirichlet(weights * _PATIENT_FOCUS + 1e-3)
-        for index in rng.choice(len(names), size, p=own):
-            yield patient, names[index]
-        patient += 1
-
-
-def draw_patient(site: str, patient: int, seed: int) -> Patient:
-    """The looks of the site's patient number `patient`."""
-    return Patient.random(_rng(seed, site, "looks", patient))
 
 
 def render_planned(site: str, style: SiteStyle, cell: PlannedCell, seed: int, side: int) -> bytes:
     """The JPEG of one planned cell."""
     patient = draw_patient(site, cell.patient, seed)
-    rng = _rng(seed, site, "cell", cell.number)
+    rng = generator(seed, site, "cell", cell.number)
     return encode(render_cell(cell.cell_type, style, patient, rng, side), style)
 
 
@@ -131,7 +66,7 @@ def synthesize(
     If `out` already holds exactly this (its RENDERED.json says so), nothing is done.
 
     Raises ConfigError: a value out of range, an unknown cell type, a site's name that is not a
-    plain folder name. DataError: `out` exists and is something else.
+    plain folder name. DataError: `out` exists and is something else, or cannot be written.
     """
     _check(sites, side, workers)
     record = json.dumps(describe(sites, seed=seed, side=side), indent=2) + "\n"
@@ -146,6 +81,8 @@ def synthesize(
         write_text(temporary / RECORD, record)
         temporary.chmod(0o755)
         temporary.replace(out)
+    except OSError as error:
+        raise DataError(f"{out}: could not be written ({error.strerror}); free space?") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
@@ -257,7 +194,7 @@ def _render_chunk(
 
 def _write_index(folder: Path, site: str, cells: list[PlannedCell]) -> None:
     """Make the class folders and `cells.csv`."""
-    for cell_type, _ in groupby(sorted(cell.cell_type for cell in cells)):
+    for cell_type in sorted({cell.cell_type for cell in cells}):
         (folder / cell_type).mkdir(parents=True)
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
@@ -265,9 +202,3 @@ def _write_index(folder: Path, site: str, cells: list[PlannedCell]) -> None:
     for cell in cells:
         writer.writerow((cell.path, cell.cell_type, f"{site}-{cell.patient:04d}"))
     write_text(folder / "cells.csv", text.getvalue())
-
-
-def _rng(seed: int, site: str, purpose: str, *numbers: int) -> np.random.Generator:
-    """A generator of its own for each (seed, site, purpose, numbers)."""
-    key = hashlib.sha256(f"{site}\0{purpose}".encode()).digest()[:8]
-    return np.random.default_rng([seed, int.from_bytes(key, "little"), *numbers])

@@ -53,7 +53,7 @@ def _low_pass(side: int, scale: float) -> Field:
 
 def noise(side: int, scale: float, rng: np.random.Generator) -> Field:
     """Gaussian noise of mean 0 and variance 1, smooth over `scale` um; wraps at the borders."""
-    return _noise(side, _low_pass(side, _rounded(scale)), rng)
+    return _noise(side, _unit_low_pass(side, _rounded(scale)), rng)
 
 
 def streaks(
@@ -64,15 +64,36 @@ def streaks(
     fy = fft.fftfreq(side, step)[:, None].astype(np.float32)
     fx = fft.rfftfreq(side, step)[None, :].astype(np.float32)
     u, v = rotated(fx, fy, angle)
-    return _noise(side, np.exp(-2 * np.pi**2 * ((along * u) ** 2 + (across * v) ** 2)), rng)
+    transfer = np.exp(-2 * np.pi**2 * ((along * u) ** 2 + (across * v) ** 2))
+    return _noise(side, _unit(side, transfer), rng)
+
+
+@lru_cache(maxsize=512)
+def _unit_low_pass(side: int, scale: float) -> Field:
+    return _unit(side, _low_pass(side, scale))
+
+
+def _unit(side: int, transfer: Field) -> Field:
+    """`transfer` without its constant part, scaled to make white noise of variance 1.
+
+    A column of the half spectrum stands for itself and its mirror image, but for the first and,
+    where `side` is even, the last.
+    """
+    transfer = transfer.copy()
+    transfer[0, 0] = 0.0
+    mirrored = np.full(transfer.shape[1], 4.0)
+    mirrored[0] = 1.0
+    if side % 2 == 0:
+        mirrored[-1] = 1.0
+    variance = float((transfer.astype(np.float64) ** 2 * mirrored).sum())
+    scaled: Field = (transfer * (side**2 / variance**0.5)).astype(np.float32)
+    return scaled
 
 
 def _noise(side: int, transfer: Field, rng: np.random.Generator) -> Field:
-    shape = (2, side, side // 2 + 1)
-    real, imaginary = rng.standard_normal(shape, dtype=np.float32) * transfer
-    real[0, 0] = imaginary[0, 0] = 0.0
-    field: Field = fft.irfft2(real + 1j * imaginary, s=(side, side))
-    field /= field.std() + np.float32(1e-12)
+    white = rng.standard_normal((*transfer.shape, 2), dtype=np.float32).view(np.complex64)[..., 0]
+    white *= transfer
+    field: Field = fft.irfft2(white, s=(side, side), overwrite_x=True)
     return field
 
 

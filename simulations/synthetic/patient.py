@@ -41,6 +41,6 @@ class Patient:
             maturity=float(np.clip(rng.normal(0, 0.08), -0.2, 0.2)),
             red_size=factor(0.06),
             red_tint=factor(0.15),
-            pallor=float(rng.uniform(0.35, 0.85)),
+            pallor=float(rng.uniform(0.5, 0.95)),
             platelets=float(rng.gamma(2.0, 0.5)),
         )

@@ -28,7 +28,7 @@ class SiteStyle:
     chromatin: Colour = (1.30, 1.78, 0.58)
     azure: Colour = (0.58, 0.44, 0.06)
     eosin: Colour = (0.16, 0.66, 0.52)
-    heme: Colour = (0.24, 0.42, 0.34)
+    heme: Colour = (0.27, 0.40, 0.31)
     white: Colour = (0.99, 0.90, 0.80)
     """The empty background, 0 to 1: lamp and white balance together."""
     strength: float = 1.0
@@ -101,7 +101,7 @@ STYLES: Mapping[str, SiteStyle] = MappingProxyType(
             azure=(0.74, 0.36, 0.14),
             eosin=(0.10, 0.50, 0.38),
             heme=(0.34, 0.38, 0.30),
-            white=(0.52, 0.60, 0.68),
+            white=(0.58, 0.66, 0.74),
             blur=0.22,
             focus_spread=0.3,
             vignette=0.38,

@@ -23,6 +23,8 @@ class RedCell:
     depth: float
     """Haemoglobin, relative."""
     pallor: float
+    hollow: float
+    """Reach of the pale centre, in radii."""
 
 
 def scatter(
@@ -30,32 +32,39 @@ def scatter(
 ) -> list[RedCell]:
     """Red cells around a cell of `radius` um in the middle: pushed aside, some partly under it."""
     wanted = int(rng.poisson(4 + 14 * crowding))
-    cells: list[RedCell] = []
+    tries = 6 * wanted
     reach = FIELD_OF_VIEW / 2 + 2.5
-    for x, y, closeness, overlap in rng.uniform(-1, 1, (6 * wanted, 4)):
-        if len(cells) == wanted:
-            break
-        cell = _red_cell(x * reach, y * reach, patient, rng)
-        gap = float(np.hypot(cell.x, cell.y)) - radius
-        near = cell.radius * (0.35 if closeness > 0.75 else 0.8)
-        spacing = 1.3 if overlap > 0.8 else 1.85
-        if gap > near and all(
-            np.hypot(cell.x - other.x, cell.y - other.y) > spacing * other.radius for other in cells
-        ):
-            cells.append(cell)
-    return cells
+    places = rng.uniform(-reach, reach, (tries, 2))
+    chances = rng.random((tries, 4))
+    traits = rng.standard_normal((tries, 4)).tolist()
+    gaps = np.hypot(places[:, 0], places[:, 1]) - radius
+    nearest = RED_RADIUS * patient.red_size * np.where(chances[:, 0] > 0.87, 0.35, 0.8)
+    spacing = RED_RADIUS * patient.red_size * np.where(chances[:, 1] > 0.9, 1.3, 1.85)
+    kept: list[int] = []
+    for index in np.flatnonzero(gaps > nearest):
+        away = places[kept] - places[index]
+        if len(kept) < wanted and bool((np.hypot(*away.T) > spacing[index]).all()):
+            kept.append(int(index))
+    return [_red_cell(places[i], chances[i, 2:], traits[i], patient) for i in kept]
 
 
-def _red_cell(x: float, y: float, patient: Patient, rng: np.random.Generator) -> RedCell:
-    flat = rng.random() < 0.15
+def _red_cell(
+    place: NDArray[np.float64],
+    chances: NDArray[np.float64],
+    traits: list[float],
+    patient: Patient,
+) -> RedCell:
+    size, stretch, depth, hollow = traits
+    flat = chances[0] < 0.15
     return RedCell(
-        x=x,
-        y=y,
-        radius=RED_RADIUS * patient.red_size * float(np.exp(rng.normal(0, 0.07))),
-        aspect=1 + abs(float(rng.normal(0, 0.10))),
-        angle=float(rng.uniform(0, np.pi)),
-        depth=patient.red_tint * float(np.exp(rng.normal(0, 0.10))),
-        pallor=0.1 if flat else patient.pallor * float(rng.uniform(0.75, 1.15)),
+        x=float(place[0]),
+        y=float(place[1]),
+        radius=RED_RADIUS * patient.red_size * float(np.exp(0.07 * size)),
+        aspect=1 + abs(0.10 * stretch),
+        angle=float(np.pi * chances[1]),
+        depth=patient.red_tint * float(np.exp(0.10 * depth)),
+        pallor=0.15 if flat else min(patient.pallor * (0.8 + 0.4 * float(chances[1])), 0.97),
+        hollow=min(max(0.46 + 0.09 * hollow, 0.25), 0.68),
     )
 
 
@@ -71,10 +80,9 @@ def paint_red_cells(
             continue
         distance = ellipse(x, y, cell.radius, cell.aspect, cell.angle) + warp[rows, columns]
         inward = np.maximum(1 + distance / cell.radius, 0)
-        centre = np.exp(-((inward / 0.48) ** 3))
-        thickness = (1 - cell.pallor * centre) * (
-            0.88 + 0.22 * np.exp(-(((inward - 0.9) / 0.12) ** 2))
-        )
+        centre = np.exp(-((inward / cell.hollow) ** 3))
+        bulge = np.exp(-(((inward - 0.72) / 0.22) ** 2))
+        thickness = (1 - cell.pallor * centre) * (0.80 + 0.25 * bulge)
         scene[HEME, rows, columns] += cell.depth * mask(distance, 0.45) * thickness
 
 
