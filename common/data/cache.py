@@ -55,8 +55,14 @@ class Geometry:
         """The pixels of the square, row by row, RGB. Raises DataError: it cannot be read."""
         if self.um_per_px is None:
             return square(read_rgb(path, draft=self.side), self.side).tobytes()
-        field_px = self.field_um / self.um_per_px
-        return square(read_rgb(path), self.side, field_px).tobytes()
+        image, field_px = read_rgb(path), self.field_um / self.um_per_px
+        if not max(image.size) / 256 <= field_px <= max(image.size) * 16:
+            raise DataError(
+                f"{path}: at um_per_px {self.um_per_px:g} its {image.width} x {image.height} px "
+                f"span {max(image.size) * self.um_per_px:.3g} um, against a field of "
+                f"{self.field_um:g} um; is um_per_px right?"
+            )
+        return square(image, self.side, field_px).tobytes()
 
 
 def prepare(

@@ -4,7 +4,7 @@ import fcntl
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 _LOCK = "lock"
@@ -21,34 +21,45 @@ def workshop(folder: Path) -> Iterator[Path]:
     temporary = folder.with_name(f".{folder.name}.building")
     handle = _locked(temporary)
     try:
-        for left in temporary.iterdir():
-            if left.name != _LOCK:
-                left.unlink()
+        _clear(temporary)
         yield temporary
     finally:
         if _is(handle, temporary / _LOCK):
-            shutil.rmtree(temporary)
+            _clear(temporary)
+            (temporary / _LOCK).unlink()
+            # A process that came in since the unlink has a lock of its own in it, and keeps it.
+            with suppress(OSError):
+                temporary.rmdir()
         os.close(handle)
 
 
 def publish(temporary: Path, folder: Path) -> None:
     """Move a workshop's content to `folder`, durably, in the place of what is there."""
-    (temporary / _LOCK).unlink()
     for path in (*temporary.iterdir(), temporary):
         _sync(path)
     aside = folder.with_name(f".{folder.name}.replaced")
     shutil.rmtree(aside, ignore_errors=True)
     if folder.exists():
         folder.rename(aside)
+    # The lock goes with it: were it removed first, another process could take the folder over.
     temporary.rename(folder)
+    (folder / _LOCK).unlink()
     _sync(folder.parent)
     shutil.rmtree(aside, ignore_errors=True)
+
+
+def _clear(temporary: Path) -> None:
+    for left in temporary.iterdir():
+        if left.name != _LOCK:
+            left.unlink()
 
 
 def _locked(temporary: Path) -> int:
     """Make `temporary` and take its lock; again, if its last holder moved it away meanwhile."""
     while True:
-        temporary.mkdir(exist_ok=True)
+        # Not exist_ok=True: that fails when another process removes it in between.
+        with suppress(FileExistsError):
+            temporary.mkdir()
         try:
             handle = os.open(temporary / _LOCK, os.O_RDWR | os.O_CREAT, 0o600)
         except FileNotFoundError:

@@ -138,7 +138,7 @@ def _read_rows(folder: Path, count: int) -> dict[str, list[str]]:
 
 def _map_images(folder: Path, meta: dict[str, Any]) -> NDArray[np.uint8]:
     try:
-        images: NDArray[np.uint8] = np.load(folder / IMAGES, mmap_mode="r", allow_pickle=False)
+        images: NDArray[np.uint8] = np.lib.format.open_memmap(folder / IMAGES, "r")
     except (OSError, ValueError) as error:
         raise DataError(f"{folder / IMAGES}: damaged ({error}); index the source again") from error
     expected = (meta["count"], meta["side"], meta["side"], 3)
