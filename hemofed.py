@@ -3,7 +3,38 @@
 import os
 import sys
 
+import typer
+
+from common.data.cli import app as data
+from common.errors import HemofedError
+from simulations.bench.cli import bench
+from simulations.cli import simulate
+from simulations.synthetic.cli import synthesize_command
+
 # Flower reads these at import: no telemetry, no update check, no installing at run time.
 os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
 os.environ.setdefault("FLWR_DISABLE_UPDATE_CHECK", "1")
 os.environ.setdefault("FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION", "1")
+
+app = typer.Typer(
+    help="Federated, differentially private training of blood-cell classifiers between hospitals.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+app.command()(simulate)
+app.command()(bench)
+data.command("synthesize")(synthesize_command)
+app.add_typer(data, name="data")
+
+
+def main() -> None:
+    """Run the command; an error of ours is a message and its class's exit code."""
+    try:
+        app()
+    except HemofedError as error:
+        typer.echo(f"error: {error}", err=True)
+        sys.exit(error.exit_code)
+
+
+if __name__ == "__main__":
+    main()

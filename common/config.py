@@ -8,6 +8,7 @@ what only affects speed; no field of it can change the mechanism.
 import difflib
 import hashlib
 import json
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, Self, TypeVar
 
@@ -108,8 +109,9 @@ class RoundPolicy(Strict):
 class Member(Strict):
     """A site as the study knows it: public constants that the site agreed to declare."""
 
-    role: Literal["train", "held_out"] = "train"
-    """held_out: only evaluates, on all its cells."""
+    role: Literal["train", "test", "held_out"] = "train"
+    """test: has a say only in the final test, on its test cells. held_out: never trains; all its
+    cells are for evaluation."""
     units: int = Field(default=0, ge=0)
     """Declared number of training units, rounded; the normaliser is sample_rate * units."""
     weight: float = Field(default=1.0, ge=0)
@@ -144,7 +146,10 @@ class Study(Strict):
             raise ValueError("cell_types: give two or more, each once")
         return self
 
-    @property
+    def __hash__(self) -> int:
+        return hash(self.digest)
+
+    @cached_property
     def digest(self) -> str:
         """SHA-256 (hex) of the study's canonical JSON."""
         text = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))

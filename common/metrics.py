@@ -96,6 +96,23 @@ class Tally:
             for k in range(len(true))
         ]
 
+    def to_json(self) -> list[list[float]]:
+        """[true, predicted, bin, count, confidence] of each place that counted something."""
+        places = np.argwhere(self.counts)
+        return [
+            [*map(int, place), int(self.counts[tuple(place)]), float(self.confidence[tuple(place)])]
+            for place in places
+        ]
+
+    @classmethod
+    def from_json(cls, places: list[list[float]], classes: int) -> Self:
+        """Read `to_json`."""
+        tally = cls.empty(classes)
+        for true, predicted, level, count, confidence in places:
+            place = int(true), int(predicted), int(level)
+            tally.counts[place], tally.confidence[place] = int(count), confidence
+        return tally
+
     def to_bytes(self) -> tuple[bytes, bytes]:
         """Little-endian counts and confidence, for a message."""
         return self.counts.astype("<i8").tobytes(), self.confidence.astype("<f8").tobytes()

@@ -9,6 +9,7 @@ site's own log. The error's text stays at the site.
 
 import json
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
@@ -26,10 +27,18 @@ class Task:
     study: Study
     round: int
     attempt: int = 0
+    split: str = "validation"
+    """Which cells an evaluation counts: validation or test."""
 
     def content(self, model: Vector) -> RecordDict:
-        text = self.study.model_dump_json()
-        record = ConfigRecord({"study": text, "round": self.round, "attempt": self.attempt})
+        record = ConfigRecord(
+            {
+                "study": self.study.model_dump_json(),
+                "round": self.round,
+                "attempt": self.attempt,
+                "split": self.split,
+            }
+        )
         return RecordDict({"task": record, "model": ArrayRecord({"values": encode(model)})})
 
     @classmethod
@@ -38,8 +47,9 @@ class Task:
         record = message.content.config_records.get("task")
         if record is None:
             raise FederationError(f"a {message.metadata.message_type} message without a task")
-        study = parse(Study, json.loads(str(record["study"])), "study in the message")
-        return cls(study, int(str(record["round"])), int(str(record["attempt"])))
+        study = _study(str(record["study"]))
+        numbers = int(str(record["round"])), int(str(record["attempt"]))
+        return cls(study, *numbers, str(record["split"]))
 
 
 @dataclass(frozen=True)
@@ -125,6 +135,11 @@ def read_refusal(message: Message) -> str | None:
     if record is None:
         return None
     return f"refused: {record.get('kind')!s:.40} (see {record.get('reference')!s:.40} in its log)"
+
+
+@lru_cache(maxsize=8)
+def _study(text: str) -> Study:
+    return parse(Study, json.loads(text), "study in the message")
 
 
 def _number(value: object) -> float | None:

@@ -5,19 +5,16 @@ turn, and what is compared is the ratio to the reference inside the same run.
 """
 
 import json
-import os
-import platform
 import statistics
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-import torch
 from rich.console import Console
 from rich.table import Table
 
 from common.files import write_text
+from common.machine import machine
 
 Measure = Callable[[], dict[str, float]]
 """Runs a contestant once and returns what it measured, by name; "seconds" is compared."""
@@ -46,18 +43,6 @@ def in_turn(contestants: dict[str, Measure], repetitions: int, warmup: int = 1) 
     return list(outcomes.values())
 
 
-def machine() -> dict[str, Any]:
-    """What the figures were measured on."""
-    return {
-        "processor": _processor(),
-        "cores": os.cpu_count(),
-        "system": platform.platform(),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-    }
-
-
 def report(title: str, outcomes: list[Outcome], reference: str, json_file: Path | None) -> None:
     """Print a table of medians, with the ratio of seconds to `reference`; write JSON if asked."""
     base = next(outcome for outcome in outcomes if outcome.name == reference).median("seconds")
@@ -84,10 +69,3 @@ def report(title: str, outcomes: list[Outcome], reference: str, json_file: Path 
             },
         }
         write_text(json_file, json.dumps(content, indent=2))
-
-
-def _processor() -> str:
-    for line in Path("/proc/cpuinfo").read_text().splitlines() if os.name == "posix" else []:
-        if line.startswith("model name"):
-            return line.partition(":")[2].strip()
-    return platform.processor()

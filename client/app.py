@@ -1,0 +1,118 @@
+"""The Flower ClientApp: one lab's answers. The same in a simulation and in a deployment."""
+
+import logging
+import secrets
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from flwr.app import Context, Message, RecordDict
+from flwr.clientapp import ClientApp
+
+from client.account import open_ledger, pay
+from client.entropy import Entropy, SystemEntropy
+from client.evaluation import tally
+from client.site import open_site, site_file
+from client.training import Job, train
+from client.workspace import workspace
+from common.config import Site
+from common.errors import FederationError, HemofedError
+from common.models import Classifier, trainable
+from common.payload import Layout, Vector, decode, flatten, load
+from common.protocol import (
+    Task,
+    Update,
+    name_content,
+    refusal_content,
+    tally_content,
+)
+
+Handler = Callable[[Message, Site], RecordDict]
+
+
+def client_app(entropy: Entropy | None = None) -> ClientApp:
+    """A ClientApp that draws its private randomness from `entropy` (default: the system's)."""
+    bits: Entropy = entropy or SystemEntropy()
+    app = ClientApp()
+
+    @app.query()
+    def query(message: Message, context: Context) -> Message:
+        return _answer(message, context, lambda _, site: name_content(site.name))
+
+    @app.train()
+    def training(message: Message, context: Context) -> Message:
+        return _answer(message, context, lambda m, site: _train(m, site, bits))
+
+    @app.evaluate()
+    def evaluation(message: Message, context: Context) -> Message:
+        return _answer(message, context, _evaluate)
+
+    return app
+
+
+def _answer(message: Message, context: Context, handler: Handler) -> Message:
+    """The handler's reply, or a refusal. An error's text stays in the site's log."""
+    log = Path("site.log")
+    try:
+        site = open_site(site_file(context))
+        log = site.log
+        torch.set_num_threads(site.runtime.threads)
+        content = handler(message, site)
+    except Exception as error:
+        reference = secrets.token_hex(4)
+        _note(log, reference, error)
+        content = refusal_content(error, reference)
+    return Message(content, reply_to=message)
+
+
+def _train(message: Message, site: Site, entropy: Entropy) -> RecordDict:
+    started = time.perf_counter()
+    task = Task.read(message)
+    study = task.study
+    member = study.cohort.get(site.name)
+    if member is None or member.role != "train":
+        raise FederationError(f"study {study.name}: site {site.name} is not asked to train")
+    model, inputs = workspace(site, study)
+    before = _receive(message, model)
+    account = pay(site, task, entropy)
+    job = Job(study, site.name, member, task.round, account.noise_multiplier)
+    loss = train(job, inputs, entropy)
+    parameters = trainable(model)
+    change = flatten(parameters) - before
+    layout = Layout.of(parameters).digest
+    seconds = time.perf_counter() - started
+    return Update(change, layout, account.epsilon, loss, seconds).content()
+
+
+def _evaluate(message: Message, site: Site) -> RecordDict:
+    task = Task.read(message)
+    model, inputs = workspace(site, task.study)
+    _receive(message, model)
+    return tally_content(tally(inputs, task.split, len(task.study.cell_types)))
+
+
+def _receive(message: Message, model: Classifier) -> Vector:
+    """Load the message's model vector; the vector, for the difference."""
+    parameters = trainable(model)
+    arrays = message.content.array_records.get("model")
+    if arrays is None or list(arrays) != ["values"]:
+        raise FederationError(f"a {message.metadata.message_type} message without a model vector")
+    values = decode(arrays["values"], Layout.of(parameters).size)
+    load(parameters, values)
+    return values
+
+
+def _note(path: Path, reference: str, error: Exception) -> None:
+    """Write the error to the site's log, under the reference that the server is given."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    logger = logging.Logger("site")
+    handler = logging.FileHandler(path)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+    logger.addHandler(handler)
+    known = isinstance(error, HemofedError)
+    logger.error("[%s] %s", reference, error, exc_info=None if known else error)
+    handler.close()
+
+
+app = client_app()

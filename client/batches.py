@@ -1,0 +1,80 @@
+"""A site's cells as tensors on the device, and which of them make a batch."""
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from client.site import Rows, SiteCells
+from common.data.batches import augment, to_tensor
+from common.errors import DataError
+from common.privacy.noise_source import NoiseSource
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What the trained part of the network is fed: images, or a frozen encoder's features."""
+
+    cells: SiteCells
+    network: nn.Module
+    device: torch.device
+    features: Tensor | None = None
+    """(N, D) when the encoder is frozen."""
+
+    def batch(self, positions: Rows, generator: torch.Generator | None = None) -> Tensor:
+        """Network input for the cells at `positions`; augmented when a generator is given."""
+        if self.features is not None:
+            return self.features[torch.from_numpy(positions)].to(self.device)
+        images = to_tensor(self.cells.take(positions), self.device)
+        return augment(images, generator) if generator is not None else images
+
+    def targets(self, positions: Rows) -> Tensor:
+        return torch.from_numpy(self.cells.labels[positions]).to(self.device)
+
+
+def shuffled(rows: Rows, batch_size: int, epochs: int, seed: int) -> Iterator[Rows]:
+    """Positions of each batch of `epochs` passes, in an order drawn from `seed`."""
+    if not len(rows):
+        raise DataError("the site has no training cell of the study's types")
+    rng = np.random.default_rng(seed)
+    for _ in range(epochs):
+        order = rng.permutation(rows)
+        for start in range(0, len(order), batch_size):
+            yield order[start : start + batch_size]
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A Poisson sample of units: the cells, and the unit that each belongs to."""
+
+    rows: Rows
+    units: Rows
+
+
+def poisson(rows: Rows, units: Rows, rate: float, most: int, source: NoiseSource) -> Drawn:
+    """Each unit joins with probability `rate`, by itself; at most `most` of its cells, at random.
+
+    rows, units: (N,) positions and the unit of each. An empty sample is a sample.
+    Formal guarantee: the probability is floor(rate * 2^64) / 2^64, never above `rate`, and each
+    unit is decided by its own words of the stream.
+    """
+    names, index = np.unique(units, return_inverse=True)
+    chosen = source.words(len(names)) < np.uint64(min(int(rate * 2**64), 2**64 - 1))
+    if rate >= 1:
+        chosen[:] = True
+    mine = chosen[index]
+    kept, kept_units = rows[mine], units[mine]
+    order = np.lexsort((source.words(len(kept)), kept_units))
+    kept, kept_units = kept[order], kept_units[order]
+    first = np.searchsorted(kept_units, kept_units)
+    few = np.arange(len(kept)) - first < most
+    return Drawn(kept[few], kept_units[few])
+
+
+def seed_of(*purpose: str | int) -> int:
+    """A 63-bit seed for what is not secret (shuffling, augmentation), from its purpose."""
+    digest = hashlib.sha256("\0".join(str(part) for part in purpose).encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 1

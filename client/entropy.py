@@ -1,0 +1,27 @@
+"""Where a site's private randomness comes from: who is sampled, and the noise."""
+
+from typing import Protocol
+
+from common.privacy.noise_source import NoiseSource
+
+
+class Entropy(Protocol):
+    """Gives a source of random bits for each purpose.
+
+    An object of this kind is handed to `client.app.client_app` in code. No file and no message
+    can choose one, so a deployed client always draws from the operating system.
+    """
+
+    repeats: bool
+    """Whether the same purpose gives the same bits again (simulations and tests only)."""
+
+    def source(self, *purpose: str | int) -> NoiseSource: ...
+
+
+class SystemEntropy:
+    """The operating system's entropy; nothing ever repeats."""
+
+    repeats = False
+
+    def source(self, *purpose: str | int) -> NoiseSource:
+        return NoiseSource.secure()

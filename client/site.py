@@ -1,0 +1,152 @@
+"""Which site this client is, and its cells."""
+
+import hashlib
+import os
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+from flwr.app import Context
+from numpy.typing import NDArray
+
+from common.cells import CELL_TYPES
+from common.config import CellSource, Site, Study, load
+from common.data.cache import CellCache
+from common.data.splits import assign
+from common.errors import ConfigError, DataError
+
+SITES_VARIABLE = "HEMOFED_SITES"
+"""A folder of sites, for engines that number their nodes (Flower's simulation engine)."""
+
+Rows = NDArray[np.int64]
+
+
+def site_file(context: Context) -> Path:
+    """The `site.yaml` of this node.
+
+    The node config names it (`site`); a node that only has a `partition-id` takes the one of that
+    number in the folder named by the environment. Raises ConfigError when neither is given.
+    """
+    named = context.node_config.get("site")
+    if named is not None:
+        return Path(str(named))
+    folder, number = os.environ.get(SITES_VARIABLE), context.node_config.get("partition-id")
+    if not folder or number is None:
+        raise ConfigError(
+            "this client does not know its site: give the node config site=PATH of its site.yaml, "
+            f"or set {SITES_VARIABLE} to a folder of sites"
+        )
+    files = sorted(Path(folder).glob("*/site.yaml"))
+    if int(number) >= len(files):
+        raise ConfigError(f"{SITES_VARIABLE}={folder}: no site number {number} of {len(files)}")
+    return files[int(number)]
+
+
+def open_site(path: Path) -> Site:
+    """Read a site.yaml; its relative paths are made absolute."""
+    site, base = load(Site, path), path.parent.absolute()
+    cells = tuple(
+        CellSource(
+            folder=base / source.folder,
+            selection=base / source.selection if source.selection else None,
+        )
+        for source in site.cells
+    )
+    changes = {"cells": cells, "ledger": base / site.ledger, "log": base / site.log}
+    return site.model_copy(update=changes)
+
+
+@dataclass(frozen=True, eq=False)
+class SiteCells:
+    """A site's cells of the study's types, N of them, over all its caches."""
+
+    parts: tuple[CellCache, ...]
+    labels: Rows
+    """(N,) index into the study's cell_types."""
+    splits: NDArray[np.str_]
+    """(N,) train, validation or test."""
+    units: Rows
+    """(N,) number of the patient; a cell of an unknown patient is a patient of its own."""
+    held_out: bool
+
+    def rows(self, split: str) -> Rows:
+        """Positions of a split's cells, in order; of a held-out site, all cells."""
+        return np.flatnonzero((self.splits == split) | self.held_out)
+
+    def take(self, positions: Rows) -> NDArray[np.uint8]:
+        """The images at `positions`, uint8 (B, S, S, 3)."""
+        side = self.parts[0].side
+        images = np.empty((len(positions), side, side, 3), np.uint8)
+        start = 0
+        for part in self.parts:
+            mine = (positions >= start) & (positions < start + len(part))
+            if mine.any():
+                images[mine] = part.take(positions[mine] - start)
+            start += len(part)
+        return images
+
+    @property
+    def fingerprint(self) -> str:
+        """Hex digest of all parts' pixels, labels and patients."""
+        digest = hashlib.sha256("".join(part.fingerprint for part in self.parts).encode())
+        return digest.hexdigest()
+
+
+@lru_cache(maxsize=256)
+def open_cells(site: Site, study: Study) -> SiteCells:
+    """The site's cells as the study sees them; opened once a process (the images stay on disk).
+
+    Raises DataError: no cell of the study's types, or a cache of another side.
+    """
+    code = {name: number for number, name in enumerate(study.cell_types)}
+    classes = np.array([code.get(cell.name, -1) for cell in CELL_TYPES])
+    parts, splits = [], []
+    for source in site.cells:
+        part, given = _selected(source, _cache(source.folder, study.image_side))
+        known = np.flatnonzero(classes[part.labels] >= 0)
+        part = part.select(known)
+        parts.append(part)
+        splits.append(
+            assign(part.labels, part.patients, given[known], seed=study.seed, sources=part.sources)
+        )
+    if not any(len(part) for part in parts):
+        raise DataError(f"site {site.name}: none of its cells is of a type of the study")
+    return SiteCells(
+        tuple(parts),
+        np.concatenate([classes[part.labels] for part in parts]),
+        np.concatenate(splits),
+        _units(np.concatenate([part.patients for part in parts])),
+        site.name in study.cohort and study.cohort[site.name].role == "held_out",
+    )
+
+
+@lru_cache(maxsize=64)
+def _cache(folder: Path, side: int) -> CellCache:
+    cache = CellCache.open(folder)
+    if cache.side != side:
+        raise DataError(
+            f"{folder}: its images have side {cache.side}, the study asks for {side}; index the "
+            f"source again with --side {side}"
+        )
+    return cache
+
+
+def _selected(source: CellSource, cache: CellCache) -> tuple[CellCache, NDArray[np.str_]]:
+    """The cells of the source, and the split given for each ("" where none is)."""
+    if source.selection is None:
+        return cache, cache.splits
+    try:
+        records = np.load(source.selection, allow_pickle=False)
+        return cache.select(records["row"]), records["split"]
+    except (OSError, ValueError, IndexError) as error:
+        raise DataError(f"{source.selection}: is not a selection of cells ({error})") from error
+
+
+def _units(patients: NDArray[np.str_]) -> Rows:
+    """Number the patients; cells of unknown patients ("") each get a number of their own."""
+    alone = patients == ""
+    known = np.unique(patients[~alone])
+    units = np.searchsorted(known, patients)
+    units[alone] = len(known) + np.arange(int(alone.sum()))
+    return units.astype(np.int64)

@@ -1,0 +1,189 @@
+"""A round's local training: plain, or with differential privacy."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from client.batches import Inputs, poisson, seed_of, shuffled
+from client.entropy import Entropy
+from common.config import Member, Study
+from common.errors import DataError, ModelError
+from common.models import trainable
+from common.privacy.clipping import clipped_gradient_sum
+from common.privacy.noise import privatise
+from common.privacy.noise_source import NoiseSource
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Job:
+    """One round's work at one site."""
+
+    study: Study
+    site: str
+    member: Member
+    round: int
+    noise_multiplier: float = 0.0
+    """Of the Gaussian, relative to max_grad_norm; used only when the study has privacy."""
+
+    @property
+    def learning_rate(self) -> float:
+        """The round's learning rate: constant, or a half cosine over the rounds."""
+        training = self.study.training
+        if training.schedule == "constant":
+            return training.learning_rate
+        done = (self.round - 1) / self.study.rounds
+        return training.learning_rate * 0.5 * (1 + math.cos(math.pi * done))
+
+    def seed(self, purpose: str) -> int:
+        return seed_of(self.study.seed, self.site, self.round, purpose)
+
+
+def train(job: Job, inputs: Inputs, entropy: Entropy) -> float | None:
+    """Train `inputs.network` in place; the mean loss without privacy, None with it.
+
+    With privacy nothing but the network leaves this function, and the caller has paid for it.
+    Raises DataError: no training cell. ModelError: the training diverged.
+    """
+    if job.study.privacy.mode == "none":
+        return _train_plain(job, inputs)
+    _train_private(job, inputs, entropy)
+    return None
+
+
+def _train_plain(job: Job, inputs: Inputs) -> float:
+    training, network = job.study.training, inputs.network
+    parameters = list(trainable(network).values())
+    start = [value.detach().clone() for value in parameters] if training.proximal_mu else []
+    optimizer = _optimizer(job, parameters)
+    loss = _loss(job.study, inputs.device)
+    generator = _generator(job, "augment") if training.augment else None
+    rows = inputs.cells.rows("train")
+    losses = []
+    seed = job.seed("shuffle")
+    for positions in shuffled(rows, training.batch_size, training.local_epochs, seed):
+        optimizer.zero_grad(set_to_none=True)
+        value = loss(network(inputs.batch(positions, generator)), inputs.targets(positions)).mean()
+        value.backward()  # type: ignore[no-untyped-call]
+        _pull_back(parameters, start, training.proximal_mu)
+        optimizer.step()
+        losses.append(value.detach())
+    mean = float(torch.stack(losses).mean())
+    if not math.isfinite(mean):
+        raise ModelError(f"round {job.round}: the loss is {mean}; lower training.learning_rate")
+    return mean
+
+
+def _pull_back(parameters: list[nn.Parameter], start: list[Tensor], mu: float) -> None:
+    """FedProx's proximal term mu/2 |w - w0|^2, as its gradient (Li et al. 2020, eq. 2)."""
+    for value, origin in zip(parameters, start, strict=False):
+        if value.grad is not None:
+            value.grad.add_(value.detach() - origin, alpha=mu)
+
+
+def _train_private(job: Job, inputs: Inputs, entropy: Entropy) -> None:
+    """DP-SGD (Abadi et al. 2016, algorithm 1) with public sampling rate and normaliser."""
+    privacy, network = job.study.privacy, inputs.network
+    parameters = list(trainable(network).values())
+    optimizer = _optimizer(job, parameters)
+    normaliser = privacy.sample_rate * job.member.units
+    if normaliser <= 0:
+        raise DataError(
+            f"site {job.site}: the study declares {job.member.units} units for it; a private "
+            "study needs a public number of units a site"
+        )
+    purpose = (job.study.digest, job.site, job.round)
+    sampling, noise = entropy.source(*purpose, "sampling"), entropy.source(*purpose, "noise")
+    for _ in range(privacy.local_steps):
+        noisy = _noisy_sum(job, inputs, sampling, noise)
+        _set_gradients(parameters, noisy.to(inputs.device) / normaliser)
+        optimizer.step()
+
+
+def _noisy_sum(job: Job, inputs: Inputs, sampling: NoiseSource, noise: NoiseSource) -> Tensor:
+    """One step's clipped gradient sum with its noise, (P,). An empty batch sends noise."""
+    privacy = job.study.privacy
+    rows = inputs.cells.rows("train")
+    units = inputs.cells.units[rows] if privacy.unit == "patient" else rows
+    drawn = poisson(rows, units, privacy.sample_rate, privacy.max_cells_per_patient, sampling)
+    positions = np.repeat(drawn.rows, privacy.augmentations)
+    unit_of_row = torch.from_numpy(np.repeat(drawn.units, privacy.augmentations))
+    generator = None
+    if job.study.training.augment:
+        generator = torch.Generator(inputs.device).manual_seed(int(sampling.words(1)[0] >> 1))
+    total = clipped_gradient_sum(
+        inputs.network,
+        _loss(job.study, inputs.device),
+        inputs.batch(positions, generator),
+        inputs.targets(positions),
+        max_grad_norm=privacy.max_grad_norm,
+        clipping=privacy.clipping,
+        engine=privacy.engine,
+        units=unit_of_row.to(inputs.device),
+    )
+    return privatise(
+        total.gradient,
+        max_grad_norm=privacy.max_grad_norm,
+        noise_multiplier=job.noise_multiplier,
+        source=noise,
+    )
+
+
+def _set_gradients(parameters: list[nn.Parameter], flat: Tensor) -> None:
+    start = 0
+    for value in parameters:
+        value.grad = flat[start : start + value.numel()].view_as(value).clone()
+        start += value.numel()
+
+
+def _optimizer(job: Job, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
+    training = job.study.training
+    if training.optimizer == "adam":
+        return torch.optim.AdamW(
+            parameters, lr=job.learning_rate, weight_decay=training.weight_decay
+        )
+    return torch.optim.SGD(
+        parameters,
+        lr=job.learning_rate,
+        momentum=training.momentum,
+        weight_decay=training.weight_decay,
+    )
+
+
+def _loss(study: Study, device: torch.device) -> Loss:
+    """Cross-entropy a row, weighted by the class's public rarity.
+
+    The weights are at most 1 and known to all, and they are applied before clipping: a cell's
+    clipped gradient is bounded by max_grad_norm as before.
+    """
+    weights = _class_weights(study).to(device)
+
+    def loss(logits: Tensor, targets: Tensor) -> Tensor:
+        return F.cross_entropy(logits, targets, weight=weights, reduction="none")
+
+    return loss
+
+
+def _class_weights(study: Study) -> Tensor:
+    power, prior = study.training.rare_class_power, study.training.class_prior
+    if power == 0:
+        return torch.ones(len(study.cell_types))
+    shares = torch.tensor([prior.get(name, 0.0) for name in study.cell_types])
+    if bool((shares <= 0).any()):
+        missing = [n for n, s in zip(study.cell_types, shares, strict=True) if s <= 0]
+        raise DataError(
+            f"training.rare_class_power={power} needs training.class_prior > 0 for every cell "
+            f"type; missing: {', '.join(missing)}"
+        )
+    weights = shares.pow(-power)
+    return weights / weights.max()
+
+
+def _generator(job: Job, purpose: str) -> torch.Generator:
+    return torch.Generator().manual_seed(job.seed(purpose))

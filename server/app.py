@@ -1,0 +1,38 @@
+"""The Flower ServerApp. The same in a simulation and in a deployment."""
+
+from pathlib import Path
+
+from flwr.app import Context
+from flwr.serverapp import Grid, ServerApp
+
+from common.config import Study, load
+from common.errors import ConfigError
+from server.rounds import Observer, Rounds
+
+
+def server_app(observe: Observer | None = None) -> ServerApp:
+    """A ServerApp that runs the study named by the run config.
+
+    run config: `study`, a study's YAML with its cohort; `out`, the folder of the run.
+    """
+    app = ServerApp()
+
+    @app.main()
+    def main(grid: Grid, context: Context) -> None:
+        study = load(Study, _path(context, "study"))
+        Rounds(study, grid, _path(context, "out"), observe).run()
+
+    return app
+
+
+def _path(context: Context, key: str) -> Path:
+    value = context.run_config.get(key)
+    if not isinstance(value, str) or not value:
+        raise ConfigError(
+            f"run config {key!r}: expected a path, found {value!r}; `hemofed simulate CONFIG "
+            "--prepare-only` writes the study and prints the command to run it"
+        )
+    return Path(value)
+
+
+app = server_app()

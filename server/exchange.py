@@ -1,0 +1,99 @@
+"""Messages to the sites and their replies, over Flower's Grid, with every wait bounded."""
+
+import time
+from collections.abc import Iterator, Mapping
+
+from flwr.app import Message, RecordDict
+from flwr.serverapp import Grid
+
+from common.errors import FederationError
+from common.protocol import read_name, read_refusal
+
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.0005, 0.05
+"""Seconds between two looks for replies: short at first, so that a fast site is not kept."""
+
+Reply = Message | str
+"""A sound reply, or why there is none."""
+
+
+def exchange(
+    grid: Grid, messages: Mapping[str, Message], deadline: float
+) -> Iterator[tuple[str, Reply]]:
+    """Send a message to each site; yield (site, reply) as they come, then the missing ones.
+
+    deadline: seconds after which the sites still silent are given up.
+    """
+    waiting = _push(grid, messages)
+    end, pause = time.monotonic() + deadline, _FIRST_PAUSE
+    while waiting and time.monotonic() < end:
+        replies = list(grid.pull_messages(list(waiting)))
+        for reply in replies:
+            site = waiting.pop(reply.metadata.reply_to_message_id, None)
+            if site is not None:
+                yield site, _sound(reply)
+        pause = _FIRST_PAUSE if replies else min(2 * pause, _LONGEST_PAUSE)
+        if waiting and not replies:
+            time.sleep(pause)
+    for site in waiting.values():
+        yield site, f"no reply within {deadline:g} s"
+
+
+class Roster:
+    """Which node is which site. Nodes may come, go, and come back under another id."""
+
+    def __init__(self, grid: Grid, cohort: set[str]) -> None:
+        self._grid = grid
+        self._cohort = cohort
+        self._names: dict[int, str] = {}
+
+    def present(self, deadline: float) -> dict[str, int]:
+        """Site -> node id, for the cohort's sites that are connected at this moment.
+
+        Raises FederationError when two nodes go by one name.
+        """
+        nodes = set(self._grid.get_node_ids())
+        self._names = {node: name for node, name in self._names.items() if node in nodes}
+        unknown = {str(node): node for node in sorted(nodes - set(self._names))}
+        queries = {key: Message(RecordDict(), node, "query") for key, node in unknown.items()}
+        for key, reply in exchange(self._grid, queries, deadline):
+            if isinstance(reply, Message):
+                self._names[unknown[key]] = read_name(reply)
+        return self._by_name()
+
+    def wait_for(self, count: int, deadline: float) -> dict[str, int]:
+        """Wait until `count` sites are there. Raises FederationError after `deadline` seconds."""
+        end, pause = time.monotonic() + deadline, _FIRST_PAUSE
+        while len(sites := self.present(deadline)) < count:
+            if time.monotonic() > end:
+                missing = ", ".join(sorted(self._cohort - set(sites)))
+                raise FederationError(
+                    f"{len(sites)} of at least {count} sites are connected after {deadline:g} s; "
+                    f"missing: {missing}"
+                )
+            pause = min(2 * pause, 1.0)
+            time.sleep(pause)
+        return sites
+
+    def _by_name(self) -> dict[str, int]:
+        sites: dict[str, int] = {}
+        for node, name in sorted(self._names.items()):
+            if name in sites:
+                raise FederationError(f"nodes {sites[name]} and {node} both go by {name!r}")
+            if name in self._cohort:
+                sites[name] = node
+        return dict(sorted(sites.items()))
+
+
+def _push(grid: Grid, messages: Mapping[str, Message]) -> dict[str, str]:
+    """Message id -> site. One push a message: a Grid may skip one and return fewer ids."""
+    waiting: dict[str, str] = {}
+    for site, message in messages.items():
+        for identifier in grid.push_messages([message]):
+            waiting[identifier] = site
+    return waiting
+
+
+def _sound(reply: Message) -> Reply:
+    if reply.has_error():
+        return f"the client failed (Flower code {reply.error.code})"
+    return read_refusal(reply) or reply

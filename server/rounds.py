@@ -1,0 +1,250 @@
+"""The rounds of a study: ask the sites, check and sum what they send, step, remember.
+
+Flower's own strategies have no quorum, deadline, checkpoint or resume; this loop does, on the
+same Grid.
+"""
+
+import json
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from flwr.app import Message
+from flwr.serverapp import Grid
+from safetensors.torch import save_file
+
+from common.config import Study
+from common.errors import FederationError, HemofedError, ModelError
+from common.files import replacing, write_text
+from common.metrics import Tally
+from common.models import Classifier, build, trainable
+from common.payload import Layout, Vector, flatten, load
+from common.protocol import Task, Update, read_tally
+from server import checkpoints
+from server.aggregation import Optimizer, RunningSum, averaged, reject, update_norm
+from server.checkpoints import State
+from server.exchange import Roster, exchange
+
+OUTCOME = "outcome.json"
+
+Record = dict[str, Any]
+"""A round as one line of rounds.jsonl."""
+
+Observer = Callable[[Record], None]
+"""Called after each round."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended."""
+
+    rounds: int
+    best_round: int
+    stopped: Literal["completed", "early stop"]
+    seconds: float
+    test: dict[str, list[list[float]]]
+    """The released model on each site's test cells, as `Tally.to_json`."""
+
+
+class Rounds:
+    """A study's run in the folder `out`: rounds.jsonl, checkpoints/, model.safetensors."""
+
+    def __init__(self, study: Study, grid: Grid, out: Path, observe: Observer | None) -> None:
+        self._study = study
+        self._grid = grid
+        self._out = out
+        self._observe = observe
+        self._model = build(study.model, len(study.cell_types), study.image_side, study.seed)
+        self._parameters = trainable(self._model)
+        self._layout = Layout.of(self._parameters)
+        self._roster = Roster(grid, set(study.cohort))
+        self._weights = _shares(study)
+
+    def run(self) -> Outcome:
+        """Run what is left of the study. Raises FederationError when a round has no quorum."""
+        state = self._restore()
+        optimizer = Optimizer(self._study.server, state.moments)
+        while state.round < self._study.rounds and not self._stale(state):
+            started = time.perf_counter()
+            record = self._round(state, optimizer)
+            state.seconds += record["seconds"]
+            record["seconds"] = time.perf_counter() - started
+            self._append(record)
+            checkpoints.save(self._checkpoints, state, self._study.digest)
+            if self._observe:
+                self._observe(record)
+        return self._finish(state)
+
+    def _round(self, state: State, optimizer: Optimizer) -> Record:
+        """Train, step and evaluate; `state` is moved on."""
+        started = time.perf_counter()
+        attempt = checkpoints.begin(self._checkpoints, state.round + 1)
+        record: Record = {"round": state.round + 1, "attempt": attempt, "sites": {}}
+        mean = self._train(state, record)
+        state.model = optimizer.step(state.model, mean)
+        state.moments = optimizer.moments
+        state.round += 1
+        decay = self._study.server.ema
+        state.average = averaged(state.average, state.model, decay, state.round)
+        last = state.round == self._study.rounds
+        due = state.round % self._study.evaluation.every == 0 or last
+        record["evaluation"] = self._evaluate(state) if due else None
+        record["seconds"] = time.perf_counter() - started
+        return record
+
+    def _train(self, state: State, record: Record) -> Any:
+        """The weighted mean update of this round; the record is told of every site."""
+        task = Task(self._study, state.round + 1, record["attempt"])
+        training = [name for name, member in self._study.cohort.items() if member.role == "train"]
+        messages = self._messages("train", task, state.model, training)
+        total, good = RunningSum(self._layout.size), 0
+        arriving = exchange(self._grid, messages, self._study.round.deadline_seconds)
+        for site, reply in arriving:
+            entry = record["sites"][site] = self._accept(site, reply, total)
+            good += entry["status"] == "ok"
+        record["sites"] = dict(sorted(record["sites"].items()))
+        size = 4 * self._layout.size
+        record["bytes_down"], record["bytes_up"] = size * len(messages), size * good
+        if good < self._study.round.min_sites:
+            said = "; ".join(f"{site}: {e['status']}" for site, e in record["sites"].items())
+            raise FederationError(
+                f"round {state.round + 1}: {good} sound updates, min_sites is "
+                f"{self._study.round.min_sites} ({said}); the rounds before are kept, resume when "
+                "the sites are well"
+            )
+        return total.mean()
+
+    def _accept(self, site: str, reply: Message | str, total: RunningSum) -> Record:
+        """Check one reply and add it to the sum; its line for the record."""
+        if isinstance(reply, str):
+            return {"status": reply}
+        try:
+            update = Update.read(reply, self._layout.size)
+            if update.layout != self._layout.digest:
+                raise ModelError(f"its layout {update.layout[:12]} is not the study's")
+        except HemofedError as error:
+            return {"status": f"left out: {error}"}
+        reason = reject(update.values, self._study.round.max_update_norm)
+        if reason:
+            return {"status": f"left out: {reason}"}
+        total.add(update.values, self._weights[site])
+        return {
+            "status": "ok",
+            "update_norm": update_norm(update.values),
+            "loss": update.loss,
+            "epsilon": update.epsilon,
+            "seconds": update.seconds,
+        }
+
+    def _evaluate(self, state: State) -> Record:
+        """The averaged model on every site's validation cells; the best one is remembered."""
+        tallies = self._tallies(state.average, state.round, "validation")
+        pooled = self._pooled(tallies).metrics()
+        self._remember(state, pooled["balanced_accuracy"])
+        return {"global": pooled, "sites": {site: t.metrics() for site, t in tallies.items()}}
+
+    def _tallies(self, model: Vector, number: int, split: str) -> dict[str, Tally]:
+        """The model on the sites' cells of `split`; a site that does not answer is left out."""
+        task = Task(self._study, number, split=split)
+        cohort, classes = self._study.cohort, len(self._study.cell_types)
+        asked = [site for site in cohort if split == "test" or cohort[site].role != "test"]
+        messages = self._messages("evaluate", task, model, asked)
+        tallies: dict[str, Tally] = {}
+        for site, reply in exchange(self._grid, messages, self._study.round.deadline_seconds):
+            with suppress(FederationError):
+                if isinstance(reply, Message):
+                    tallies[site] = read_tally(reply, classes)
+        return dict(sorted(tallies.items()))
+
+    def _pooled(self, tallies: dict[str, Tally]) -> Tally:
+        """The sum over the sites that train."""
+        training = [t for site, t in tallies.items() if self._study.cohort[site].role == "train"]
+        return sum(training, Tally.empty(len(self._study.cell_types)))
+
+    def _remember(self, state: State, score: float | None) -> None:
+        if score is None or score <= state.best_score:
+            state.stale += 1
+            return
+        state.best, state.best_score = state.average.copy(), score
+        state.best_round, state.stale = state.round, 0
+
+    def _messages(
+        self, kind: str, task: Task, model: Vector, sites: list[str]
+    ) -> dict[str, Message]:
+        """One message a connected site, those with most cells first: they take longest."""
+        quorum, wait = self._study.round.min_sites, self._study.round.deadline_seconds
+        present = self._roster.wait_for(quorum, wait)
+        order = sorted(sites, key=lambda site: (-self._study.cohort[site].units, site))
+        content = task.content(model)
+        number = str(task.round)
+        return {
+            site: Message(content, present[site], kind, group_id=number, ttl=wait)
+            for site in order
+            if site in present
+        }
+
+    @property
+    def _checkpoints(self) -> Path:
+        return self._out / "checkpoints"
+
+    def _restore(self) -> State:
+        """The checkpoint's state, or round 0; what was logged beyond it is forgotten."""
+        state = checkpoints.load(self._checkpoints, self._study.digest)
+        if state is None:
+            first = flatten(self._parameters)
+            state = State(round=0, model=first, average=first)
+        log = self._out / "rounds.jsonl"
+        if log.exists():
+            lines = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
+            kept = [line for line in lines if line["round"] <= state.round]
+            write_text(log, "".join(json.dumps(line) + "\n" for line in kept))
+        return state
+
+    def _append(self, record: Record) -> None:
+        self._out.mkdir(parents=True, exist_ok=True)
+        with (self._out / "rounds.jsonl").open("a", encoding="utf-8") as log:
+            log.write(json.dumps(record) + "\n")
+
+    def _stale(self, state: State) -> bool:
+        patience = self._study.evaluation.patience
+        return patience is not None and state.stale >= patience
+
+    def _finish(self, state: State) -> Outcome:
+        """Test and write the best model seen (the last one when nothing was evaluated)."""
+        best = state.average if state.best is None else state.best
+        load(self._parameters, best)
+        tallies = self._tallies(best, state.round, "test")
+        write_model(self._model, self._study, self._out / "model.safetensors")
+        outcome = Outcome(
+            rounds=state.round,
+            best_round=state.best_round or state.round,
+            stopped="completed" if state.round == self._study.rounds else "early stop",
+            seconds=state.seconds,
+            test={site: tally.to_json() for site, tally in tallies.items()},
+        )
+        write_text(self._out / OUTCOME, json.dumps(asdict(outcome)))
+        return outcome
+
+
+def write_model(model: Classifier, study: Study, path: Path) -> None:
+    """All of the model's tensors, with the study in the file's metadata."""
+    tensors = {
+        name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()
+    }
+    metadata = {"study": study.model_dump_json(), "digest": study.digest}
+    with replacing(path) as temporary:
+        save_file(tensors, temporary, metadata=metadata)
+
+
+def _shares(study: Study) -> dict[str, float]:
+    """Each training site's share of the weight; they sum to 1."""
+    weights = {
+        name: member.weight for name, member in study.cohort.items() if member.role == "train"
+    }
+    total = sum(weights.values())
+    if total <= 0:
+        raise FederationError("the cohort has no training site with a positive weight")
+    return {name: weight / total for name, weight in weights.items()}

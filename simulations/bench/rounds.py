@@ -1,0 +1,108 @@
+"""`hemofed bench rounds`: this engine, Flower's Ray engine and a bare loop, same apps, same seeds.
+
+Each contestant is a fresh process, so that its start counts too. The work: a 17.6 k-parameter CNN,
+128 images of 3x28x28 a client, one local epoch in batches of 32.
+"""
+
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from common.config import CellSource, Member, ModelSpec, Runtime, Site, Study, TrainingSpec, dump
+from common.data.cache import prepare
+from common.files import write_text
+from simulations.bench.harness import Measure, in_turn, report
+
+IMAGES, SIDE, BATCH, WIDTH = 128, 28, 32, 13
+_KEPT = 10 * IMAGES
+"""Images in the cache; client k takes its own 128 of them, every tenth client the same."""
+
+Contestants = dict[str, list[str]]
+_CONTESTANTS: Contestants = {
+    "bare PyTorch loop": ["bare"],
+    "hemofed, 1 worker": ["local", "--workers", "1"],
+    "hemofed, 2 workers": ["local", "--workers", "2"],
+    "Flower on Ray": ["ray", "--workers", "2"],
+}
+
+
+def run(quick: bool, json_file: Path | None) -> None:
+    """Print, for 10 and 100 clients: seconds to the end of round 1, seconds a round, memory."""
+    results = {}
+    for clients in (10,) if quick else (10, 100):
+        with tempfile.TemporaryDirectory() as folder:
+            plan = Path(folder)
+            write_clients(plan, clients, rounds=3 if quick else 8)
+            contestants: dict[str, Measure] = {
+                name: partial(_measure, plan, arguments) for name, arguments in _CONTESTANTS.items()
+            }
+            outcomes = in_turn(contestants, repetitions=1 if quick else 5, warmup=0)
+            part = json_file.with_suffix(f".{clients}.json") if json_file else None
+            report(f"{clients} clients", outcomes, "bare PyTorch loop", part)
+            if part:
+                results[str(clients)] = json.loads(part.read_text())
+                part.unlink()
+    if json_file:
+        write_text(json_file, json.dumps(results, indent=2))
+
+
+def write_clients(folder: Path, clients: int, rounds: int) -> None:
+    """A study and `clients` sites with random images below `folder`."""
+    cache = prepare(_random_images(folder / "images"), SIDE, cache_root=folder / "cache")
+    names = [f"client-{number:03d}" for number in range(clients)]
+    study = Study(
+        name="bench",
+        image_side=SIDE,
+        rounds=rounds,
+        cell_types=("myeloblast", "lymphocyte"),
+        model=ModelSpec(name="cnn", width=WIDTH),
+        training=TrainingSpec(batch_size=BATCH, learning_rate=0.05, augment=False),
+        cohort={name: Member(units=IMAGES) for name in names},
+        evaluation={"every": 100_000},  # type: ignore[arg-type]
+    )
+    write_text(folder / "study.yaml", dump(study))
+    for number, name in enumerate(names):
+        home = folder / "sites" / name
+        home.mkdir(parents=True)
+        records = np.zeros(IMAGES, dtype=[("row", "i8"), ("split", "U10")])
+        records["row"] = (np.arange(IMAGES) + number * IMAGES) % _KEPT
+        records["split"] = "train"
+        np.save(home / "cells.npy", records)
+        source = CellSource(folder=cache, selection=Path("cells.npy"))
+        write_text(home / "site.yaml", dump(Site(name=name, cells=(source,), runtime=Runtime())))
+
+
+def _random_images(folder: Path) -> Path:
+    rng = np.random.default_rng(0)
+    for number in range(_KEPT):
+        label = ("myeloblast", "lymphocyte")[number % 2]
+        path = folder / label / f"{number:05d}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 256, (SIDE, SIDE, 3), np.uint8)).save(path)
+    return folder
+
+
+def _measure(plan: Path, arguments: list[str]) -> dict[str, float]:
+    """One run of a contestant in a fresh process."""
+    command = [sys.executable, "-m", "simulations.bench.rounds_contestant", str(plan), *arguments]
+    started = time.time()
+    done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
+    if done.returncode:
+        raise RuntimeError(f"{' '.join(command)} failed:\n{done.stderr[-2000:]}")
+    said: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    ends = said["ends"]
+    return {
+        "seconds": float(np.median(np.diff(ends))),
+        "to end of round 1, s": ends[0] - started,
+        "memory, MiB": said["memory"] / 2**20,
+    }
+
+

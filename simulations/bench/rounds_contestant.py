@@ -1,0 +1,120 @@
+"""One contestant of `hemofed bench rounds`, in a process of its own; prints JSON.
+
+    python -m simulations.bench.rounds_contestant FOLDER {bare,local,ray} [--workers N]
+
+`ends` are the times (seconds since the epoch) at which the rounds ended; `memory` is the
+proportional set size of the process and all its children at the last of them, in bytes.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import psutil
+
+
+class Clock:
+    """Notes when each round ends, and what memory is in use at the last."""
+
+    def __init__(self, rounds: int) -> None:
+        self._rounds = rounds
+        self.ends: list[float] = []
+        self.memory = 0
+
+    def tick(self) -> None:
+        self.ends.append(time.time())
+        if len(self.ends) == self._rounds:
+            self.memory = _memory()
+
+
+def _memory() -> int:
+    me = psutil.Process()
+    total = 0
+    for process in (me, *me.children(recursive=True)):
+        try:
+            total += process.memory_full_info().pss
+        except psutil.NoSuchProcess:
+            continue
+    return total
+
+
+def bare(folder: Path) -> Clock:
+    """Train the same clients one after the other: PyTorch and nothing else."""
+    import numpy as np
+    import torch
+    from torch.nn import functional as F
+
+    from common.config import Study, load
+    from common.data.batches import to_tensor
+    from common.data.store import CellCache
+    from common.models import build
+
+    torch.set_num_threads(1)
+    study = load(Study, folder / "study.yaml")
+    cache = CellCache.open(next((folder / "cache").iterdir()))
+    model = build(study.model, len(study.cell_types), study.image_side, study.seed)
+    clock, codes = Clock(study.rounds), np.unique(cache.labels)
+    start = {name: value.clone() for name, value in model.state_dict().items()}
+    for _ in range(study.rounds):
+        total = {name: torch.zeros_like(value) for name, value in start.items()}
+        for site in sorted((folder / "sites").iterdir()):
+            rows = np.load(site / "cells.npy")["row"]
+            model.load_state_dict(start)
+            optimizer = torch.optim.SGD(model.parameters(), lr=study.training.learning_rate)
+            order = np.random.default_rng(0).permutation(rows)
+            for at in range(0, len(order), study.training.batch_size):
+                batch = order[at : at + study.training.batch_size]
+                targets = torch.from_numpy(np.searchsorted(codes, cache.labels[batch]))
+                optimizer.zero_grad(set_to_none=True)
+                F.cross_entropy(model(to_tensor(cache.take(batch))), targets).backward()
+                optimizer.step()
+            for name, value in model.state_dict().items():
+                total[name] += value / len(study.cohort)
+        start = total
+        clock.tick()
+    return clock
+
+
+def federated(folder: Path, backend: str, workers: int) -> Clock:
+    """The same clients through the apps, on one of the engines."""
+    from common.config import Runtime, Study, load
+    from simulations.engines import run_local, run_ray, workers_of
+    from simulations.plan import FEDERATED, Plan
+
+    study = load(Study, folder / "study.yaml")
+    plan, clock = Plan(FEDERATED, study, folder), Clock(study.rounds)
+    runtime = Runtime(workers=workers)
+    if backend == "ray":
+        run_ray([plan], runtime, study.seed, lambda _plan, _record: clock.tick())
+    else:
+        with workers_of(runtime, study.seed) as pool:
+            run_local([plan], pool, lambda _plan, _record: clock.tick())
+    return clock
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("backend", choices=("bare", "local", "ray"))
+    parser.add_argument("--workers", type=int, default=1)
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch) / "run"
+        shutil.copytree(arguments.folder, folder, symlinks=True)
+        if arguments.backend == "bare":
+            clock = bare(folder)
+        else:
+            clock = federated(folder, arguments.backend, arguments.workers)
+    print(json.dumps({"ends": clock.ends, "memory": clock.memory}), flush=True)
+    # Flower's engine leaves threads behind that would hold the process.
+    sys.stdout.flush()
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main()

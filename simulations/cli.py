@@ -1,0 +1,87 @@
+"""`hemofed simulate`."""
+
+import os
+import sys
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+from rich.console import Console
+
+CONFIGS = Path(__file__).resolve().parent.parent / "configs" / "simulations"
+
+INTERRUPTED = 130
+"""Exit code after Ctrl-C, as shells expect it."""
+
+
+def simulate(
+    config: Annotated[
+        str | None, typer.Argument(help="A YAML file, or the name of one in configs/simulations.")
+    ] = None,
+    data: Annotated[Path | None, typer.Option(help="Folder of real images: data.root.")] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", help="key=value, like study.rounds=5 or variant=private; repeatable."
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Run folder; default runs/<name>-<time>.")
+    ] = None,
+    backend: Annotated[
+        Literal["local", "ray"],
+        typer.Option(help="Workers of this process, or Flower's Ray engine."),
+    ] = "local",
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Processes; default one a core.")
+    ] = None,
+    resume: Annotated[Path | None, typer.Option(help="Go on with the run in this folder.")] = None,
+    prepare_only: Annotated[
+        bool, typer.Option(help="Write sites and study for `flwr run .`, and stop.")
+    ] = False,
+) -> None:
+    """Play a federation of hospitals on this machine, and write a report."""
+    from simulations.config import Simulation, read
+    from simulations.progress import Terminal, results_table
+    from simulations.run import prepare, resumed, run
+
+    if (config is None) == (resume is None):
+        raise typer.BadParameter("give a CONFIG, or --resume DIR")
+    if resume is not None:
+        simulation: Simulation = resumed(resume)
+        folder = resume
+    else:
+        changes = list(settings or []) + ([f"data.root={data}"] if data else [])
+        simulation = read(_find(str(config)), changes)
+        folder = out or Path("runs") / f"{simulation.study.name}-{datetime.now():%Y%m%d-%H%M%S}"
+    if workers is not None:
+        runtime = simulation.runtime.model_copy(update={"workers": workers})
+        simulation = simulation.model_copy(update={"runtime": runtime})
+    console = Console()
+    try:
+        with Terminal(console) as terminal:
+            if prepare_only:
+                prepared = prepare(simulation, folder, terminal)
+                sites, plan = prepared.plans[0].folder / "sites", prepared.plans[0]
+            else:
+                summary = run(simulation, folder, terminal, backend)
+    except KeyboardInterrupt:
+        console.print(f"\nstopped; go on with: hemofed simulate --resume {folder}")
+        sys.stdout.flush()
+        os._exit(INTERRUPTED)
+    if prepare_only:
+        console.print(
+            f"HEMOFED_SITES={sites.absolute()} flwr run . --run-config "
+            f'\'study="{plan.study_file.absolute()}" out="{plan.folder.absolute()}"\''
+        )
+        return
+    console.print(results_table(summary))
+    console.print(f"report: {(folder / 'report.html').absolute()}")
+
+
+def _find(config: str) -> Path:
+    """A path as given, or the name of a config that comes with hemofed."""
+    path = Path(config)
+    shipped = CONFIGS / f"{config}.yaml"
+    return shipped if not path.exists() and shipped.exists() else path

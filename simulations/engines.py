@@ -1,0 +1,101 @@
+"""Running plans: on the worker pool of this process, or on Flower's Ray engine."""
+
+import logging
+import os
+import warnings
+from collections.abc import Callable
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from typing import Any
+
+from flwr.app import Context, RecordDict
+from flwr.serverapp import Grid, ServerApp
+
+from client.site import SITES_VARIABLE
+from common.config import Runtime
+from server.app import server_app
+from server.rounds import Record
+from simulations.grid import LocalGrid
+from simulations.plan import Plan
+from simulations.seeded import make_client
+from simulations.workers import WorkerPool
+
+Observe = Callable[[Plan, Record], None]
+"""Called after each round of a plan, from any thread."""
+
+
+def run_local(plans: list[Plan], pool: WorkerPool, observe: Observe) -> None:
+    """Run all plans at once on the pool: what one run leaves idle, another uses.
+
+    A plan's numbers do not depend on the others, nor on the number of workers. Raises the first
+    error of any plan, after the others have been stopped at their last whole round.
+    """
+    with ThreadPoolExecutor(len(plans), thread_name_prefix="server") as threads:
+        runs = [
+            threads.submit(_serve, plan, LocalGrid(pool, plan.site_files, number), observe)
+            for number, plan in enumerate(plans, start=1)
+        ]
+        try:
+            wait(runs, return_when=FIRST_EXCEPTION)
+            for run in runs:
+                if run.done():
+                    run.result()
+        except BaseException:
+            pool.close()
+            raise
+
+
+def _serve(plan: Plan, grid: Grid, observe: Observe) -> None:
+    app = server_app(lambda record: observe(plan, record))
+    app(grid, _context(plan))
+
+
+def run_ray(plans: list[Plan], runtime: Runtime, seed: int, observe: Observe) -> None:
+    """Run the plans one after the other on Flower's simulation engine, with the same apps."""
+    from flwr.simulation import run_simulation
+
+    for name in ("flwr", "ray"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    workers = runtime.workers or os.cpu_count() or 1
+    resources: dict[str, Any] = {
+        "init_args": {"num_cpus": workers, "include_dashboard": False, "log_to_driver": False},
+        "client_resources": {"num_cpus": 1, "num_gpus": 0.0},
+    }
+    for plan in plans:
+        # Ray's actors inherit the environment; their nodes have a number and no site.yaml.
+        os.environ[SITES_VARIABLE] = str((plan.folder / "sites").absolute())
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            run_simulation(
+                _ray_server(plan, observe),
+                make_client(seed),
+                num_supernodes=len(plan.site_files),
+                backend_config=resources,
+            )
+
+
+def _ray_server(plan: Plan, observe: Observe) -> ServerApp:
+    """The ServerApp, told by us what Flower's engine has no way to tell it: its run config."""
+    inner = server_app(lambda record: observe(plan, record))
+    app = ServerApp()
+
+    @app.main()
+    def main(grid: Grid, context: Context) -> None:
+        context.run_config.update(_context(plan).run_config)
+        inner(grid, context)
+
+    return app
+
+
+def _context(plan: Plan) -> Context:
+    config: dict[str, Any] = {"study": str(plan.study_file), "out": str(plan.folder)}
+    return Context(1, 1, {}, RecordDict(), config)
+
+
+def finished(plan: Plan) -> bool:
+    """Whether the plan's last test is on disk."""
+    return (plan.folder / "outcome.json").exists()
+
+
+def workers_of(runtime: Runtime, seed: int) -> WorkerPool:
+    """The pool that `runtime` asks for, its clients' randomness from `seed`."""
+    return WorkerPool(runtime.workers, make_client, seed)

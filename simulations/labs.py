@@ -1,0 +1,103 @@
+"""The labs' cells for a simulation: rendered or real images, each lab as one cell cache."""
+
+import hashlib
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from common.cells import resolve
+from common.data.cache import default_root, prepare
+from common.data.store import CellCache
+from common.errors import ConfigError, DataError
+from simulations.config import DataSpec, Rendered
+from simulations.synthetic import VERSION, SiteSpec, is_rendered, synthesize
+from simulations.synthetic.site_style import named_styles
+
+DATA_VARIABLE = "HEMOFED_DATA"
+
+Progress = Callable[[str, int, int], None]
+"""Called with what is being done, cells done, cells in all."""
+
+
+@dataclass(frozen=True)
+class Labs:
+    """Lab -> its cells, and whether they were rendered."""
+
+    caches: dict[str, CellCache]
+    kind: str
+    """"rendered" or "images"."""
+
+
+def gather(spec: DataSpec, side: int, seed: int, progress: Progress) -> Labs:
+    """Render or find the labs' images, and index each lab's.
+
+    Raises ConfigError: no folder is given. DataError: what is in it cannot be used.
+    """
+    root = _rendered(spec.rendered, seed, progress) if spec.source == "rendered" else _root(spec)
+    folders = _lab_folders(root)
+    for lab in spec.um_per_px:
+        if lab not in folders:
+            raise ConfigError(f"data.um_per_px: no lab {lab!r}; there are: {', '.join(folders)}")
+    caches = {}
+    for lab, folder in folders.items():
+        cache = prepare(
+            folder,
+            side,
+            um_per_px=spec.um_per_px.get(lab),
+            progress=lambda done, total, lab=lab: progress(f"indexing {lab}", done, total),  # type: ignore[misc]
+        )
+        caches[lab] = CellCache.open(cache)
+    return Labs(caches, "rendered" if is_rendered(root) else "images")
+
+
+def _rendered(spec: Rendered, seed: int, progress: Progress) -> Path:
+    """The folder of smears that `spec` and `seed` describe; rendered once a machine."""
+    description = f"{VERSION}|{seed}|{spec.model_dump_json()}"
+    key = hashlib.sha256(description.encode()).hexdigest()[:32]
+    out = default_root() / "rendered" / key
+    if not is_rendered(out):
+        styles = named_styles(spec.sites, seed)
+        sites = {
+            name: SiteSpec(style=style, cells=spec.cells, alpha=spec.alpha)
+            for name, style in styles.items()
+        }
+        workers = os.cpu_count() or 1
+        synthesize(
+            out,
+            sites=sites,
+            seed=seed,
+            side=spec.side,
+            workers=workers,
+            progress=lambda done, total: progress("rendering cells", done, total),
+        )
+    return out
+
+
+def _root(spec: DataSpec) -> Path:
+    root = spec.root or (Path(os.environ[DATA_VARIABLE]) if DATA_VARIABLE in os.environ else None)
+    if root is None:
+        raise ConfigError(
+            f"data.root is not given: use --data DIR, or set {DATA_VARIABLE} to the folder of labs"
+        )
+    if not root.is_dir():
+        raise DataError(f"{root}: is not a folder; expected one folder a lab, or one lab's folder")
+    return root
+
+
+def _lab_folders(root: Path) -> dict[str, Path]:
+    """Lab -> folder. A root that holds class folders, or a table of cells, is one lab itself."""
+    below = sorted(p for p in root.iterdir() if p.is_dir() and not p.name.startswith((".", "__")))
+    if (root / "cells.csv").exists() or any(_is_cell_type(folder.name) for folder in below):
+        return {root.resolve().name: root}
+    if not below:
+        raise DataError(f"{root}: holds no folder; expected one folder a lab")
+    return {folder.name: folder for folder in below}
+
+
+def _is_cell_type(name: str) -> bool:
+    try:
+        resolve(name)
+    except DataError:
+        return False
+    return True

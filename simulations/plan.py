@@ -1,0 +1,131 @@
+"""What a simulation will run: the federation and its baselines, as studies with their sites."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from client.account import create_ledger
+from client.site import open_site
+from common.config import CellSource, Member, Runtime, Site, Study, dump
+from common.files import replacing, write_text
+from simulations.config import Simulation
+from simulations.partition import DealtSite
+
+FEDERATED = "federated"
+CENTRALISED = "centralised"
+LOCAL = "local_only"
+POOLED = "all-sites"
+"""Name of the centralised baseline's one site."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One study to run. Its folder holds study.yaml, sites/<name>/site.yaml, and the results."""
+
+    name: str
+    study: Study
+    folder: Path
+
+    @property
+    def study_file(self) -> Path:
+        return self.folder / "study.yaml"
+
+    @property
+    def site_files(self) -> list[Path]:
+        return sorted((self.folder / "sites").glob("*/site.yaml"))
+
+
+def make_plans(simulation: Simulation, sites: tuple[DealtSite, ...], out: Path) -> list[Plan]:
+    """The federation, then its baselines; everything they need is written below `out`."""
+    study = simulation.study
+    cohort = _cohort(simulation, sites)
+    plans = [_plan(FEDERATED, study, cohort, sites, out, simulation.runtime)]
+    if CENTRALISED in simulation.baselines:
+        pooled, member = _pool(sites, cohort)
+        everyone = (pooled, *(site for site in sites if site.held_out))
+        members = {pooled.name: member} | {site.name: cohort[site.name] for site in everyone[1:]}
+        folder = out / "baselines" / CENTRALISED
+        plans.append(_plan(CENTRALISED, study, members, everyone, folder, simulation.runtime))
+    if LOCAL in simulation.baselines:
+        for name in [name for name, member in cohort.items() if member.role == "train"]:
+            alone = {
+                other: member if other == name or member.role == "held_out" else Member(role="test")
+                for other, member in cohort.items()
+            }
+            folder = out / "baselines" / LOCAL / name
+            plans.append(_plan(f"{LOCAL}-{name}", study, alone, sites, folder, simulation.runtime))
+    return plans
+
+
+def declared(number: int) -> int:
+    """A number of units as a site would publish it: two significant digits."""
+    digits = max(len(str(number)) - 2, 0)
+    return max(int(round(number, -digits)), 1)
+
+
+def _cohort(simulation: Simulation, sites: tuple[DealtSite, ...]) -> dict[str, Member]:
+    power = {"size": 1.0, "sqrt": 0.5, "equal": 0.0}[simulation.partition.weighting]
+    cohort = {}
+    for site in sites:
+        units = declared(_training_units(site, simulation.study))
+        role = "held_out" if site.held_out else "train"
+        member = Member(role="train", units=units, weight=float(units**power))
+        cohort[site.name] = member if role == "train" else Member(role="held_out")
+    return cohort
+
+
+def _training_units(site: DealtSite, study: Study) -> int:
+    """Units that train at the site: images, or patients."""
+    training = site.splits == "train"
+    if study.privacy.mode == "none" or study.privacy.unit == "image":
+        return int(training.sum())
+    patients = site.patients[training]
+    return len(np.unique(patients[patients != ""])) + int((patients == "").sum())
+
+
+def _pool(sites: tuple[DealtSite, ...], cohort: Mapping[str, Member]) -> tuple[DealtSite, Member]:
+    """All training sites as one, named so that it is no site's name."""
+    training = [site for site in sites if not site.held_out]
+    shares = tuple(share for site in training for share in site.shares)
+    labels = np.concatenate([site.labels for site in training])
+    patients = np.concatenate([site.patients for site in training])
+    units = sum(cohort[site.name].units for site in training)
+    return DealtSite(POOLED, shares, labels, patients), Member(units=units)
+
+
+def _plan(
+    name: str,
+    study: Study,
+    cohort: dict[str, Member],
+    sites: tuple[DealtSite, ...],
+    folder: Path,
+    runtime: Runtime,
+) -> Plan:
+    """Write the study and its sites; what a broken-off run left is kept."""
+    quorum = study.round.model_copy(update={"min_sites": 1})
+    changes = {"cohort": cohort} if name == FEDERATED else {"cohort": cohort, "round": quorum}
+    plan = Plan(name, study.model_copy(update=changes), folder)
+    write_text(plan.study_file, dump(plan.study))
+    for site in sites:
+        if site.name in cohort:
+            _write_site(site, plan, runtime)
+    return plan
+
+
+def _write_site(site: DealtSite, plan: Plan, runtime: Runtime) -> None:
+    home = plan.folder / "sites" / site.name
+    sources = []
+    for number, share in enumerate(site.shares):
+        selection = home / f"cells-{number}.npy"
+        records = np.zeros(len(share.rows), dtype=[("row", "i8"), ("split", "U10")])
+        records["row"], records["split"] = share.rows, share.splits
+        with replacing(selection) as temporary, temporary.open("wb") as file:
+            np.save(file, records)
+        sources.append(CellSource(folder=share.folder.absolute(), selection=Path(selection.name)))
+    content = Site(name=site.name, cells=tuple(sources), runtime=runtime)
+    write_text(home / "site.yaml", dump(content))
+    private = plan.study.privacy.mode != "none"
+    if private and plan.study.cohort[site.name].role == "train":
+        create_ledger(open_site(home / "site.yaml"), plan.study)

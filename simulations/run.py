@@ -1,0 +1,105 @@
+"""A simulation from its config to its report."""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+from common.config import dump, load
+from common.errors import ConfigError
+from common.files import write_text
+from server.rounds import Record
+from simulations.config import Simulation
+from simulations.engines import run_local, run_ray, workers_of
+from simulations.labs import Labs, gather
+from simulations.partition import DealtSite, deal
+from simulations.plan import Plan, make_plans
+from simulations.summary import summarise, write_examples, write_summary
+
+Backend = Literal["local", "ray"]
+
+
+class Watcher(Protocol):
+    """Told how a simulation goes on."""
+
+    def preparing(self, what: str, done: int, total: int) -> None: ...
+
+    def planned(self, plans: list[Plan], sites: tuple[DealtSite, ...]) -> None: ...
+
+    def round_done(self, plan: Plan, record: Record) -> None: ...
+
+    def reporting(self) -> None: ...
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A simulation whose sites and studies are on disk."""
+
+    simulation: Simulation
+    labs: Labs
+    sites: tuple[DealtSite, ...]
+    plans: list[Plan]
+
+
+def prepare(simulation: Simulation, out: Path, watcher: Watcher) -> Prepared:
+    """Gather the cells, deal them to sites, write the studies. Same config, same files."""
+    write_text(out / "config.yaml", dump(simulation))
+    study = simulation.study
+    labs = gather(simulation.data, study.image_side, study.seed, watcher.preparing)
+    sites = deal(labs.caches, simulation.partition, study.seed)
+    plans = make_plans(simulation, sites, out)
+    watcher.planned(plans, sites)
+    return Prepared(simulation, labs, sites, plans)
+
+
+def run(
+    simulation: Simulation, out: Path, watcher: Watcher, backend: Backend = "local"
+) -> dict[str, Any]:
+    """Run the federation and its baselines, and write everything of the run folder.
+
+    A folder that holds a run of this config is gone on with: finished rounds are not done again,
+    and the numbers are those of an unbroken run. Raises ConfigError when it holds another run.
+    """
+    _same_run(simulation, out)
+    study = simulation.study
+    if backend == "ray":
+        prepared = prepare(simulation, out, watcher)
+        run_ray(prepared.plans, simulation.runtime, study.seed, watcher.round_done)
+    else:
+        with workers_of(simulation.runtime, study.seed) as pool:
+            prepared = prepare(simulation, out, watcher)
+            run_local(prepared.plans, pool, watcher.round_done)
+    watcher.reporting()
+    return _conclude(prepared, out)
+
+
+def resumed(out: Path) -> Simulation:
+    """The simulation of a run folder. Raises ConfigError when it is none."""
+    if not (out / "config.yaml").is_file():
+        raise ConfigError(f"{out}: is not a run folder (it has no config.yaml)")
+    return load(Simulation, out / "config.yaml")
+
+
+def _conclude(prepared: Prepared, out: Path) -> dict[str, Any]:
+    from simulations.report import write  # slow to import: it draws
+
+    summary = summarise(prepared.simulation, prepared.sites, prepared.plans, prepared.labs.kind)
+    write_summary(out, summary)
+    write_examples(prepared.plans[0], out / "predictions.npz")
+    write(out)
+    return summary
+
+
+def _same_run(simulation: Simulation, out: Path) -> None:
+    config = out / "config.yaml"
+    if config.is_file() and json.dumps(_what(resumed(out))) != json.dumps(_what(simulation)):
+        raise ConfigError(
+            f"{out}: holds a run of another config; choose another --out, or go on with it by "
+            f"--resume {out}"
+        )
+
+
+def _what(simulation: Simulation) -> dict[str, Any]:
+    """The config without what only affects speed."""
+    return simulation.model_dump(mode="json", exclude={"runtime": {"workers"}})

@@ -1,0 +1,147 @@
+"""Persistent worker processes that run the ClientApp, one message at a time each.
+
+Messages cross as Flower's own protobuf. A worker keeps what it has loaded (model, cell caches)
+from one message to the next; what it answers depends on the message alone.
+"""
+
+import multiprocessing
+import os
+import queue
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
+from typing import Self
+
+from flwr.app import Context, Error, Message
+from flwr.common.serde import (
+    context_from_proto,
+    context_to_proto,
+    message_from_proto,
+    message_to_proto,
+)
+from flwr.proto.message_pb2 import Context as ProtoContext
+from flwr.proto.message_pb2 import Message as ProtoMessage
+
+from common.errors import FederationError
+
+ClientFunction = Callable[[Message, Context], Message]
+MakeClient = Callable[[int], ClientFunction]
+"""Importable function: the seed -> the ClientApp; called once in each worker."""
+
+_CLIENT_FAILED = 3
+"""Flower's code of a ClientApp that raised or died."""
+
+
+class WorkerPool:
+    """`workers` processes; `submit` queues a message for the next free one.
+
+    Processes come from a server that has the heavy modules loaded, so a worker starts in
+    milliseconds and shares their memory; that server starts beside whatever the caller does next.
+    """
+
+    def __init__(self, workers: int | None, make: MakeClient, seed: int) -> None:
+        self.size = workers or os.cpu_count() or 1
+        self._context = multiprocessing.get_context("forkserver")
+        self._context.set_forkserver_preload([make.__module__, __name__])
+        self._start = (make, seed)
+        self._idle: queue.SimpleQueue[_Worker] = queue.SimpleQueue()
+        self._all: list[_Worker] = []
+        self._lock = threading.Lock()
+        self._threads = ThreadPoolExecutor(self.size, thread_name_prefix="worker")
+        for _ in range(self.size):
+            self._idle.put(self._hire())
+
+    def submit(self, message: Message, context: Context) -> Future[tuple[Message, Context]]:
+        """The reply and the node's context after it; an error reply when the worker died."""
+        return self._threads.submit(self._call, message, context)
+
+    def close(self) -> None:
+        """Drop what has not begun and end the processes."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        with self._lock:
+            for worker in self._all:
+                worker.stop()
+            self._all.clear()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _hire(self) -> "_Worker":
+        worker = _Worker(self._context, *self._start)
+        with self._lock:
+            self._all.append(worker)
+        return worker
+
+    def _call(self, message: Message, context: Context) -> tuple[Message, Context]:
+        worker = self._idle.get()
+        try:
+            return worker.call(message, context)
+        except (EOFError, OSError) as death:
+            code = worker.stop()
+            worker = self._hire()
+            reason = f"the worker died (exit code {code}, {type(death).__name__})"
+            return Message(Error(_CLIENT_FAILED, reason), reply_to=message), context
+        finally:
+            self._idle.put(worker)
+
+
+class _Worker:
+    """One process and the line to it."""
+
+    def __init__(
+        self, context: multiprocessing.context.ForkServerContext, make: MakeClient, seed: int
+    ) -> None:
+        self._line, theirs = context.Pipe()
+        self._process: BaseProcess = context.Process(
+            target=_serve, args=(theirs, make, seed), daemon=True
+        )
+        self._process.start()
+        theirs.close()
+
+    def call(self, message: Message, context: Context) -> tuple[Message, Context]:
+        self._line.send_bytes(context_to_proto(context).SerializeToString())
+        self._line.send_bytes(message_to_proto(message).SerializeToString())
+        after = context_from_proto(ProtoContext.FromString(self._line.recv_bytes()))
+        reply = message_from_proto(ProtoMessage.FromString(self._line.recv_bytes()))
+        return reply, after
+
+    def stop(self) -> int | None:
+        """End the process; its exit code."""
+        self._line.close()
+        self._process.join(timeout=1)
+        if self._process.is_alive():
+            self._process.kill()
+            self._process.join()
+        return self._process.exitcode
+
+
+def _serve(line: Connection, make: MakeClient, seed: int) -> None:
+    """A worker's whole life: answer messages until the line closes."""
+    _leave_interrupts_to_parent()
+    client = make(seed)
+    while True:
+        try:
+            context = context_from_proto(ProtoContext.FromString(line.recv_bytes()))
+            message = message_from_proto(ProtoMessage.FromString(line.recv_bytes()))
+        except EOFError:
+            return
+        reply = client(message, context)
+        line.send_bytes(context_to_proto(context).SerializeToString())
+        line.send_bytes(message_to_proto(reply).SerializeToString())
+
+
+def _leave_interrupts_to_parent() -> None:
+    """Ctrl-C reaches the whole group; the parent decides when a worker ends."""
+    import signal
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def lost(error: BaseException) -> FederationError:
+    """What to say when a message was dropped because the pool closed."""
+    return FederationError(f"the worker pool closed before the reply came ({error})")
