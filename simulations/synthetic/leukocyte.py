@@ -109,7 +109,7 @@ def _cytoplasm(
 ) -> NDArray[np.float32]:
     """Densities (4, side, side) of the cell without nucleus and granules."""
     layers = np.zeros((4, frame.side, frame.side), dtype=np.float32)
-    coarse, fine = noise(frame.side, 0.55, rng), noise(frame.side, 0.18, rng)
+    coarse, fine = noise(frame.side, 0.55, rng), noise(frame.side, 0.16, rng)
     uneven = np.clip(1 + cell.mottle * (coarse + 0.7 * fine), 0.2, None)
     rim = np.exp(np.minimum(border, 0) / 0.8)
     pale = 1 - 0.92 * cell.hof * _hof(frame, cell, nucleus)
@@ -120,7 +120,7 @@ def _cytoplasm(
     film = 0.035 * np.exp(-((border / 0.35) ** 2)) * whole
     layers[CHROMATIN] = film + body * cell.basophilia * 0.10 * pale * whole
     if cell.dust:
-        grains = np.clip(0.5 + noise(frame.side, 0.15, rng), 0, 2.0)
+        grains = np.clip(0.5 + fine[::-1, ::-1], 0, 2.0)
         layers[CHROMATIN] += 0.060 * cell.dust * grains * body
         layers[EOSIN] += 0.085 * cell.dust * grains * body
     return layers

@@ -31,7 +31,7 @@ def scatter(
     radius: float, crowding: float, patient: Patient, rng: np.random.Generator
 ) -> list[RedCell]:
     """Red cells around a cell of `radius` um in the middle: pushed aside, some partly under it."""
-    wanted = int(rng.poisson(4 + 14 * crowding))
+    wanted = int(rng.poisson(20 * crowding))
     tries = 6 * wanted
     reach = FIELD_OF_VIEW / 2 + 2.5
     places = rng.uniform(-reach, reach, (tries, 2))
@@ -74,7 +74,7 @@ def paint_red_cells(
     """Add the biconcave discs' haemoglobin to `scene` (4, side, side)."""
     warp = 0.22 * noise(frame.side, 1.6, rng)
     for cell in cells:
-        rows, columns = window(frame, cell.x, cell.y, 1.35 * cell.radius + 0.8)
+        rows, columns = window(frame, cell.x, cell.y, cell.radius * cell.aspect**0.5 + 0.9)
         x, y = frame.x[rows, columns] - cell.x, frame.y[rows, columns] - cell.y
         if not x.size:
             continue
@@ -95,8 +95,9 @@ def paint_platelets(
 ) -> None:
     """Add small lilac, granular platelets outside `radius` um."""
     half = FIELD_OF_VIEW / 2
-    texture = noise(frame.side, 0.28, rng)
-    for _ in range(int(rng.poisson(patient.platelets))):
+    count = int(rng.poisson(patient.platelets))
+    texture = noise(frame.side, 0.28, rng) if count else frame.x
+    for _ in range(count):
         x0, y0 = rng.uniform(-half, half, 2)
         size = float(np.clip(rng.normal(1.15, 0.28), 0.6, 2.2))
         aspect, angle = 1 + abs(float(rng.normal(0, 0.3))), float(rng.uniform(0, np.pi))

@@ -86,9 +86,9 @@ def test_a_nucleus_has_the_area_its_morphology_says() -> None:
 
 
 def test_segmented_nuclei_narrow_between_lobes_and_bands_do_not() -> None:
-    band = [draw("neutrophil_band", Patient(), np.random.default_rng(s)).pinch for s in range(80)]
+    band = [draw("neutrophil_band", Patient(), np.random.default_rng(s)).pinch for s in range(400)]
     segmented = [
-        draw("neutrophil_segmented", Patient(), np.random.default_rng(s)).pinch for s in range(80)
+        draw("neutrophil_segmented", Patient(), np.random.default_rng(s)).pinch for s in range(400)
     ]
     assert np.median(band) < 0.35 < 0.6 < np.median(segmented)
     assert max(band) > min(segmented), "neighbours in the series overlap"
