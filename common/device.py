@@ -17,3 +17,8 @@ def resolve(device: Literal["auto", "cpu", "cuda"]) -> torch.device:
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     return torch.device(device)
+
+
+def autocast(device: torch.device, precision: Literal["float32", "bfloat16"]) -> torch.autocast:
+    """A context that computes in bfloat16 where that is safe, if `precision` says so."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")

@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from common.data.batches import MEAN, STD
+
 
 class WSConv2d(nn.Conv2d):
     """Convolution with weight standardisation (Qiao et al., arXiv 1903.10520, eq. 6 to 9).
@@ -76,8 +78,8 @@ class Recolour(nn.Module):
 
     def __init__(self, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
         super().__init__()
-        imagenet_mean = torch.tensor(IMAGENET_MEAN)
-        imagenet_std = torch.tensor(IMAGENET_STD)
+        imagenet_mean = torch.tensor(MEAN)
+        imagenet_std = torch.tensor(STD)
         scale = imagenet_std / torch.tensor(std)
         shift = (imagenet_mean - torch.tensor(mean)) / torch.tensor(std)
         self.register_buffer("scale", scale.view(1, 3, 1, 1), persistent=False)
@@ -95,10 +97,6 @@ class Standardise(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         return F.layer_norm(features, features.shape[-1:])
-
-
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 def group_norm(channels: int) -> nn.GroupNorm:

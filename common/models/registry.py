@@ -1,13 +1,20 @@
 """Classifiers by the name that a study gives them."""
 
+from pathlib import Path
+
 import torch
 from torch import nn
 
 from common.config import ModelSpec
 from common.errors import ModelError
+from common.models import dinov2, efficientnet, imagenet, resnet, vit
 from common.models.classifier import Classifier
 from common.models.cnn import DEFAULT_WIDTH, SmallCNN
-from common.models.layers import initialise
+from common.models.encoder_file import read_encoder
+from common.models.layers import Standardise, initialise
+from common.models.weights import fit
+
+IMAGENET = "imagenet"
 
 
 def build(spec: ModelSpec, num_classes: int, image_side: int, seed: int) -> Classifier:
@@ -16,19 +23,68 @@ def build(spec: ModelSpec, num_classes: int, image_side: int, seed: int) -> Clas
     The same arguments give the same weights, bit for bit; the global generator is not used.
     Raises ModelError: weights that are missing or do not fit, a width for a fixed architecture.
     """
+    _check(spec)
     # The constructors of torch draw weights from the global generator; those draws are undone
     # here and every weight is drawn again from the seed.
     with torch.random.fork_rng(devices=[]):
         encoder, dim, side = _encoder(spec, image_side)
-        head = nn.Linear(dim, num_classes)
+        head = _head(spec, dim, num_classes)
     generator = torch.Generator().manual_seed(seed)
     initialise(head, generator)
     initialise(encoder, generator)
+    if spec.weights is not None:
+        _load(encoder, spec)
     return Classifier(encoder, head, dim, side, frozen=spec.encoder == "frozen")
 
 
+def _check(spec: ModelSpec) -> None:
+    if spec.width is not None and spec.name != "cnn":
+        raise ModelError(f"model.width: {spec.name} has a fixed width; leave it out or choose cnn")
+    if spec.weights == IMAGENET and spec.name != "efficientnet-lite0":
+        raise ModelError(
+            f"model.weights: there are imagenet weights for efficientnet-lite0, not {spec.name}"
+        )
+    if spec.weights is None and spec.name == "dinov2-vits14":
+        raise ModelError(
+            "model.weights: dinov2-vits14 starts from a checkpoint file in DINOv2's layout, like "
+            "DinoBloom-S; download one and give its path"
+        )
+
+
 def _encoder(spec: ModelSpec, image_side: int) -> tuple[nn.Module, int, int]:
-    if spec.name == "cnn":
-        encoder = SmallCNN(spec.width or DEFAULT_WIDTH)
-        return encoder, encoder.dim, image_side
-    raise ModelError(f"model.name: {spec.name} is not available")
+    """The network without its head, the size of its embedding, the side it wants."""
+    match spec.name:
+        case "cnn":
+            small = SmallCNN(spec.width or DEFAULT_WIDTH)
+            return small, small.dim, image_side
+        case "resnet18":
+            return resnet.ResNet18(image_side), resnet.DIM, image_side
+        case "efficientnet-lite0":
+            return efficientnet.EfficientNetLite0(), efficientnet.DIM, image_side
+        case "dinov2-vits14":
+            return vit.VisionTransformer(), vit.DIM, vit.SIDE
+
+
+def _head(spec: ModelSpec, dim: int, num_classes: int) -> nn.Module:
+    """Linear; behind an encoder that was trained elsewhere, on vectors of one norm."""
+    if spec.name in ("efficientnet-lite0", "dinov2-vits14"):
+        return nn.Sequential(Standardise(), nn.Linear(dim, num_classes))
+    return nn.Linear(dim, num_classes)
+
+
+def _load(encoder: nn.Module, spec: ModelSpec) -> None:
+    if spec.weights == IMAGENET:
+        checkpoint = imagenet.lite0_checkpoint()
+        fit(encoder, imagenet.lite0_encoder_state(checkpoint), str(checkpoint))
+        return
+    path = Path(spec.weights or "")
+    if spec.name == "dinov2-vits14":
+        fit(encoder, dinov2.encoder_state(path), str(path))
+        return
+    record, state = read_encoder(path)
+    if record.model != spec.name:
+        raise ModelError(
+            f"{path}: is an encoder of {record.model}; set model.name to it, or give other weights "
+            f"for {spec.name}"
+        )
+    fit(encoder, state, f"{path} ({record.model}, width {record.width}, {record.side} px)")

@@ -1,0 +1,109 @@
+"""A frozen encoder's features: computed once, kept on disk, found again by what made them."""
+
+import hashlib
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from common.data.batches import to_tensor
+from common.data.cache import default_root
+from common.device import autocast
+from common.errors import DataError
+from common.files import replacing
+from common.models.classifier import Classifier
+
+Features = NDArray[np.float32]
+Precision = Literal["float32", "bfloat16"]
+
+
+class Cells(Protocol):
+    """What features are computed from; `common.data.store.CellCache` is one."""
+
+    @property
+    def fingerprint(self) -> str: ...
+
+    def __len__(self) -> int: ...
+
+    def take(self, rows: NDArray[np.integer[Any]]) -> NDArray[np.uint8]: ...
+
+
+def extract(
+    model: Classifier,
+    cells: Cells,
+    rows: NDArray[np.int64],
+    device: torch.device,
+    precision: Precision = "float32",
+    batch: int = 64,
+) -> Features:
+    """Embeddings of the cells at `rows`, float32 (len(rows), D), without augmentation.
+
+    `model` is moved to `device` and left in evaluation mode as far as its encoder goes. Memory is
+    that of one batch and the result. `precision` is that of the encoder's arithmetic.
+    """
+    model.to(device)
+    model.encoder.eval()
+    features = np.empty((len(rows), model.embedding_dim), np.float32)
+    with torch.inference_mode(), autocast(device, precision):
+        for start in range(0, len(rows), batch):
+            images = to_tensor(cells.take(rows[start : start + batch]), device)
+            images = images.contiguous(memory_format=torch.channels_last)
+            features[start : start + batch] = model.embed(images).float().cpu().numpy()
+    return features
+
+
+def cached_features(
+    model: Classifier,
+    cells: Cells,
+    device: torch.device,
+    precision: Precision = "float32",
+    folder: Path | None = None,
+) -> Features:
+    """`extract` for all of `cells`, (N, D), read from disk when it was computed before.
+
+    Kept in `folder` (None: `features` in the cells' cache root) under a name that changes with the
+    encoder's weights, the cells, the precision and the kind of device. A damaged file is computed
+    anew. The features describe the cells and stay at the site, like the cells' cache.
+    Raises DataError: the file cannot be written.
+    """
+    folder = folder or default_root() / "features"
+    path = folder / f"{_key(model, cells, device, precision)}.npy"
+    shape = (len(cells), model.embedding_dim)
+    found = _read(path, shape)
+    if found is not None:
+        return found
+    features = extract(model, cells, np.arange(len(cells)), device, precision)
+    try:
+        with replacing(path) as temporary, temporary.open("wb") as file:
+            np.save(file, features, allow_pickle=False)
+    except OSError as error:
+        raise DataError(
+            f"{path}: features of {len(cells)} cells ({features.nbytes / 2**20:.0f} MiB) cannot be "
+            f"written ({error.strerror}); free space or set HEMOFED_CACHE to another disk"
+        ) from error
+    return features
+
+
+def encoder_digest(model: Classifier) -> str:
+    """SHA-256 (hex) of the encoder's kind, input side, and all its weights and buffers."""
+    digest = hashlib.sha256(f"{type(model.encoder).__name__}|{model.input_side}\n".encode())
+    for name, value in model.encoder.state_dict().items():
+        digest.update(f"{name}|{tuple(value.shape)}|{value.dtype}\n".encode())
+        digest.update(value.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _key(model: Classifier, cells: Cells, device: torch.device, precision: Precision) -> str:
+    parts = (encoder_digest(model), cells.fingerprint, str(len(cells)), device.type, precision)
+    return hashlib.sha256("|".join(parts).encode()).hexdigest()[:40]
+
+
+def _read(path: Path, shape: tuple[int, int]) -> Features | None:
+    try:
+        features: Features = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError):
+        return None
+    fits = features.shape == shape and features.dtype == np.float32
+    return features if fits and bool(np.isfinite(features).all()) else None

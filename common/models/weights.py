@@ -1,0 +1,64 @@
+"""Weights from files: read without running code, and fitted with every key accounted for."""
+
+import pickle
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from common.errors import ModelError
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """The mapping in a file of `torch.save`, on the CPU; only tensors and containers are read.
+
+    Raises ModelError: no such file, not such a file, objects other than tensors inside, no mapping.
+    """
+    if not path.is_file():
+        raise ModelError(f"{path}: no such weights file; give model.weights the path of one")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise ModelError(
+            f"{path}: is not a checkpoint of tensors alone; it was not loaded, since reading other "
+            f"objects could run code ({str(error).splitlines()[0]:.120})"
+        ) from error
+    except (RuntimeError, EOFError, OSError, zipfile.BadZipFile) as error:
+        raise ModelError(
+            f"{path}: is damaged or not a torch checkpoint ({error!s:.120})"
+        ) from error
+    if not isinstance(content, dict):
+        raise ModelError(f"{path}: expected a dict of tensors, found {type(content).__name__}")
+    return content
+
+
+def fit(module: nn.Module, state: Mapping[str, Any], origin: str) -> None:
+    """Load `state` into `module`: the same names, shapes and finite values, or nothing is loaded.
+
+    Raises ModelError naming `origin` and the first names that are missing, unknown or misshapen.
+    """
+    wanted = module.state_dict()
+    faults = [f"missing {name}" for name in wanted if name not in state]
+    faults += [f"unknown {name}" for name in state if name not in wanted]
+    for name, tensor in wanted.items():
+        faults += _mismatch(name, tensor, state[name]) if name in state else []
+    if faults:
+        more = f" and {len(faults) - 5} more" if len(faults) > 5 else ""
+        raise ModelError(
+            f"{origin}: these weights do not fit {type(module).__name__}: "
+            f"{'; '.join(faults[:5])}{more}"
+        )
+    module.load_state_dict({name: state[name] for name in wanted}, strict=True, assign=False)
+
+
+def _mismatch(name: str, wanted: Tensor, found: Any) -> list[str]:
+    if not isinstance(found, Tensor):
+        return [f"{name} is a {type(found).__name__}, not a tensor"]
+    if found.shape != wanted.shape:
+        return [f"{name} has shape {tuple(found.shape)}, not {tuple(wanted.shape)}"]
+    if not torch.isfinite(found).all():
+        return [f"{name} holds values that are not finite"]
+    return []
