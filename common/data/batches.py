@@ -24,8 +24,9 @@ def to_tensor(images: NDArray[np.uint8] | Tensor, device: torch.device | str = "
 
     The bytes go to the device first: a quarter of what floats would be.
     """
-    pixels = torch.from_numpy(np.array(images)) if isinstance(images, np.ndarray) else images
-    moved = pixels.to(device).permute(0, 3, 1, 2)
+    if isinstance(images, np.ndarray):
+        images = torch.from_numpy(images if images.flags.writeable else images.copy())
+    moved = images.to(device).permute(0, 3, 1, 2)
     batch = torch.empty(moved.shape, dtype=torch.float32, device=moved.device).copy_(moved)
     scale = 1 / (255.0 * _channels(STD, batch))
     return batch.mul_(scale).sub_(_channels(MEAN, batch) / _channels(STD, batch))

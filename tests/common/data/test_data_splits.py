@@ -1,0 +1,111 @@
+"""Patients stay whole, given splits stay, classes are spread, and order changes nothing."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from common.data.splits import SPLITS, assign
+from common.errors import DataError
+
+
+@st.composite
+def cells(
+    draw: st.DrawFn,
+) -> tuple[NDArray[np.int64], NDArray[np.str_], NDArray[np.str_], NDArray[np.str_]]:
+    """Labels, patients, given splits and sources of 1 to 120 cells; half the patients unknown."""
+    count = draw(st.integers(1, 120))
+    rng = np.random.default_rng(draw(st.integers(0, 10**6)))
+    labels = np.minimum(rng.geometric(0.4, count), 6).astype(np.int64)
+    patients = np.where(rng.random(count) < 0.5, "", rng.integers(0, 15, count).astype(str))
+    chosen = np.array(SPLITS)[rng.integers(0, 3, count)]
+    splits = np.where(rng.random(count) < draw(st.sampled_from([0.0, 0.3])), chosen, "")
+    sources = np.array([f"{label}/{at}.png" for at, label in enumerate(labels)])
+    return labels, patients, splits, sources
+
+
+@settings(max_examples=60, deadline=None)
+@given(cells(), st.integers(0, 2**40))
+def test_what_holds_for_any_cells(
+    drawn: tuple[NDArray[np.int64], NDArray[np.str_], NDArray[np.str_], NDArray[np.str_]],
+    seed: int,
+) -> None:
+    labels, patients, given_splits, sources = drawn
+    result = assign(labels, patients, given_splits, seed=seed, sources=sources)
+    assert set(result) <= set(SPLITS)
+    stated = given_splits != ""
+    assert (result[stated] == given_splits[stated]).all()
+    for patient in set(patients) - {""}:
+        rows = patients == patient
+        if len(set(given_splits[rows]) - {""}) <= 1:
+            assert len(set(result[rows])) == 1
+    if not stated.any():
+        assert {*labels} == {*labels[result == "train"]}
+    order = np.random.default_rng(seed).permutation(len(labels))
+    shuffled = assign(
+        labels[order], patients[order], given_splits[order], seed=seed, sources=sources[order]
+    )
+    assert (shuffled == result[order]).all()
+
+
+def test_each_class_is_cut_in_the_same_parts() -> None:
+    labels = np.repeat(np.arange(4), (1000, 200, 50, 20))
+    nobody = [""] * len(labels)
+    result = assign(labels, nobody, nobody, seed=3)
+    for label in range(4):
+        parts = [(result[labels == label] == split).mean() for split in SPLITS]
+        assert parts == pytest.approx([0.7, 0.1, 0.2], abs=0.03)
+
+
+@pytest.mark.parametrize(
+    ("count", "parts"), [(1, (1, 0, 0)), (2, (2, 0, 0)), (3, (2, 0, 1)), (5, (4, 0, 1))]
+)
+def test_small_classes_train_first(count: int, parts: tuple[int, int, int]) -> None:
+    nobody = [""] * count
+    result = assign(np.zeros(count, dtype=np.int64), nobody, nobody, seed=0).tolist()
+    assert tuple(result.count(split) for split in SPLITS) == parts
+
+
+def test_patients_are_spread_over_splits_by_class() -> None:
+    rng = np.random.default_rng(0)
+    patients = np.repeat(np.arange(200).astype(str), rng.integers(1, 50, 200))
+    labels = rng.choice(4, size=len(patients), p=(0.6, 0.3, 0.08, 0.02))
+    result = assign(labels, patients, [""] * len(labels), seed=1)
+    for label in range(4):
+        parts = [(result[labels == label] == split).mean() for split in SPLITS]
+        assert parts == pytest.approx([0.7, 0.1, 0.2], abs=0.05)
+
+
+def test_a_patient_follows_the_split_that_most_of_its_images_have() -> None:
+    result = assign(
+        np.zeros(5, dtype=np.int64), ["p"] * 5, ["test", "", "train", "test", ""], seed=0
+    )
+    assert result.tolist() == ["test", "test", "train", "test", "test"]
+
+
+def test_the_seed_decides() -> None:
+    labels, nobody = np.zeros(100, dtype=np.int64), [""] * 100
+    first = assign(labels, nobody, nobody, seed=1)
+    assert (first == assign(labels, nobody, nobody, seed=1)).all()
+    assert (first != assign(labels, nobody, nobody, seed=2)).any()
+
+
+def test_a_patient_and_an_image_of_one_name_are_two() -> None:
+    result = assign(np.array([0, 0]), ["a", ""], ["test", ""], seed=0, sources=["x", "a"])
+    assert result.tolist() == ["test", "train"]
+
+
+def test_nothing_to_split() -> None:
+    assert assign(np.zeros(0, dtype=np.int64), [], [], seed=0).tolist() == []
+
+
+def test_wrong_arguments_are_named() -> None:
+    labels, nobody = np.zeros(2, dtype=np.int64), ["", ""]
+    with pytest.raises(DataError, match="must be as many: 2, 1, 2, 2"):
+        assign(labels, [""], nobody, seed=0)
+    with pytest.raises(DataError, match="split 'holdout'"):
+        assign(labels, nobody, ["", "holdout"], seed=0)
+    for fractions in ((0.7, 0.2, 0.2), (0.0, 0.5, 0.5), (1.2, -0.1, -0.1)):
+        with pytest.raises(DataError, match="three parts of 1"):
+            assign(labels, nobody, nobody, seed=0, fractions=fractions)
