@@ -1,0 +1,103 @@
+"""`hemofed model ...`: encoders for studies to start from."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from common.models.encoder_file import EncoderRecord
+
+app = typer.Typer(no_args_is_help=True, help="Encoders: pretrain on public cells, inspect.")
+
+Trained = Literal["cnn", "resnet18", "efficientnet-lite0"]
+
+
+@app.command()
+def pretrain(
+    data: Annotated[Path, typer.Argument(help="PUBLIC cells: folder of class folders, or a CSV.")],
+    out: Annotated[Path, typer.Option(help="File to write, *.safetensors.")],
+    model: Annotated[Trained, typer.Option(help="The network.")] = "cnn",
+    side: Annotated[int, typer.Option(min=16, max=512, help="Pixels along an image's edge.")] = 64,
+    epochs: Annotated[int, typer.Option(min=1, help="Passes over the cells.")] = 10,
+    seed: Annotated[int, typer.Option(min=0, help="Decides split, start, order, views.")] = 0,
+    lr: Annotated[float, typer.Option(min=1e-8, max=1, help="Highest learning rate.")] = 1e-3,
+    batch_size: Annotated[int, typer.Option(min=1, help="Images a step.")] = 32,
+    cell_types: Annotated[
+        str | None, typer.Option(help="Only these types, separated by commas.")
+    ] = None,
+    width: Annotated[int | None, typer.Option(min=1, help="Width of cnn.")] = None,
+    weights: Annotated[
+        str | None, typer.Option(help="Start from: imagenet, or an encoder's file.")
+    ] = None,
+    label_map: Annotated[Path | None, typer.Option(help="YAML: other names of types.")] = None,
+    device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option()] = "auto",
+) -> None:
+    """Train an encoder on public cells. No privacy: never use a hospital's own cells."""
+    from common.config import ModelSpec, parse
+    from common.data.cache import CellCache, prepare
+    from common.data.label_map import read_label_map
+    from common.data.progress import counting
+    from common.device import resolve
+    from common.models.encoder_file import write_encoder
+    from common.models.pretrain import Recipe, pretrain
+
+    _refuse_bad_name(out)
+    console = Console()
+    console.print(
+        "[bold red]NO PRIVACY:[/] what this encoder learns of the images can be read out of its "
+        "weights. Give it public cells only."
+    )
+    given = {"name": model, "width": width, "weights": weights}
+    types = tuple(name.strip() for name in cell_types.split(",")) if cell_types else None
+    recipe = Recipe(
+        spec=parse(ModelSpec, given, "options"),
+        epochs=epochs,
+        learning_rate=lr,
+        batch_size=batch_size,
+        seed=seed,
+        cell_types=types,
+    )
+    names = read_label_map(label_map) if label_map else None
+    with counting(console, "indexing") as report:
+        cells = CellCache.open(prepare(data, side, label_map=names, progress=report))
+    with counting(console, "training") as report:
+        network, record = pretrain(cells, data.resolve().name, recipe, resolve(device), report)
+    write_encoder(out, network.encoder, record)
+    _print(console, out, record)
+    console.print(f"a study starts from it with model.weights: {out}", soft_wrap=True)
+
+
+@app.command()
+def show(file: Annotated[Path, typer.Argument(help="An encoder's *.safetensors file.")]) -> None:
+    """What an encoder is, what it was trained on, and how well it did."""
+    from common.models.encoder_file import read_record
+
+    _print(Console(), file, read_record(file))
+
+
+def _refuse_bad_name(out: Path) -> None:
+    from common.errors import ConfigError
+
+    if out.suffix != ".safetensors":
+        raise ConfigError(f"--out {out}: name the file *.safetensors")
+
+
+def _print(console: Console, file: Path, record: "EncoderRecord") -> None:
+    from common.models.encoder_file import file_digest
+
+    table = Table("", "", title=file.name, show_header=False)
+    for name, value in record.model_dump().items():
+        table.add_row(name, _text(value))
+    table.add_row("sha256", file_digest(file))
+    console.print(table)
+
+
+def _text(value: object) -> str:
+    if isinstance(value, tuple):
+        return ", ".join(map(str, value))
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return "-" if value is None else str(value)
