@@ -10,7 +10,7 @@ import torch
 from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
-from client.account import open_ledger, pay
+from client.account import pay
 from client.entropy import Entropy, SystemEntropy
 from client.evaluation import tally
 from client.site import open_site, site_file

@@ -12,8 +12,10 @@ class Entropy(Protocol):
     can choose one, so a deployed client always draws from the operating system.
     """
 
-    repeats: bool
-    """Whether the same purpose gives the same bits again (simulations and tests only)."""
+    @property
+    def repeats(self) -> bool:
+        """Whether the same purpose gives the same bits again (simulations and tests only)."""
+        ...
 
     def source(self, *purpose: str | int) -> NoiseSource: ...
 

@@ -12,7 +12,14 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
-from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+from flwr.app import (
+    ArrayRecord,
+    ConfigRecord,
+    Message,
+    MetricRecord,
+    MetricRecordValues,
+    RecordDict,
+)
 
 from common.config import Study, parse
 from common.errors import FederationError, HemofedError, ModelError
@@ -64,7 +71,9 @@ class Update:
 
     def content(self) -> RecordDict:
         numbers = {"epsilon": self.epsilon, "loss": self.loss, "seconds": self.seconds}
-        said = {name: float(value) for name, value in numbers.items() if value is not None}
+        said: dict[str, MetricRecordValues] = {
+            name: float(value) for name, value in numbers.items() if value is not None
+        }
         return RecordDict(
             {
                 "update": ArrayRecord({"values": encode(self.values)}),
@@ -78,10 +87,10 @@ class Update:
         """Raises ModelError unless the reply holds exactly one vector of `size` float32."""
         content = message.content
         arrays = content.array_records.get("update")
-        layout = content.config_records.get("layout", {}).get("digest")
+        layout = _config(message, "layout").get("digest")
         if arrays is None or list(arrays) != ["values"] or not isinstance(layout, str):
             raise ModelError("the reply holds no single update vector with its layout")
-        report = content.metric_records.get("report", {})
+        report = content.metric_records.get("report") or MetricRecord()
         said = {name: _number(report.get(name)) for name in ("epsilon", "loss", "seconds")}
         return cls(
             decode(arrays["values"], size),
@@ -100,7 +109,7 @@ def tally_content(tally: Tally) -> RecordDict:
 
 def read_tally(message: Message, classes: int) -> Tally:
     """Raises FederationError when the reply holds no sound tally of `classes` classes."""
-    record = message.content.config_records.get("tally", {})
+    record = _config(message, "tally")
     counts, confidence = record.get("counts"), record.get("confidence")
     try:
         if not isinstance(counts, bytes) or not isinstance(confidence, bytes):
@@ -117,7 +126,7 @@ def name_content(site: str) -> RecordDict:
 
 def read_name(message: Message) -> str:
     """Raises FederationError when the reply holds no name."""
-    name = message.content.config_records.get("site", {}).get("name")
+    name = _config(message, "site").get("name")
     if not isinstance(name, str):
         raise FederationError("the reply to a query holds no site name")
     return name
@@ -135,6 +144,11 @@ def read_refusal(message: Message) -> str | None:
     if record is None:
         return None
     return f"refused: {record.get('kind')!s:.40} (see {record.get('reference')!s:.40} in its log)"
+
+
+def _config(message: Message, name: str) -> ConfigRecord:
+    """The config record of that name; an empty one when there is none."""
+    return message.content.config_records.get(name) or ConfigRecord()
 
 
 @lru_cache(maxsize=8)

@@ -1,7 +1,6 @@
 """A simulation from its config to its report."""
 
 import json
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol

@@ -16,7 +16,17 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from common.config import CellSource, Member, ModelSpec, Runtime, Site, Study, TrainingSpec, dump
+from common.config import (
+    CellSource,
+    EvaluationSpec,
+    Member,
+    ModelSpec,
+    Runtime,
+    Site,
+    Study,
+    TrainingSpec,
+    dump,
+)
 from common.data.cache import prepare
 from common.files import write_text
 from simulations.bench.harness import Measure, in_turn, report
@@ -66,7 +76,7 @@ def write_clients(folder: Path, clients: int, rounds: int) -> None:
         model=ModelSpec(name="cnn", width=WIDTH),
         training=TrainingSpec(batch_size=BATCH, learning_rate=0.05, augment=False),
         cohort={name: Member(units=IMAGES) for name in names},
-        evaluation={"every": 100_000},  # type: ignore[arg-type]
+        evaluation=EvaluationSpec(every=100_000),
     )
     write_text(folder / "study.yaml", dump(study))
     for number, name in enumerate(names):
@@ -104,5 +114,3 @@ def _measure(plan: Path, arguments: list[str]) -> dict[str, float]:
         "to end of round 1, s": ends[0] - started,
         "memory, MiB": said["memory"] / 2**20,
     }
-
-

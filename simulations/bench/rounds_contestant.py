@@ -71,7 +71,7 @@ def bare(folder: Path) -> Clock:
                 batch = order[at : at + study.training.batch_size]
                 targets = torch.from_numpy(np.searchsorted(codes, cache.labels[batch]))
                 optimizer.zero_grad(set_to_none=True)
-                F.cross_entropy(model(to_tensor(cache.take(batch))), targets).backward()
+                F.cross_entropy(model(to_tensor(cache.take(batch))), targets).backward()  # type: ignore[no-untyped-call]
                 optimizer.step()
             for name, value in model.state_dict().items():
                 total[name] += value / len(study.cohort)
