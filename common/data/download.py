@@ -58,7 +58,6 @@ def get(url: str, patience: Patience) -> bytes:
                 return bytes(response.read())
         except _BROKEN as error:
             failure = error
-            _refuse_final(url, error)
     raise DataError(_given_up(url, failure))
 
 
@@ -100,7 +99,6 @@ def _complete(remote: Remote, part: Path, patience: Patience, progress: Progress
             _append(remote, part, there, patience.timeout, progress)
             failure = None
         except _BROKEN as error:
-            _refuse_final(remote.url, error)
             failure = error
         attempt = 0 if _size(part) > there else attempt + 1
     if _size(part) > remote.size:
@@ -152,16 +150,17 @@ def _request(url: str, timeout: float, start: int = 0) -> http.client.HTTPRespon
         raise DataError(f"{url}: expected an https address")
     headers = {"User-Agent": "hemofed"} | ({"Range": f"bytes={start}-"} if start else {})
     request = urllib.request.Request(url, headers=headers)  # noqa: S310 - the scheme is checked
-    response: http.client.HTTPResponse = urllib.request.urlopen(  # noqa: S310
-        request, timeout=timeout
-    )
+    try:
+        response: http.client.HTTPResponse = urllib.request.urlopen(  # noqa: S310
+            request, timeout=timeout
+        )
+    except urllib.error.HTTPError as error:
+        error.close()
+        if error.code not in _AGAIN:
+            answer = f"the server answers {error.code} {error.reason}"
+            raise DataError(f"{url}: {answer}") from error
+        raise http.client.HTTPException(f"{error.code} {error.reason}") from error
     return response
-
-
-def _refuse_final(url: str, error: BaseException) -> None:
-    """Raise DataError for an answer that another try will not change."""
-    if isinstance(error, urllib.error.HTTPError) and error.code not in _AGAIN:
-        raise DataError(f"{url}: the server answers {error.code} {error.reason}") from error
 
 
 def _given_up(url: str, failure: BaseException | None) -> str:

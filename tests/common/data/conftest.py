@@ -1,11 +1,16 @@
 """Small folders of pictures that stand for a lab's."""
 
+import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 from PIL import Image
+
+if TYPE_CHECKING:
+    from click.testing import Result
 
 Paint = Callable[..., Path]
 
@@ -38,3 +43,16 @@ def lab(tmp_path: Path, paint: Paint) -> Path:
     for seed, name in enumerate(names):
         paint(folder / name, seed=seed)
     return folder
+
+
+@pytest.fixture
+def hemofed_data(monkeypatch: pytest.MonkeyPatch) -> Callable[..., "Result"]:
+    """Run `hemofed data ...` in this process, in a terminal of 200 columns."""
+    monkeypatch.setenv("COLUMNS", "200")
+    with warnings.catch_warnings():
+        # Typer imports names that Click 8.2 and later will give up.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        from typer.testing import CliRunner
+
+        from common.data.cli import app
+    return lambda *words: CliRunner().invoke(app, [str(word) for word in words])
