@@ -40,6 +40,10 @@ def client_app(entropy: Entropy | None = None) -> ClientApp:
     def query(message: Message, context: Context) -> Message:
         return _answer(message, context, lambda _, site: name_content(site.name))
 
+    @app.query("prepare")
+    def prepare(message: Message, context: Context) -> Message:
+        return _answer(message, context, _prepare)
+
     @app.train()
     def training(message: Message, context: Context) -> Message:
         return _answer(message, context, lambda m, site: _train(m, site, bits))
@@ -64,6 +68,11 @@ def _answer(message: Message, context: Context, handler: Handler) -> Message:
         _note(log, reference, error)
         content = refusal_content(error, reference)
     return Message(content, reply_to=message)
+
+
+def _prepare(message: Message, site: Site) -> RecordDict:
+    workspace(site, Task.read(message).study)
+    return name_content(site.name)
 
 
 def _train(message: Message, site: Site, entropy: Entropy) -> RecordDict:

@@ -9,6 +9,7 @@ from client.site import open_cells
 from common.config import Site, Study
 from common.device import resolve
 from common.models import Classifier, build
+from common.models.features import cached_features
 
 
 def workspace(site: Site, study: Study) -> tuple[Classifier, Inputs]:
@@ -31,7 +32,6 @@ def _model(study: Study, device: torch.device) -> Classifier:
 @lru_cache(maxsize=32)
 def _features(site: Site, study: Study, device: torch.device) -> torch.Tensor:
     """The frozen encoder's features of all the site's cells, (N, D); kept on disk."""
-    from common.models.features import cached_features
 
     model = _model(study, device)
     parts = open_cells(site, study).parts

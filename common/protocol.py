@@ -1,8 +1,9 @@
 """What server and sites say to each other: the content of each message, written and read here.
 
-query     -> the site's name
-train     task + model vector -> update vector + report
-evaluate  task + model vector -> tally
+query          -> the site's name
+query.prepare  task -> the site's name, once its cells (and their features) are ready
+train          task + model vector -> update vector + report
+evaluate       task + model vector -> tally
 Any of them may be answered with a refusal: the class of the error and a reference into the
 site's own log. The error's text stays at the site.
 """
@@ -37,7 +38,7 @@ class Task:
     split: str = "validation"
     """Which cells an evaluation counts: validation or test."""
 
-    def content(self, model: Vector) -> RecordDict:
+    def content(self, model: Vector | None = None) -> RecordDict:
         record = ConfigRecord(
             {
                 "study": self.study.model_dump_json(),
@@ -46,7 +47,10 @@ class Task:
                 "split": self.split,
             }
         )
-        return RecordDict({"task": record, "model": ArrayRecord({"values": encode(model)})})
+        content = RecordDict({"task": record})
+        if model is not None:
+            content["model"] = ArrayRecord({"values": encode(model)})
+        return content
 
     @classmethod
     def read(cls, message: Message) -> "Task":

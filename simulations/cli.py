@@ -1,7 +1,5 @@
 """`hemofed simulate`."""
 
-import os
-import sys
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Literal
@@ -68,8 +66,7 @@ def simulate(
                 summary = run(simulation, folder, terminal, backend)
     except KeyboardInterrupt:
         console.print(f"\nstopped; go on with: hemofed simulate --resume {folder}")
-        sys.stdout.flush()
-        os._exit(INTERRUPTED)
+        raise typer.Exit(INTERRUPTED) from None
     if prepare_only:
         console.print(
             f"HEMOFED_SITES={sites.absolute()} flwr run . --run-config "

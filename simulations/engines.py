@@ -5,22 +5,49 @@ import os
 import warnings
 from collections.abc import Callable
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from pathlib import Path
 from typing import Any
 
-from flwr.app import Context, RecordDict
+from flwr.app import Context, Message, RecordDict
 from flwr.serverapp import Grid, ServerApp
 
 from client.site import SITES_VARIABLE
 from common.config import Runtime
+from common.errors import FederationError
+from common.protocol import Task
 from server.app import server_app
+from server.exchange import exchange
 from server.rounds import Record
 from simulations.grid import LocalGrid
+from simulations.labs import Progress
 from simulations.plan import Plan
 from simulations.seeded import make_client
 from simulations.workers import WorkerPool
 
 Observe = Callable[[Plan, Record], None]
 """Called after each round of a plan, from any thread."""
+
+
+def warm(plan: Plan, pool: WorkerPool, progress: Progress) -> None:
+    """Let each site open its cells and compute a frozen encoder's features, before any run does.
+
+    Runs that start together would each compute what one can leave on disk for all. Raises
+    FederationError when a site cannot.
+    """
+    grid, sites = LocalGrid(pool, plan.site_files, 0), [f.parent.name for f in plan.site_files]
+    content = Task(plan.study, 0).content()
+    nodes = dict(zip(sites, grid.get_node_ids(), strict=True))
+    messages = {site: Message(content, nodes[site], "query.prepare") for site in sites}
+    replies = exchange(grid, messages, plan.study.round.deadline_seconds)
+    for done, (site, reply) in enumerate(replies, start=1):
+        if isinstance(reply, str):
+            log = plan.folder / "sites" / site / "site.log"
+            raise FederationError(f"site {site}: {reply}\n{log}: {_last_line(log)}")
+        progress("features" if plan.study.model.encoder == "frozen" else "sites", done, len(sites))
+
+
+def _last_line(log: Path) -> str:
+    return log.read_text(encoding="utf-8").splitlines()[-1] if log.exists() else "(no log)"
 
 
 def run_local(plans: list[Plan], pool: WorkerPool, observe: Observe) -> None:
@@ -89,11 +116,6 @@ def _ray_server(plan: Plan, observe: Observe) -> ServerApp:
 def _context(plan: Plan) -> Context:
     config: dict[str, Any] = {"study": str(plan.study_file), "out": str(plan.folder)}
     return Context(1, 1, {}, RecordDict(), config)
-
-
-def finished(plan: Plan) -> bool:
-    """Whether the plan's last test is on disk."""
-    return (plan.folder / "outcome.json").exists()
 
 
 def workers_of(runtime: Runtime, seed: int) -> WorkerPool:

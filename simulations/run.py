@@ -10,7 +10,7 @@ from common.errors import ConfigError
 from common.files import write_text
 from server.rounds import Record
 from simulations.config import Simulation
-from simulations.engines import run_local, run_ray, workers_of
+from simulations.engines import run_local, run_ray, warm, workers_of
 from simulations.labs import Labs, gather
 from simulations.partition import DealtSite, deal
 from simulations.plan import Plan, make_plans
@@ -68,6 +68,7 @@ def run(
     else:
         with workers_of(simulation.runtime, study.seed) as pool:
             prepared = prepare(simulation, out, watcher)
+            warm(prepared.plans[0], pool, watcher.preparing)
             run_local(prepared.plans, pool, watcher.round_done)
     watcher.reporting()
     return _conclude(prepared, out)

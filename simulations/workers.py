@@ -7,9 +7,10 @@ from one message to the next; what it answers depends on the message alone.
 import multiprocessing
 import os
 import queue
+import signal
 import threading
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from typing import Self
@@ -23,8 +24,6 @@ from flwr.common.serde import (
 )
 from flwr.proto.message_pb2 import Context as ProtoContext
 from flwr.proto.message_pb2 import Message as ProtoMessage
-
-from common.errors import FederationError
 
 ClientFunction = Callable[[Message, Context], Message]
 MakeClient = Callable[[int], ClientFunction]
@@ -49,6 +48,7 @@ class WorkerPool:
         self._idle: queue.SimpleQueue[_Worker] = queue.SimpleQueue()
         self._all: list[_Worker] = []
         self._lock = threading.Lock()
+        self._closed = False
         self._threads = ThreadPoolExecutor(self.size, thread_name_prefix="worker")
         for _ in range(self.size):
             self._idle.put(self._hire())
@@ -58,12 +58,12 @@ class WorkerPool:
         return self._threads.submit(self._call, message, context)
 
     def close(self) -> None:
-        """Drop what has not begun and end the processes."""
+        """End the processes; what is under way or has not begun is cancelled."""
         self._threads.shutdown(wait=False, cancel_futures=True)
         with self._lock:
+            self._closed = True
             for worker in self._all:
                 worker.stop()
-            self._all.clear()
 
     def __enter__(self) -> Self:
         return self
@@ -72,18 +72,27 @@ class WorkerPool:
         self.close()
 
     def _hire(self) -> "_Worker":
-        worker = _Worker(self._context, *self._start)
         with self._lock:
+            if self._closed:
+                raise CancelledError("the worker pool is closed")
+            worker = _Worker(self._context, *self._start)
             self._all.append(worker)
         return worker
+
+    def _replace(self, dead: "_Worker") -> tuple["_Worker", int | None]:
+        """A new worker for one that died, and how that one ended."""
+        code = dead.stop()
+        worker = self._hire()
+        with self._lock:
+            self._all.remove(dead)
+        return worker, code
 
     def _call(self, message: Message, context: Context) -> tuple[Message, Context]:
         worker = self._idle.get()
         try:
             return worker.call(message, context)
         except (EOFError, OSError) as death:
-            code = worker.stop()
-            worker = self._hire()
+            worker, code = self._replace(worker)
             reason = f"the worker died (exit code {code}, {type(death).__name__})"
             return Message(Error(_CLIENT_FAILED, reason), reply_to=message), context
         finally:
@@ -111,12 +120,10 @@ class _Worker:
         return reply, after
 
     def stop(self) -> int | None:
-        """End the process; its exit code."""
+        """End the process, whatever it does; its exit code."""
+        self._process.kill()
+        self._process.join()
         self._line.close()
-        self._process.join(timeout=1)
-        if self._process.is_alive():
-            self._process.kill()
-            self._process.join()
         return self._process.exitcode
 
 
@@ -137,11 +144,4 @@ def _serve(line: Connection, make: MakeClient, seed: int) -> None:
 
 def _leave_interrupts_to_parent() -> None:
     """Ctrl-C reaches the whole group; the parent decides when a worker ends."""
-    import signal
-
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-
-def lost(error: BaseException) -> FederationError:
-    """What to say when a message was dropped because the pool closed."""
-    return FederationError(f"the worker pool closed before the reply came ({error})")
