@@ -17,10 +17,10 @@ OTHER = "b" * 64
 CELLS = "fingerprint-of-the-cells"
 
 
-def event(noise: float = 1.0, steps: int = 5, unit: str = "image") -> Event:
+def event(noise: float = 10.0, steps: int = 5, unit: str = "image") -> Event:
     return Event(
         mechanism="poisson_discrete_gaussian",
-        sample_rate=0.05,
+        sample_rate=1.0,
         noise_multiplier=noise,
         steps=steps,
         unit=unit,  # type: ignore[arg-type]
