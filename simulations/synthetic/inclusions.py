@@ -20,7 +20,7 @@ def add_granules(
     shown = body * (1 - nucleus * (1 - cell.cover))
     for count, amounts in (
         (cell.azurophil, {CHROMATIN: 0.62, EOSIN: 0.75}),
-        (cell.orange, {EOSIN: 0.90, CHROMATIN: 0.13}),
+        (cell.orange, {EOSIN: 0.74, CHROMATIN: 0.10}),
         (cell.dark, {CHROMATIN: 1.05, AZURE: 0.25}),
     ):
         if not count:
@@ -39,7 +39,7 @@ def _cloud(
     depth = rng.uniform(0.5, 1.0, count)
     dots = np.bincount(places, weights=depth, minlength=weight.size).astype(np.float32)
     piled = np.maximum(blurred(dots.reshape(weight.shape), diameter / 2.6), 0)
-    cloud: Field = 1.25 * (1 - np.exp(-piled)) * (weight > 0.05)
+    cloud: Field = 1.25 * (1 - np.exp(-piled)) * np.minimum(3 * weight, 1)
     return cloud
 
 

@@ -42,7 +42,7 @@ class Morphology:
     """Size of chromatin clumps."""
     wheel: float = 0.0
     """Clumps set like the figures of a clock, 0 to 1."""
-    membrane: float = 0.12
+    membrane: float = 0.18
     nucleoli: float = 0.0
     basophilia: float = 0.3
     acidophilia: float = 0.15

@@ -78,6 +78,7 @@ def _axis(
     """Discs (n, 2) and radii (n,) along the nucleus' axis, centred, turned at random.
 
     Drawn at half thickness 1 first, then scaled to the nucleus' area, the integral of the width.
+    An axis too long for its cell is folded up, at the same thickness: lobes crowd together.
     """
     s = np.linspace(0, 1, _BEADS)
     lobes = max(1.0, round(cell.lobes)) if cell.pinch > 0.4 else cell.lobes
@@ -91,12 +92,13 @@ def _axis(
     points = np.cumsum(np.stack([np.cos(turn), np.sin(turn)], axis=1) * step, axis=0)
     points -= (points * radii[:, None]).sum(axis=0) / radii.sum()
     area = 2 * radii.sum() * step + np.pi / 2 * (radii[0] ** 2 + radii[-1] ** 2)
-    reach = float((np.hypot(points[:, 0], points[:, 1]) + radii).max())
-    wanted = cell.diameter / 2 * np.sqrt(cell.share * np.pi / area)
-    size = min(wanted, (cell.diameter / 2 - 0.3) / reach)
+    size = cell.diameter / 2 * np.sqrt(cell.share * np.pi / area)
+    radii, points = radii * size, points * size
+    room = max(cell.diameter / 2 - 0.3 - radii.max(), 0.1)
+    points *= min(1.0, room / max(float(np.hypot(points[:, 0], points[:, 1]).max()), 1e-6))
     angle = rng.uniform(0, 2 * np.pi)
     c, s_ = np.cos(angle), np.sin(angle)
-    return size * points @ np.array([[c, s_], [-s_, c]]), size * radii
+    return points @ np.array([[c, s_], [-s_, c]]), radii
 
 
 def chromatin(
@@ -109,7 +111,8 @@ def chromatin(
     """Density of the nucleus: clumps, pale specks between them, membrane, nucleoli."""
     clumps = np.tanh(noise(frame.side, cell.grain, rng) * 1.2)
     fine = noise(frame.side, 0.16, rng)
-    texture = 1 + cell.clumping * (1.25 * clumps + 0.5 * fine)
+    flecks = np.clip(noise(frame.side, 0.22, rng) - 0.8, 0, 1.5)
+    texture = 1 + cell.clumping * (1.25 * clumps + 0.5 * fine - 1.1 * flecks)
     if cell.wheel:
         texture += 0.22 * cell.wheel * _wheel(frame, cell, nucleus, rng)
     if fibres is not None:

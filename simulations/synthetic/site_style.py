@@ -25,8 +25,8 @@ on RNA), orange (eosin on basic protein), and haemoglobin."""
 class SiteStyle:
     """A lab's look. Colours are red, green, blue; pigments are optical densities (base e)."""
 
-    chromatin: Colour = (1.30, 1.78, 0.58)
-    azure: Colour = (0.58, 0.44, 0.06)
+    chromatin: Colour = (1.22, 1.80, 0.56)
+    azure: Colour = (0.56, 0.46, 0.10)
     eosin: Colour = (0.16, 0.66, 0.52)
     heme: Colour = (0.27, 0.40, 0.31)
     white: Colour = (0.99, 0.90, 0.80)
