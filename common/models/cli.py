@@ -89,6 +89,7 @@ def _print(console: Console, file: Path, record: "EncoderRecord") -> None:
     from common.models.encoder_file import file_digest
 
     table = Table("", "", title=file.name, show_header=False)
+    table.columns[1].overflow = "fold"
     for name, value in record.model_dump().items():
         table.add_row(name, _text(value))
     table.add_row("sha256", file_digest(file))

@@ -24,16 +24,17 @@ def build(spec: ModelSpec, num_classes: int, image_side: int, seed: int) -> Clas
     Raises ModelError: weights that are missing or do not fit, a width for a fixed architecture.
     """
     _check(spec)
-    # The constructors of torch draw weights from the global generator; those draws are undone
-    # here and every weight is drawn again from the seed.
+    # The constructors of torch draw weights from the global generator; its state is put back and
+    # every weight is drawn again from the seed, or loaded.
     with torch.random.fork_rng(devices=[]):
         encoder, dim, side = _encoder(spec, image_side)
         head = _head(spec, dim, num_classes)
     generator = torch.Generator().manual_seed(seed)
     initialise(head, generator)
-    initialise(encoder, generator)
-    if spec.weights is not None:
-        _load(encoder, spec)
+    if spec.weights is None:
+        initialise(encoder, generator)
+    else:
+        _load(encoder, spec, spec.weights)
     return Classifier(encoder, head, dim, side, frozen=spec.encoder == "frozen")
 
 
@@ -72,12 +73,12 @@ def _head(spec: ModelSpec, dim: int, num_classes: int) -> nn.Module:
     return nn.Linear(dim, num_classes)
 
 
-def _load(encoder: nn.Module, spec: ModelSpec) -> None:
-    if spec.weights == IMAGENET:
+def _load(encoder: nn.Module, spec: ModelSpec, weights: str) -> None:
+    if weights == IMAGENET:
         checkpoint = imagenet.lite0_checkpoint()
         fit(encoder, imagenet.lite0_encoder_state(checkpoint), str(checkpoint))
         return
-    path = Path(spec.weights or "")
+    path = Path(weights)
     if spec.name == "dinov2-vits14":
         fit(encoder, dinov2.encoder_state(path), str(path))
         return
