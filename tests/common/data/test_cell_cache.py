@@ -14,6 +14,7 @@ from PIL import Image
 
 from common.cells import CODES
 from common.data import cache as caching
+from common.data import images
 from common.data.cache import CellCache, build, prepare
 from common.data.index import scan
 from common.errors import DataError
@@ -41,7 +42,9 @@ def test_pixels_are_those_of_a_bare_loop(lab: Path, tmp_path: Path) -> None:
     assert len(cache) == 11
 
 
-def test_workers_change_nothing(tmp_path: Path, paint: Paint) -> None:
+def test_workers_change_nothing(
+    tmp_path: Path, paint: Paint, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for seed in range(150):
         paint(tmp_path / "lab/basophil" / f"{seed}.png", size=(9, 7), seed=seed)
     index = scan(tmp_path / "lab")
@@ -49,8 +52,12 @@ def test_workers_change_nothing(tmp_path: Path, paint: Paint) -> None:
     report = lambda done, total: seen.append((done, total))  # noqa: E731
     build(index, tmp_path / "one", 8, workers=1)
     build(index, tmp_path / "four", 8, workers=4, progress=report)
+    monkeypatch.setattr(images, "_PROCESSES_PAY", 100)
+    build(index, tmp_path / "two processes", 8, workers=2)
     for name in files(tmp_path / "one"):
-        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "four" / name).read_bytes()
+        whole = (tmp_path / "one" / name).read_bytes()
+        assert (tmp_path / "four" / name).read_bytes() == whole
+        assert (tmp_path / "two processes" / name).read_bytes() == whole
     assert seen == [(64, 150), (128, 150), (150, 150)]
 
 
@@ -124,6 +131,16 @@ def test_a_truncated_tiff_is_named_and_nothing_is_left(lab: Path, tmp_path: Path
     assert files(tmp_path / "root") == []
 
 
+def test_processes_tell_the_same_errors(
+    lab: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(images, "_PROCESSES_PAY", 1)
+    (lab / "monocyte/3.png").write_bytes(b"not a picture")
+    with pytest.raises(DataError, match=r"monocyte/3\.png: cannot be read as an image"):
+        prepare(lab, 8, cache_root=tmp_path / "root")
+    assert files(tmp_path / "root") == []
+
+
 @pytest.mark.parametrize("call", ["posix_fallocate", "pwrite"])
 def test_a_full_disk_is_one_error_and_nothing_is_left(
     lab: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
@@ -177,10 +194,8 @@ def test_what_a_killed_build_left_is_cleared(lab: Path, tmp_path: Path) -> None:
 def test_many_builders_of_one_cache_decode_once(
     lab: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    decoded, plain = [], caching._write_images
-    monkeypatch.setattr(
-        caching, "_write_images", lambda *args: (decoded.append(1), plain(*args))[1]
-    )
+    decoded, plain = [], caching.write_images
+    monkeypatch.setattr(caching, "write_images", lambda *args: (decoded.append(1), plain(*args))[1])
     folders: list[Path] = []
     builders = [
         threading.Thread(target=lambda: folders.append(prepare(lab, 8, cache_root=tmp_path / "r")))

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from common.data.cache import Geometry
+from common.data.chunk import Geometry
 from common.data.decode import quiet, read_rgb, square
 from common.errors import DataError
 
