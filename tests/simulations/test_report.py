@@ -7,14 +7,14 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-import report_run
-from hypothesis import given, settings
+from tests.simulations from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from common.errors import DataError
 from simulations.report import source, words, write
 from simulations.report.chart import spread
 from simulations.report.figures import FIGURES, baselines, epsilon, examples, gains, learning
+from tests.simulations import report_run
 
 
 def run_of(folder: Path, **changes: object) -> source.Run:

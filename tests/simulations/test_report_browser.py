@@ -5,11 +5,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import report_run
-from playwright.sync_api import Browser, sync_playwright
+from tests.simulations from playwright.sync_api import Browser, sync_playwright
 
 from common.cells import CELL_TYPES
 from simulations.report import write
+from tests.simulations import report_run
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
 QUIET = [

@@ -1,0 +1,102 @@
+import math
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from common.config import Member, Site, Study, dump, load, merge, override, parse
+from common.errors import ConfigError
+
+
+def write(folder: Path, text: str) -> Path:
+    path = folder / "study.yaml"
+    path.write_text(text)
+    return path
+
+
+def test_a_misspelt_key_is_named_with_its_place_and_the_nearest_known_one(tmp_path: Path) -> None:
+    path = write(tmp_path, "name: a\ntraining: {learning_rte: 0.1}\n")
+    with pytest.raises(ConfigError) as caught:
+        load(Study, path)
+    assert str(path) in str(caught.value)
+    assert "training.learning_rte" in str(caught.value)
+    assert "'learning_rate'" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("name: a\nprivacy: {epsilon: -1}", "privacy.epsilon"),
+        ("name: a\nprivacy: {epsilon: .nan}", "privacy.epsilon"),
+        ("name: a\nprivacy: {sample_rate: 1.5}", "less than or equal to 1"),
+        ("name: a\nrounds: 0", "greater than or equal to 1"),
+        ("name: ../a", "name"),
+        ("name: a\ncell_types: [myeloblast, myeloblst]", "nearest: myeloblast"),
+        ("name: a\ncell_types: [myeloblast]", "two or more"),
+        ("name: a\nmodel: {name: resnet}", "resnet18"),
+        ("rounds: 3", "name"),
+    ],
+)
+def test_a_value_out_of_range_is_named_with_its_bound(tmp_path: Path, text: str, said: str) -> None:
+    with pytest.raises(ConfigError, match="study.yaml") as caught:
+        load(Study, write(tmp_path, text))
+    assert said in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["- a\n- b", "a: [1", "just words"])
+def test_what_is_no_mapping_is_refused(tmp_path: Path, text: str) -> None:
+    with pytest.raises(ConfigError, match="study.yaml"):
+        load(Study, write(tmp_path, text))
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="No such file"):
+        load(Study, tmp_path / "none.yaml")
+
+
+def test_what_is_dumped_is_read_back_the_same(tmp_path: Path) -> None:
+    study = Study(name="a", seed=3, cohort={"x": Member(units=10)})
+    again = load(Study, write(tmp_path, dump(study)))
+    assert again == study
+    assert again.digest == study.digest
+
+
+def test_the_digest_changes_with_every_field_and_not_with_the_order_of_keys() -> None:
+    base = {"name": "a", "rounds": 3, "privacy": {"epsilon": 2.0, "delta": 1e-6}}
+    digest = parse(Study, base, "test").digest
+    backwards = {"privacy": {"delta": 1e-6, "epsilon": 2.0}, "rounds": 3, "name": "a"}
+    assert parse(Study, backwards, "test").digest == digest
+    for change in ("seed=1", "privacy.epsilon=2.1", "cohort.x.units=5", "model.width=8"):
+        assert parse(Study, override(base, change), "test").digest != digest
+
+
+def test_a_study_cannot_be_changed() -> None:
+    study = Study(name="a")
+    with pytest.raises(ValueError, match="frozen"):
+        study.rounds = 4  # type: ignore[misc]
+
+
+def test_a_site_needs_cells() -> None:
+    with pytest.raises(ConfigError, match="cells"):
+        parse(Site, {"name": "a", "cells": []}, "test")
+
+
+@given(st.floats(allow_nan=False, allow_infinity=False))
+def test_override_reads_numbers_as_yaml_writes_them(value: float) -> None:
+    changed = override({"a": {"b": 1, "c": 2}}, f"a.b={yaml.safe_dump(value).split()[0]}")
+    assert math.isclose(changed["a"]["b"], value)
+    assert changed["a"]["c"] == 2
+
+
+@pytest.mark.parametrize("text", ["a", "=3", "a=[1"])
+def test_override_refuses_what_is_no_assignment(text: str) -> None:
+    with pytest.raises(ConfigError, match="--set"):
+        override({}, text)
+
+
+def test_merge_changes_neither_argument() -> None:
+    base = {"a": {"b": 1}, "c": 2}
+    assert merge(base, {"a": {"d": 3}}) == {"a": {"b": 1, "d": 3}, "c": 2}
+    assert base == {"a": {"b": 1}, "c": 2}

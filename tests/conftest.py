@@ -1,0 +1,20 @@
+"""What every test runs under: no telemetry, one torch thread, a cache of its own."""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+os.environ["FLWR_TELEMETRY_ENABLED"] = "0"
+os.environ["FLWR_DISABLE_UPDATE_CHECK"] = "1"
+os.environ["FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION"] = "1"
+torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Caches of cells and features go to a temporary folder, shared by the tests of a process."""
+    root = tmp_path_factory.getbasetemp() / "cache"
+    monkeypatch.setenv("HEMOFED_CACHE", str(root))
+    return root

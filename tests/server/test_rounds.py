@@ -1,0 +1,248 @@
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
+from safetensors.numpy import load_file
+
+from common.config import (
+    EvaluationSpec,
+    Member,
+    ModelSpec,
+    RoundPolicy,
+    ServerOptimizer,
+    Study,
+)
+from common.errors import FederationError
+from common.metrics import Tally
+from common.payload import Layout, decode, encode
+from common.protocol import Task, Update, refusal_content, tally_content
+from server.rounds import Record, Rounds
+from tests.server.fake_grid import Answer, FakeGrid
+
+TYPES = ("myeloblast", "lymphocyte")
+MODEL = ModelSpec(name="cnn", width=1)
+
+
+def study(**changes: object) -> Study:
+    fields: dict[str, object] = {
+        "name": "test",
+        "cell_types": TYPES,
+        "image_side": 16,
+        "rounds": 4,
+        "model": MODEL,
+        "cohort": {name: Member(units=10, weight=w) for name, w in (("a", 1), ("b", 3))},
+        "round": RoundPolicy(deadline_seconds=0.2),
+        "server": ServerOptimizer(name="fedadam", learning_rate=0.1),
+    }
+    return Study.model_validate(fields | changes)
+
+
+def layout(of: Study) -> Layout:
+    from common.models import build, trainable
+
+    return Layout.of(trainable(build(of.model, len(of.cell_types), of.image_side, of.seed)))
+
+
+def tally(right: int = 3) -> Tally:
+    found = Tally.empty(len(TYPES))
+    found.counts[0, 0, 9], found.counts[0, 1, 9], found.counts[1, 0, 9] = right, 5, 1
+    found.confidence[:] = found.counts * 0.6
+    return found
+
+
+def honest(of: Study, seed: int) -> Answer:
+    """A site whose update follows from its seed, the round and the model it was sent."""
+    shape = layout(of)
+
+    def answer(message: Message) -> RecordDict:
+        task = Task.read(message)
+        if message.metadata.message_type == "evaluate":
+            return tally_content(tally(3 + task.round))
+        model = decode(message.content.array_records["model"]["values"], shape.size)
+        draws = np.random.default_rng((seed, task.round))
+        change = draws.standard_normal(shape.size).astype(np.float32) * 0.01 - 0.1 * model
+        return Update(change, shape.digest, loss=1.0).content()
+
+    return answer
+
+
+def instead(of: Study, content: Callable[[], RecordDict | None]) -> Answer:
+    """A site that evaluates well and answers training with `content`."""
+
+    def answer(message: Message) -> RecordDict | None:
+        if message.metadata.message_type == "evaluate":
+            return tally_content(tally())
+        return content()
+
+    return answer
+
+
+def run(of: Study, out: Path, sites: dict[str, Answer], observe: object = None) -> list[Record]:
+    seen: list[Record] = []
+    Rounds(of, FakeGrid(sites), out, observe or seen.append).run()  # type: ignore[arg-type]
+    return [json.loads(line) for line in (out / "rounds.jsonl").read_text().splitlines()]
+
+
+def sites_of(of: Study) -> dict[str, Answer]:
+    return {name: honest(of, number) for number, name in enumerate(of.cohort)}
+
+
+def test_a_run_leaves_its_rounds_its_model_and_its_test(tmp_path: Path) -> None:
+    one = study()
+    records = run(one, tmp_path, sites_of(one))
+    assert [record["round"] for record in records] == [1, 2, 3, 4]
+    assert all(entry["status"] == "ok" for r in records for entry in r["sites"].values())
+    assert records[0]["bytes_down"] == records[0]["bytes_up"] == 2 * 4 * layout(one).size
+    outcome = json.loads((tmp_path / "outcome.json").read_text())
+    assert outcome["best_round"] == 4
+    assert set(outcome["test"]) == {"a", "b"}
+    assert load_file(tmp_path / "model.safetensors")
+
+
+class Broken(Exception):
+    """Stands for a server that dies."""
+
+
+def test_a_run_that_was_cut_off_ends_with_the_bits_of_an_unbroken_one(tmp_path: Path) -> None:
+    one = study()
+    run(one, tmp_path / "whole", sites_of(one))
+    seen = 0
+
+    def dies(record: Record) -> None:
+        nonlocal seen
+        seen += 1
+        if seen in (1, 3):
+            raise Broken
+
+    for _ in range(2):
+        with pytest.raises(Broken):
+            run(one, tmp_path / "cut", sites_of(one), dies)
+    run(one, tmp_path / "cut", sites_of(one), dies)
+    whole = load_file(tmp_path / "whole" / "model.safetensors")
+    cut = load_file(tmp_path / "cut" / "model.safetensors")
+    assert all((whole[name] == cut[name]).all() for name in whole)
+    rounds = (tmp_path / "cut" / "rounds.jsonl").read_text().splitlines()
+    assert [json.loads(line)["round"] for line in rounds] == [1, 2, 3, 4]
+
+
+def test_a_round_that_died_at_a_site_is_a_new_attempt_and_counts_once(tmp_path: Path) -> None:
+    one, asked = study(), []
+
+    def dies_once(message: Message) -> RecordDict | None:
+        if message.metadata.message_type == "train":
+            task = Task.read(message)
+            asked.append((task.round, task.attempt))
+            if asked == [(1, 0), (2, 0)]:
+                raise Broken
+        return honest(one, 0)(message)
+
+    sites = sites_of(one) | {"a": dies_once}
+    with pytest.raises(Broken):
+        run(one, tmp_path / "cut", sites)
+    records = run(one, tmp_path / "cut", sites)
+    assert asked == [(1, 0), (2, 0), (2, 1), (3, 0), (4, 0)]
+    assert [record["attempt"] for record in records] == [0, 1, 0, 0]
+
+
+BAD = {
+    "nan": "not finite",
+    "huge": "exceeds max_update_norm",
+    "short": "expected",
+    "layout": "is not the study's",
+    "extra": "no single update",
+    "empty": "no single update",
+    "refusal": "refused: PrivacyError",
+    "silent": "no reply within",
+}
+
+
+def bad_content(kind: str, shape: Layout) -> RecordDict | None:
+    values = np.zeros(shape.size, np.float32)
+    if kind == "nan":
+        values[3] = np.nan
+    if kind == "huge":
+        values[3] = 1e9
+    if kind == "short":
+        return Update(values[1:], shape.digest).content()
+    if kind == "layout":
+        return Update(values, "f" * 64).content()
+    if kind == "extra":
+        content = Update(values, shape.digest).content()
+        content["update"] = ArrayRecord({"values": encode(values), "more": encode(values)})
+        return content
+    if kind == "empty":
+        return RecordDict({"report": ConfigRecord({"num-examples": 10**12})})
+    if kind == "refusal":
+        from common.errors import PrivacyError
+
+        return refusal_content(PrivacyError("a secret"), "ab12")
+    if kind == "silent":
+        return None
+    return Update(values, shape.digest).content()
+
+
+@pytest.mark.parametrize("kind", BAD)
+def test_a_bad_reply_is_named_and_left_out_and_the_others_count(tmp_path: Path, kind: str) -> None:
+    one = study(rounds=1, server=ServerOptimizer())
+    shape = layout(one)
+    sites = {"a": honest(one, 0), "b": instead(one, lambda: bad_content(kind, shape))}
+    (record,) = run(one, tmp_path / "mixed", sites)
+    assert record["sites"]["a"]["status"] == "ok"
+    assert BAD[kind] in record["sites"]["b"]["status"]
+    assert "secret" not in json.dumps(record)
+    alone = study(rounds=1, server=ServerOptimizer(), cohort={"a": one.cohort["a"]})
+    run(alone, tmp_path / "alone", {"a": honest(one, 0)})
+    mixed = load_file(tmp_path / "mixed" / "model.safetensors")
+    expected = load_file(tmp_path / "alone" / "model.safetensors")
+    for name in mixed:
+        np.testing.assert_allclose(mixed[name], expected[name], atol=1e-7)
+
+
+def test_too_few_sound_replies_stop_the_run_with_each_reason(tmp_path: Path) -> None:
+    one = study(round=RoundPolicy(min_sites=2, deadline_seconds=0.2))
+    shape = layout(one)
+    sites = sites_of(one) | {"b": instead(one, lambda: bad_content("nan", shape))}
+    with pytest.raises(FederationError, match=r"round 1: 1 sound .* b: left out: .* not finite"):
+        run(one, tmp_path, sites)
+
+
+def test_sites_that_never_come_are_named(tmp_path: Path) -> None:
+    one = study(round=RoundPolicy(min_sites=2, deadline_seconds=0.2))
+    with pytest.raises(FederationError, match=r"1 of at least 2 sites .* missing: b"):
+        run(one, tmp_path, {"a": honest(one, 0)})
+
+
+def test_a_stranger_is_not_asked_to_train(tmp_path: Path) -> None:
+    one = study()
+    grid = FakeGrid(sites_of(one) | {"stranger": honest(one, 9)})
+    Rounds(one, grid, tmp_path, None).run()
+    assert {kind for name, kind in grid.sent if name == "stranger"} == {"query"}
+
+
+def test_no_better_evaluation_for_long_stops_early_with_the_best_model(tmp_path: Path) -> None:
+    one = study(rounds=50, evaluation=EvaluationSpec(patience=2))
+    sites = {
+        name: (
+            lambda message, site=site: (
+                tally_content(tally())  # type: ignore[misc]
+                if message.metadata.message_type == "evaluate"
+                else site(message)
+            )
+        )
+        for name, site in sites_of(one).items()
+    }
+    assert len(run(one, tmp_path, sites)) == 3
+    outcome = json.loads((tmp_path / "outcome.json").read_text())
+    assert (outcome["stopped"], outcome["best_round"]) == ("early stop", 1)
+
+
+def test_evaluation_counts_training_sites_together_and_every_site_alone(tmp_path: Path) -> None:
+    cohort = {"a": Member(units=9), "b": Member(units=9), "far": Member(role="held_out")}
+    one = study(cohort=cohort, rounds=2, evaluation=EvaluationSpec(every=2))
+    records = run(one, tmp_path, sites_of(one))
+    assert records[0]["evaluation"] is None
+    assert set(records[1]["evaluation"]["sites"]) == {"a", "b", "far"}
+    assert set(records[1]["sites"]) == {"a", "b"}

@@ -1,0 +1,47 @@
+"""The rooms: imports run one way, and every public module says what it is."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+ALLOWED = {
+    "common": {"common"},
+    "client": {"common", "client"},
+    "server": {"common", "server"},
+    "simulations": {"common", "client", "server", "simulations"},
+}
+FILES = [path for room in ALLOWED for path in sorted((ROOT / room).rglob("*.py"))]
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_imports_run_one_way(path: Path) -> None:
+    room = path.relative_to(ROOT).parts[0]
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        names = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            names = [node.module or ""]
+        for name in names:
+            other = name.split(".")[0]
+            assert other not in ALLOWED or other in ALLOWED[room], f"{path} imports {name}"
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_module_says_what_it_is(path: Path) -> None:
+    assert ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
+
+
+def test_nothing_unpickles() -> None:
+    for path in FILES:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if not isinstance(node, ast.Call):
+                continue
+            name = ast.unparse(node.func)
+            assert not name.startswith(("pickle.", "joblib.load", "dill.")), path
+            if name == "torch.load":
+                assert "weights_only=True" in ast.unparse(node), path
+            if name == "np.load":
+                assert "allow_pickle=True" not in ast.unparse(node), path
