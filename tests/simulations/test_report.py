@@ -7,7 +7,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from tests.simulations from hypothesis import given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from common.errors import DataError

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.simulations from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Browser, sync_playwright
 
 from common.cells import CELL_TYPES
 from simulations.report import write
