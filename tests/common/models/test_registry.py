@@ -65,7 +65,7 @@ def test_every_trainable_parameter_gets_a_gradient(spec: ModelSpec, side: int) -
         for parameter in model.head.parameters():
             parameter.add_(images(1, 1).mean()).mul_(10)
     loss = torch.nn.functional.cross_entropy(model(images(4, side)), torch.tensor([0, 1, 2, 3]))
-    loss.backward()
+    loss.backward()  # type: ignore[no-untyped-call]
     for name, parameter in trainable(model).items():
         assert parameter.grad is not None, name
         assert parameter.grad.isfinite().all(), name
