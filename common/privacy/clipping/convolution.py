@@ -132,9 +132,12 @@ class WSConvLayer(ConvLayer):
     def __init__(self, module: WSConv2d) -> None:
         super().__init__(module)
         self.weight = module.standardised_weight().detach()
-        raw = module.weight.detach()
-        variance = raw.flatten(1).var(1, correction=0) + module.epsilon
-        self.scale = torch.rsqrt(variance * raw[0].numel())
+        weight, raw = self.weight.flatten(1), module.weight.detach().flatten(1)
+        self.lengths = torch.linalg.vecdot(weight, weight)
+        # <W', W'> / <W', W> = s, at less cost than the variance; a constant filter has W' = 0.
+        along = torch.linalg.vecdot(weight, raw)
+        flat = torch.full_like(along, (module.epsilon * raw.shape[1]) ** -0.5)
+        self.scale = torch.where(along > 0, self.lengths / along, flat)
 
     def forward(self, inputs: torch.Tensor) -> tuple[torch.Tensor, tuple[torch.Tensor, ...]]:
         output, _ = super().forward(inputs)
@@ -172,9 +175,9 @@ class WSConvLayer(ConvLayer):
         if (bias := self.tensor("bias")) is not None:
             output = output - bias[:, None, None]
         along = (call.by_unit(scaled) * call.by_unit(output)).sum((1, 3, 4), dtype=torch.float64)
-        lengths = self.weight.double().square().sum((1, 2, 3))
-        removed = (along.square() * (2 - lengths)).sum(1)
-        return (_contracted(gram, call.by_unit(scaled)) - removed).clamp(min=0)
+        removed = (along.square() * (2 - self.lengths)).sum(1)
+        squares: torch.Tensor = _contracted(gram, call.by_unit(scaled)) - removed
+        return squares.clamp(min=0)
 
 
 def _explicit_padding(module: nn.Conv2d) -> tuple[int, int]:

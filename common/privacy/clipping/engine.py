@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Literal
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import nn
 
@@ -38,11 +40,11 @@ class Spread:
     largest: float = 0.0
 
     @classmethod
-    def of(cls, values: torch.Tensor) -> "Spread":
-        values = values[torch.isfinite(values)]
+    def of(cls, values: npt.NDArray[np.float64]) -> "Spread":
         if not len(values):
             return cls()
-        return cls(float(values.mean()), float(values.median()), float(values.max()))
+        ordered = np.sort(values)
+        return cls(float(ordered.mean()), float(ordered[len(ordered) // 2]), float(ordered[-1]))
 
 
 @dataclass(frozen=True)
@@ -130,8 +132,12 @@ class _Batch:
     units: torch.Tensor | None
     chunk: int | None
 
-    def part(self, rows: torch.Tensor, weights: torch.Tensor) -> Rectangle:
+    def part(self, rows: torch.Tensor, weights: torch.Tensor | None) -> Rectangle:
         """The rows (units, width) of the batch."""
+        if weights is None:
+            first = int(rows[0, 0])
+            span = slice(first, first + len(rows))
+            return Rectangle(self.inputs[span], self.targets[span], None, 1)
         flat = rows.flatten().to(self.inputs.device)
         spread = weights.flatten().to(self.inputs.device)
         return Rectangle(self.inputs[flat], self.targets[flat], spread, rows.shape[1])
@@ -194,6 +200,7 @@ def _add_large_unit(
     """A unit larger than a chunk: its mean gradient is accumulated first, then clipped."""
     own = Accumulator(problem.parameters)
     parameters = list(problem.parameters.values())
+    assert piece.weights is not None, "a unit of several rows has weights"
     splits = (torch.split(t[0], limit) for t in (piece.rows, piece.weights))
     for rows, weights in zip(*splits, strict=True):
         scalar = weighted_loss(problem, batch.part(rows[:, None], weights[:, None]))
@@ -208,11 +215,13 @@ def _add_large_unit(
 
 
 def _summary(gradient: torch.Tensor, norms: torch.Tensor, rule: ClipRule) -> ClippedSum:
+    values = norms.numpy()
+    finite = values[np.isfinite(values)]
     return ClippedSum(
         gradient=gradient,
         units=len(norms),
-        nonfinite=int((~torch.isfinite(norms)).sum()),
-        clipped=rule.exceeded(norms),
-        norms=Spread.of(norms),
-        factors=Spread.of(rule.factors(norms)),
+        nonfinite=len(norms) - len(finite),
+        clipped=int((finite > rule.max_grad_norm).sum()),
+        norms=Spread.of(finite),
+        factors=Spread.of(rule.factors(torch.from_numpy(finite)).numpy()),
     )

@@ -8,7 +8,13 @@ from opacus.grad_sample import GradSampleModule
 from torch import nn
 
 from common.privacy.clipping.flat import Accumulator
-from common.privacy.clipping.problem import Problem, Rectangle, add_scaled, squared_norms
+from common.privacy.clipping.problem import (
+    Problem,
+    Rectangle,
+    add_scaled,
+    squared_norms,
+    total_loss,
+)
 
 
 class OpacusEngine:
@@ -22,8 +28,7 @@ class OpacusEngine:
         with warnings.catch_warnings():
             # The first layer's inputs need no gradient, which torch reports for any full hook.
             warnings.filterwarnings("ignore", message="Full backward hook is firing")
-            losses = problem.loss(wrapped(part.inputs), part.targets)
-            torch.autograd.backward((losses * part.weights.to(losses.dtype)).sum())
+            torch.autograd.backward(total_loss(problem, wrapped(part.inputs), part))
         copies = dict(wrapped._module.named_parameters())
         gradients = {name: _by_unit(copies[name], part) for name in problem.parameters}
         norms = torch.stack([squared_norms(g) for g in gradients.values()]).sum(0).sqrt()

@@ -58,7 +58,7 @@ class Ghost:
     def add(self, factors: torch.Tensor, total: Accumulator) -> None:
         """Scales what is smaller; both are zeroed where the factor is 0, since 0 * NaN is NaN."""
         inputs, backprops = self.inputs, self.backprops
-        if not bool((factors > 0).all()):
+        if not bool(factors.all()):
             inputs = _zero_where(inputs, factors == 0)
             backprops = _zero_where(backprops, factors == 0)
         if inputs.is_floating_point() and inputs.numel() < backprops.numel():

@@ -7,6 +7,7 @@ from typing import Protocol
 import torch
 from torch import nn
 
+from common.errors import PrivacyError
 from common.privacy.clipping.flat import Accumulator
 from common.privacy.clipping.rule import ClipRule
 
@@ -20,8 +21,8 @@ class Rectangle:
 
     inputs: torch.Tensor
     targets: torch.Tensor
-    weights: torch.Tensor
-    """(units * width,): multiplies each row's loss; a unit's weights sum to 1."""
+    weights: torch.Tensor | None
+    """float64 (units * width,): multiplies each row's loss; a unit's weights sum to 1. None: 1s."""
     width: int
 
     @property
@@ -62,7 +63,23 @@ class Engine(Protocol):
 
 def weighted_loss(problem: Problem, part: Rectangle) -> torch.Tensor:
     """Sum of the units' mean losses, a scalar."""
-    losses = problem.loss(problem.model(part.inputs), part.targets)
+    return total_loss(problem, problem.model(part.inputs), part)
+
+
+def total_loss(problem: Problem, logits: torch.Tensor, part: Rectangle) -> torch.Tensor:
+    """The weighted sum of the rows' losses, a scalar.
+
+    Raises:
+        PrivacyError: the loss is not one value a row.
+    """
+    losses = problem.loss(logits, part.targets)
+    if losses.shape != (len(part.inputs),):
+        raise PrivacyError(
+            f"Expected the loss to give {len(part.inputs)} values, one a row, of shape "
+            f"({len(part.inputs)},); got {tuple(losses.shape)}. Use reduction='none'."
+        )
+    if part.weights is None:
+        return losses.sum()
     return (losses * part.weights.to(losses.dtype)).sum()
 
 
@@ -71,7 +88,7 @@ def add_scaled(
 ) -> None:
     """Add sum_u factors[u] * gradients[u]; a unit with factor 0 adds nothing, NaN included."""
     rows = gradients.reshape(len(factors), -1)
-    if not bool((factors > 0).all()):
+    if not bool(factors.all()):
         rows = rows[factors > 0]
         factors = factors[factors > 0]
     total.add(parameter, factors.to(rows.dtype) @ rows)
@@ -83,12 +100,14 @@ def squared_norms(gradients: torch.Tensor) -> torch.Tensor:
     float32 sums over at most 1,024 products each, their results added in float64: the relative
     error stays below 1e-6 for rows of any length, at the speed of float32.
     """
-    rows = gradients.flatten(1)
+    rows = gradients.reshape(len(gradients), -1)
     if rows.dtype == torch.float64:
         return rows.square().sum(1)
     whole = rows.shape[1] // 1024 * 1024
-    blocks = rows[:, :whole].reshape(len(rows), whole // 1024, 1024)
-    long: torch.Tensor = torch.linalg.vector_norm(blocks, dim=2).double().square().sum(1)
-    rest: torch.Tensor = rows[:, whole:].double().square().sum(1)
-    total: torch.Tensor = long + rest
-    return total
+    squares = torch.zeros(len(rows), dtype=torch.float64, device=rows.device)
+    if whole:
+        blocks = rows[:, :whole].reshape(len(rows), whole // 1024, 1024)
+        squares += torch.linalg.vector_norm(blocks, dim=2).double().square().sum(1)
+    if whole < rows.shape[1]:
+        squares += torch.linalg.vector_norm(rows[:, whole:], dim=1).double().square()
+    return squares

@@ -41,14 +41,8 @@ class ClipRule:
 
     def factors(self, norms: torch.Tensor) -> torch.Tensor:
         """Factors, float64 (units,), for float64 norms (units,)."""
-        finite = torch.isfinite(norms)
-        norms = torch.where(finite, norms, 1.0)
         if self.kind == "flat":
-            raw = (self.max_grad_norm / norms.clamp(min=self.max_grad_norm)) * MARGIN
+            divisors = norms.clamp(min=self.max_grad_norm)
         else:
-            raw = (self.max_grad_norm / (norms + self.gamma)) * MARGIN
-        return torch.where(finite, raw, 0.0)
-
-    def exceeded(self, norms: torch.Tensor) -> int:
-        """How many finite norms are above the bound."""
-        return int((torch.isfinite(norms) & (norms > self.max_grad_norm)).sum())
+            divisors = norms + self.gamma
+        return (MARGIN * self.max_grad_norm / divisors).nan_to_num_(nan=0.0)

@@ -21,8 +21,8 @@ class Chunk:
 
     rows: torch.Tensor
     """int64 (units, rows a unit): positions in the batch."""
-    weights: torch.Tensor
-    """float64 (units, rows a unit)."""
+    weights: torch.Tensor | None
+    """float64 (units, rows a unit); None: each row is a unit, and the rows are consecutive."""
 
     @property
     def units(self) -> int:
@@ -45,7 +45,7 @@ def chunks(units: torch.Tensor | None, batch: int, limit: int) -> Iterator[Chunk
         return
     if units is None:
         for rows in torch.split(torch.arange(batch), limit):
-            yield Chunk(rows[:, None], torch.ones(len(rows), 1, dtype=torch.float64))
+            yield Chunk(rows[:, None], None)
         return
     yield from _pack(_members(units, batch), limit)
 

@@ -4,7 +4,13 @@ import torch
 from torch.func import functional_call, grad, vmap
 
 from common.privacy.clipping.flat import Accumulator
-from common.privacy.clipping.problem import Problem, Rectangle, add_scaled, squared_norms
+from common.privacy.clipping.problem import (
+    Problem,
+    Rectangle,
+    add_scaled,
+    squared_norms,
+    total_loss,
+)
 
 
 class VmapEngine:
@@ -37,16 +43,17 @@ def _unit_gradients(problem: Problem, part: Rectangle) -> dict[str, torch.Tensor
         parameters: dict[str, torch.Tensor],
         inputs: torch.Tensor,
         targets: torch.Tensor,
-        weights: torch.Tensor,
+        weights: torch.Tensor | None,
     ) -> torch.Tensor:
         logits = functional_call(problem.model, {**frozen, **parameters}, (inputs,))
-        losses = problem.loss(logits, targets)
-        return (losses * weights.to(losses.dtype)).sum()
+        return total_loss(problem, logits, Rectangle(inputs, targets, weights, len(inputs)))
 
     current = {name: p.detach() for name, p in problem.parameters.items()}
-    per_unit = vmap(grad(unit_loss), in_dims=(None, 0, 0, 0), randomness="different")
+    weights = None if part.weights is None else _by_unit(part.weights, part.width)
+    in_dims = (None, 0, 0, None if weights is None else 0)
+    per_unit = vmap(grad(unit_loss), in_dims=in_dims, randomness="different")
     gradients: dict[str, torch.Tensor] = per_unit(
-        current, *(_by_unit(t, part.width) for t in (part.inputs, part.targets, part.weights))
+        current, _by_unit(part.inputs, part.width), _by_unit(part.targets, part.width), weights
     )
     return gradients
 
