@@ -29,32 +29,32 @@ _STAGES = (
 )
 
 
-class SameConv2d(nn.Conv2d):
-    """Convolution that pads as TensorFlow's "SAME" does: an odd pixel goes to the right and below.
+def convolve_same(conv: nn.Conv2d, images: Tensor) -> Tensor:
+    """Apply `conv` with TensorFlow's "SAME" padding: an odd pixel goes to the right and below.
 
-    The published weights were trained with it; centred padding shifts every stride-2 layer by a
-    pixel and costs accuracy.
+    The published weights were trained with it; centred padding would shift every layer of stride
+    2 by a pixel. At stride 1 the two agree and `conv` pads by itself. The padding is no layer of
+    its own kind, so that engines which clip gradients meet plain convolutions.
     """
+    if conv.stride[0] > 1:
+        right, bottom = _missing(conv, images.shape[-1]), _missing(conv, images.shape[-2])
+        sides = (right // 2, right - right // 2, bottom // 2, bottom - bottom // 2)
+        images = F.pad(images, sides)
+    convolved: Tensor = conv(images)
+    return convolved
 
-    def __init__(
-        self, channels_in: int, channels_out: int, kernel: int, stride: int = 1, groups: int = 1
-    ) -> None:
-        super().__init__(
-            channels_in, channels_out, kernel, stride, kernel // 2, groups=groups, bias=False
-        )
 
-    def forward(self, images: Tensor) -> Tensor:
-        stride = self.stride[0]
-        if stride == 1:
-            return super().forward(images)
-        bottom = self._missing(images.shape[-2])
-        right = self._missing(images.shape[-1])
-        padded = F.pad(images, (right // 2, right - right // 2, bottom // 2, bottom - bottom // 2))
-        return F.conv2d(padded, self.weight, None, self.stride, 0, 1, self.groups)
+def same_conv(
+    channels_in: int, channels_out: int, kernel: int, stride: int = 1, groups: int = 1
+) -> nn.Conv2d:
+    """A convolution without bias for `convolve_same`."""
+    padding = kernel // 2 if stride == 1 else 0
+    return nn.Conv2d(channels_in, channels_out, kernel, stride, padding, 1, groups, bias=False)
 
-    def _missing(self, side: int) -> int:
-        kernel, stride = self.kernel_size[0], self.stride[0]
-        return max((math.ceil(side / stride) - 1) * stride + kernel - side, 0)
+
+def _missing(conv: nn.Conv2d, side: int) -> int:
+    kernel, stride = conv.kernel_size[0], conv.stride[0]
+    return max((math.ceil(side / stride) - 1) * stride + kernel - side, 0)
 
 
 class MBConv(nn.Module):
@@ -68,18 +68,18 @@ class MBConv(nn.Module):
         self.expands = expansion != 1
         self.skips = stride == 1 and channels_in == channels_out
         if self.expands:
-            self._expand_conv = SameConv2d(channels_in, inner, 1)
+            self._expand_conv = same_conv(channels_in, inner, 1)
             self._bn0 = FrozenBatchNorm(inner, BATCH_NORM_EPSILON)
-        self._depthwise_conv = SameConv2d(inner, inner, kernel, stride, groups=inner)
+        self._depthwise_conv = same_conv(inner, inner, kernel, stride, groups=inner)
         self._bn1 = FrozenBatchNorm(inner, BATCH_NORM_EPSILON)
-        self._project_conv = SameConv2d(inner, channels_out, 1)
+        self._project_conv = same_conv(inner, channels_out, 1)
         self._bn2 = FrozenBatchNorm(channels_out, BATCH_NORM_EPSILON)
 
     def forward(self, images: Tensor) -> Tensor:
         out = images
         if self.expands:
             out = F.relu6(self._bn0(self._expand_conv(out)))
-        out = F.relu6(self._bn1(self._depthwise_conv(out)))
+        out = F.relu6(self._bn1(convolve_same(self._depthwise_conv, out)))
         out = self._bn2(self._project_conv(out))
         mixed: Tensor = images + out if self.skips else out
         return mixed
@@ -91,14 +91,14 @@ class EfficientNetLite0(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.recolour = Recolour(mean=PIXEL_MEAN, std=PIXEL_STD)
-        self._conv_stem = SameConv2d(3, 32, 3, 2)
+        self._conv_stem = same_conv(3, 32, 3, 2)
         self._bn0 = FrozenBatchNorm(32, BATCH_NORM_EPSILON)
         self._blocks = nn.Sequential(*_blocks())
-        self._conv_head = SameConv2d(320, DIM, 1)
+        self._conv_head = same_conv(320, DIM, 1)
         self._bn1 = FrozenBatchNorm(DIM, BATCH_NORM_EPSILON)
 
     def forward(self, images: Tensor) -> Tensor:
-        out = F.relu6(self._bn0(self._conv_stem(self.recolour(images))))
+        out = F.relu6(self._bn0(convolve_same(self._conv_stem, self.recolour(images))))
         out = F.relu6(self._bn1(self._conv_head(self._blocks(out))))
         pooled: Tensor = out.mean(dim=(2, 3))
         return pooled

@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from common.data.batches import MEAN, STD
-from common.models.efficientnet import SameConv2d
+from common.models.efficientnet import convolve_same, same_conv
 from common.models.layers import FrozenBatchNorm, Recolour, Standardise, WSConv2d, initialise
 
 
@@ -99,7 +99,7 @@ def test_standardised_features_all_have_one_norm() -> None:
 def test_same_padding_puts_the_odd_pixel_right_and_below(
     side: int, kernel: int, stride: int
 ) -> None:
-    conv = SameConv2d(2, 3, kernel, stride)
+    conv = same_conv(2, 3, kernel, stride)
     images = random(1, 2, side, side)
     out = -(-side // stride)
     total = max((out - 1) * stride + kernel - side, 0)
@@ -107,7 +107,7 @@ def test_same_padding_puts_the_odd_pixel_right_and_below(
     padded = F.pad(images, (before, after, before, after))
     expected = F.conv2d(padded, conv.weight, stride=stride)
     assert expected.shape[-1] == out
-    torch.testing.assert_close(conv(images), expected)
+    torch.testing.assert_close(convolve_same(conv, images), expected)
 
 
 def test_initialisation_leaves_no_weight_to_the_global_generator() -> None:
