@@ -20,6 +20,8 @@ Progress = Callable[[int, int], None]
 """Called with the images done and the images in all."""
 
 _CHUNK = 64
+"""Images a chunk at most; fewer where that would be over `_CHUNK_BYTES`."""
+_CHUNK_BYTES = 1 << 21
 _PROCESSES_PAY = 4096
 """From this many images on, processes save more than it takes to start them."""
 
@@ -83,13 +85,15 @@ def _reserve(path: Path, sources: Sequence[Path], side: int) -> list[Chunk]:
     """
     with path.open("wb") as file:
         start = _write_header(file, (len(sources), side, side, 3))
+    size = side * side * 3
+    step = max(1, min(_CHUNK, _CHUNK_BYTES // size))
     return [
         Chunk(
             target=str(path),
-            offset=start + at * side * side * 3,
-            sources=tuple(str(source) for source in sources[at : at + _CHUNK]),
+            offset=start + at * size,
+            sources=tuple(str(source) for source in sources[at : at + step]),
         )
-        for at in range(0, len(sources), _CHUNK)
+        for at in range(0, len(sources), step)
     ]
 
 

@@ -26,6 +26,16 @@ def files(folder: Path) -> list[str]:
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
 
 
+def _python(script: str) -> str:
+    """What a Python of its own prints."""
+    command = [sys.executable, "-c", script]
+    root = Path(caching.__file__).parents[2]
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=True, timeout=120, cwd=root
+    )
+    return done.stdout
+
+
 def test_pixels_are_those_of_a_bare_loop(lab: Path, tmp_path: Path) -> None:
     cache = CellCache.open(build(scan(lab), tmp_path / "out", 24))
     assert cache.images.shape == (11, 24, 24, 3)
@@ -169,11 +179,30 @@ try:
 except DataError as error:
     print(error)
 """
-    done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60
-    )
-    assert "the disk is full" in done.stdout
+    assert "the disk is full" in _python(script)
     assert files(tmp_path / "root") == []
+
+
+def test_memory_does_not_grow_with_the_images(tmp_path: Path, paint: Paint) -> None:
+    for seed in range(4):
+        paint(tmp_path / f"lab/basophil/{seed}.png", size=(9, 9), seed=seed)
+    for copy in range(600):
+        (tmp_path / f"lab/basophil/copy {copy}.png").symlink_to(f"{copy % 4}.png")
+    script = f"""
+import resource
+from pathlib import Path
+from common.data.cache import build
+from common.data.index import Index, scan
+index = scan(Path({str(tmp_path / "lab")!r}))
+few = Index(source=index.source, rows=index.rows[:30])
+build(few, Path({str(tmp_path / "few")!r}), 256)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+build(index, Path({str(tmp_path / "many")!r}), 256)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+    grown = int(_python(script)) / 1000
+    assert (tmp_path / "many/images.npy").stat().st_size > 100e6
+    assert grown < 25, f"{grown:.0f} MB"
 
 
 def test_a_disk_that_cannot_be_written_is_an_error(lab: Path, tmp_path: Path) -> None:
