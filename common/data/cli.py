@@ -7,10 +7,14 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from common.data.quality.cli import check_command
+
 if TYPE_CHECKING:
     from common.data.store import CellCache
 
 app = typer.Typer(no_args_is_help=True, help="A lab's images: index, check, render, fetch.")
+
+app.command("check")(check_command)
 
 Side = Annotated[int, typer.Option(min=1, max=4096, help="Pixels along an edge of a cached image.")]
 Out = Annotated[

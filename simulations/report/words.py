@@ -2,6 +2,23 @@
 
 from collections.abc import Sequence
 
+from common.words import count
+
+__all__ = [
+    "NONE",
+    "between",
+    "cell",
+    "count",
+    "duration",
+    "listing",
+    "number",
+    "percent",
+    "points",
+    "short",
+    "size",
+    "tiny",
+]
+
 NONE = "\N{EN DASH}"
 
 
@@ -29,10 +46,6 @@ def points(value: float) -> str:
 def between(bounds: tuple[float, float] | None) -> str:
     """An interval of shares: `68.2 to 73.9 %`."""
     return NONE if bounds is None else f"{100 * bounds[0]:.1f} to {100 * bounds[1]:.1f} %"
-
-
-def count(value: int, noun: str, plural: str | None = None) -> str:
-    return f"{value:,} {noun if value == 1 else plural or noun + 's'}"
 
 
 def listing(items: Sequence[str], limit: int = 4) -> str:

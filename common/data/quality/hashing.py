@@ -1,0 +1,91 @@
+"""A perceptual hash of 64 bits, and all pairs of images whose hashes are near.
+
+The hash is the sign pattern of a picture's low frequencies (Zauner 2010, "Implementation and
+Benchmarking of Perceptual Image Hash Functions", section 3.2.1). Two hashes that differ in at
+most 7 bits agree on at least one of their 8 bytes, so comparing within equal bytes finds every
+such pair (multi-index hashing: Norouzi et al. 2012, CVPR, section 2).
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+THUMBNAIL = 16
+_SIDE = 32
+_BLOCK = 2_000_000
+"""Pairs compared at once: bounds the memory."""
+
+_k = np.arange(9)[:, None]
+_COSINES = np.cos(np.pi * (2 * np.arange(_SIDE)[None] + 1) * _k / (2 * _SIDE)).astype(np.float32)
+_FLIP = (-1.0) ** np.arange(9, dtype=np.float32)
+
+Hashes = NDArray[np.uint64]
+
+
+def hashes(image: Image.Image) -> Hashes:
+    """(8,) hashes of the picture in its 8 orientations; the first is as it stands.
+
+    Bit 0 of the orientation's number mirrors left and right, bit 1 top and bottom, and bit 2
+    then swaps rows and columns.
+    """
+    grey = image.convert("L").resize((_SIDE, _SIDE), Image.Resampling.BOX)
+    spectrum = _COSINES @ np.asarray(grey, dtype=np.float32) @ _COSINES.T
+    turned = []
+    for orientation in range(8):
+        part = spectrum
+        if orientation & 1:
+            part = part * _FLIP[None, :]
+        if orientation & 2:
+            part = part * _FLIP[:, None]
+        turned.append(_signs(part.T if orientation & 4 else part))
+    return np.array(turned, dtype=np.uint64)
+
+
+def turn(thumbnails: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
+    """(N, S, S, C) pictures in an orientation, as `hashes` numbers them."""
+    if orientation & 1:
+        thumbnails = thumbnails[:, :, ::-1]
+    if orientation & 2:
+        thumbnails = thumbnails[:, ::-1]
+    return thumbnails.transpose(0, 2, 1, 3) if orientation & 4 else thumbnails
+
+
+def _signs(spectrum: NDArray[np.float32]) -> np.uint64:
+    """Which of the 64 lowest frequencies, without the mean, lie above their median."""
+    # The mean's place is taken by the next frequency down the first column.
+    values = np.append(spectrum[:8, :8].ravel()[1:], spectrum[8, 0])
+    bits = np.packbits(values > np.median(values))
+    return np.uint64(int.from_bytes(bits.tobytes(), "big"))
+
+
+def near_pairs(
+    queries: Hashes, base: Hashes, distance: int
+) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+    """(i, j) with i < j whose `queries[i]` and `base[j]` differ in at most `distance` <= 7 bits.
+
+    In blocks; a pair may come more than once. Time grows with the pairs that share a byte.
+    """
+    for byte in range(8):
+        shift = np.uint64(8 * byte)
+        keys = ((base >> shift) & np.uint64(255)).astype(np.int64)
+        order = np.argsort(keys, kind="stable")
+        starts = np.searchsorted(keys[order], np.arange(257))
+        wanted = ((queries >> shift) & np.uint64(255)).astype(np.int64)
+        lengths = starts[wanted + 1] - starts[wanted]
+        for rows in _blocks(lengths):
+            left = np.repeat(rows, lengths[rows])
+            first = np.cumsum(lengths[rows]) - lengths[rows]
+            offsets = np.arange(len(left)) - np.repeat(first, lengths[rows])
+            right = order[starts[wanted[left]] + offsets]
+            near = np.bitwise_count(queries[left] ^ base[right]) <= distance
+            near &= left < right
+            yield left[near], right[near]
+
+
+def _blocks(lengths: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
+    """Runs of rows whose lengths add up to about `_BLOCK`."""
+    total = np.cumsum(lengths)
+    pieces = np.arange(_BLOCK, int(total[-1]) if len(total) else 0, _BLOCK)
+    yield from np.split(np.arange(len(lengths)), np.searchsorted(total, pieces))
