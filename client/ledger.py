@@ -66,7 +66,8 @@ class Ledger:
         """
         ledger = cls.read(path, budget=budget)
         try:
-            ledger._check_is(fingerprint, expected_head)
+            ledger._check_is(fingerprint)
+            ledger.check_has(expected_head)
         except PrivacyError:
             ledger.close()
             raise
@@ -155,6 +156,15 @@ class Ledger:
         """The data set that the ledger is bound to."""
         return self.rows("bind")[-1].fingerprint
 
+    def check_has(self, head: str | None) -> None:
+        """Raise PrivacyError unless `head` was the head once; None asks nothing."""
+        if head is not None and head not in {row.hash for row in self._rows}:
+            raise PrivacyError(
+                f"{self.path}: does not contain the row {head:.12} that was acknowledged last: it "
+                "is an older or another copy, and what was spent since is missing from it. "
+                "Restore the newest copy"
+            )
+
     def verify(self) -> int:
         """Check the file and every row again from the disk; the number of rows.
 
@@ -198,18 +208,12 @@ class Ledger:
             )
         return self.would_exceed(study, event)
 
-    def _check_is(self, fingerprint: str, expected_head: str | None) -> None:
+    def _check_is(self, fingerprint: str) -> None:
         if self.fingerprint != fingerprint:
             raise PrivacyError(
                 f"{self.path}: is the ledger of data set {self.fingerprint:.12}, not of "
                 f"{fingerprint:.12}. If images were added to the same patients or lab, continue "
                 "it with `hemofed site ledger rebind`; otherwise name the right ledger"
-            )
-        if expected_head is not None and expected_head not in {row.hash for row in self._rows}:
-            raise PrivacyError(
-                f"{self.path}: does not contain the row {expected_head:.12} that was acknowledged "
-                "last: it is an older or another copy, and what was spent since is missing from "
-                "it. Restore the newest copy"
             )
 
     def _refresh(self) -> None:
