@@ -230,13 +230,15 @@ class Rounds:
 
 
 def write_model(model: Classifier, study: Study, path: Path) -> None:
-    """All of the model's tensors, with the study in the file's metadata."""
+    """All of the model's tensors, with the study in the file's metadata; the same bytes again.
+
+    One metadata key: safetensors writes several in a random order.
+    """
     tensors = {
         name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()
     }
-    metadata = {"study": study.model_dump_json(), "digest": study.digest}
     with replacing(path) as temporary:
-        save_file(tensors, temporary, metadata=metadata)
+        save_file(tensors, temporary, metadata={"study": study.model_dump_json()})
 
 
 def _shares(study: Study) -> dict[str, float]:

@@ -55,23 +55,31 @@ def prepare(simulation: Simulation, out: Path, watcher: Watcher) -> Prepared:
 def run(
     simulation: Simulation, out: Path, watcher: Watcher, backend: Backend = "local"
 ) -> dict[str, Any]:
-    """Run the federation and its baselines, and write everything of the run folder.
+    """Run the federation and its baselines, and write everything of the run folder; the summary.
 
     A folder that holds a run of this config is gone on with: finished rounds are not done again,
     and the numbers are those of an unbroken run. Raises ConfigError when it holds another run.
     """
-    _same_run(simulation, out)
-    study = simulation.study
-    if backend == "ray":
-        prepared = prepare(simulation, out, watcher)
-        run_ray(prepared.plans, simulation.runtime, study.seed, watcher.round_done)
-    else:
-        with workers_of(simulation.runtime, study.seed) as pool:
-            prepared = prepare(simulation, out, watcher)
-            warm(prepared.plans[0], pool, watcher.preparing)
-            run_local(prepared.plans, pool, watcher.round_done)
+    prepared = federate(simulation, out, watcher, backend)
     watcher.reporting()
     return _conclude(prepared, out)
+
+
+def federate(
+    simulation: Simulation, out: Path, watcher: Watcher, backend: Backend = "local"
+) -> Prepared:
+    """`run` up to the trained and tested models, without the summary and the report."""
+    _same_run(simulation, out)
+    runtime, seed = simulation.runtime, simulation.study.seed
+    if backend == "ray":
+        prepared = prepare(simulation, out, watcher)
+        run_ray(prepared.plans, runtime, seed, watcher.round_done)
+        return prepared
+    with workers_of(runtime, seed) as pool:
+        prepared = prepare(simulation, out, watcher)
+        warm(prepared.plans[0], pool, watcher.preparing)
+        run_local(prepared.plans, pool, watcher.round_done)
+    return prepared
 
 
 def resumed(out: Path) -> Simulation:

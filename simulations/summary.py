@@ -39,7 +39,7 @@ def summarise(
     tallies = _tallies(federation)
     pooled = _pooled(federation)
     per_class = dict(zip(study.cell_types, pooled.per_class(), strict=True))
-    rounds = [json.loads(line) for line in (federation.folder / "rounds.jsonl").open()]
+    rounds = _rounds(federation)
     return {
         "name": study.name,
         "description": study.description,
@@ -127,6 +127,11 @@ def _choose(found: list[dict[str, Any]], classes: int) -> list[dict[str, Any]]:
             if fitting:
                 chosen.append(fitting[(label * 7) % len(fitting)])
     return chosen
+
+
+def _rounds(plan: Plan) -> list[dict[str, Any]]:
+    lines = (plan.folder / "rounds.jsonl").read_text(encoding="utf-8").splitlines()
+    return [json.loads(line) for line in lines]
 
 
 def _outcome(plan: Plan) -> dict[str, Any]:

@@ -1,0 +1,60 @@
+"""A simulation that takes seconds: three rendered labs, a tiny network."""
+
+from pathlib import Path
+from typing import Any
+
+from common.config import parse
+from server.rounds import Record
+from simulations.config import Simulation
+from simulations.partition import DealtSite
+from simulations.plan import Plan
+
+
+def simulation(**changes: Any) -> Simulation:
+    """Sections given replace whole sections; `study` fields are merged in."""
+    study = {
+        "name": "small",
+        "seed": 3,
+        "image_side": 16,
+        "rounds": 3,
+        "model": {"name": "cnn", "width": 2},
+        "training": {"batch_size": 8, "learning_rate": 0.1},
+    } | changes.pop("study", {})
+    content = {
+        "study": study,
+        "data": {"source": "rendered", "rendered": {"sites": 3, "cells": 40, "side": 32}},
+        "baselines": [],
+        "runtime": {"workers": 2, "device": "cpu"},
+    } | changes
+    return parse(Simulation, content, "test")
+
+
+PRIVATE = {
+    "mode": "local",
+    "epsilon": 5.0,
+    "delta": 1e-4,
+    "sample_rate": 0.3,
+    "local_steps": 2,
+    "engine": "vmap",
+}
+
+
+class Silent:
+    """A watcher that keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.rounds: list[tuple[str, int]] = []
+
+    def preparing(self, what: str, done: int, total: int) -> None: ...
+
+    def planned(self, plans: list[Plan], sites: tuple[DealtSite, ...]) -> None: ...
+
+    def round_done(self, plan: Plan, record: Record) -> None:
+        self.rounds.append((plan.name, record["round"]))
+
+    def reporting(self) -> None: ...
+
+
+def numbers(out: Path) -> bytes:
+    """The released model's bits."""
+    return (out / "model.safetensors").read_bytes()

@@ -1,0 +1,153 @@
+"""Whole simulations, small: the same numbers whatever runs them, and after any interruption."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from client.account import spent_epsilon
+from client.site import open_site
+from common.config import Study, dump, load
+from common.errors import ConfigError
+from common.metrics import NAMES
+from common.privacy.accounting import Event, calibrate, epsilon
+from server.rounds import Record
+from simulations.plan import Plan
+from simulations.run import federate, run
+from tests.simulations.small import PRIVATE, Silent, numbers, simulation
+
+
+def figures(out: Path) -> list[dict[str, Any]]:
+    """The rounds without what depends on the clock."""
+    lines = [json.loads(line) for line in (out / "rounds.jsonl").read_text().splitlines()]
+    for line in lines:
+        del line["seconds"], line["attempt"]
+        for entry in line["sites"].values():
+            del entry["seconds"]
+    return lines
+
+
+@pytest.mark.parametrize("privacy", [{}, PRIVATE], ids=["plain", "private"])
+def test_one_worker_and_two_give_the_same_bits(tmp_path: Path, privacy: dict[str, Any]) -> None:
+    for workers in (1, 2):
+        config = simulation(study={"privacy": privacy}, runtime={"workers": workers})
+        federate(config, tmp_path / str(workers), Silent())
+    assert numbers(tmp_path / "1") == numbers(tmp_path / "2")
+    assert figures(tmp_path / "1") == figures(tmp_path / "2")
+
+
+class Stopped(Exception):
+    """Stands for Ctrl-C at the end of a round."""
+
+
+class StopsAt(Silent):
+    """A watcher that breaks the run off after the second round of the federation."""
+
+    def round_done(self, plan: Plan, record: Record) -> None:
+        super().round_done(plan, record)
+        if plan.name == "federated" and record["round"] == 2:
+            raise Stopped
+
+
+@pytest.mark.parametrize("privacy", [{}, PRIVATE], ids=["plain", "private"])
+def test_a_run_broken_off_and_resumed_equals_an_unbroken_one(
+    tmp_path: Path, privacy: dict[str, Any]
+) -> None:
+    config = simulation(study={"privacy": privacy}, baselines=["local_only", "centralised"])
+    run(config, tmp_path / "whole", Silent())
+    with pytest.raises(Stopped):
+        federate(config, tmp_path / "cut", StopsAt())
+    again = Silent()
+    run(config, tmp_path / "cut", again)
+    assert ("federated", 1) not in again.rounds
+    assert numbers(tmp_path / "whole") == numbers(tmp_path / "cut")
+    assert figures(tmp_path / "whole") == figures(tmp_path / "cut")
+    whole, cut = (json.loads((tmp_path / k / "summary.json").read_text()) for k in ("whole", "cut"))
+    for key in ("accuracy", "intervals", "sites", "baselines", "confusion", "privacy"):
+        assert whole[key] == cut[key], key
+
+
+def test_a_killed_run_goes_on_from_its_folder(tmp_path: Path) -> None:
+    config = simulation(study={"rounds": 6, "privacy": PRIVATE})
+    federate(config, tmp_path / "whole", Silent())
+    path, out = tmp_path / "config.yaml", tmp_path / "cut"
+    path.write_text(dump(config))
+    command = [sys.executable, "-m", "hemofed", "simulate"]
+    with subprocess.Popen(
+        [*command, str(path), "--out", str(out)], start_new_session=True, stdout=subprocess.DEVNULL
+    ) as process:
+        while not (out / "rounds.jsonl").exists():
+            time.sleep(0.01)
+            assert process.poll() is None
+        os.killpg(process.pid, signal.SIGKILL)
+    done = subprocess.run([*command, "--resume", str(out)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert numbers(tmp_path / "whole") == numbers(out)
+    assert figures(tmp_path / "whole") == figures(out)
+
+
+def test_ctrl_c_says_how_to_go_on(tmp_path: Path) -> None:
+    path, out = tmp_path / "config.yaml", tmp_path / "run"
+    path.write_text(dump(simulation(study={"rounds": 400})))
+    command = [sys.executable, "-m", "hemofed", "simulate", str(path), "--out", str(out)]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    ) as process:
+        while not (out / "rounds.jsonl").exists():
+            time.sleep(0.01)
+        os.killpg(process.pid, signal.SIGINT)
+        said, complained = process.communicate(timeout=60)
+    assert process.returncode == 130, complained
+    assert "--resume" in said
+    assert "Traceback" not in complained
+
+
+def test_the_ledgers_hold_what_the_summary_says(tmp_path: Path) -> None:
+    config = simulation(study={"privacy": PRIVATE})
+    summary = run(config, tmp_path, Silent())
+    study = load(Study, tmp_path / "study.yaml")
+    noise = calibrate(5.0, 1e-4, 0.3, 3 * 2)
+    done = Event(
+        mechanism="poisson_discrete_gaussian",
+        sample_rate=0.3,
+        noise_multiplier=noise,
+        steps=6,
+        unit="image",
+    )
+    expected = epsilon([done], 1e-4)
+    assert 4.9 < expected <= 5.0
+    for name, site in summary["sites"].items():
+        assert site["epsilon"] == pytest.approx(expected)
+        file = open_site(tmp_path / "sites" / name / "site.yaml")
+        assert spent_epsilon(file, study) == pytest.approx(expected)
+
+
+def test_the_summary_has_what_the_readme_promises(tmp_path: Path) -> None:
+    config = simulation(baselines=["local_only", "centralised"])
+    summary = run(config, tmp_path, Silent())
+    for key in (*NAMES[:3], "sites", "baselines", "rounds", "seconds", "seed", "data"):
+        assert summary[key] is not None, key
+    for key in ("bytes_up", "bytes_down"):
+        assert summary[key] is not None, key
+    assert summary["data"] == "rendered"
+    assert set(summary["baselines"]) == {"local_only", "centralised"}
+    assert set(summary["baselines"]["local_only"]["sites"]) == set(summary["sites"])
+    total = sum(site["n_test"] for site in summary["sites"].values())
+    assert sum(map(sum, summary["confusion"])) == total
+    for name in ("config.yaml", "rounds.jsonl", "summary.json", "report.html", "predictions.npz"):
+        assert (tmp_path / name).stat().st_size > 0
+    assert list((tmp_path / "figures").glob("*.png"))
+    assert yaml.safe_load((tmp_path / "config.yaml").read_text())["study"]["name"] == "small"
+
+
+def test_another_config_is_not_run_into_a_used_folder(tmp_path: Path) -> None:
+    federate(simulation(), tmp_path, Silent())
+    with pytest.raises(ConfigError, match="holds a run of another config"):
+        federate(simulation(study={"rounds": 4}), tmp_path, Silent())
