@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict
 
 from common.data.chunk import Chunk, Geometry
@@ -68,9 +68,11 @@ def serve() -> None:
     # Ctrl-C reaches all processes of the terminal; the parent ends the children.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     silence()
-    for line in sys.stdin:
-        geometry, chunk = json.loads(line)
-        print(json.dumps(_reply(Geometry(**geometry), Chunk(**chunk))), flush=True)
+    with suppress(BrokenPipeError), open(1, "wb", buffering=0, closefd=False) as replies:
+        for line in sys.stdin:
+            geometry, chunk = json.loads(line)
+            reply = _reply(Geometry(**geometry), Chunk(**chunk))
+            replies.write(json.dumps(reply).encode() + b"\n")
 
 
 def _reply(geometry: Geometry, chunk: Chunk) -> dict[str, str | int | None]:
