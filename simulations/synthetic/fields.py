@@ -21,56 +21,65 @@ FIELD_OF_VIEW = 25.0
 
 @dataclass(frozen=True, eq=False)
 class Grid:
-    """Pixel centres of a picture; (0, 0) is its middle."""
+    """Pixel centres of a square; (0, 0) is its middle."""
 
     side: int
+    pixel: float
+    """um a pixel."""
     x: Field
     y: Field
 
     @property
-    def pixel(self) -> float:
-        """um a pixel."""
-        return FIELD_OF_VIEW / self.side
+    def width(self) -> float:
+        """um across."""
+        return self.side * self.pixel
+
+    def middle(self, reach: float) -> tuple["Grid", slice]:
+        """The grid of the pixels within about `reach` um of the middle, and their rows here."""
+        margin = max(int((self.width / 2 - reach) / self.pixel) // 4 * 4, 0)
+        return grid(self.side - 2 * margin, self.pixel), slice(margin, self.side - margin)
 
 
-@lru_cache(maxsize=8)
-def grid(side: int) -> Grid:
-    """The grid of a picture of `side` x `side` pixels."""
-    axis = (np.arange(side, dtype=np.float32) + 0.5) * (FIELD_OF_VIEW / side) - FIELD_OF_VIEW / 2
+@lru_cache(maxsize=64)
+def grid(side: int, pixel: float | None = None) -> Grid:
+    """The grid of `side` x `side` pixels; without `pixel`, of a whole picture."""
+    pixel = FIELD_OF_VIEW / side if pixel is None else pixel
+    axis = ((np.arange(side) + 0.5 - side / 2) * pixel).astype(np.float32)
     x, y = np.meshgrid(axis, axis)
-    return Grid(side, x, y)
+    return Grid(side, pixel, x, y)
 
 
-@lru_cache(maxsize=512)
-def _low_pass(side: int, scale: float) -> Field:
-    """Fourier transfer of a Gaussian of standard deviation `scale` um, on the half spectrum."""
-    step = FIELD_OF_VIEW / side
-    fy = fft.fftfreq(side, step)[:, None]
-    fx = fft.rfftfreq(side, step)[None, :]
-    transfer: Field = np.exp(-2 * (np.pi * scale) ** 2 * (fx**2 + fy**2)).astype(np.float32)
-    return transfer
-
-
-def noise(side: int, scale: float, rng: np.random.Generator) -> Field:
+def noise(frame: Grid, scale: float, rng: np.random.Generator) -> Field:
     """Gaussian noise of mean 0 and variance 1, smooth over `scale` um; wraps at the borders."""
-    return _noise(side, _unit_low_pass(side, _rounded(scale)), rng)
+    return _noise(frame.side, _unit_low_pass(frame.side, frame.pixel, _rounded(scale)), rng)
 
 
 def streaks(
-    side: int, along: float, across: float, angle: float, rng: np.random.Generator
+    frame: Grid, along: float, across: float, angle: float, rng: np.random.Generator
 ) -> Field:
     """Noise smooth over `along` um in the direction `angle` (rad) and `across` um beside it."""
-    step = FIELD_OF_VIEW / side
-    fy = fft.fftfreq(side, step)[:, None].astype(np.float32)
-    fx = fft.rfftfreq(side, step)[None, :].astype(np.float32)
-    u, v = rotated(fx, fy, angle)
+    u, v = rotated(*_frequencies(frame.side, frame.pixel), angle)
     transfer = np.exp(-2 * np.pi**2 * ((along * u) ** 2 + (across * v) ** 2))
-    return _noise(side, _unit(side, transfer), rng)
+    return _noise(frame.side, _unit(frame.side, transfer), rng)
 
 
-@lru_cache(maxsize=512)
-def _unit_low_pass(side: int, scale: float) -> Field:
-    return _unit(side, _low_pass(side, scale))
+def _frequencies(side: int, pixel: float) -> tuple[Field, Field]:
+    """Cycles a um along x and y on the half spectrum, to be broadcast."""
+    fx, fy = fft.rfftfreq(side, pixel), fft.fftfreq(side, pixel)
+    return fx.astype(np.float32)[None, :], fy.astype(np.float32)[:, None]
+
+
+@lru_cache(maxsize=1024)
+def _low_pass(side: int, pixel: float, scale: float) -> Field:
+    """Fourier transfer of a Gaussian of standard deviation `scale` um, on the half spectrum."""
+    fx, fy = _frequencies(side, pixel)
+    transfer: Field = np.exp(np.float32(-2 * (np.pi * scale) ** 2) * (fx**2 + fy**2))
+    return transfer
+
+
+@lru_cache(maxsize=1024)
+def _unit_low_pass(side: int, pixel: float, scale: float) -> Field:
+    return _unit(side, _low_pass(side, pixel, scale))
 
 
 def _unit(side: int, transfer: Field) -> Field:
@@ -97,18 +106,17 @@ def _noise(side: int, transfer: Field, rng: np.random.Generator) -> Field:
     return field
 
 
-def blurred(field: Field, scale: float) -> Field:
+def blurred(frame: Grid, field: Field, scale: float) -> Field:
     """`field` convolved with a Gaussian of `scale` um whose peak is 1 (not its sum)."""
-    side = field.shape[0]
-    transfer = _low_pass(side, _rounded(scale))
-    peak = 2 * np.pi * (scale * side / FIELD_OF_VIEW) ** 2
-    smooth: Field = fft.irfft2(fft.rfft2(field) * transfer, s=(side, side))
+    transfer = _low_pass(frame.side, frame.pixel, _rounded(scale))
+    peak = 2 * np.pi * (scale / frame.pixel) ** 2
+    smooth: Field = fft.irfft2(fft.rfft2(field) * transfer, s=field.shape)
     return smooth * np.float32(max(peak, 1.0))
 
 
 def _rounded(scale: float) -> float:
-    """Scales in steps of 0.02 um, so that few transfers fill the cache."""
-    return round(scale * 50) / 50
+    """Scales in steps of 0.02 um, above 1 um of 0.1 um, so that few transfers are made."""
+    return round(scale, 1) if scale > 1 else round(scale * 50) / 50
 
 
 def rotated(x: Field, y: Field, angle: float) -> tuple[Field, Field]:
@@ -119,7 +127,9 @@ def rotated(x: Field, y: Field, angle: float) -> tuple[Field, Field]:
 
 def mask(distance: Field, softness: float) -> Field:
     """1 inside, 0 outside, a smooth step of about `softness` um at the edge."""
-    t = np.clip(np.float32(0.5) - distance / np.float32(softness), 0, 1)
+    t: Field = np.float32(0.5) - distance / np.float32(softness)
+    np.maximum(t, 0, out=t)
+    np.minimum(t, 1, out=t)
     inside: Field = t * t * (3 - 2 * t)
     return inside
 
@@ -159,7 +169,7 @@ def segment(
 
 def window(frame: Grid, x: float, y: float, reach: float) -> tuple[slice, slice]:
     """Rows and columns of the square within `reach` um of (x, y); may be empty."""
-    middle = FIELD_OF_VIEW / 2
+    middle = frame.width / 2
     bounds = [
         slice(
             max(0, int((centre - reach + middle) / frame.pixel)),

@@ -38,7 +38,7 @@ def _cloud(
     places = np.searchsorted(chances, rng.random(count) * chances[-1])
     depth = rng.uniform(0.5, 1.0, count)
     dots = np.bincount(places, weights=depth, minlength=weight.size).astype(np.float32)
-    piled = np.maximum(blurred(dots.reshape(weight.shape), diameter / 2.6), 0)
+    piled = np.maximum(blurred(frame, dots.reshape(weight.shape), diameter / 2.6), 0)
     cloud: Field = 1.25 * (1 - np.exp(-piled)) * np.minimum(3 * weight, 1)
     return cloud
 
@@ -75,7 +75,7 @@ def add_vacuoles(
     """Clear, round holes, mostly outside the nucleus."""
     for _ in range(int(cell.vacuoles)):
         angle, away = rng.uniform(0, 2 * np.pi), cell.diameter / 2 * rng.uniform(0.3, 0.92)
-        x, y = away * np.cos(angle), away * np.sin(angle)
+        x, y = float(away * np.cos(angle)), float(away * np.sin(angle))
         size = float(rng.uniform(0.3, 0.75))
         rows, columns = window(frame, x, y, size + 0.8)
         hole = ellipse(frame.x[rows, columns] - x, frame.y[rows, columns] - y, size, 1.1, 0.0)

@@ -32,7 +32,9 @@ def paint(
     red_cells: list[RedCell],
     rng: np.random.Generator,
 ) -> None:
-    """Lay the cell over `scene` (4, side, side), hiding most of what lies under it."""
+    """Lay the cell over the middle of `scene` (4, side, side), hiding what lies under it."""
+    frame, here = frame.middle(_reach(cell))
+    scene = scene[:, here, here]
     shape = outline(frame, cell, red_cells, rng)
     nucleus = nuclei.outline(frame, cell, shape.border, shape.warp, rng)
     softness = 0.45 + 1.6 * cell.smear
@@ -49,17 +51,24 @@ def paint(
     scene += layers
 
 
+def _reach(cell: Morphology) -> float:
+    """um from the middle that the cell and its irregularities hardly ever exceed."""
+    long = cell.diameter / 2 * cell.aspect**0.5
+    stray = 2.5 * cell.wobble + 2.5 * cell.smear + 1.5 * cell.skirt + 2.0 * bool(cell.hairs)
+    return float(long + 1.2 + stray)
+
+
 def outline(
     frame: Grid, cell: Morphology, red_cells: list[RedCell], rng: np.random.Generator
 ) -> Outline:
     """The cell's border: an ellipse, pushed about, with its hairs and skirts."""
     radius = cell.diameter / 2
-    first, second = (noise(frame.side, 0.28 * radius, rng) for _ in range(2))
+    first, second = (noise(frame, 0.28 * radius, rng) for _ in range(2))
     x, y = frame.x + cell.wobble * first, frame.y + cell.wobble * second
     pull, fibres = float(rng.uniform(0, np.pi)), None
     if cell.smear:
-        fibres = streaks(frame.side, 2.2, 0.32, pull, rng)
-        crumbs = 0.25 * noise(frame.side, 0.5, rng)
+        fibres = streaks(frame, 2.2, 0.32, pull, rng)
+        crumbs = 0.25 * noise(frame, 0.5, rng)
         drag = float(rng.uniform(0.1, 1.0)) * cell.smear
         x = x + np.float32(drag * np.cos(pull)) * fibres + crumbs
         y = y + np.float32(drag * np.sin(pull)) * fibres - crumbs
@@ -80,10 +89,10 @@ def _hairy(frame: Grid, border: Field, cell: Morphology, rng: np.random.Generato
     table = np.arange(720) * (np.pi / 360)
     away = np.abs((table[:, None] - angles + np.pi) % (2 * np.pi) - np.pi) * (cell.diameter / 2)
     rise = (lengths * np.clip(1 - away / widths, 0, None)).max(axis=1).astype(np.float32)
-    curl = np.float32(rng.normal(0, 0.05)) + 0.06 * noise(frame.side, 1.5, rng)
+    curl = np.float32(rng.normal(0, 0.05)) + 0.06 * noise(frame, 1.5, rng)
     bent = np.arctan2(frame.y, frame.x) + curl * border
     index = (bent * np.float32(360 / np.pi)).astype(np.int32) % 720
-    frayed = 0.16 * noise(frame.side, 0.3, rng)
+    frayed = 0.16 * noise(frame, 0.3, rng)
     fluffy: Field = border - rise[index] + 0.35 + frayed
     return fluffy
 
@@ -109,7 +118,7 @@ def _cytoplasm(
 ) -> NDArray[np.float32]:
     """Densities (4, side, side) of the cell without nucleus and granules."""
     layers = np.zeros((4, frame.side, frame.side), dtype=np.float32)
-    coarse, fine = noise(frame.side, 0.55, rng), noise(frame.side, 0.16, rng)
+    coarse, fine = noise(frame, 0.55, rng), noise(frame, 0.16, rng)
     uneven = np.clip(1 + cell.mottle * (coarse + 0.7 * fine), 0.2, None)
     rim = np.exp(np.minimum(border, 0) / 0.8)
     pale = 1 - 0.92 * cell.hof * _hof(frame, cell, nucleus)

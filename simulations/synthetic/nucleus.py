@@ -43,7 +43,7 @@ def outline(
     turn = float(rng.uniform(0, 2 * np.pi))
     centre = (room * float(np.cos(turn)), room * float(np.sin(turn)))
     points = points + np.array(centre)
-    quick = noise(frame.side, 0.7, rng)
+    quick = noise(frame, 0.7, rng)
     ragged = np.float32(cell.ragged)
     x = frame.x + ragged * (0.7 * warp[0] + 0.35 * quick)
     y = frame.y + ragged * (0.7 * warp[1] - 0.35 * quick)
@@ -109,14 +109,14 @@ def chromatin(
     rng: np.random.Generator,
 ) -> Field:
     """Density of the nucleus: clumps, pale specks between them, membrane, nucleoli."""
-    clumps = np.tanh(noise(frame.side, cell.grain, rng) * 1.2)
-    fine = noise(frame.side, 0.16, rng)
-    flecks = np.clip(noise(frame.side, 0.22, rng) - 0.8, 0, 1.5)
+    clumps = np.tanh(noise(frame, cell.grain, rng) * 1.2)
+    fine = noise(frame, 0.16, rng)
+    flecks = np.clip(noise(frame, 0.22, rng) - 0.8, 0, 1.5)
     texture = 1 + cell.clumping * (1.25 * clumps + 0.5 * fine - 1.1 * flecks)
     if cell.wheel:
         texture += 0.22 * cell.wheel * _wheel(frame, cell, nucleus, rng)
     if fibres is not None:
-        texture += 0.10 * cell.smear * fibres + 0.22 * noise(frame.side, 1.0, rng)
+        texture += 0.10 * cell.smear * fibres + 0.22 * noise(frame, 1.0, rng)
     rim = np.exp(-(((nucleus.distance + 0.25) / 0.32) ** 2))
     dome = 1 - 0.10 * np.exp(nucleus.distance / 0.9)
     density = cell.chromatin * (texture * dome + cell.membrane * rim)
@@ -135,8 +135,8 @@ def chromatin(
 def _wheel(frame: Grid, cell: Morphology, nucleus: Nucleus, rng: np.random.Generator) -> Field:
     """Clumps around the nucleus' border like a clock's figures, and one in the middle."""
     x, y = frame.x - np.float32(nucleus.centre[0]), frame.y - np.float32(nucleus.centre[1])
-    away = np.hypot(x, y) / (np.sqrt(cell.share) * cell.diameter / 2)
-    spokes = np.cos(int(rng.integers(6, 9)) * np.arctan2(y, x) + rng.uniform(0, 2 * np.pi))
+    away = np.hypot(x, y) / np.float32(np.sqrt(cell.share) * cell.diameter / 2)
+    spokes = np.cos(int(rng.integers(6, 9)) * np.arctan2(y, x) + float(rng.uniform(0, 2 * np.pi)))
     ring = np.exp(-(((away - 0.75) / 0.3) ** 2))
     clock: Field = spokes * ring + np.exp(-((away / 0.22) ** 2)) - 0.4 * (1 - ring)
     return clock

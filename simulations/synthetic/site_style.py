@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
-from simulations.synthetic.fields import FIELD_OF_VIEW, Field, grid, noise
+from simulations.synthetic.fields import FIELD_OF_VIEW, Field, grid, noise, rotated
 
 Colour = tuple[float, float, float]
 
@@ -198,16 +198,16 @@ def _illumination(side: int, style: SiteStyle, rng: np.random.Generator) -> Fiel
     frame = grid(side)
     half = FIELD_OF_VIEW / 2
     angle = rng.uniform(0, 2 * np.pi)
-    slope = (np.cos(angle) * frame.x + np.sin(angle) * frame.y) / half
+    slope = rotated(frame.x, frame.y, angle)[0] / half
     corner = (frame.x**2 + frame.y**2) / (2 * half**2)
-    lamp = 1 + rng.normal(0, 0.015)
-    field: Field = lamp - style.vignette * corner + 0.5 * style.tilt * slope
-    return field.astype(np.float32)
+    lamp = 1 + float(rng.normal(0, 0.015))
+    light: Field = lamp - style.vignette * corner + 0.5 * style.tilt * slope
+    return light
 
 
 def _sensor_noise(light: NDArray[np.float32], style: SiteStyle, rng: np.random.Generator) -> Field:
     """Shot noise (by the root of the light) a channel, and a part that all channels share."""
     own = rng.standard_normal(light.shape, dtype=np.float32)
-    shared = noise(light.shape[1], 0.2, rng)
+    shared = noise(grid(light.shape[1]), 0.2, rng)
     total: Field = (0.8 * own + 0.5 * shared) * np.sqrt(light) * style.noise
     return total

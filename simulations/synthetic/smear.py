@@ -1,5 +1,6 @@
 """What lies around a cell on the slide: red cells and platelets."""
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -34,36 +35,35 @@ def scatter(
     wanted = int(rng.poisson(20 * crowding))
     tries = 6 * wanted
     reach = FIELD_OF_VIEW / 2 + 2.5
-    places = rng.uniform(-reach, reach, (tries, 2))
+    places = rng.uniform(-reach, reach, (tries, 2)).tolist()
     chances = rng.random((tries, 4))
     traits = rng.standard_normal((tries, 4)).tolist()
-    gaps = np.hypot(places[:, 0], places[:, 1]) - radius
-    nearest = RED_RADIUS * patient.red_size * np.where(chances[:, 0] > 0.87, 0.35, 0.8)
-    spacing = RED_RADIUS * patient.red_size * np.where(chances[:, 1] > 0.9, 1.3, 1.85)
+    size = RED_RADIUS * patient.red_size
     kept: list[int] = []
-    for index in np.flatnonzero(gaps > nearest):
-        away = places[kept] - places[index]
-        if len(kept) < wanted and bool((np.hypot(*away.T) > spacing[index]).all()):
-            kept.append(int(index))
-    return [_red_cell(places[i], chances[i, 2:], traits[i], patient) for i in kept]
+    for index, (x, y) in enumerate(places):
+        under, over = chances[index, :2]
+        apart = ((1.3 if over > 0.9 else 1.85) * size) ** 2
+        clear = math.hypot(x, y) > radius + (0.35 if under > 0.87 else 0.8) * size
+        if clear and all((x - places[k][0]) ** 2 + (y - places[k][1]) ** 2 > apart for k in kept):
+            kept.append(index)
+            if len(kept) == wanted:
+                break
+    return [_red_cell(places[k], chances[k, 2:].tolist(), traits[k], patient) for k in kept]
 
 
 def _red_cell(
-    place: NDArray[np.float64],
-    chances: NDArray[np.float64],
-    traits: list[float],
-    patient: Patient,
+    place: list[float], chances: list[float], traits: list[float], patient: Patient
 ) -> RedCell:
     size, stretch, depth, hollow = traits
     flat = chances[0] < 0.15
     return RedCell(
-        x=float(place[0]),
-        y=float(place[1]),
-        radius=RED_RADIUS * patient.red_size * float(np.exp(0.07 * size)),
+        x=place[0],
+        y=place[1],
+        radius=RED_RADIUS * patient.red_size * math.exp(0.07 * size),
         aspect=1 + abs(0.10 * stretch),
-        angle=float(np.pi * chances[1]),
-        depth=patient.red_tint * float(np.exp(0.10 * depth)),
-        pallor=0.15 if flat else min(patient.pallor * (0.8 + 0.4 * float(chances[1])), 0.97),
+        angle=math.pi * chances[1],
+        depth=patient.red_tint * math.exp(0.10 * depth),
+        pallor=0.15 if flat else min(patient.pallor * (0.8 + 0.4 * chances[1]), 0.97),
         hollow=min(max(0.46 + 0.09 * hollow, 0.25), 0.68),
     )
 
@@ -72,7 +72,7 @@ def paint_red_cells(
     scene: NDArray[np.float32], frame: Grid, cells: list[RedCell], rng: np.random.Generator
 ) -> None:
     """Add the biconcave discs' haemoglobin to `scene` (4, side, side)."""
-    warp = 0.22 * noise(frame.side, 1.6, rng)
+    warp = 0.22 * noise(frame, 1.6, rng)
     for cell in cells:
         rows, columns = window(frame, cell.x, cell.y, cell.radius * cell.aspect**0.5 + 0.9)
         x, y = frame.x[rows, columns] - cell.x, frame.y[rows, columns] - cell.y
@@ -96,9 +96,9 @@ def paint_platelets(
     """Add small lilac, granular platelets outside `radius` um."""
     half = FIELD_OF_VIEW / 2
     count = int(rng.poisson(patient.platelets))
-    texture = noise(frame.side, 0.28, rng) if count else frame.x
+    texture = noise(frame, 0.28, rng) if count else frame.x
     for _ in range(count):
-        x0, y0 = rng.uniform(-half, half, 2)
+        x0, y0 = rng.uniform(-half, half, 2).tolist()
         size = float(np.clip(rng.normal(1.15, 0.28), 0.6, 2.2))
         aspect, angle = 1 + abs(float(rng.normal(0, 0.3))), float(rng.uniform(0, np.pi))
         if np.hypot(x0, y0) < radius + size + 0.3:
@@ -116,10 +116,10 @@ def paint_platelets(
 
 def paint_plasma(scene: NDArray[np.float32], frame: Grid, rng: np.random.Generator) -> None:
     """Add the faint, uneven protein film and a few specks of stain."""
-    film = np.clip(0.03 + 0.012 * noise(frame.side, 2.5, rng), 0, None)
+    film = np.clip(0.03 + 0.012 * noise(frame, 2.5, rng), 0, None)
     scene[EOSIN] += film
     scene[AZURE] += 0.5 * film
     for _ in range(int(rng.poisson(0.4))):
-        x, y = rng.uniform(-FIELD_OF_VIEW / 2, FIELD_OF_VIEW / 2, 2)
+        x, y = rng.uniform(-FIELD_OF_VIEW / 2, FIELD_OF_VIEW / 2, 2).tolist()
         spot = ellipse(frame.x - x, frame.y - y, float(rng.uniform(0.12, 0.3)), 1.2, 0.0)
         scene[CHROMATIN] += 0.9 * mask(spot, 0.4)
