@@ -1,10 +1,17 @@
-"""Rendered blood smears: the data of a machine that has none, and of the tests."""
+"""Rendered blood smears: the data of a machine that has none, and of the tests.
 
-from simulations.synthetic.dataset import RECORD, VERSION, is_rendered, synthesize
-from simulations.synthetic.patient import Patient
-from simulations.synthetic.plan import SiteSpec, class_mix
-from simulations.synthetic.render import contact_sheet, render_cell
-from simulations.synthetic.site_style import STYLES, SiteStyle
+Names are loaded when first used (PEP 562), for `hemofed --help` imports this package's `cli`.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from simulations.synthetic.dataset import RECORD, VERSION, is_rendered, synthesize
+    from simulations.synthetic.patient import Patient
+    from simulations.synthetic.plan import SiteSpec, class_mix
+    from simulations.synthetic.render import contact_sheet, render_cell
+    from simulations.synthetic.site_style import STYLES, SiteStyle
 
 __all__ = [
     "RECORD",
@@ -19,3 +26,17 @@ __all__ = [
     "render_cell",
     "synthesize",
 ]
+
+_HOMES = {
+    **dict.fromkeys(("RECORD", "VERSION", "is_rendered", "synthesize"), "dataset"),
+    **dict.fromkeys(("SiteSpec", "class_mix"), "plan"),
+    **dict.fromkeys(("contact_sheet", "render_cell"), "render"),
+    **dict.fromkeys(("STYLES", "SiteStyle"), "site_style"),
+    "Patient": "patient",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
