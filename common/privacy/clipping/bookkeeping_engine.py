@@ -25,6 +25,11 @@ from common.privacy.clipping.problem import (
     weighted_loss,
 )
 
+_SMALL_ROW = 4096
+_MANY = 2_000_000
+"""Rows of few values are cheap to hold; weights of many values are costly to pass over for few
+rows. The two decide how many rows are treated at once when the caller does not say."""
+
 _checked: WeakKeyDictionary[nn.Module, set[tuple[int, ...]]] = WeakKeyDictionary()
 
 
@@ -36,7 +41,9 @@ class BookkeepingEngine:
         self.probed = False
 
     def chunk(self, problem: Problem, inputs: torch.Tensor) -> int:
-        return 32
+        if inputs[:1].numel() <= _SMALL_ROW:
+            return 1024
+        return 32 if sum(p.numel() for p in problem.parameters.values()) > _MANY else 16
 
     def add(self, problem: Problem, part: Rectangle, total: Accumulator) -> torch.Tensor:
         if not self.probed:
