@@ -39,7 +39,7 @@ _STEPS_A_DOUBLING = 1024
 """Noise multipliers that `calibrate` gives are 2^(k/1024): 0.07 % apart."""
 _STRIDE = 64
 """How far apart the multipliers are that `calibrate` tries first."""
-_LOWEST, _HIGHEST = -6 * _STEPS_A_DOUBLING, 20 * _STEPS_A_DOUBLING
+_LOWEST, _HIGHEST = -6 * _STEPS_A_DOUBLING, 12 * _STEPS_A_DOUBLING
 
 
 def epsilon(events: Iterable[Event], delta: float, accountant: Accountant = "pld") -> float:
@@ -77,7 +77,7 @@ def calibrate(epsilon: float, delta: float, sample_rate: float, steps: int) -> f
 
     `steps` Poisson-sampled steps with it cost at most `epsilon` at `delta` by the "pld" engine.
     Rises with `steps` and `sample_rate`, falls with `epsilon` and `delta`. Raises PrivacyError
-    when no multiplier up to 2^20 does it.
+    when no multiplier up to 4096 does it.
     """
     if not (math.isfinite(epsilon) and epsilon > 0):
         raise PrivacyError(f"calibrate: epsilon={epsilon}; expected a finite number above 0")
@@ -85,19 +85,21 @@ def calibrate(epsilon: float, delta: float, sample_rate: float, steps: int) -> f
     def meets(k: int, accountant: Accountant) -> bool:
         return _steps_cost(k, delta, sample_rate, steps, accountant) <= epsilon
 
-    def meets_roughly(k: int) -> bool:
-        return _steps_cost(k, delta, sample_rate, steps, "pld", _COARSE) <= epsilon
+    def roughly(k: int) -> float:
+        return _steps_cost(k, delta, sample_rate, steps, "pld", _COARSE)
 
     if not meets(_HIGHEST, "rdp"):
         raise PrivacyError(
-            f"calibrate: no noise gives epsilon={epsilon} at delta={delta} for sample_rate="
-            f"{sample_rate} and {steps} steps; ask for a larger epsilon or fewer steps"
+            f"calibrate: no noise multiplier up to 4096 gives epsilon={epsilon} at delta={delta} "
+            f"for sample_rate={sample_rate} and {steps} steps; ask for a larger epsilon or fewer "
+            "steps"
         )
     # "rdp" is an upper bound of "pld": where it meets the target, so does "pld".
     start = _STRIDE * _first(
         _LOWEST // _STRIDE, _HIGHEST // _STRIDE, lambda k: meets(_STRIDE * k, "rdp")
     )
-    start = _first_below(start, meets_roughly)
+    start = _secant(start, lambda k: math.log(max(roughly(k), 1e-9 * epsilon) / epsilon))
+    start = _first_below(start, lambda k: roughly(k) <= epsilon)
     return _multiplier(_first_below(start, lambda k: meets(k, "pld")))
 
 
@@ -119,6 +121,19 @@ def _first_below(start: int, holds: Callable[[int], bool]) -> int:
     while not holds(start + stride):
         start, stride = start + stride, 2 * stride
     return _first(start + 1, start + stride, holds)
+
+
+def _secant(k: int, excess: Callable[[int], float]) -> int:
+    """A k near the root of the falling function `excess`, after three steps from `k`."""
+    value, slope = excess(k), -1.2 * math.log(2) / _STEPS_A_DOUBLING
+    for _ in range(3):
+        step = max(-1024, min(1024, round(-value / slope)))
+        if step == 0:
+            break
+        k = max(_LOWEST, k + step)
+        before, value = value, excess(k)
+        slope = min((value - before) / step, slope / 4)
+    return k
 
 
 def _multiplier(k: int) -> float:

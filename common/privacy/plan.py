@@ -1,0 +1,158 @@
+"""What a study's privacy asks of its noise, and what other choices would: before anything runs."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from common.config import PrivacySpec, Study
+from common.errors import PrivacyError
+from common.privacy.accounting import ACCOUNTANT, Event, calibrate, epsilon
+from common.privacy.events import ADJACENCY
+from common.privacy.groups import patient_epsilon
+
+IMAGES_A_PATIENT = (1, 2, 5, 10, 50)
+_CURVE_POINTS = 10
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """The study with one setting changed."""
+
+    change: str
+    rounds: int
+    local_steps: int
+    sample_rate: float
+    noise_multiplier: float
+    """What this choice needs for the study's epsilon."""
+    relative_noise: float
+    """Noise on the mean gradient of a step, with that multiplier, over the plan's."""
+    epsilon_as_is: float
+    """What this choice costs with the plan's own noise multiplier."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """A study's privacy in numbers; epsilon at `delta`, by `accountant`."""
+
+    study: str
+    digest: str
+    unit: str
+    adjacency: str
+    accountant: str
+    protects_from: str
+    delta: float
+    epsilon_asked: float
+    epsilon: float
+    """Of all rounds; never above what was asked."""
+    epsilon_rdp: float
+    noise_multiplier: float
+    max_grad_norm: float
+    sample_rate: float
+    rounds: int
+    local_steps: int
+    by_round: tuple[tuple[int, float], ...]
+    """(rounds done, epsilon)."""
+    choices: tuple[Choice, ...]
+    by_patient: tuple[tuple[int, float], ...]
+    """(images of a patient, epsilon of that patient)."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return asdict(self)
+
+
+def make_plan(study: Study) -> Plan:
+    """The plan of a private study. Raises PrivacyError for one of mode "none"."""
+    privacy = study.privacy
+    if privacy.mode == "none":
+        raise PrivacyError(
+            f"study {study.name}: privacy.mode is none, so nothing is protected and there is "
+            "nothing to plan; set privacy.mode: local"
+        )
+    event = study_event(privacy, study.rounds)
+    return Plan(
+        study=study.name,
+        digest=study.digest,
+        unit=privacy.unit,
+        adjacency=ADJACENCY[privacy.unit],
+        accountant=ACCOUNTANT["pld"],
+        protects_from="everyone outside the site: each site adds the whole noise by itself",
+        delta=privacy.delta,
+        epsilon_asked=privacy.epsilon,
+        epsilon=epsilon([event], privacy.delta),
+        epsilon_rdp=epsilon([event], privacy.delta, "rdp"),
+        noise_multiplier=event.noise_multiplier,
+        max_grad_norm=privacy.max_grad_norm,
+        sample_rate=privacy.sample_rate,
+        rounds=study.rounds,
+        local_steps=privacy.local_steps,
+        by_round=_by_round(event, privacy, study.rounds),
+        choices=tuple(_choices(study, event)),
+        by_patient=tuple(
+            (images, patient_epsilon(event, privacy.delta, images)) for images in IMAGES_A_PATIENT
+        ),
+    )
+
+
+def study_event(privacy: PrivacySpec, rounds: int) -> Event:
+    """All that `rounds` rounds do to a site's data, with the noise that meets the epsilon."""
+    steps = rounds * privacy.local_steps
+    return Event(
+        mechanism="poisson_discrete_gaussian",
+        sample_rate=privacy.sample_rate,
+        noise_multiplier=calibrate(privacy.epsilon, privacy.delta, privacy.sample_rate, steps),
+        steps=steps,
+        unit=privacy.unit,
+        mode="local",
+    )
+
+
+def _by_round(event: Event, privacy: PrivacySpec, rounds: int) -> tuple[tuple[int, float], ...]:
+    points = min(_CURVE_POINTS, rounds)
+    done = sorted({1, *(rounds * (point + 1) // points for point in range(points))})
+    return tuple(
+        (count, epsilon([replace(event, steps=count * privacy.local_steps)], privacy.delta))
+        for count in done
+    )
+
+
+def _choices(study: Study, plan: Event) -> list[Choice]:
+    rounds, privacy = study.rounds, study.privacy
+    steps, rate = privacy.local_steps, privacy.sample_rate
+    changes: dict[str, Mapping[str, float]] = {
+        "as planned": {},
+        "half the rounds": {"rounds": max(1, rounds // 2)},
+        "twice the rounds": {"rounds": 2 * rounds},
+        "half the local steps": {"local_steps": max(1, steps // 2)},
+        "twice the local steps": {"local_steps": 2 * steps},
+        "half the sample rate": {"sample_rate": rate / 2},
+        "twice the sample rate": {"sample_rate": min(1.0, 2 * rate)},
+    }
+    return [
+        _choice(name, study, plan, change)
+        for name, change in changes.items()
+        if name == "as planned" or any(change[key] != _now(study, key) for key in change)
+    ]
+
+
+def _now(study: Study, key: str) -> float:
+    return float(study.rounds if key == "rounds" else getattr(study.privacy, key))
+
+
+def _choice(name: str, study: Study, plan: Event, change: Mapping[str, float]) -> Choice:
+    rounds = int(change.get("rounds", study.rounds))
+    update = {key: value for key, value in change.items() if key != "rounds"}
+    privacy = study.privacy.model_copy(update=update)
+    event = study_event(privacy, rounds)
+    noise = event.noise_multiplier / event.sample_rate
+    return Choice(
+        change=name,
+        rounds=rounds,
+        local_steps=privacy.local_steps,
+        sample_rate=privacy.sample_rate,
+        noise_multiplier=event.noise_multiplier,
+        relative_noise=noise / (plan.noise_multiplier / plan.sample_rate),
+        epsilon_as_is=epsilon(
+            [replace(event, noise_multiplier=plan.noise_multiplier)], privacy.delta
+        ),
+    )

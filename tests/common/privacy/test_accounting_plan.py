@@ -1,0 +1,151 @@
+"""`hemofed privacy plan`, and what protection of an image is worth to a patient."""
+
+import json
+import math
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from PIL import Image
+
+from common.config import Study, parse
+from common.errors import ConfigError, PrivacyError
+from common.privacy.accounting import Event, epsilon
+from common.privacy.groups import patient_epsilon
+from common.privacy.plan import Plan, make_plan
+
+if TYPE_CHECKING:
+    from click.testing import Result
+
+PRIVACY = {"mode": "local", "epsilon": 2.0, "sample_rate": 1.0, "local_steps": 2}
+"""Without sampling, which composes fastest."""
+
+
+def study(**privacy: object) -> Study:
+    return parse(Study, {"name": "s", "rounds": 6, "privacy": PRIVACY | privacy}, "test")
+
+
+@pytest.fixture(scope="module")
+def plan() -> Plan:
+    return make_plan(study())
+
+
+@pytest.fixture
+def command(monkeypatch: pytest.MonkeyPatch) -> Callable[..., "Result"]:
+    """Run `hemofed privacy ...` in this process."""
+    monkeypatch.setenv("COLUMNS", "80")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        from typer.testing import CliRunner
+
+        from common.privacy.cli import app
+    return lambda *words: CliRunner().invoke(app, [str(word) for word in words])
+
+
+def test_the_plan_ends_at_the_epsilon_that_was_asked(plan: Plan) -> None:
+    rounds, spent = zip(*plan.by_round, strict=True)
+    assert rounds[0] == 1 and rounds[-1] == 6
+    assert list(spent) == sorted(spent)
+    assert spent[-1] == plan.epsilon <= plan.epsilon_asked < plan.epsilon_rdp
+    assert plan.epsilon > 0.995 * plan.epsilon_asked
+
+
+def test_other_choices_say_what_they_would_need_and_cost(plan: Plan) -> None:
+    choices = {choice.change: choice for choice in plan.choices}
+    assert "twice the sample rate" not in choices, "a rate of 1 cannot be raised"
+    assert choices["as planned"].epsilon_as_is == plan.epsilon
+    assert choices["as planned"].relative_noise == 1.0
+    assert choices["twice the rounds"].noise_multiplier > plan.noise_multiplier
+    assert choices["twice the rounds"].epsilon_as_is > plan.epsilon
+    assert choices["half the sample rate"].noise_multiplier < plan.noise_multiplier
+    more = choices["twice the local steps"]
+    assert more.noise_multiplier == choices["twice the rounds"].noise_multiplier
+    # Composed Gaussian mechanisms: noise grows with the root of the steps.
+    assert more.relative_noise == pytest.approx(math.sqrt(2), rel=2e-3)
+
+
+def test_without_sampling_a_patient_of_k_images_is_one_of_sensitivity_k(plan: Plan) -> None:
+    event = Event(
+        mechanism="poisson_discrete_gaussian",
+        sample_rate=1.0,
+        noise_multiplier=12.0,
+        steps=6,
+        unit="image",
+    )
+    for images in (1, 3, 10):
+        single = Event(
+            mechanism="poisson_gaussian",
+            sample_rate=1.0,
+            noise_multiplier=12.0 / images,
+            steps=6,
+            unit="image",
+        )
+        found = patient_epsilon(event, 1e-5, images)
+        assert epsilon([single], 1e-5) - 1e-6 <= found <= epsilon([single], 1e-5) * 1.02 + 0.01
+    assert [images for images, _ in plan.by_patient] == [1, 2, 5, 10, 50]
+
+
+def test_sampled_group_epsilon_lies_between_one_image_and_group_privacy() -> None:
+    """Above k times the epsilon at a smaller delta it would be no better than the generic bound."""
+    event = Event(
+        mechanism="poisson_discrete_gaussian",
+        sample_rate=0.1,
+        noise_multiplier=2.0,
+        steps=50,
+        unit="image",
+    )
+    one, two = patient_epsilon(event, 1e-5, 1), patient_epsilon(event, 1e-5, 2)
+    assert one == epsilon([event], 1e-5) < two
+    share = epsilon([event], 1e-8)
+    generic_delta = 1e-8 * (1 + math.exp(share))
+    assert patient_epsilon(event, generic_delta, 2) <= 2 * share
+
+
+def test_a_patient_as_the_unit_pays_no_more_for_more_images() -> None:
+    made = make_plan(study(unit="patient"))
+    assert {value for _, value in made.by_patient} == {made.epsilon}
+    assert "all images" in made.adjacency
+
+
+@pytest.mark.parametrize(("images", "noise"), [(0, 1.0), (2, 0.0)])
+def test_group_bounds_are_named(images: int, noise: float) -> None:
+    event = Event(
+        mechanism="poisson_gaussian",
+        sample_rate=0.1,
+        noise_multiplier=noise,
+        steps=1,
+        unit="image",
+    )
+    with pytest.raises(PrivacyError, match="at least one image"):
+        patient_epsilon(event, 1e-5, images)
+
+
+def test_the_command_reads_a_study_or_a_simulation_and_draws(
+    command: Callable[..., "Result"], tmp_path: Path
+) -> None:
+    alone, inside = tmp_path / "study.yaml", tmp_path / "simulation.yaml"
+    content = json.dumps({"name": "s", "rounds": 6, "privacy": PRIVACY})
+    alone.write_text(content)
+    inside.write_text(f'{{"study": {content}, "data": {{"source": "rendered"}}}}')
+    figure = tmp_path / "plan.png"
+    result = command("plan", alone, "--figure", figure)
+    assert result.exit_code == 0, result.output
+    assert "at delta 1e-05" in result.stdout and "has one image more" in result.stdout
+    with Image.open(figure) as picture:
+        assert picture.size == (1200, 480)
+    whole = json.loads(command("plan", inside, "--json").stdout)
+    assert whole["noise_multiplier"] == make_plan(study()).noise_multiplier
+    off = command("plan", inside, "--set", "privacy.mode=none")
+    assert isinstance(off.exception, PrivacyError)
+
+
+def test_a_study_without_privacy_has_no_plan(
+    command: Callable[..., "Result"], tmp_path: Path
+) -> None:
+    path = tmp_path / "study.yaml"
+    path.write_text("{name: s}")
+    result = command("plan", path)
+    assert isinstance(result.exception, PrivacyError) and "mode is none" in str(result.exception)
+    assert isinstance(command("plan", tmp_path / "no.yaml").exception, ConfigError)
