@@ -121,7 +121,7 @@ def matrix(axes: Axes, shares: NDArray[np.float64], texts: list[list[str]], size
     rows, columns = shares.shape
     axes.set_xticks(np.arange(columns + 1) - 0.5, minor=True)
     axes.set_yticks(np.arange(rows + 1) - 0.5, minor=True)
-    axes.grid(which="minor", color="white", linewidth=1.2 if columns <= 30 else 0.3)
+    axes.grid(which="minor", color="#f1ecf5", linewidth=0.9 if columns <= 30 else 0.0)
     axes.tick_params(which="minor", length=0)
     axes.spines[:].set_visible(False)
     for row, line in enumerate(texts):

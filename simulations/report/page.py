@@ -49,18 +49,26 @@ def verdict(run: Run) -> str:
     parts = [
         f"{words.number(count)} {'site' if count == 1 else 'sites'} trained one classifier of "
         f"{len(run.cell_types)} cell types over {words.count(summary['rounds'], 'round')}. "
-        f"Its balanced accuracy on all sites' test cells is {words.percent(value)}"
+        f"On their test cells its balanced accuracy is {words.percent(value)}"
     ]
     bounds = interval(summary, "balanced_accuracy")
     parts[0] += f" (95 % interval {words.between(bounds)})." if bounds else "."
+    chance = 1 / len(run.cell_types)
+    if value is not None and (bounds[0] if bounds else value) <= chance:
+        parts.append(f"That is no better than guessing ({words.percent(chance)}).")
     mean = run.local_only["mean"]["balanced_accuracy"] if run.local_only else None
     if mean is not None and value is not None:
         gap = words.points(value - mean)
-        side = "more" if value >= mean else "less"
+        side = f"{gap} {'more' if value > mean else 'less'} than"
+        if abs(value - mean) < baselines.SAME:
+            side = "the same as"
         parts.append(
-            f"That is {gap} {side} than the mean of the sites' own models "
+            f"That is {side} the mean of the sites' own models "
             f"({words.percent(mean)}){_certainty(run)}."
         )
+    for name in run.held_out[:2]:
+        found = words.percent(run.sites[name]["balanced_accuracy"])
+        parts.append(f"On {name}, which took no part in training, it is {found}.")
     return " ".join(parts)
 
 
@@ -74,7 +82,6 @@ def _certainty(run: Run) -> str:
 def trained(run: Run) -> dict[str, str]:
     """What was trained and where, as names and values."""
     summary, model = run.summary, run.summary["model"]
-    held_out = [name for name in run.sites if name not in run.train_sites]
     stopped = "completed" if summary["stopped"] == "completed" else "stopped early"
     facts = {
         "Model": f"{model['name']}, {model['parameters']:,} parameters, of which "
@@ -88,8 +95,8 @@ def trained(run: Run) -> dict[str, str]:
         "Sent": f"{words.size(summary['bytes_up'])} from the sites, "
         f"{words.size(summary['bytes_down'])} to them",
     }
-    if held_out:
-        facts["Only evaluated at"] = words.listing(held_out, 8)
+    if run.held_out:
+        facts["Only evaluated at"] = words.listing(run.held_out, 8)
     return facts
 
 

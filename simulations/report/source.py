@@ -49,6 +49,11 @@ class Run:
         return [name for name, site in self.sites.items() if site["role"] == "train"]
 
     @property
+    def held_out(self) -> list[str]:
+        """The sites that only evaluate; they are not in the figures over all sites."""
+        return [name for name, site in self.sites.items() if site["role"] != "train"]
+
+    @property
     def rendered(self) -> bool:
         return bool(self.summary["data"] == "rendered")
 

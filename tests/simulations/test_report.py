@@ -105,8 +105,20 @@ def test_overspent_epsilon_is_said(tmp_path: Path) -> None:
     assert "do not release" in epsilon.caption(run, found, 7.0)
 
 
+def test_a_model_that_only_guesses_is_called_that(tmp_path: Path) -> None:
+    content = report_run.summary(federated=0.1, local=0.1)
+    types = len(content["cell_types"])
+    content["confusion"] = [[0] * (types - 1) + [10] for _ in range(types)]
+    folder = report_run.write(tmp_path, content)
+    text = write(folder).read_text()
+    assert "no better than guessing (10.0 %)" in text and "the same as the mean" in text
+    assert "It answers lymphocyte for 100 % of the cells" in text
+
+
 def test_gains_name_who_loses() -> None:
-    text = gains.caption([("a", 0.5, 0.7), ("b", 0.6, 0.61), ("c", 0.8, 0.7)])
+    found = [("a", 0.5, 0.7), ("b", 0.6, 0.61), ("c", 0.8, 0.7)]
+    text = gains.caption(found, {"a": 100, "b": 7, "c": 30})
+    assert "read with care: b." in text
     assert "2 of 3 sites" in text and "a gains the most, 20.0 points" in text
     assert "c (by 10.0 points)" in text
 

@@ -1,9 +1,10 @@
 """A perceptual hash of 64 bits, and all pairs of images whose hashes are near.
 
 The hash is the sign pattern of a picture's low frequencies (Zauner 2010, "Implementation and
-Benchmarking of Perceptual Image Hash Functions", section 3.2.1). Two hashes that differ in at
-most 7 bits agree on at least one of their 8 bytes, so comparing within equal bytes finds every
-such pair (multi-index hashing: Norouzi et al. 2012, CVPR, section 2).
+Benchmarking of Perceptual Image Hash Functions", section 3.2.1). Of two hashes that differ in at
+most 7 bits, at least one of the 4 words of 16 bits differs in at most one, so looking up each word
+and its 16 neighbours finds every such pair (multi-index hashing: Norouzi et al. 2012, CVPR,
+section 2).
 """
 
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from PIL import Image
 
 THUMBNAIL = 16
 _SIDE = 32
+_WORDS = 1 << 16
 _BLOCK = 2_000_000
 """Pairs compared at once: bounds the memory."""
 
@@ -65,27 +67,40 @@ def near_pairs(
 ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
     """(i, j) with i < j whose `queries[i]` and `base[j]` differ in at most `distance` <= 7 bits.
 
-    In blocks; a pair may come more than once. Time grows with the pairs that share a byte.
+    In blocks; a pair may come more than once. Time grows with the pairs that nearly share a word.
     """
-    for byte in range(8):
-        shift = np.uint64(8 * byte)
-        keys = ((base >> shift) & np.uint64(255)).astype(np.int64)
+    for word in range(4):
+        keys, wanted = _words(base, word), _words(queries, word)
         order = np.argsort(keys, kind="stable")
-        starts = np.searchsorted(keys[order], np.arange(257))
-        wanted = ((queries >> shift) & np.uint64(255)).astype(np.int64)
-        lengths = starts[wanted + 1] - starts[wanted]
-        for rows in _blocks(lengths):
-            left = np.repeat(rows, lengths[rows])
-            first = np.cumsum(lengths[rows]) - lengths[rows]
-            offsets = np.arange(len(left)) - np.repeat(first, lengths[rows])
-            right = order[starts[wanted[left]] + offsets]
-            near = np.bitwise_count(queries[left] ^ base[right]) <= distance
-            near &= left < right
-            yield left[near], right[near]
+        starts = np.searchsorted(keys[order], np.arange(_WORDS + 1))
+        for probe in (0, *(1 << bit for bit in range(16))):
+            first = starts[wanted ^ probe]
+            for left, places in _expanded(first, starts[(wanted ^ probe) + 1] - first):
+                right = order[places]
+                near = np.bitwise_count(queries[left] ^ base[right]) <= distance
+                near &= left < right
+                yield left[near], right[near]
 
 
-def _blocks(lengths: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
-    """Runs of rows whose lengths add up to about `_BLOCK`."""
+def _words(values: Hashes, word: int) -> NDArray[np.int64]:
+    return ((values >> np.uint64(16 * word)) & np.uint64(_WORDS - 1)).astype(np.int64)
+
+
+def _expanded(
+    first: NDArray[np.int64], lengths: NDArray[np.int64]
+) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+    """Rows and places: row i goes with the `lengths[i]` places from `first[i]` on. In blocks."""
+    full = np.flatnonzero(lengths)
+    for rows in np.split(full, _cuts(lengths[full])):
+        number = lengths[rows]
+        before = np.cumsum(number) - number
+        left = np.repeat(rows, number)
+        yield left, np.arange(len(left)) + np.repeat(first[rows] - before, number)
+
+
+def _cuts(lengths: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Where to cut rows so that each run's lengths add up to about `_BLOCK`."""
     total = np.cumsum(lengths)
-    pieces = np.arange(_BLOCK, int(total[-1]) if len(total) else 0, _BLOCK)
-    yield from np.split(np.arange(len(lengths)), np.searchsorted(total, pieces))
+    end = int(total[-1]) if len(total) else 0
+    cuts: NDArray[np.int64] = np.searchsorted(total, np.arange(_BLOCK, end, _BLOCK))
+    return cuts

@@ -18,6 +18,8 @@ from simulations.report.chart import (
 from simulations.report.source import Run, interval
 
 METRIC = "balanced_accuracy"
+SAME = 0.0005
+"""Shares that differ by less print alike."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,7 @@ def chart(run: Run) -> Chart | None:
     axes.set_yticks(range(len(found)), [row.label for row in found])
     axes.set_ylim(len(found) - 0.5, -0.5)
     percent_axis(axes, "x")
-    axes.set_title("balanced accuracy, all sites' test cells", fontsize=8.5, color=MUTED)
+    axes.set_title("balanced accuracy, training sites' test cells", fontsize=8.5, color=MUTED)
     return Chart(
         name="baselines",
         title="Together, alone, or in one place",
@@ -95,7 +97,8 @@ def caption(run: Run) -> str:
 
 
 def verdict(run: Run) -> str | None:
-    """ "better", "worse" or "same": the federated model against the mean of single sites."""
+    """The federated model against the mean of single sites: better, worse, or the same as far as
+    these test cells can tell; None when that cannot be said."""
     mean = run.local_only["mean"][METRIC] if run.local_only else None
     bounds = interval(run.summary, METRIC)
     if mean is None or bounds is None:
@@ -104,7 +107,7 @@ def verdict(run: Run) -> str | None:
 
 
 def _against_local(run: Run) -> str:
-    if not run.local_only or run.local_only["mean"][METRIC] is None:
+    if not run.local_only or None in (run.local_only["mean"][METRIC], run.summary[METRIC]):
         return ""
     mean, own = run.local_only["mean"][METRIC], run.summary[METRIC]
     gap = words.points(own - mean)
@@ -123,12 +126,18 @@ def _against_local(run: Run) -> str:
     if not values:
         return opening
     best = max(values, key=lambda name: values[name])
-    ahead = "and still below it" if values[best] < own else "and ahead of it"
+    ahead = _side(values[best], own)
     return f"{opening} The best site alone is {best} ({words.percent(values[best])}), {ahead}."
 
 
+def _side(alone: float, shared: float) -> str:
+    if abs(alone - shared) < SAME:
+        return "as good"
+    return "and still below it" if alone < shared else "and ahead of it"
+
+
 def _against_centralised(run: Run) -> str:
-    if not run.centralised or run.centralised[METRIC] is None:
+    if not run.centralised or None in (run.centralised[METRIC], run.summary[METRIC]):
         return ""
     gap = run.centralised[METRIC] - run.summary[METRIC]
     bounds, own = interval(run.centralised, METRIC), interval(run.summary, METRIC)

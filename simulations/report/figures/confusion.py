@@ -53,7 +53,21 @@ def caption(kinds: list[str], counts: NDArray[np.int64]) -> str:
         parts.append(f"The most frequent mistakes here: {words.listing(mistakes)}.")
     else:
         parts.append("Here it made no mistake.")
+    parts += _favourite(kinds, counts)
     untested = [words.cell(kind) for kind, total in zip(kinds, totals, strict=True) if not total]
     if untested:
         parts.append(f"No test cell of {words.listing(untested)}: those rows are empty.")
     return " ".join(parts)
+
+
+def _favourite(kinds: list[str], counts: NDArray[np.int64]) -> list[str]:
+    """A sentence on the type that the model names far more often than it is there."""
+    said = counts.sum(axis=0) / counts.sum()
+    there = counts.sum(axis=1) / counts.sum()
+    most = int(said.argmax())
+    if said[most] < 0.3 or said[most] < 2 * there[most]:
+        return []
+    return [
+        f"It answers {words.cell(kinds[most])} for {words.percent(float(said[most]), 0)} of the "
+        f"cells, of which only {words.percent(float(there[most]), 0)} are."
+    ]

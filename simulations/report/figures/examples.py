@@ -58,7 +58,7 @@ def caption(run: Run, rows: list[int]) -> str:
         f"{words.count(int((~right).sum()), 'wrong one')}, picked to show both: their proportion "
         "is not the accuracy."
     ]
-    if right.any() and (~right).any():
+    if min(right.sum(), (~right).sum()) >= 3:
         hit, miss = float(sure[right].mean()), float(sure[~right].mean())
         comment = (
             "it is less sure where it is wrong"

@@ -18,6 +18,7 @@ from simulations.report.chart import (
 from simulations.report.source import Run
 
 METRIC = "balanced_accuracy"
+FEW = 30
 Pair = tuple[str, float, float]
 """Site, its own model's and the federated model's balanced accuracy on the site's test cells."""
 
@@ -51,7 +52,7 @@ def chart(run: Run) -> Chart | None:
     return Chart(
         name="gains",
         title="What each site gains for its own cells",
-        caption=caption(found),
+        caption=caption(found, {name: run.sites[name]["n_test"] for name, _, _ in found}),
         alt=f"Dot chart for {len(found)} sites: balanced accuracy of the site's own model and of "
         "the federated model on the site's own test cells.",
         png=png(figure),
@@ -75,7 +76,7 @@ def _draw(axes: Axes, found: list[Pair]) -> None:
     axes.plot(federated, places, label="federated model", color=ACCENT, **marks)
 
 
-def caption(found: list[Pair]) -> str:
+def caption(found: list[Pair], tested: dict[str, int]) -> str:
     gains = [(shared - alone, name) for name, alone, shared in found]
     better = [gain for gain, _ in gains if gain > 0]
     losers = [f"{name} (by {words.points(gain)})" for gain, name in gains[::-1] if gain < 0]
@@ -85,12 +86,15 @@ def caption(found: list[Pair]) -> str:
             parts = ["The site does better with the shared model."]
     else:
         parts = [
-            f"{len(better)} of {words.count(len(found), 'site')} do better with the shared model."
+            f"{len(better) or 'None'} of {words.count(len(found), 'site')} do better with the shared model."
         ]
     if better:
         parts.append(f"{gains[0][1]} gains the most, {words.points(gains[0][0])}.")
     if losers:
         parts.append(f"Its own model serves {words.listing(losers)} better, on cells like its own.")
+    few = [name for name, number in tested.items() if number < FEW]
+    if few:
+        parts.append(f"Fewer than {FEW} test cells, so read with care: {words.listing(few)}.")
     parts.append(
         "A site's own cells are the easiest test for its own model: it need not know other "
         "stains, nor types that the site never sees."

@@ -128,7 +128,7 @@ def caption(run: Run, overall: Curve, sites: dict[str, Curve]) -> str:
             f"At the end {ends[-1][1]} is ahead ({words.percent(ends[-1][0])}) and {ends[0][1]} "
             f"behind ({words.percent(ends[0][0])})."
         )
-    held_out = [name for name in sites if run.sites[name]["role"] == "held_out"]
+    held_out = [name for name in run.held_out if name in sites]
     if held_out:
         parts.append(f"{words.listing(held_out)} took no part in training (dashed).")
     if len(sites) > MANY_SITES:

@@ -22,7 +22,10 @@ def chart(run: Run) -> Chart | None:
     found = ranked(run)
     if not found:
         return None
-    figure, axes = canvas(5.0, 1.0 + 0.31 * max(len(found), 4))
+    wide = len(found) > 12
+    figure, axes = (
+        canvas(6.4, 0.9 + 0.22 * len(found)) if wide else canvas(5.0, _height(len(found)))
+    )
     places = range(len(found))
     axes.barh(places, [f1 for _, f1, _ in found], height=0.62, color="#d8c9e6")
     for key, mark, colour in (("precision", "d", ROSE), ("recall", "o", ACCENT)):
@@ -44,8 +47,12 @@ def chart(run: Run) -> Chart | None:
         caption=caption(found),
         alt=f"Bar chart of F1 for {len(found)} cell types, with precision and recall as marks.",
         png=png(figure),
-        wide=len(found) > 12,
+        wide=wide,
     )
+
+
+def _height(rows: int) -> float:
+    return 1.0 + 0.31 * max(rows, 4)
 
 
 def caption(found: list[tuple[str, float, int]]) -> str:
