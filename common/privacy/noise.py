@@ -26,7 +26,8 @@ most C * (1 + SUMMATION); that the AES keystream is as good as uniform bits.
 
 The noise is at most 0.1 % larger than z * C, which is what the rounding costs in accuracy. There is
 no second kind: a rounded float64 Gaussian from the same stream took longer (126 ms against 105 ms
-for 11.2 million values on one core, `torch.normal` 57 ms) and has no proof.
+for 11.2 million values on one core, `torch.normal` 57 ms: `hemofed bench noise`) and has no
+proof.
 """
 
 import math
