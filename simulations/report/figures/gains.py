@@ -80,14 +80,9 @@ def caption(found: list[Pair], tested: dict[str, int]) -> str:
     gains = [(shared - alone, name) for name, alone, shared in found]
     better = [gain for gain, _ in gains if gain > 0]
     losers = [f"{name} (by {words.points(gain)})" for gain, name in gains[::-1] if gain < 0]
-    if len(better) == len(found):
-        parts = [f"All {words.count(len(found), 'site')} do better with the shared model."]
-        if len(found) == 1:
-            parts = ["The site does better with the shared model."]
-    else:
-        parts = [
-            f"{len(better) or 'None'} of {words.count(len(found), 'site')} do better with the shared model."
-        ]
+    number = words.count(len(found), "site")
+    share = f"all {number}" if len(better) == len(found) else f"{len(better) or 'none'} of {number}"
+    parts = [f"The shared model is better for {share}."]
     if better:
         parts.append(f"{gains[0][1]} gains the most, {words.points(gains[0][0])}.")
     if losers:

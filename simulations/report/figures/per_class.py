@@ -23,9 +23,8 @@ def chart(run: Run) -> Chart | None:
     if not found:
         return None
     wide = len(found) > 12
-    figure, axes = (
-        canvas(6.4, 0.9 + 0.22 * len(found)) if wide else canvas(5.0, _height(len(found)))
-    )
+    height = 0.9 + 0.2 * len(found) if wide else 1.0 + 0.31 * max(len(found), 4)
+    figure, axes = canvas(5.4 if wide else 5.0, height)
     places = range(len(found))
     axes.barh(places, [f1 for _, f1, _ in found], height=0.62, color="#d8c9e6")
     for key, mark, colour in (("precision", "d", ROSE), ("recall", "o", ACCENT)):
@@ -49,10 +48,6 @@ def chart(run: Run) -> Chart | None:
         png=png(figure),
         wide=wide,
     )
-
-
-def _height(rows: int) -> float:
-    return 1.0 + 0.31 * max(rows, 4)
 
 
 def caption(found: list[tuple[str, float, int]]) -> str:
