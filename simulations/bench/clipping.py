@@ -1,0 +1,195 @@
+"""`hemofed bench clipping`: what exact per-unit clipping costs beside a plain SGD step.
+
+Every contestant has a process of its own, with one thread, and all take a step in turn. "seconds"
+is processor time, page faults included, since other work may share the machine; "wall" is beside
+it. "peak_mib" is the most resident memory that steps needed beyond the model and the batch.
+"error" is the clipped sum's distance from float64, relative, with softplus for relu (see `Smooth`).
+"""
+
+import contextlib
+import copy
+import ctypes
+import gc
+import json
+import multiprocessing
+import os
+import time
+import warnings
+from collections.abc import Iterator
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from common.files import write_text
+from common.machine import machine
+from simulations.bench.clipping_contestants import BOUND, CONTESTANTS, Case, Smooth, losses
+from simulations.bench.harness import Measure, Outcome, in_turn, report
+
+CASES = (
+    Case("cnn", 64, 64),
+    Case("cnn", 64, 256),
+    Case("resnet18", 64, 64),
+    Case("resnet18", 96, 64),
+    Case("resnet18-plain", 64, 64),
+    Case("head", 0, 256),
+)
+QUICK = (Case("cnn", 32, 32), Case("head", 0, 256))
+
+TUNED = (
+    "glibc.malloc.mmap_threshold=4294967296:glibc.malloc.trim_threshold=4294967296"
+    ":glibc.malloc.top_pad=67108864"
+)
+"""Freed memory stays with the process, so that a step does not fault its pages in again."""
+
+
+def run(quick: bool, json_file: Path | None) -> None:
+    """Measure every case under glibc's default malloc and, unless quick, under a tuned one."""
+    records = []
+    for case in QUICK if quick else CASES:
+        reference = _reference(case, rows=8)
+        for malloc, tunables in (("default", ""), ("tuned", TUNED))[: 1 if quick else 2]:
+            title = f"{case.title}, {malloc} malloc"
+            outcomes = _measure(case, tunables, reference, _repetitions(case, quick))
+            report(title, outcomes, "sgd", None)
+            records.append(_record(title, outcomes))
+            if json_file:
+                content = {"machine": machine(), "threads": 1, "cases": records}
+                write_text(json_file, json.dumps(content, indent=2))
+
+
+def _repetitions(case: Case, quick: bool) -> int:
+    if case.model == "head":
+        return 30
+    return 1 if quick else 3
+
+
+def _reference(case: Case, rows: int) -> list[float]:
+    """The clipped sum of the first rows in float64, by its definition."""
+    model, inputs, targets = case.make()
+    twin = copy.deepcopy(model).double()
+    total = torch.zeros(sum(p.numel() for p in twin.parameters()), dtype=torch.float64)
+    with Smooth():
+        for row in range(rows):
+            at = slice(row, row + 1)
+            loss = losses(twin(inputs[at].double()), targets[at]).sum()
+            found = torch.autograd.grad(loss, list(twin.parameters()))
+            gradient = torch.cat([g.flatten() for g in found])
+            total += gradient * min(1.0, BOUND / float(gradient.norm()))
+    return total.tolist()
+
+
+def _measure(case: Case, tunables: str, reference: list[float], repetitions: int) -> list[Outcome]:
+    with contextlib.ExitStack() as stack:
+        peers = {name: stack.enter_context(_peer(case, name, tunables)) for name in CONTESTANTS}
+        steps = {name: _step(connection) for name, connection in peers.items()}
+        outcomes = in_turn(steps, repetitions)
+        for outcome in outcomes:
+            connection = peers[outcome.name]
+            for figure, value in _ask(connection, ("memory", None)).items():
+                outcome.samples[figure] = [value]
+            for figure, value in _ask(connection, ("error", reference)).items():
+                outcome.samples[figure] = [value]
+    return outcomes
+
+
+@contextlib.contextmanager
+def _peer(case: Case, name: str, tunables: str) -> Iterator[Connection]:
+    """A process that steps when asked; it is gone when the block ends."""
+    context = multiprocessing.get_context("spawn")
+    here, there = context.Pipe()
+    process = context.Process(target=_serve, args=(there, case, name), daemon=True)
+    before = os.environ.get("GLIBC_TUNABLES")
+    os.environ["GLIBC_TUNABLES"] = tunables
+    try:
+        process.start()
+    finally:
+        if before is None:
+            del os.environ["GLIBC_TUNABLES"]
+        else:
+            os.environ["GLIBC_TUNABLES"] = before
+    there.close()
+    try:
+        yield here
+    finally:
+        here.close()
+        process.join()
+
+
+def _step(connection: Connection) -> Measure:
+    return lambda: _ask(connection, ("step", None))
+
+
+def _ask(connection: Connection, request: tuple[str, Any]) -> dict[str, float]:
+    connection.send(request)
+    figures: dict[str, float] = connection.recv()
+    return figures
+
+
+def _serve(connection: Connection, case: Case, name: str) -> None:
+    """The peer's loop: answers each request with figures, until the other end closes."""
+    torch.set_num_threads(1)
+    warnings.filterwarnings("ignore", message="Full backward hook is firing")
+    model, inputs, targets = case.make()
+    CONTESTANTS[name](copy.deepcopy(model), inputs[:9], targets[:9]).step()  # loads the code
+    start = _forget_peak()
+    contestant = CONTESTANTS[name](model, inputs, targets)
+    _forget_peak()
+    with contextlib.suppress(EOFError):
+        while True:
+            request, value = connection.recv()
+            if request == "step":
+                wall, spent = time.perf_counter(), time.process_time()
+                contestant.step()
+                connection.send(
+                    {
+                        "seconds": time.process_time() - spent,
+                        "wall": time.perf_counter() - wall,
+                    }
+                )
+            elif request == "memory":
+                connection.send({"peak_mib": (_status("VmHWM") - start) / 1024})
+            else:
+                # Steps moved the weights; the reference is at the first ones.
+                fresh = CONTESTANTS[name](*case.make())
+                with Smooth():
+                    found = fresh.clipped_sum(rows=8)
+                connection.send({} if found is None else {"error": _error(found, value)})
+
+
+def _error(found: torch.Tensor, reference: list[float]) -> float:
+    exact = torch.tensor(reference, dtype=torch.float64)
+    return float((found.double() - exact).norm() / exact.norm())
+
+
+def _forget_peak() -> int:
+    """Give free memory back, reset the peak of resident memory; return what is resident, KiB."""
+    gc.collect()
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+    return _status("VmRSS")
+
+
+def _status(field: str) -> int:
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(field + ":"):
+            return int(line.split()[1])
+    raise OSError(f"/proc/self/status has no {field}; memory is measured on Linux only")
+
+
+def _record(title: str, outcomes: list[Outcome]) -> dict[str, Any]:
+    base = next(o for o in outcomes if o.name == "sgd").median("seconds")
+    return {
+        "title": title,
+        "contestants": {
+            o.name: {
+                "samples": o.samples,
+                "medians": {figure: o.median(figure) for figure in o.samples},
+                "ratio": o.median("seconds") / base,
+            }
+            for o in outcomes
+        },
+    }
