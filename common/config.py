@@ -74,7 +74,7 @@ class PrivacySpec(Strict):
     local_steps: int = Field(default=5, ge=1, le=10000)
     max_grad_norm: float = Field(default=1.0, gt=0, le=1e6)
     clipping: Literal["flat", "automatic"] = "flat"
-    engine: Engine = "opacus"
+    engine: Engine = "bookkeeping"
     augmentations: int = Field(default=1, ge=1, le=64)
     """Views of an image whose mean gradient is clipped (De et al., arXiv 2204.13650, sec. 3.3)."""
 
