@@ -116,7 +116,7 @@ def _colours(record: NDArray[np.void], image: Image.Image) -> None:
     pixels = np.asarray(image.resize((_SIDE, _SIDE), Image.Resampling.BOX)).reshape(-1, 3)
     order = np.argsort(pixels[:, 1], kind="stable")
     values = lab(pixels)
-    record["nucleus"] = np.median(values[order[: len(order) * 15 // 100]], axis=0)
+    record["nucleus"] = np.median(values[order[: len(order) * 5 // 100]], axis=0)
     record["background"] = np.median(values[order[len(order) * 75 // 100 :]], axis=0)
     record["lightness"] = values[:, 0].mean()
 

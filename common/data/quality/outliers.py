@@ -138,10 +138,11 @@ def _finding(trait: Trait, cases: list[Case], z: Values, images: int) -> Finding
     of = "of the background " if trait.code.startswith("background") else of
     kind = f"Colour {of}" if of else f"{trait.code.capitalize()} "
     share = 100 * len(cases) / images
+    few = "under 0.1" if share < 0.1 else f"{share:.1f}"
     return Finding(
         severity=Severity.WARNING,
         code=trait.code,
-        what=f"{kind}unlike the rest: {' and '.join(sides)} ({share:.1f} % of images)",
+        what=f"{kind}unlike the rest: {' and '.join(sides)} ({few} % of images)",
         advice=trait.advice,
         cases=tuple(cases),
     )

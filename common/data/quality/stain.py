@@ -24,7 +24,7 @@ class Colours:
 
     images: int
     nucleus: tuple[float, float, float]
-    """Lab of the darkest seventh of each image."""
+    """Lab of the darkest twentieth of each image: smaller than any white cell's nucleus."""
     background: tuple[float, float, float]
     """Lab of the lightest quarter."""
 
