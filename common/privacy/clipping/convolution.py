@@ -20,8 +20,9 @@ read again, and for adding a value of a shifted Gram matrix, on one AVX-512 core
 between two exact ways, so they touch speed only; constants, not timings, so that every run of a
 study makes the same choice."""
 
-_ONE_AT_A_TIME = ("cpu",)
-"""Devices on which per-unit gradients are computed by a call for each unit."""
+_SLOW = 20480
+"""PyTorch leaves the fast kernels of oneDNN for one image of at most this many values; several
+images as groups of one convolution have them."""
 
 
 class ConvLayer(Layer):
@@ -73,21 +74,29 @@ class ConvLayer(Layer):
         return _KEEP * self.weight.numel() < ghost + _SHIFT * kernel * outputs**2
 
     def _unit_gradients(self, call: Call) -> torch.Tensor:
-        """(units, *weight.shape): a unit at a time, or all in one grouped convolution.
-
-        A processor's cache holds one unit's gradient; a GPU would wait for each small call.
-        """
-        if call.inputs.device.type in _ONE_AT_A_TIME:
-            gradients = self.weight.new_empty(call.units, *self.weight.shape)
-            rows = (torch.split(t, call.width) for t in (call.inputs, call.backprops))
-            for gradient, inputs, backprops in zip(gradients, *rows, strict=True):
-                gradient.copy_(self._contract(inputs, backprops))
-            return gradients
-        backprops, inputs = (_units_as_channels(call, t) for t in (call.backprops, call.inputs))
-        gradients = self._convolution_backward(
-            backprops, inputs, needs_input=False, repeat=call.units
+        """(units, *weight.shape), a few units at a time as the groups of one convolution."""
+        gradients = self.weight.new_empty(call.units, *self.weight.shape)
+        blocks = (
+            torch.split(call.by_unit(t), self._block(call)) for t in (call.inputs, call.backprops)
         )
-        return gradients.view(call.units, *self.weight.shape)
+        done = 0
+        for inputs, backprops in zip(*blocks, strict=True):
+            found = self._convolution_backward(
+                _units_as_channels(backprops),
+                _units_as_channels(inputs),
+                needs_input=False,
+                repeat=len(inputs),
+            )
+            gradients[done : done + len(inputs)] = found.view(len(inputs), *self.weight.shape)
+            done += len(inputs)
+        return gradients
+
+    def _block(self, call: Call) -> int:
+        """Units at once: on a processor few, so that their gradients are still in its cache."""
+        if call.inputs.device.type != "cpu":
+            return call.units
+        few_channels = self.weight.shape[1] <= 16
+        return 1 if few_channels or call.width > 1 or call.inputs[0].numel() > _SLOW else 4
 
     def _squares(self, call: Call) -> torch.Tensor:
         gram = self._patch_gram(call)
@@ -200,9 +209,9 @@ def _explicit_padding(module: nn.Conv2d) -> tuple[int, int]:
     return vertical, horizontal
 
 
-def _units_as_channels(call: Call, rows: torch.Tensor) -> torch.Tensor:
-    """(rows, C, H, W) -> (width, units * C, H, W)."""
-    return call.by_unit(rows).transpose(0, 1).reshape(call.width, -1, *rows.shape[2:])
+def _units_as_channels(rows: torch.Tensor) -> torch.Tensor:
+    """(units, width, C, H, W) -> (width, units * C, H, W)."""
+    return rows.transpose(0, 1).flatten(1, 2)
 
 
 def _contracted(gram: torch.Tensor, backprops: torch.Tensor) -> torch.Tensor:
