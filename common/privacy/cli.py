@@ -83,7 +83,7 @@ def _rounds(made: "Plan") -> Table:
 def _choices(made: "Plan") -> Table:
     table = Table(title="Other choices")
     table.add_column("choice", no_wrap=True)
-    for name in ("rounds x steps", "rate", "noise", "on gradient", "epsilon as is"):
+    for name in ("rounds x steps", "rate", "noise", "gradient", "epsilon"):
         table.add_column(name, justify="right", no_wrap=True)
     for choice in made.choices:
         table.add_row(
@@ -95,8 +95,8 @@ def _choices(made: "Plan") -> Table:
             f"{choice.epsilon_as_is:.4g}",
         )
     table.caption = (
-        f"noise: the multiplier for epsilon {made.epsilon_asked:g}; on gradient: with it, the "
-        "noise on a step's mean gradient against this plan's; epsilon as is: with this plan's noise"
+        f"noise: the multiplier for epsilon {made.epsilon_asked:g}; gradient: with that, the "
+        "noise on a step's mean gradient against this plan's; epsilon: with this plan's multiplier"
     )
     return table
 

@@ -12,6 +12,8 @@ from common.privacy.accounting import epsilon
 from common.privacy.events import Event
 
 _NEGLIGIBLE = 1e-13
+_CELLS = 10_000
+"""Losses are cut into about as many, so that a question takes a second; rounded up, as ever."""
 
 
 def patient_epsilon(event: Event, delta: float, images: int) -> float:
@@ -32,7 +34,14 @@ def patient_epsilon(event: Event, delta: float, images: int) -> float:
         )
     if event.unit == "patient" or images == 1:
         return epsilon([event], delta)
+    if event.sample_rate == 1:
+        return epsilon([replace(event, noise_multiplier=event.noise_multiplier / images)], delta)
     return _mixture(replace(event, unit="image", mode="local"), delta, images)
+
+
+def _span(shift: float) -> float:
+    """About how far the losses of a shift by that many standard deviations reach."""
+    return shift**2 / 2 + 10 * shift
 
 
 @lru_cache(maxsize=256)
@@ -46,6 +55,6 @@ def _mixture(event: Event, delta: float, images: int) -> float:
         event.noise_multiplier,
         joining[kept].tolist(),
         (chance[kept] / chance[kept].sum()).tolist(),
-        value_discretization_interval=min(1e-2, 1e-3 * images),
+        value_discretization_interval=max(1e-3, _span(images / event.noise_multiplier) / _CELLS),
     )
     return float(step.self_compose(event.steps).get_epsilon_for_delta(delta))

@@ -121,12 +121,12 @@ def _choices(study: Study, plan: Event) -> list[Choice]:
     steps, rate = privacy.local_steps, privacy.sample_rate
     changes: dict[str, Mapping[str, float]] = {
         "as planned": {},
-        "half the rounds": {"rounds": max(1, rounds // 2)},
-        "twice the rounds": {"rounds": 2 * rounds},
-        "half the local steps": {"local_steps": max(1, steps // 2)},
-        "twice the local steps": {"local_steps": 2 * steps},
-        "half the sample rate": {"sample_rate": rate / 2},
-        "twice the sample rate": {"sample_rate": min(1.0, 2 * rate)},
+        "rounds / 2": {"rounds": max(1, rounds // 2)},
+        "rounds x 2": {"rounds": 2 * rounds},
+        "steps / 2": {"local_steps": max(1, steps // 2)},
+        "steps x 2": {"local_steps": 2 * steps},
+        "rate / 2": {"sample_rate": rate / 2},
+        "rate x 2": {"sample_rate": min(1.0, 2 * rate)},
     }
     return [
         _choice(name, study, plan, change)
