@@ -21,13 +21,13 @@ with noise multiplier z, for any number of compositions and in any accounting of
     multiplier z. Without sampling, theorem 14 of Canonne, Kamath, Steinke (2020, arXiv 2004.00010)
     gives the same zero-concentrated bound directly.
     The sampler's own distance from N_Z adds P * TAIL a step to delta: below 1e-20 for all of it.
-What is assumed: that the clipping engine's float32 sums of two neighbouring data sets differ by at
-most C * (1 + SUMMATION); that the AES keystream is as good as uniform bits.
+What is assumed: that the float32 sums of two neighbouring data sets, as the clipping engine makes
+them, differ by at most C * (1 + SUMMATION), which a relative error of a sum of B units below
+SUMMATION / 2 B ensures (5e-7 for 1,000 units); that the AES keystream is as good as uniform bits.
 
-The noise is at most 0.1 % larger than z * C, which is what the rounding costs in accuracy. There is
-no second kind: a rounded float64 Gaussian from the same stream took longer (126 ms against 105 ms
-for 11.2 million values on one core, `torch.normal` 57 ms: `hemofed bench noise`) and has no
-proof.
+The noise is at most 0.15 % larger than z * C, which is what all this costs in accuracy. There is no
+second kind: a rounded float64 Gaussian from the same stream took longer (126 ms against 105 ms for
+11.2 million values on one core, `torch.normal` 57 ms: `hemofed bench noise`) and has no proof.
 """
 
 import math
@@ -50,7 +50,7 @@ __all__ = [
 
 ROUNDING = 5e-4
 """Most that rounding to the grid may add to the sensitivity, as a part of the clipping norm."""
-SUMMATION = 5e-4
+SUMMATION = 1e-3
 """What float32 sums may add to the sensitivity, as a part of the clipping norm."""
 SMOOTHING = 3.0
 """r above, in grid steps."""

@@ -23,16 +23,17 @@ def seeded(name: str = "mechanism") -> NoiseSource:
 @given(
     size=st.integers(1, 300),
     clip=CLIPS,
-    units=st.integers(0, 20),
+    units=st.integers(0, 400),
+    aligned=st.booleans(),
     seed=st.integers(0, 2**32),
 )
 @settings(max_examples=60, deadline=None)
 def test_neighbouring_sums_stay_within_the_sensitivity(
-    size: int, clip: float, units: int, seed: int
+    size: int, clip: float, units: int, aligned: bool, seed: int
 ) -> None:
     """In float32, as the engine sums: one unit more moves the rounded sum by at most D."""
     rng = np.random.default_rng(seed)
-    gradients = rng.standard_normal((units + 1, size))
+    gradients = rng.standard_normal((units + 1, size)) + 30.0 * aligned
     gradients *= clip / np.linalg.norm(gradients, axis=1, keepdims=True)
     gradients = gradients.astype(np.float32)
     grid = grid_for(size, clip)
@@ -44,14 +45,14 @@ def test_neighbouring_sums_stay_within_the_sensitivity(
 
 @given(size=st.integers(1, 10**9), clip=CLIPS, multiplier=st.floats(0.1, 4))
 @settings(max_examples=100, deadline=None)
-def test_the_noise_is_what_was_asked_and_at_most_a_thousandth_more(
+def test_the_noise_is_what_was_asked_and_hardly_more(
     size: int, clip: float, multiplier: float
 ) -> None:
     grid = grid_for(size, clip)
     sigma = grid_sigma(size, clip, multiplier, grid)
     assert math.log2(grid).is_integer()
     assert math.sqrt(sigma**2 - noise.SMOOTHING**2) >= multiplier * grid * clip
-    assert sigma / grid <= multiplier * clip * 1.001 + 2 * noise.SMOOTHING / grid
+    assert sigma / grid <= multiplier * clip * 1.0015 + 2 * noise.SMOOTHING / grid
 
 
 def test_zeros_come_out_as_noise_of_the_stated_size() -> None:
