@@ -63,6 +63,22 @@ def test_an_attempt_is_paid_for_once(path: Path) -> None:
         assert len(ledger.events()) == 4
 
 
+def test_a_full_disk_refuses_the_debit_and_loses_nothing(path: Path) -> None:
+    with Ledger.open(path, CELLS) as ledger:
+        connection = ledger._file._connection
+        (pages,) = connection.execute("PRAGMA page_count").fetchone()
+        connection.execute(f"PRAGMA max_page_count = {pages}")
+        number = 3
+        with pytest.raises(PrivacyError, match="full"):
+            for number in range(3, 200):
+                ledger.debit(STUDY, number, 0, event())
+        assert not ledger.has(STUDY, number)
+        connection.execute("PRAGMA max_page_count = 100000")
+        ledger.debit(STUDY, number, 0, event())
+    with Ledger.open(path, CELLS) as ledger:
+        assert ledger.verify() == number + 2
+
+
 def test_a_missing_ledger_is_an_error_and_stays_missing(tmp_path: Path) -> None:
     with pytest.raises(PrivacyError, match="missing"):
         Ledger.open(tmp_path / "ledger.sqlite", CELLS)
