@@ -16,7 +16,7 @@ from torch import nn
 
 from common.privacy.clipping.flat import Accumulator
 from common.privacy.clipping.known import known_layers
-from common.privacy.clipping.layers import Call, Layer
+from common.privacy.clipping.layers import Call, Layer, as_precise
 from common.privacy.clipping.pieces import Kept, Piece
 from common.privacy.clipping.problem import (
     Problem,
@@ -51,8 +51,11 @@ class BookkeepingEngine:
         tape = _Tape(part)
         with _tapped(self.layers, tape, len(part.inputs)):
             scalar = weighted_loss(problem, part)
-            _backward(scalar, problem, tape)
-        with torch.no_grad():
+            # Autocast, if the caller wants it, ends with the forward pass: norms and sums that
+            # were rounded to 8 bits would not keep the bound.
+            with torch.autocast(part.inputs.device.type, enabled=False):
+                _backward(scalar, problem, tape)
+        with torch.no_grad(), torch.autocast(part.inputs.device.type, enabled=False):
             pieces = _merged(tape.pieces)
             norms = _norms(pieces, part)
             factors = problem.rule.factors(norms)
@@ -110,14 +113,16 @@ class _Tap(torch.autograd.Function):
     def backward(ctx: Any, *backprops: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         layer: Layer = ctx.layer
         tape: _Tape = ctx.tape
-        inputs: torch.Tensor = ctx.saved_tensors[0].detach()
-        saved = tuple(t for t, version in ctx.kept if t._version == version)
-        if len(saved) < len(ctx.kept):  # changed in place after the layer, by an activation
+        own = [p for p in layer.module.parameters(recurse=False) if p.requires_grad]
+        given: torch.Tensor = ctx.saved_tensors[0].detach()
+        inputs = as_precise(given, own[0])
+        saved = tuple(t for t, v in ctx.kept if t._version == v and t.dtype == own[0].dtype)
+        if len(saved) < len(ctx.kept):  # changed in place by an activation, or autocast's
             saved = layer.forward(inputs)[1]
-        own = (p for p in layer.module.parameters(recurse=False) if p.requires_grad)
         call = Call(
             inputs=inputs,
-            backprops=backprops[0],
+            backprops=as_precise(backprops[0], own[0]),
+            rough=backprops[0],
             saved=saved,
             width=tape.part.width,
             keep=any(tape.uses[id(p)] > 1 for p in own),
@@ -125,7 +130,7 @@ class _Tap(torch.autograd.Function):
         )
         gradient, pieces = layer.backward(call)
         tape.pieces += pieces
-        return gradient, None, None, None
+        return None if gradient is None else gradient.to(given.dtype), None, None, None
 
 
 @contextmanager

@@ -1,14 +1,12 @@
 """Per-unit gradients of two-dimensional convolutions, plain and weight-standardised."""
 
-from functools import partial
-
 import torch
 from torch import nn
 from torch.nn import functional as F
 
 from common.models.layers import WSConv2d
 from common.privacy.clipping.flat import Accumulator
-from common.privacy.clipping.gram import patch_gram, patch_sums
+from common.privacy.clipping.gram import gram_form, patch_gram, patch_sums, settled
 from common.privacy.clipping.layers import Call, Layer
 from common.privacy.clipping.pieces import Ghost, Kept, Piece
 
@@ -46,7 +44,10 @@ class ConvLayer(Layer):
     def backward(self, call: Call) -> tuple[torch.Tensor | None, list[Piece]]:
         gradient = None
         if call.needs_input:
-            gradient = self._convolution_backward(call.backprops, call.inputs, needs_input=True)
+            rough = call.rough
+            gradient = self._convolution_backward(
+                rough, call.inputs.to(rough.dtype), needs_input=True
+            )
         pieces: list[Piece] = []
         if (parameter := self.parameter("weight")) is not None:
             pieces.append(self._weight(parameter, call))
@@ -59,9 +60,10 @@ class ConvLayer(Layer):
             self.kept = call.keep or self._keeping_is_cheaper(call)
         if self.kept or call.keep:
             return Kept(parameter, self._unit_gradients(call))
-        squares = self._squares(call)
-        contract = partial(self._contract)
-        return Ghost(parameter, squares, call.inputs, call.backprops, contract)
+        squares = settled(
+            *self._squares(call), lambda unit: self._unit_gradients(call.only(unit))[0]
+        )
+        return Ghost(parameter, squares, call.inputs, call.backprops, self._contract)
 
     def _keeping_is_cheaper(self, call: Call) -> bool:
         if self.module.groups > 1:
@@ -98,16 +100,21 @@ class ConvLayer(Layer):
         few_channels = self.weight.shape[1] <= 16
         return 1 if few_channels or call.width > 1 or call.inputs[0].numel() > _SLOW else 4
 
-    def _squares(self, call: Call) -> torch.Tensor:
+    def _squares(self, call: Call) -> tuple[torch.Tensor, torch.Tensor]:
+        """Squared norms, and the size of the terms that were summed; see `gram_form`."""
         gram = self._patch_gram(call)
-        return _contracted(gram, call.by_unit(call.backprops))
+        return gram_form(
+            gram, _columns(call, call.backprops), gram.diagonal(dim1=1, dim2=2).clone()
+        )
 
     def _patch_gram(self, call: Call) -> torch.Tensor:
+        """(units, positions, positions)."""
         m = self.module
         size = (call.backprops.shape[2], call.backprops.shape[3])
-        return patch_gram(
+        gram = patch_gram(
             call.by_unit(call.inputs), m.kernel_size, m.stride, self.padding, m.dilation, size
         )
+        return gram.flatten(4).flatten(1, 3)
 
     def _contract(self, inputs: torch.Tensor, backprops: torch.Tensor) -> torch.Tensor:
         return self._convolution_backward(backprops, inputs, needs_input=False)
@@ -117,7 +124,7 @@ class ConvLayer(Layer):
     ) -> torch.Tensor:
         """The gradient of the inputs, or else of the weight (`repeat` weights, one a group)."""
         m = self.module
-        weight = self.weight
+        weight = self.weight.to(backprops.dtype)
         if not needs_input:
             weight = weight[:1, :1, :1, :1].expand(repeat * len(weight), *weight.shape[1:])
         found: tuple[torch.Tensor, ...] = torch.ops.aten.convolution_backward(
@@ -176,7 +183,7 @@ class WSConvLayer(ConvLayer):
         rows *= self.scale[:, None]
         return gradients
 
-    def _squares(self, call: Call) -> torch.Tensor:
+    def _squares(self, call: Call) -> tuple[torch.Tensor, torch.Tensor]:
         """sum_o s_o^2 (|G_o - mean(G_o)|^2 - (2 - |W'_o|^2) <G_o, W'_o>^2).
 
         The first term is a Gram form on centred patches; <G_o, W'_o> = sum_t backprop * output.
@@ -184,8 +191,8 @@ class WSConvLayer(ConvLayer):
         m = self.module
         patches = patch_sums(call.inputs, m.kernel_size, m.stride, self.padding, m.dilation)
         sums = call.by_unit(patches).flatten(1)
-        gram = self._patch_gram(call).flatten(3).flatten(1, 2)
-        gram = gram.view(len(sums), sums.shape[1], -1)
+        gram = self._patch_gram(call)
+        lengths = gram.diagonal(dim1=1, dim2=2).clone()
         gram -= sums[:, :, None] * (sums / self.weight[0].numel())[:, None, :]
         scaled = call.backprops * self.scale[:, None, None]
         (output,) = call.saved
@@ -193,8 +200,8 @@ class WSConvLayer(ConvLayer):
             output = output - bias[:, None, None]
         along = (call.by_unit(scaled) * call.by_unit(output)).sum((1, 3, 4), dtype=torch.float64)
         removed = (along.square() * (2 - self.lengths)).sum(1)
-        squares: torch.Tensor = _contracted(gram, call.by_unit(scaled)) - removed
-        return squares.clamp(min=0)
+        squares, terms = gram_form(gram, _columns(call, scaled), lengths)
+        return (squares - removed).clamp(min=0), terms
 
 
 def _explicit_padding(module: nn.Conv2d) -> tuple[int, int]:
@@ -214,14 +221,6 @@ def _units_as_channels(rows: torch.Tensor) -> torch.Tensor:
     return rows.transpose(0, 1).flatten(1, 2)
 
 
-def _contracted(gram: torch.Tensor, backprops: torch.Tensor) -> torch.Tensor:
-    """sum_tt' gram[t, t'] <b_t, b_t'>, float64 (units,); overwrites `gram`.
-
-    `backprops`: (units, width, channels, h, w).
-    """
-    units, _, channels = backprops.shape[:3]
-    columns = backprops.transpose(1, 2).reshape(units, channels, -1)
-    product = gram.view(units, columns.shape[2], columns.shape[2])
-    product *= torch.bmm(columns.transpose(1, 2), columns)
-    squares: torch.Tensor = product.sum((1, 2), dtype=torch.float64)
-    return squares.clamp(min=0)
+def _columns(call: Call, rows: torch.Tensor) -> torch.Tensor:
+    """(rows, C, h, w) -> (units, C, positions of all the unit's rows)."""
+    return call.by_unit(rows).transpose(1, 2).flatten(2)

@@ -5,10 +5,18 @@ patches' Gram matrix is the sum, over the kernel's offsets, of shifted views of 
 matrix. Pixels in the padding are zero and add nothing.
 """
 
+from collections.abc import Callable
+
 import torch
 from torch.nn import functional as F
 
+from common.privacy.clipping.problem import squared_norms
+
 Pair = tuple[int, ...]
+
+_CANCELLATION = 4.0
+"""Up to this ratio the norm's relative error stays near 2^-24, below `rule.MARGIN`. Networks with
+normalisation have about 1; a constant image under a backprop that sums to zero has any."""
 
 
 def patch_gram(
@@ -36,6 +44,37 @@ def patch_sums(
     """Sum of each patch's values: (rows, C, H, W) -> (rows, h, w)."""
     ones = inputs.new_ones(1, 1, *kernel)
     return F.conv2d(inputs.sum(1, keepdim=True), ones, None, stride, padding, dilation)[:, 0]
+
+
+def gram_form(
+    gram: torch.Tensor, backprops: torch.Tensor, lengths: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """sum_tt' gram[t, t'] <b_t, b_t'>, and sum_t lengths[t] |b_t|^2; float64 (units,) each.
+
+    `gram`: (units, T, T), overwritten; `backprops`: (units, C, T); `lengths`: (units, T), the
+    squared lengths of the vectors behind `gram`. The rounding errors of the T^2 terms, each about
+    2^-24 |x_t| |x_t'| |b_t| |b_t'|, add up to about 2^-24 times the second figure.
+    """
+    products = torch.bmm(backprops.transpose(1, 2), backprops)
+    terms: torch.Tensor = (lengths * products.diagonal(dim1=1, dim2=2)).sum(1, dtype=torch.float64)
+    gram *= products
+    squares: torch.Tensor = gram.sum((1, 2), dtype=torch.float64)
+    return squares.clamp(min=0), terms
+
+
+def settled(
+    squares: torch.Tensor, terms: torch.Tensor, gradient: Callable[[int], torch.Tensor]
+) -> torch.Tensor:
+    """`squares`, where cancellation spoilt them taken from the unit's own gradient.
+
+    A sum much smaller than its terms is mostly rounding error, in the norm here and in the
+    gradient that is summed later, by another route. So the unit's gradient is computed after all,
+    and its norm is raised by 16 times the rounding error of such a gradient.
+    """
+    for unit in (terms > _CANCELLATION * squares).nonzero().flatten().tolist():
+        norm = squared_norms(gradient(unit)[None]).sqrt()[0]
+        squares[unit] = (norm + 2.0**-20 * terms[unit].sqrt()).square()
+    return squares
 
 
 def _overlap(shift: int, stride: int, pixels: int, size: int) -> tuple[slice, slice]:

@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import nn
@@ -20,6 +20,8 @@ class Call:
     """(rows, ...)"""
     backprops: torch.Tensor
     """Gradient of the weighted loss with respect to the layer's output."""
+    rough: torch.Tensor
+    """The same in autocast's type, if any: for the inputs' gradient, never for a parameter's."""
     saved: tuple[torch.Tensor, ...]
     """What the layer's `forward` asked to keep."""
     width: int
@@ -31,6 +33,12 @@ class Call:
     @property
     def units(self) -> int:
         return len(self.inputs) // self.width
+
+    def only(self, unit: int) -> "Call":
+        """The same for one unit's rows."""
+        rows = slice(unit * self.width, (unit + 1) * self.width)
+        own = {name: getattr(self, name)[rows] for name in ("inputs", "backprops", "rough")}
+        return replace(self, **own, saved=tuple(t[rows] for t in self.saved))
 
     def by_unit(self, rows: torch.Tensor) -> torch.Tensor:
         """(rows, ...) -> (units, width, ...)."""
@@ -71,6 +79,7 @@ class GroupNormLayer(Layer):
     module: nn.GroupNorm
 
     def forward(self, inputs: torch.Tensor) -> tuple[torch.Tensor, tuple[torch.Tensor, ...]]:
+        inputs = as_precise(inputs, self.module.weight)
         rows, channels = inputs.shape[:2]
         output, mean, rstd = torch.native_group_norm(
             inputs.contiguous(),
@@ -116,7 +125,7 @@ class LayerNormLayer(Layer):
 
     def forward(self, inputs: torch.Tensor) -> tuple[torch.Tensor, tuple[torch.Tensor, ...]]:
         output, mean, rstd = torch.native_layer_norm(
-            inputs,
+            as_precise(inputs, self.module.weight),
             self.module.normalized_shape,
             self.tensor("weight"),
             self.tensor("bias"),
@@ -208,6 +217,11 @@ def _dense(tokens: torch.Tensor, values: torch.Tensor, size: int) -> torch.Tenso
     dense = values.new_zeros(len(tokens) * size, values.shape[-1])
     dense.index_add_(0, (tokens + offsets).flatten(), values.flatten(0, 1))
     return dense.view(len(tokens), size, -1)
+
+
+def as_precise(values: torch.Tensor, parameter: torch.Tensor) -> torch.Tensor:
+    """Floating-point values in the parameter's type; autocast may have lowered them."""
+    return values.to(parameter.dtype) if values.is_floating_point() else values
 
 
 def _channels(values: torch.Tensor, like: torch.Tensor) -> torch.Tensor:

@@ -4,6 +4,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from common.privacy.clipping.gram import gram_form, settled
 from common.privacy.clipping.layers import Call, Layer
 from common.privacy.clipping.pieces import Ghost, Kept, Piece
 from common.privacy.clipping.problem import squared_norms
@@ -19,7 +20,7 @@ class LinearLayer(Layer):
 
     def backward(self, call: Call) -> tuple[torch.Tensor | None, list[Piece]]:
         weight = self.module.weight.detach()
-        gradient = call.backprops @ weight if call.needs_input else None
+        gradient = call.rough @ weight.to(call.rough.dtype) if call.needs_input else None
         inputs = call.inputs.reshape(call.units, -1, weight.shape[1])
         backprops = call.backprops.reshape(call.units, -1, weight.shape[0])
         pieces: list[Piece] = []
@@ -37,16 +38,17 @@ def _weight(
     positions, outputs, features = inputs.shape[1], backprops.shape[2], inputs.shape[2]
     if keep or positions * (outputs + features) > outputs * features:
         return Kept(parameter, torch.bmm(backprops.transpose(1, 2), inputs))
-    return Ghost(parameter, _squares(inputs, backprops), inputs, backprops, _contract)
+    squares = _squares(inputs, backprops)
+    return Ghost(parameter, squares, inputs, backprops, _contract)
 
 
 def _squares(inputs: torch.Tensor, backprops: torch.Tensor) -> torch.Tensor:
     if inputs.shape[1] == 1:
         return squared_norms(inputs) * squared_norms(backprops)
     gram = torch.bmm(inputs, inputs.transpose(1, 2))
-    gram *= torch.bmm(backprops, backprops.transpose(1, 2))
-    squares: torch.Tensor = gram.sum((1, 2), dtype=torch.float64)
-    return squares.clamp(min=0)
+    lengths = gram.diagonal(dim1=1, dim2=2).clone()
+    squares, terms = gram_form(gram, backprops.transpose(1, 2), lengths)
+    return settled(squares, terms, lambda unit: backprops[unit].T @ inputs[unit])
 
 
 def _contract(inputs: torch.Tensor, backprops: torch.Tensor) -> torch.Tensor:

@@ -91,7 +91,8 @@ def add_scaled(
     if not bool(factors.all()):
         rows = rows[factors > 0]
         factors = factors[factors > 0]
-    total.add(parameter, factors.to(rows.dtype) @ rows)
+    with torch.autocast(rows.device.type, enabled=False):
+        total.add(parameter, factors.to(rows.dtype) @ rows)
 
 
 def squared_norms(gradients: torch.Tensor) -> torch.Tensor:

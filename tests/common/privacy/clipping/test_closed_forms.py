@@ -51,7 +51,7 @@ def agree(
     """float64 inside shows that the formula is right; float32, that it loses no accuracy."""
     targets = torch.arange(len(inputs)) % 3
     expected, norms = reference(model, inputs, targets, units, BOUND)
-    for kind, tolerance in ((torch.float64, 5e-7), (torch.float32, 3e-6)):
+    for kind, tolerance in ((torch.float64, 7e-7), (torch.float32, 3e-6)):
         twin = model.to(kind)
         found = clipped_gradient_sum(
             twin,
@@ -105,8 +105,8 @@ def test_convolutions(
     generator = torch.Generator().manual_seed(seed)
     kind = WSConv2d if standardised else nn.Conv2d
     conv = kind(4, 8, kernel, stride, padding, dilation, groups, bias)
-    if standardised and conv.weight[0].numel() == 1:
-        return  # a filter of one weight standardises to 0
+    if standardised and conv.weight[0].numel() <= 2:
+        return  # nothing is left of a filter of two weights without its mean and its length
     model = Pooled(conv, channels=8)
     redraw(model, generator)
     images = torch.randn(6, 4, 8, 9, generator=generator)
@@ -188,6 +188,48 @@ def test_frozen_parameters_have_no_place(reference: Reference, frozen: str) -> N
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(not name.startswith(frozen))
     agree(model, draw.randn(6, 4, 5, 5), None, reference)
+
+
+@pytest.mark.parametrize("kind", [nn.Conv2d, WSConv2d])
+def test_cancellation_does_not_lift_a_unit_above_the_bound(kind: type[nn.Conv2d]) -> None:
+    """Nearly constant images, and backprops that the normalisation makes sum to zero: the norm is
+    a small difference of large terms."""
+    model = Pooled(kind(8, 16, 3), nn.GroupNorm(16, 16), channels=16)
+    images = 1 + 1e-4 * redraw(model).randn(8, 8, 8, 8)
+    model.head.requires_grad_(False)
+    model.layers[1].requires_grad_(False)
+    for row in range(8):
+        with mock.patch.object(convolution, "_KEEP", 1e9):
+            found = clipped_gradient_sum(
+                model,
+                cross_entropy,
+                images[row : row + 1],
+                torch.tensor([row % 3]),
+                max_grad_norm=1e-6,
+            )
+        assert found.clipped == 1
+        assert 0.5e-6 < float(found.gradient.double().norm()) <= 1e-6
+
+
+@pytest.mark.parametrize("drawn", [None, [0, 0, 1, 1, 2, 3]])
+def test_autocast_lowers_the_network_but_not_the_clipping(drawn: list[int] | None) -> None:
+    layers = (WSConv2d(4, 32, 3), nn.GroupNorm(4, 32), nn.ReLU(), nn.Conv2d(32, 8, 3))
+    model = Pooled(*layers, FrozenBatchNorm(8, 1e-5), channels=8)
+    images, targets = redraw(model).randn(6, 4, 6, 6), torch.arange(6) % 3
+    units = grouping(drawn)
+    exact = clipped_gradient_sum(
+        model, cross_entropy, images, targets, max_grad_norm=BOUND, units=units
+    )
+    for kept in (0, 1e9):
+        with mock.patch.object(convolution, "_KEEP", kept), torch.autocast("cpu", torch.bfloat16):
+            rough = clipped_gradient_sum(
+                model, cross_entropy, images, targets, max_grad_norm=BOUND, units=units
+            )
+            alone = clipped_gradient_sum(
+                model, cross_entropy, images[:1], targets[:1], max_grad_norm=BOUND
+            )
+        assert (rough.gradient - exact.gradient).norm() / exact.gradient.norm() < 0.05
+        assert BOUND * (1 - 1e-6) < float(alone.gradient.double().norm()) <= BOUND
 
 
 class Draw:
