@@ -19,16 +19,15 @@ from common.privacy.clipping.known import known_layers
 from common.privacy.clipping.layers import Call, Layer, as_precise
 from common.privacy.clipping.pieces import Kept, Piece
 from common.privacy.clipping.problem import (
+    SMALL_ROW,
     Problem,
     Rectangle,
     UnsupportedLayerError,
     weighted_loss,
 )
 
-_SMALL_ROW = 4096
 _MANY = 2_000_000
-"""Rows of few values are cheap to hold; weights of many values are costly to pass over for few
-rows. The two decide how many rows are treated at once when the caller does not say."""
+"""A model of more weights takes more rows at once: passing over its weights costs time too."""
 
 _checked: WeakKeyDictionary[nn.Module, set[tuple[int, ...]]] = WeakKeyDictionary()
 
@@ -41,7 +40,7 @@ class BookkeepingEngine:
         self.probed = False
 
     def chunk(self, problem: Problem, inputs: torch.Tensor) -> int:
-        if inputs[:1].numel() <= _SMALL_ROW:
+        if inputs[:1].numel() <= SMALL_ROW:
             return 1024
         return 32 if sum(p.numel() for p in problem.parameters.values()) > _MANY else 16
 

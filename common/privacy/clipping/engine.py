@@ -98,7 +98,7 @@ def clipped_gradient_sum(
             is larger is accumulated alone. None: the engine's choice.
 
     Formal guarantee: for a model and loss that treat rows separately, adding or removing one unit
-    changes the exact sum by at most `max_grad_norm` in L2. The factors are lowered by 2^-21 for
+    changes the exact sum by at most `max_grad_norm` in L2. The factors are lowered by 2^-22 for
     the rounding of float32.
 
     | edge case | result |
@@ -185,7 +185,7 @@ def _engine(name: EngineName, problem: Problem) -> Engine:
     if name == "opacus":
         from common.privacy.clipping.opacus_engine import OpacusEngine  # slow to import
 
-        return OpacusEngine()
+        return OpacusEngine(problem)
     raise PrivacyError(f"Unknown engine={name!r}; choose 'bookkeeping', 'opacus' or 'vmap'.")
 
 

@@ -14,7 +14,7 @@ from common.privacy.clipping.problem import squared_norms
 
 Pair = tuple[int, ...]
 
-_CANCELLATION = 4.0
+_CANCELLATION = 2.0
 """Up to this ratio the norm's relative error stays near 2^-24, below `rule.MARGIN`. Networks with
 normalisation have about 1; a constant image under a backprop that sums to zero has any."""
 
@@ -72,8 +72,9 @@ def settled(
     and its norm is raised by 16 times the rounding error of such a gradient.
     """
     for unit in (terms > _CANCELLATION * squares).nonzero().flatten().tolist():
-        norm = squared_norms(gradient(unit)[None]).sqrt()[0]
-        squares[unit] = (norm + 2.0**-20 * terms[unit].sqrt()).square()
+        found = gradient(unit)
+        error = 16 * (torch.finfo(found.dtype).eps / 2) * terms[unit].sqrt()
+        squares[unit] = (squared_norms(found[None])[0].sqrt() + error).square()
     return squares
 
 

@@ -11,8 +11,8 @@ from common.privacy.clipping.flat import Accumulator
 from common.privacy.clipping.problem import (
     Problem,
     Rectangle,
-    add_scaled,
-    squared_norms,
+    add_clipped,
+    rows_within_memory,
     total_loss,
 )
 
@@ -20,22 +20,24 @@ from common.privacy.clipping.problem import (
 class OpacusEngine:
     """Works on a copy of the model, since Opacus leaves attributes on modules and parameters."""
 
+    def __init__(self, problem: Problem) -> None:
+        self.wrapped = GradSampleModule(
+            _hookable(problem.model), loss_reduction="sum", strict=False
+        )
+
     def chunk(self, problem: Problem, inputs: torch.Tensor) -> int:
-        return 64
+        return rows_within_memory(problem, at_most=64)
 
     def add(self, problem: Problem, part: Rectangle, total: Accumulator) -> torch.Tensor:
-        wrapped = GradSampleModule(_hookable(problem.model), loss_reduction="sum", strict=False)
+        wrapped = self.wrapped
         with warnings.catch_warnings():
             # The first layer's inputs need no gradient, which torch reports for any full hook.
             warnings.filterwarnings("ignore", message="Full backward hook is firing")
             torch.autograd.backward(total_loss(problem, wrapped(part.inputs), part))
         copies = dict(wrapped._module.named_parameters())
         gradients = {name: _by_unit(copies[name], part) for name in problem.parameters}
-        norms = torch.stack([squared_norms(g) for g in gradients.values()]).sum(0).sqrt()
-        factors = problem.rule.factors(norms)
-        for name, parameter in problem.parameters.items():
-            add_scaled(gradients[name], factors, parameter, total)
-        return norms
+        wrapped.zero_grad()
+        return add_clipped(problem, gradients, total)
 
     def finish(self, total: Accumulator) -> None:
         return None

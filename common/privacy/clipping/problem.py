@@ -14,6 +14,12 @@ from common.privacy.clipping.rule import ClipRule
 Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 """(logits of B rows, targets of B rows) -> B losses, each of its own row alone."""
 
+SMALL_ROW = 4096
+"""Rows of at most this many values are cheap to hold; many are treated at once."""
+
+_KEPT = 2**26
+"""Values of per-unit gradients that the engines which keep them all may hold at once."""
+
 
 @dataclass(frozen=True)
 class Rectangle:
@@ -93,6 +99,23 @@ def add_scaled(
         factors = factors[factors > 0]
     with torch.autocast(rows.device.type, enabled=False):
         total.add(parameter, factors.to(rows.dtype) @ rows)
+
+
+def add_clipped(
+    problem: Problem, gradients: dict[str, torch.Tensor], total: Accumulator
+) -> torch.Tensor:
+    """Clip and add whole per-unit gradients, (units, *shape) by name; return the norms."""
+    norms = torch.stack([squared_norms(g) for g in gradients.values()]).sum(0).sqrt()
+    factors = problem.rule.factors(norms)
+    for name, parameter in problem.parameters.items():
+        add_scaled(gradients[name], factors, parameter, total)
+    return norms
+
+
+def rows_within_memory(problem: Problem, at_most: int) -> int:
+    """Rows whose gradients, kept for each, stay within a quarter of a GiB in float32."""
+    size = sum(p.numel() for p in problem.parameters.values())
+    return max(1, min(at_most, _KEPT // size))
 
 
 def squared_norms(gradients: torch.Tensor) -> torch.Tensor:

@@ -9,9 +9,9 @@ from common.errors import PrivacyError
 
 Clipping = Literal["flat", "automatic"]
 
-MARGIN = 1 - 2.0**-21
+MARGIN = 1 - 2.0**-22
 """Factors are this much smaller than the formula's: float32 rounding in the scaled sum must not
-lift a unit's contribution above the bound. Costs 4.8e-7 of the gradient's length."""
+lift a unit's contribution above the bound. Costs 2.4e-7 of the gradient's length."""
 
 
 @dataclass(frozen=True)

@@ -5,10 +5,11 @@ from torch.func import functional_call, grad, vmap
 
 from common.privacy.clipping.flat import Accumulator
 from common.privacy.clipping.problem import (
+    SMALL_ROW,
     Problem,
     Rectangle,
-    add_scaled,
-    squared_norms,
+    add_clipped,
+    rows_within_memory,
     total_loss,
 )
 
@@ -17,16 +18,11 @@ class VmapEngine:
     """Knows no layer by name; the fallback, and the tests' second opinion."""
 
     def chunk(self, problem: Problem, inputs: torch.Tensor) -> int:
-        return 16
+        return rows_within_memory(problem, at_most=1024 if inputs[:1].numel() <= SMALL_ROW else 16)
 
     def add(self, problem: Problem, part: Rectangle, total: Accumulator) -> torch.Tensor:
         gradients = _unit_gradients(problem, part)
-        squares = [squared_norms(g) for g in gradients.values()]
-        norms = torch.stack(squares).sum(0).sqrt()
-        factors = problem.rule.factors(norms)
-        for name, parameter in problem.parameters.items():
-            add_scaled(gradients[name], factors, parameter, total)
-        return norms
+        return add_clipped(problem, gradients, total)
 
     def finish(self, total: Accumulator) -> None:
         return None
