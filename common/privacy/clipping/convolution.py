@@ -1,5 +1,7 @@
 """Per-unit gradients of two-dimensional convolutions, plain and weight-standardised."""
 
+from dataclasses import replace
+
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -32,7 +34,6 @@ class ConvLayer(Layer):
         super().__init__(module)
         self.padding = _explicit_padding(module)
         self.weight = module.weight.detach()
-        self.kept: bool | None = None
 
     def forward(self, inputs: torch.Tensor) -> tuple[torch.Tensor, tuple[torch.Tensor, ...]]:
         m = self.module
@@ -56,9 +57,7 @@ class ConvLayer(Layer):
         return gradient, pieces
 
     def _weight(self, parameter: nn.Parameter, call: Call) -> Piece:
-        if self.kept is None:
-            self.kept = call.keep or self._keeping_is_cheaper(call)
-        if self.kept or call.keep:
+        if call.keep or self._keeping_is_cheaper(call):
             return Kept(parameter, self._unit_gradients(call))
         squares = settled(
             *self._squares(call), lambda unit: self._unit_gradients(call.only(unit))[0]
@@ -147,8 +146,10 @@ class WSConvLayer(ConvLayer):
     """WSConv2d: the norm is that of the raw weight's gradient, through the standardisation.
 
     With W' = s (W - mean), s = 1 / sqrt((variance + eps) fan_in) for each filter, and G the
-    gradient with respect to W', the raw gradient is s (G - mean(G) - <G, W'> W'). Sums over units
-    that were not kept are accumulated for W' and taken to W once, in `finish`.
+    gradient with respect to W', the raw gradient is s (G - mean(G) - <G, W'> W'). That is linear
+    in G: sums over units that were not kept are accumulated for W', and taken to W once, at the
+    end or when the first gradients are kept (units come smallest first, and larger ones favour
+    keeping); from then on all are kept.
     """
 
     module: WSConv2d
@@ -162,14 +163,29 @@ class WSConvLayer(ConvLayer):
         along = torch.linalg.vecdot(weight, raw)
         flat = torch.full_like(along, (module.epsilon * raw.shape[1]) ** -0.5)
         self.scale = torch.where(along > 0, self.lengths / along, flat)
+        self.keeps = False
+        self.owes = False
+        """The parameter's part of the total is a sum for W', not yet for W."""
 
     def forward(self, inputs: torch.Tensor) -> tuple[torch.Tensor, tuple[torch.Tensor, ...]]:
         output, _ = super().forward(inputs)
         return output, (output,)
 
+    def prepare(self, total: Accumulator) -> None:
+        if self.keeps:
+            self.finish(total)
+
     def finish(self, total: Accumulator) -> None:
-        if self.kept is False and (parameter := self.parameter("weight")) is not None:
+        parameter = self.parameter("weight")
+        if self.owes and parameter is not None:
             self._to_raw(total.views[id(parameter)][None])
+            self.owes = False
+
+    def _weight(self, parameter: nn.Parameter, call: Call) -> Piece:
+        piece = super()._weight(parameter, replace(call, keep=call.keep or self.keeps))
+        self.keeps = isinstance(piece, Kept)
+        self.owes = self.owes or not self.keeps
+        return piece
 
     def _unit_gradients(self, call: Call) -> torch.Tensor:
         return self._to_raw(super()._unit_gradients(call))

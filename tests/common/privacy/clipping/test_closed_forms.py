@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from common.models.layers import FrozenBatchNorm, WSConv2d
 from common.privacy.clipping import clipped_gradient_sum, convolution
+from common.privacy.clipping.layers import Call
 
 from .conftest import Reference, cross_entropy
 
@@ -179,6 +180,21 @@ def test_a_convolution_used_twice(reference: Reference, shared: type[nn.Conv2d])
     conv = shared(4, 4, 3, padding=1)
     model = Pooled(conv, nn.Tanh(), conv, channels=4)
     agree(model, redraw(model).randn(6, 4, 4, 4), grouping([0, 0, 1, 2, 2, 3]), reference)
+
+
+@pytest.mark.parametrize("kind", [nn.Conv2d, WSConv2d])
+def test_larger_units_may_be_treated_another_way(
+    reference: Reference, kind: type[nn.Conv2d]
+) -> None:
+    model = Pooled(kind(4, 8, 3), nn.Tanh(), kind(8, 8, 3), channels=8)
+    images = redraw(model).randn(14, 4, 6, 6)
+    units = torch.tensor([0, 1, 1, 2, 2, 2, 3, 3, 3, 3, 4, 5, 5, 5])
+
+    def wide(layer: object, call: Call) -> bool:
+        return call.width > 2
+
+    with mock.patch.object(convolution.ConvLayer, "_keeping_is_cheaper", wide):
+        agree(model, images, units, reference, chunk=4)
 
 
 @pytest.mark.parametrize("frozen", ["layers.0.weight", "layers.0.bias", "layers", "head.weight"])
