@@ -1,10 +1,14 @@
-"""Paying for a round before its noise is drawn."""
+"""Paying for what leaves the site, before its noise is drawn."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 
 from client.entropy import Entropy
 from client.ledger import Ledger
-from client.site import open_cells
+from client.ledger_binding import data_fingerprint
+from client.policy import Policy, permit, read_policy
 from common.config import Site, Study
 from common.privacy.accounting import Event, calibrate, epsilon
 from common.protocol import Task
@@ -12,57 +16,88 @@ from common.protocol import Task
 
 @dataclass(frozen=True)
 class Account:
-    """What the round's noise is, and what the study has cost so far."""
+    """What a round's noise is, what the study has cost so far, and where the ledger stands."""
 
     noise_multiplier: float = 0.0
     epsilon: float | None = None
+    head: str | None = None
 
 
 def study_noise(study: Study) -> float:
-    """The noise multiplier that meets the study's epsilon over all its rounds."""
+    """The training's noise multiplier: meets the study's epsilon over all its rounds."""
     privacy = study.privacy
+    if privacy.mode == "none":
+        return 0.0
     steps = study.rounds * privacy.local_steps
     return calibrate(privacy.epsilon, privacy.delta, privacy.sample_rate, steps)
 
 
-def pay(site: Site, task: Task, entropy: Entropy) -> Account:
-    """Debit the round in the site's ledger; its noise may be drawn after this, not before.
+def metrics_noise(study: Study) -> float:
+    """The evaluations' noise multiplier: meets `evaluation.epsilon` over all of them."""
+    evaluations = -(-study.rounds // study.evaluation.every) + 1
+    return calibrate(study.evaluation.epsilon, study.privacy.delta, 1.0, evaluations)
 
-    A source that repeats (a simulation) gives the same bits for the same round again, so a round
-    that was cut off releases nothing more when it is done again and is not paid twice.
-    Raises PrivacyError when the ledger refuses.
-    """
-    privacy = task.study.privacy
-    if privacy.mode == "none":
+
+def pay_for_training(site: Site, task: Task, entropy: Entropy) -> Account:
+    """Debit a round's steps. Raises PrivacyError when the policy or the ledger refuses."""
+    study, policy = task.study, read_policy(site.policy)
+    noise = study_noise(study)
+    permit(policy, study, noise)
+    if study.privacy.mode == "none":
         return Account()
-    noise = study_noise(task.study)
-    event = Event(
-        mechanism="poisson_discrete_gaussian",
-        sample_rate=privacy.sample_rate,
-        noise_multiplier=noise,
-        steps=privacy.local_steps,
-        unit=privacy.unit,
-        mode=privacy.mode,
-    )
-    with open_ledger(site, task.study) as ledger:
-        if not (entropy.repeats and ledger.has(task.study.digest, task.round)):
-            ledger.debit(task.study.digest, task.round, task.attempt, event)
-        spent = epsilon(ledger.events(task.study.digest), privacy.delta)
-    return Account(noise, spent)
+    event = _event(study, noise, study.privacy.sample_rate, study.privacy.local_steps)
+    return _pay(site, policy, task, task.round, event, entropy)
+
+
+def pay_for_metrics(site: Site, task: Task, policy: Policy, entropy: Entropy) -> Account:
+    """Debit one evaluation's noised counts."""
+    event = _event(task.study, metrics_noise(task.study), 1.0, 1)
+    # Evaluations stand in the ledger beside the rounds, under numbers that no round has.
+    number = -(2 * task.round + (task.split == "test")) - 1
+    return _pay(site, policy, task, number, event, entropy)
 
 
 def spent_epsilon(site: Site, study: Study) -> float:
     """What the site's ledger says the study has cost, at the study's delta."""
-    with open_ledger(site, study) as ledger:
+    with Ledger.open(site.ledger, _fingerprint(site)) as ledger:
         return epsilon(ledger.events(study.digest), study.privacy.delta)
 
 
-def create_ledger(site: Site, study: Study) -> None:
-    """Make the ledger of a data set that never trained; one that exists is left as it is."""
-    if not site.ledger.exists():
-        Ledger.create(site.ledger, open_cells(site, study).fingerprint).close()
+def _pay(
+    site: Site, policy: Policy, task: Task, number: int, event: Event, entropy: Entropy
+) -> Account:
+    """Write the row; the noise may be drawn after this, not before.
+
+    A source that repeats (a simulation) gives the same bits for the same round again, so a round
+    that was cut off releases nothing more when it is done again and is not paid twice.
+    """
+    study = task.study
+    with _open(site, policy, task.head) as ledger:
+        if not (entropy.repeats and ledger.has(study.digest, number)):
+            ledger.debit(study.digest, number, task.attempt, event)
+        spent = epsilon(ledger.events(study.digest), study.privacy.delta)
+        return Account(event.noise_multiplier, spent, ledger.head)
 
 
-def open_ledger(site: Site, study: Study) -> Ledger:
-    """The site's ledger. Raises PrivacyError: missing, damaged, or another data set's."""
-    return Ledger.open(site.ledger, open_cells(site, study).fingerprint)
+@contextmanager
+def _open(site: Site, policy: Policy, head: str | None) -> Iterator[Ledger]:
+    """The site's ledger, which must hold the row that the server acknowledged last."""
+    with Ledger.open(
+        site.ledger, _fingerprint(site), budget=policy.budget, expected_head=head or None
+    ) as ledger:
+        yield ledger
+
+
+_fingerprint = lru_cache(maxsize=64)(data_fingerprint)
+"""Read once a process: a site that is indexed again is another Site."""
+
+
+def _event(study: Study, noise: float, sample_rate: float, steps: int) -> Event:
+    return Event(
+        mechanism="poisson_discrete_gaussian",
+        sample_rate=sample_rate,
+        noise_multiplier=noise,
+        steps=steps,
+        unit=study.privacy.unit,
+        mode="local",
+    )

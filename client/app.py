@@ -10,9 +10,10 @@ import torch
 from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
-from client.account import pay
+from client.account import pay_for_training
 from client.entropy import Entropy, SystemEntropy
-from client.evaluation import tally
+from client.policy import read_policy
+from client.release import released_tally
 from client.site import open_site, site_file
 from client.training import Job, train
 from client.workspace import workspace
@@ -50,7 +51,7 @@ def client_app(entropy: Entropy | None = None) -> ClientApp:
 
     @app.evaluate()
     def evaluation(message: Message, context: Context) -> Message:
-        return _answer(message, context, _evaluate)
+        return _answer(message, context, lambda m, site: _evaluate(m, site, bits))
 
     return app
 
@@ -84,21 +85,24 @@ def _train(message: Message, site: Site, entropy: Entropy) -> RecordDict:
         raise FederationError(f"study {study.name}: site {site.name} is not asked to train")
     model, inputs = workspace(site, study)
     before = _receive(message, model)
-    account = pay(site, task, entropy)
+    account = pay_for_training(site, task, entropy)
     job = Job(study, site.name, member, task.round, account.noise_multiplier)
     loss = train(job, inputs, entropy)
+    if read_policy(site.policy).metrics != "exact":
+        loss = None
     parameters = trainable(model)
     change = flatten(parameters) - before
     layout = Layout.of(parameters).digest
     seconds = time.perf_counter() - started
-    return Update(change, layout, account.epsilon, loss, seconds).content()
+    head = account.head or ""
+    return Update(change, layout, head, account.epsilon, loss, seconds).content()
 
 
-def _evaluate(message: Message, site: Site) -> RecordDict:
+def _evaluate(message: Message, site: Site, entropy: Entropy) -> RecordDict:
     task = Task.read(message)
     model, inputs = workspace(site, task.study)
     _receive(message, model)
-    return tally_content(tally(inputs, task.split, len(task.study.cell_types)))
+    return tally_content(released_tally(site, task, inputs, entropy))
 
 
 def _receive(message: Message, model: Classifier) -> Vector:

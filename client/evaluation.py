@@ -5,7 +5,7 @@ import torch
 
 from client.batches import Inputs
 from client.site import Rows
-from common.metrics import Floats, Tally
+from common.metrics import Floats
 
 BATCH = 64
 
@@ -22,11 +22,3 @@ def predict(inputs: Inputs, positions: Rows) -> Floats:
             parts.append(logits.double().softmax(1).cpu().numpy())
     network.train(was_training)
     return np.concatenate(parts[1:]) if len(parts) > 1 else parts[0]
-
-
-def tally(inputs: Inputs, split: str, classes: int) -> Tally:
-    """Confusion and calibration counts on the site's cells of `split`."""
-    positions = inputs.cells.rows(split)
-    if not len(positions):
-        return Tally.empty(classes)
-    return Tally.of(predict(inputs, positions), inputs.cells.labels[positions])

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from common.cells import CELL_TYPES
 from common.config import CellSource, Site, Study, load
 from common.data.cache import CellCache
-from common.data.splits import assign
+from common.data.splits import assign, assign_alone
 from common.errors import ConfigError, DataError
 
 SITES_VARIABLE = "HEMOFED_SITES"
@@ -53,8 +53,8 @@ def open_site(path: Path) -> Site:
         )
         for source in site.cells
     )
-    changes = {"cells": cells, "ledger": base / site.ledger, "log": base / site.log}
-    return site.model_copy(update=changes)
+    files = {name: base / getattr(site, name) for name in ("policy", "ledger", "log")}
+    return site.model_copy(update={"cells": cells, **files})
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,9 +107,7 @@ def open_cells(site: Site, study: Study) -> SiteCells:
         known = np.flatnonzero(classes[part.labels] >= 0)
         part = part.select(known)
         parts.append(part)
-        splits.append(
-            assign(part.labels, part.patients, given[known], seed=study.seed, sources=part.sources)
-        )
+        splits.append(_split(part, given[known], study))
     if not any(len(part) for part in parts):
         raise DataError(f"site {site.name}: none of its cells is of a type of the study")
     return SiteCells(
@@ -141,6 +139,13 @@ def _selected(source: CellSource, cache: CellCache) -> tuple[CellCache, NDArray[
         return cache.select(records["row"]), records["split"]
     except (OSError, ValueError, IndexError) as error:
         raise DataError(f"{source.selection}: is not a selection of cells ({error})") from error
+
+
+def _split(part: CellCache, given: NDArray[np.str_], study: Study) -> NDArray[np.str_]:
+    """The split of each cell; under privacy no cell's split may depend on other patients."""
+    if study.privacy.mode == "none":
+        return assign(part.labels, part.patients, given, seed=study.seed, sources=part.sources)
+    return assign_alone(part.patients, given, part.sources, seed=study.seed)
 
 
 def _units(patients: NDArray[np.str_]) -> Rows:

@@ -93,6 +93,9 @@ class ServerOptimizer(Strict):
 
 class EvaluationSpec(Strict):
     every: int = Field(default=1, ge=1)
+    epsilon: float = Field(default=1.0, gt=0, le=1000)
+    """What all evaluations together may cost a site whose policy lets metrics leave noised; it
+    comes on top of the training's epsilon, in the same ledger."""
     patience: int | None = Field(default=None, ge=1)
     """Stop after this many evaluations without a better mean balanced accuracy; None: never."""
 
@@ -181,6 +184,7 @@ class Site(Strict):
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
     cells: tuple[CellSource, ...] = Field(min_length=1)
+    policy: Path = Path("policy.yaml")
     ledger: Path = Path("ledger.sqlite")
     log: Path = Path("site.log")
     runtime: Runtime = Runtime()

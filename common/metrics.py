@@ -39,6 +39,14 @@ class Tally:
         np.add.at(tally.confidence, (labels, predicted, bins), top)
         return tally
 
+    @classmethod
+    def of_confusion(cls, confusion: Counts) -> Self:
+        """Counts (K, K) without confidences: every metric but the calibration error."""
+        tally = cls.empty(len(confusion))
+        tally.counts[:, :, 0] = confusion
+        tally.confidence[:] = np.nan
+        return tally
+
     def __add__(self, other: "Tally") -> "Tally":
         return Tally(self.counts + other.counts, self.confidence + other.confidence)
 
@@ -53,11 +61,14 @@ class Tally:
         return int(self.counts.sum())
 
     def metrics(self) -> dict[str, float | None]:
-        """The NAMES; None for all of them when nothing was counted."""
+        """The NAMES; None where nothing, or no confidence, was counted."""
         if not self.total:
             return dict.fromkeys(NAMES)
         values = _metrics(self.counts[None].astype(float), self.confidence[None])
-        return {name: float(value[0]) for name, value in values.items()}
+        return {
+            name: float(value[0]) if np.isfinite(value[0]) else None
+            for name, value in values.items()
+        }
 
     def intervals(self, resamples: int = 1000, seed: int = 0) -> dict[str, list[float] | None]:
         """95 % percentile bootstrap over the cells (Efron & Tibshirani 1993, ch. 13).
@@ -78,7 +89,9 @@ class Tally:
         shape = (resamples, *self.counts.shape)
         values = _metrics(counts.reshape(shape), (counts * mean).reshape(shape))
         return {
-            name: [float(bound) for bound in np.nanpercentile(value, [2.5, 97.5])]
+            name: [float(bound) for bound in np.percentile(value, [2.5, 97.5])]
+            if np.isfinite(value).all()
+            else None
             for name, value in values.items()
         }
 
@@ -126,7 +139,8 @@ class Tally:
             np.frombuffer(confidence, "<f8").reshape(shape).astype(np.float64),
         )
         inside = (tally.confidence >= 0) & (tally.confidence <= tally.counts + 1e-6)
-        if (tally.counts < 0).any() or not inside.all():
+        unknown = np.isnan(tally.confidence).all()
+        if (tally.counts < 0).any() or not (inside.all() or unknown):
             raise ValueError("counts below zero, or confidences outside 0..1")
         return tally
 

@@ -14,6 +14,7 @@ from functools import lru_cache
 
 import numpy as np
 from flwr.app import (
+    Array,
     ArrayRecord,
     ConfigRecord,
     Message,
@@ -37,19 +38,23 @@ class Task:
     attempt: int = 0
     split: str = "validation"
     """Which cells an evaluation counts: validation or test."""
+    head: str = ""
+    """The site's ledger head that the server saw last; a ledger without it is an old copy."""
 
-    def content(self, model: Vector | None = None) -> RecordDict:
+    def content(self, model: Array | None = None) -> RecordDict:
+        """The message's content; `model` is encoded once for all sites."""
         record = ConfigRecord(
             {
                 "study": self.study.model_dump_json(),
                 "round": self.round,
                 "attempt": self.attempt,
                 "split": self.split,
+                "head": self.head,
             }
         )
         content = RecordDict({"task": record})
         if model is not None:
-            content["model"] = ArrayRecord({"values": encode(model)})
+            content["model"] = ArrayRecord({"values": model})
         return content
 
     @classmethod
@@ -60,7 +65,7 @@ class Task:
             raise FederationError(f"a {message.metadata.message_type} message without a task")
         study = _study(str(record["study"]))
         numbers = int(str(record["round"])), int(str(record["attempt"]))
-        return cls(study, *numbers, str(record["split"]))
+        return cls(study, *numbers, str(record["split"]), str(record["head"]))
 
 
 @dataclass(frozen=True)
@@ -69,6 +74,8 @@ class Update:
 
     values: Vector
     layout: str
+    head: str = ""
+    """Of the site's ledger, after this round was paid."""
     epsilon: float | None = None
     loss: float | None = None
     seconds: float = 0.0
@@ -81,7 +88,7 @@ class Update:
         return RecordDict(
             {
                 "update": ArrayRecord({"values": encode(self.values)}),
-                "layout": ConfigRecord({"digest": self.layout}),
+                "layout": ConfigRecord({"digest": self.layout, "head": self.head}),
                 "report": MetricRecord(said),
             }
         )
@@ -92,13 +99,16 @@ class Update:
         content = message.content
         arrays = content.array_records.get("update")
         layout = _config(message, "layout").get("digest")
-        if arrays is None or list(arrays) != ["values"] or not isinstance(layout, str):
+        head = _config(message, "layout").get("head")
+        texts = isinstance(layout, str) and isinstance(head, str)
+        if arrays is None or list(arrays) != ["values"] or not texts:
             raise ModelError("the reply holds no single update vector with its layout")
         report = content.metric_records.get("report") or MetricRecord()
         said = {name: _number(report.get(name)) for name in ("epsilon", "loss", "seconds")}
         return cls(
             decode(arrays["values"], size),
-            layout,
+            str(layout),
+            str(head),
             said["epsilon"],
             said["loss"],
             said["seconds"] or 0.0,

@@ -32,6 +32,8 @@ class State:
     stale: int = 0
     """Evaluations since the best one."""
     seconds: float = 0.0
+    heads: dict[str, str] = field(default_factory=dict)
+    """Site -> the head of its privacy ledger, as its last accepted reply said."""
 
 
 def save(folder: Path, state: State, digest: str) -> None:
@@ -92,7 +94,7 @@ def begin(folder: Path, number: int) -> int:
 
 
 def _scalars(state: State) -> str:
-    names = ("round", "best_score", "best_round", "stale", "seconds")
+    names = ("round", "best_score", "best_round", "stale", "seconds", "heads")
     return json.dumps({name: getattr(state, name) for name in names})
 
 

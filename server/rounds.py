@@ -8,7 +8,7 @@ import json
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,7 +21,7 @@ from common.errors import FederationError, HemofedError, ModelError
 from common.files import replacing, write_text
 from common.metrics import Tally
 from common.models import Classifier, build, trainable
-from common.payload import Layout, Vector, flatten, load
+from common.payload import Layout, Vector, encode, flatten, load
 from common.protocol import Task, Update, read_tally
 from server import checkpoints
 from server.aggregation import Optimizer, RunningSum, averaged, reject, update_norm
@@ -62,6 +62,7 @@ class Rounds:
         self._layout = Layout.of(self._parameters)
         self._roster = Roster(grid, set(study.cohort))
         self._weights = _shares(study)
+        self._heads: dict[str, str] = {}
 
     def run(self) -> Outcome:
         """Run what is left of the study. Raises FederationError when a round has no quorum."""
@@ -131,6 +132,8 @@ class Rounds:
         if reason:
             return {"status": f"left out: {reason}"}
         total.add(update.values, self._weights[site])
+        if update.head:
+            self._heads[site] = update.head
         return {
             "status": "ok",
             "update_norm": update_norm(update.values),
@@ -178,10 +181,15 @@ class Rounds:
         quorum, wait = self._study.round.min_sites, self._study.round.deadline_seconds
         present = self._roster.wait_for(quorum, wait)
         order = sorted(sites, key=lambda site: (-self._study.cohort[site].units, site))
-        content = task.content(model)
-        number = str(task.round)
+        number, vector = str(task.round), encode(model)
         return {
-            site: Message(content, present[site], kind, group_id=number, ttl=wait)
+            site: Message(
+                replace(task, head=self._heads.get(site, "")).content(vector),
+                present[site],
+                kind,
+                group_id=number,
+                ttl=wait,
+            )
             for site in order
             if site in present
         }
@@ -196,6 +204,7 @@ class Rounds:
         if state is None:
             first = flatten(self._parameters)
             state = State(round=0, model=first, average=first)
+        self._heads = state.heads
         log = self._out / "rounds.jsonl"
         if log.exists():
             lines = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
-from client.account import create_ledger
+from client.ledger import Ledger
+from client.ledger_binding import data_fingerprint
+from client.policy import Policy
 from client.site import open_site
 from common.config import CellSource, Member, Runtime, Site, Study, dump
 from common.files import replacing, write_text
@@ -18,6 +20,20 @@ CENTRALISED = "centralised"
 LOCAL = "local_only"
 POOLED = "all-sites"
 """Name of the centralised baseline's one site."""
+
+
+OPEN_POLICY = Policy(
+    lifetime_epsilon=1e6,
+    study_epsilon=1e6,
+    delta=0.5,
+    min_noise_multiplier=1e-9,
+    max_grad_norm=1e9,
+    min_cohort=1,
+    max_rounds=10**9,
+    without_privacy=True,
+    metrics="exact",
+)
+"""A simulated site refuses nothing: its cells are public or rendered, and the study is on trial."""
 
 
 @dataclass(frozen=True)
@@ -126,6 +142,7 @@ def _write_site(site: DealtSite, plan: Plan, runtime: Runtime) -> None:
         sources.append(CellSource(folder=share.folder.absolute(), selection=Path(selection.name)))
     content = Site(name=site.name, cells=tuple(sources), runtime=runtime)
     write_text(home / "site.yaml", dump(content))
-    private = plan.study.privacy.mode != "none"
-    if private and plan.study.cohort[site.name].role == "train":
-        create_ledger(open_site(home / "site.yaml"), plan.study)
+    write_text(home / "policy.yaml", dump(OPEN_POLICY))
+    opened = open_site(home / "site.yaml")
+    if plan.study.privacy.mode != "none" and not opened.ledger.exists():
+        Ledger.create(opened.ledger, data_fingerprint(opened)).close()

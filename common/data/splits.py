@@ -63,6 +63,33 @@ def assign(
     return result
 
 
+def assign_alone(
+    patients: Sequence[str] | NDArray[np.str_],
+    splits: Sequence[str] | NDArray[np.str_],
+    sources: Sequence[str] | NDArray[np.str_],
+    *,
+    seed: int,
+    fractions: tuple[float, float, float] = (0.7, 0.1, 0.2),
+) -> NDArray[np.str_]:
+    """(N,) the split of each image, decided for each patient (or image of none) by itself.
+
+    For studies with privacy: `assign` balances the classes, so one patient more can move others
+    to another split, and the training sets of neighbouring data sets differ in more than that
+    patient. Here a hash of `seed` and the name alone decides. A given split stays, for its own
+    patient. Raises DataError like `assign`.
+    """
+    _check(len(sources), patients, splits, sources, fractions)
+    result = np.array(splits, dtype="U10")
+    for members in _groups(patients, sources, seed):
+        _follow_given(result, members)
+        patient, name = str(patients[members[0]]), str(sources[members[0]])
+        draw = _hash(seed, "patient", patient) if patient else _hash(seed, "image", name)
+        place = int.from_bytes(draw, "big") / 2**128
+        chosen = SPLITS[int(np.searchsorted(np.cumsum(fractions)[:2], place, side="right"))]
+        result[[row for row in members if result[row] == ""]] = chosen
+    return result
+
+
 def _check(
     count: int,
     patients: Sequence[str] | NDArray[np.str_],

@@ -30,6 +30,7 @@ from common.config import (
 from common.data.cache import prepare
 from common.files import write_text
 from simulations.bench.harness import Measure, in_turn, report
+from simulations.plan import OPEN_POLICY
 
 IMAGES, SIDE, BATCH, WIDTH = 128, 28, 32, 13
 _KEPT = 10 * IMAGES
@@ -87,6 +88,7 @@ def write_clients(folder: Path, clients: int, rounds: int) -> None:
         records["split"] = "train"
         np.save(home / "cells.npy", records)
         source = CellSource(folder=cache, selection=Path("cells.npy"))
+        write_text(home / "policy.yaml", dump(OPEN_POLICY))
         write_text(home / "site.yaml", dump(Site(name=name, cells=(source,), runtime=Runtime())))
 
 

@@ -1,0 +1,94 @@
+"""What a site allows, whatever a study asks: its own file, which nothing from the wire changes."""
+
+from pathlib import Path
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from client.budget import Budget
+from common.config import Strict, Study, load
+from common.errors import PrivacyError
+
+
+class Policy(Strict):
+    """A site's `policy.yaml`. Budgets hold over the ledger's whole life; floors for each study."""
+
+    lifetime_epsilon: float = Field(gt=0, le=1e6)
+    """Most that the data set may ever spend, over all studies, at `delta`."""
+    study_epsilon: float = Field(gt=0, le=1e6)
+    """Most that one study may spend, rounds that were cut off included."""
+    delta: float = Field(gt=0, lt=1)
+    min_noise_multiplier: float = Field(default=0.3, gt=0)
+    max_grad_norm: float = Field(default=10.0, gt=0)
+    min_cohort: int = Field(default=2, ge=1)
+    """Fewest sites that must train together."""
+    max_rounds: int = Field(default=10_000, ge=1)
+    without_privacy: bool = False
+    """Whether studies with `privacy: {mode: none}` may train here at all."""
+    metrics: Literal["none", "noised", "exact"] = "none"
+    """What may leave of evaluations: nothing; confusion counts with noise, paid for in the ledger;
+    or exact counts, losses and calibration."""
+
+    @model_validator(mode="after")
+    def _study_within_lifetime(self) -> Self:
+        if self.study_epsilon > self.lifetime_epsilon:
+            raise ValueError(
+                f"study_epsilon={self.study_epsilon} exceeds lifetime_epsilon="
+                f"{self.lifetime_epsilon}"
+            )
+        return self
+
+    @property
+    def budget(self) -> Budget:
+        """The bounds that the ledger holds each debit against."""
+        return Budget(
+            epsilon=self.lifetime_epsilon, delta=self.delta, study_epsilon=self.study_epsilon
+        )
+
+
+def read_policy(path: Path) -> Policy:
+    """The site's policy. Raises PrivacyError when there is none, ConfigError when it is wrong."""
+    if not path.is_file():
+        raise PrivacyError(
+            f"{path}: the site has no policy, so nothing is allowed; write one (see "
+            "configs/sites/policy.yaml)"
+        )
+    return load(Policy, path)
+
+
+def refusal(policy: Policy, study: Study, noise_multiplier: float) -> str | None:
+    """Why the study may not train here, or None.
+
+    noise_multiplier: what the study's epsilon comes to, by the site's own calculation.
+    """
+    privacy = study.privacy
+    training = sum(member.role == "train" for member in study.cohort.values())
+    if training < policy.min_cohort:
+        return f"{training} sites train; the policy's min_cohort is {policy.min_cohort}"
+    if study.rounds > policy.max_rounds:
+        return f"{study.rounds} rounds; the policy's max_rounds is {policy.max_rounds}"
+    if privacy.mode == "none":
+        return None if policy.without_privacy else "privacy: none; the policy does not allow it"
+    if privacy.delta > policy.delta:
+        return f"delta {privacy.delta:g} exceeds the policy's {policy.delta:g}"
+    if privacy.epsilon > policy.study_epsilon:
+        return (
+            f"epsilon {privacy.epsilon:g}; the policy's study_epsilon is {policy.study_epsilon:g}"
+        )
+    if noise_multiplier < policy.min_noise_multiplier:
+        return (
+            f"noise multiplier {noise_multiplier:.3g}; the policy's min_noise_multiplier is "
+            f"{policy.min_noise_multiplier:g}"
+        )
+    if privacy.max_grad_norm > policy.max_grad_norm:
+        return (
+            f"max_grad_norm {privacy.max_grad_norm:g} exceeds the policy's {policy.max_grad_norm:g}"
+        )
+    return None
+
+
+def permit(policy: Policy, study: Study, noise_multiplier: float) -> None:
+    """Raise PrivacyError with the reason when the study may not train here."""
+    reason = refusal(policy, study, noise_multiplier)
+    if reason:
+        raise PrivacyError(f"study {study.name} is refused: {reason}")

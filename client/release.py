@@ -1,0 +1,56 @@
+"""What leaves the site of an evaluation: nothing, noised counts, or exact ones."""
+
+import math
+
+import numpy as np
+
+from client.account import pay_for_metrics
+from client.batches import Inputs
+from client.entropy import Entropy
+from client.evaluation import predict
+from client.policy import read_policy
+from client.site import Rows
+from common.config import Site
+from common.errors import PrivacyError
+from common.metrics import Tally
+from common.privacy.noise import SMOOTHING, discrete_gaussian
+from common.protocol import Task
+
+
+def released_tally(site: Site, task: Task, inputs: Inputs, entropy: Entropy) -> Tally:
+    """The counts on the cells of `task.split`, as the site's policy lets them leave.
+
+    Raises PrivacyError when the policy lets nothing leave, or the ledger refuses.
+    """
+    policy = read_policy(site.policy)
+    positions, classes = inputs.cells.rows(task.split), len(task.study.cell_types)
+    if policy.metrics == "none":
+        raise PrivacyError("the site's policy lets no metrics leave (metrics: none)")
+    if policy.metrics == "exact":
+        return _counted(inputs, positions, classes)
+    most = 1
+    if task.study.privacy.unit == "patient":
+        most = task.study.privacy.max_cells_per_patient
+        positions = _few_a_patient(positions, inputs.cells.units[positions], most)
+    paid = pay_for_metrics(site, task, policy, entropy)
+    source = entropy.source(task.study.digest, site.name, task.round, task.split, "metrics")
+    confusion = _counted(inputs, positions, classes).confusion
+    # A unit adds at most `most` to the counts' L2 norm. On integers the noise with SMOOTHING is
+    # at least as private as the Gaussian of this noise multiplier (see common/privacy/noise.py).
+    sigma = math.hypot(paid.noise_multiplier * most, SMOOTHING)
+    noise = discrete_gaussian(confusion.size, sigma, source).reshape(confusion.shape)
+    return Tally.of_confusion(np.maximum(confusion + noise, 0))
+
+
+def _counted(inputs: Inputs, positions: Rows, classes: int) -> Tally:
+    if not len(positions):
+        return Tally.empty(classes)
+    return Tally.of(predict(inputs, positions), inputs.cells.labels[positions])
+
+
+def _few_a_patient(positions: Rows, units: Rows, most: int) -> Rows:
+    """The first `most` cells of each patient."""
+    order = np.argsort(units, kind="stable")
+    ranked = units[order]
+    few = np.arange(len(order)) - np.searchsorted(ranked, ranked) < most
+    return np.sort(positions[order[few]])

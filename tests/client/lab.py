@@ -1,0 +1,80 @@
+"""A lab with a few rendered cells, its policy and its ledger, for the client's tests."""
+
+from pathlib import Path
+
+import numpy as np
+from flwr.app import Context, Message, RecordDict
+from flwr.supercore.task_identity import TaskIdentity
+from PIL import Image
+
+from client.ledger import Ledger
+from client.ledger_binding import data_fingerprint
+from client.policy import Policy
+from client.site import open_site
+from common.config import CellSource, Member, Site, Study, dump
+from common.data.cache import prepare
+from common.models import build, trainable
+from common.payload import Vector, encode, flatten
+from common.protocol import Task
+
+TYPES = ("myeloblast", "lymphocyte")
+OPEN = Policy(
+    lifetime_epsilon=100,
+    study_epsilon=50,
+    delta=1e-3,
+    min_cohort=1,
+    metrics="exact",
+    without_privacy=True,
+    min_noise_multiplier=0.1,
+)
+PRIVACY = {"mode": "local", "epsilon": 4.0, "delta": 1e-4, "sample_rate": 0.4, "local_steps": 2}
+
+
+def study(**changes: object) -> Study:
+    fields: dict[str, object] = {
+        "name": "lab-test",
+        "cell_types": TYPES,
+        "image_side": 16,
+        "rounds": 3,
+        "model": {"name": "cnn", "width": 1},
+        "training": {"batch_size": 8, "learning_rate": 0.1},
+        "privacy": PRIVACY,
+        "cohort": {"lab": Member(units=20)},
+    }
+    return Study.model_validate(fields | changes)
+
+
+def make_lab(folder: Path, policy: Policy | None = OPEN, cells: int = 40) -> Path:
+    """The lab's site.yaml; cells of 10 patients in two classes."""
+    rng = np.random.default_rng(1)
+    rows = ["path,label,patient"]
+    (folder / "images").mkdir(parents=True)
+    for number in range(cells):
+        label = TYPES[number % 2]
+        pixels = rng.integers(0, 128, (16, 16, 3)) + 100 * (number % 2)
+        Image.fromarray(pixels.astype(np.uint8)).save(folder / "images" / f"{number}.png")
+        rows.append(f"{number}.png,{label},p{number % 10}")
+    (folder / "images" / "cells.csv").write_text("\n".join(rows))
+    cache = prepare(folder / "images", 16)
+    site = Site(name="lab", cells=(CellSource(folder=cache),))
+    (folder / "site.yaml").write_text(dump(site))
+    if policy:
+        (folder / "policy.yaml").write_text(dump(policy))
+    opened = open_site(folder / "site.yaml")
+    Ledger.create(opened.ledger, data_fingerprint(opened)).close()
+    return folder / "site.yaml"
+
+
+def context(site: Path) -> Context:
+    TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = 1, 1, 1
+    return Context(1, 2, {"site": str(site)}, RecordDict(), {})
+
+
+def first_model(of: Study) -> Vector:
+    return flatten(trainable(build(of.model, len(of.cell_types), of.image_side, of.seed)))
+
+
+def message(of: Study, kind: str = "train", number: int = 1, **task: object) -> Message:
+    TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = 1, 1, 1
+    content = Task(of, number, **task).content(encode(first_model(of)))  # type: ignore[arg-type]
+    return Message(content, 2, kind)

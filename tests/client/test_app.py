@@ -1,0 +1,214 @@
+"""The ClientApp at a lab: what it answers, what it refuses, and what it never says."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from flwr.app import Message
+
+from client.app import app, client_app
+from client.ledger import Ledger
+from client.ledger_binding import data_fingerprint
+from client.site import open_site
+from common.config import Member
+from common.privacy.accounting import epsilon
+from common.protocol import Update, read_name, read_refusal, read_tally
+from simulations.seeded import SeededEntropy
+from tests.client.lab import OPEN, context, first_model, make_lab, message, study
+
+
+def ledger_rows(site: Path) -> int:
+    opened = open_site(site)
+    with Ledger.read(opened.ledger) as ledger:
+        return len(ledger.rows("debit"))
+
+
+def update(reply: Message, size: int) -> Update:
+    assert read_refusal(reply) is None
+    return Update.read(reply, size)
+
+
+def test_a_lab_says_its_name(tmp_path: Path) -> None:
+    site = make_lab(tmp_path)
+    assert read_name(app(message(study(), "query"), context(site))) == "lab"
+
+
+def test_a_private_round_is_paid_before_it_is_released(tmp_path: Path) -> None:
+    site, one = make_lab(tmp_path), study()
+    size = len(first_model(one))
+    reply = update(app(message(one), context(site)), size)
+    assert ledger_rows(site) == 1
+    assert reply.loss is None
+    with Ledger.read(open_site(site).ledger) as ledger:
+        assert reply.head == ledger.head
+        assert reply.epsilon == pytest.approx(epsilon(ledger.events(), 1e-4))
+    assert 0 < (reply.epsilon or 0) < 4.0
+    assert np.abs(reply.values).max() > 0
+
+
+def test_the_same_attempt_is_never_answered_twice(tmp_path: Path) -> None:
+    site, one = make_lab(tmp_path), study()
+    app(message(one), context(site))
+    assert "PrivacyError" in str(read_refusal(app(message(one), context(site))))
+    assert ledger_rows(site) == 1
+    assert read_refusal(app(message(one, attempt=1), context(site))) is None
+    assert ledger_rows(site) == 2
+
+
+def test_two_labs_with_true_noise_never_release_the_same(tmp_path: Path) -> None:
+    one, size = study(), len(first_model(study()))
+    replies = []
+    for name in ("a", "b"):
+        site = make_lab(tmp_path / name)
+        replies.append(update(app(message(one), context(site)), size).values)
+    assert not np.allclose(replies[0], replies[1], atol=1e-4)
+
+
+def test_an_empty_sample_still_sends_noise_and_pays(tmp_path: Path) -> None:
+    one = study(privacy={"mode": "local", "epsilon": 4, "sample_rate": 1e-9, "delta": 1e-4})
+    site = make_lab(tmp_path, OPEN.model_copy(update={"min_noise_multiplier": 0.01}))
+    values = update(app(message(one), context(site)), len(first_model(one))).values
+    assert np.count_nonzero(values) > 0.9 * len(values)
+    assert ledger_rows(site) == 1
+
+
+def _break(site: Path, how: str) -> None:
+    folder = site.parent
+    if how == "no policy":
+        (folder / "policy.yaml").unlink()
+    if how == "no ledger":
+        (folder / "ledger.sqlite").unlink()
+    if how == "torn ledger":
+        path = folder / "ledger.sqlite"
+        path.write_bytes(path.read_bytes()[:3000])
+    if how == "no cells":
+        text = site.read_text()
+        site.write_text(re.sub(r"folder: .*", "folder: /nowhere/cells", text))
+
+
+@pytest.mark.parametrize("how", ["no policy", "no ledger", "torn ledger", "no cells"])
+def test_a_lab_that_lacks_something_stops_and_keeps_the_reason(tmp_path: Path, how: str) -> None:
+    site = make_lab(tmp_path)
+    _break(site, how)
+    reply = app(message(study()), context(site))
+    said = read_refusal(reply)
+    assert said
+    reference = re.search(r"see (\w+) in its log", said)
+    assert reference
+    log = (tmp_path / "site.log").read_text()
+    assert reference.group(1) in log
+    assert str(tmp_path) not in str(reply.content) or how == "no cells"
+    assert "site.yaml" not in said
+
+
+@pytest.mark.parametrize(
+    ("floor", "said"),
+    [
+        ({"study_epsilon": 3.0}, "study_epsilon is 3"),
+        ({"min_noise_multiplier": 50.0}, "min_noise_multiplier"),
+        ({"max_grad_norm": 0.5}, "max_grad_norm"),
+        ({"min_cohort": 2}, "min_cohort"),
+        ({"max_rounds": 2}, "max_rounds"),
+        ({"delta": 1e-6}, "delta"),
+    ],
+)
+def test_a_study_below_a_floor_is_refused_unpaid(
+    tmp_path: Path, floor: dict[str, float], said: str
+) -> None:
+    site = make_lab(tmp_path, OPEN.model_copy(update=floor))
+    assert "PrivacyError" in str(read_refusal(app(message(study()), context(site))))
+    assert said in (tmp_path / "site.log").read_text()
+    assert ledger_rows(site) == 0
+
+
+def test_no_privacy_needs_the_policys_word(tmp_path: Path) -> None:
+    one = study(privacy={"mode": "none"})
+    closed = OPEN.model_copy(update={"without_privacy": False})
+    reply = app(message(one), context(make_lab(tmp_path / "closed", closed)))
+    assert "PrivacyError" in str(read_refusal(reply))
+    reply = app(message(one), context(make_lab(tmp_path / "open")))
+    assert update(reply, len(first_model(one))).loss is not None
+    quiet = OPEN.model_copy(update={"metrics": "none"})
+    reply = app(message(one), context(make_lab(tmp_path / "quiet", quiet)))
+    assert update(reply, len(first_model(one))).loss is None
+
+
+def test_an_older_copy_of_the_ledger_stops_the_lab(tmp_path: Path) -> None:
+    site, one = make_lab(tmp_path), study()
+    opened = open_site(site)
+    backup = opened.ledger.read_bytes()
+    head = update(app(message(one), context(site)), len(first_model(one))).head
+    assert read_refusal(app(message(one, number=2, head=head), context(site))) is None
+    for path in tmp_path.glob("ledger.sqlite*"):
+        path.unlink()
+    opened.ledger.write_bytes(backup)
+    reply = app(message(one, number=3, head=head), context(site))
+    assert "PrivacyError" in str(read_refusal(reply))
+    assert "older" in (tmp_path / "site.log").read_text()
+
+
+def test_the_study_never_spends_more_than_the_policy_lets_it(tmp_path: Path) -> None:
+    site = make_lab(tmp_path, OPEN.model_copy(update={"study_epsilon": 4.2}))
+    one = study()
+    answered = 0
+    for attempt in range(12):
+        answered += read_refusal(app(message(one, attempt=attempt), context(site))) is None
+    assert 3 <= answered < 12
+    with Ledger.read(open_site(site).ledger) as ledger:
+        assert epsilon(ledger.events(), 1e-3) <= 4.2
+
+
+def test_a_site_outside_the_cohort_does_not_train(tmp_path: Path) -> None:
+    site = make_lab(tmp_path)
+    one = study(cohort={"other": Member(units=5)})
+    assert "FederationError" in str(read_refusal(app(message(one), context(site))))
+
+
+def test_a_models_size_must_fit(tmp_path: Path) -> None:
+    site, one = make_lab(tmp_path), study()
+    other = study(model={"name": "cnn", "width": 2})
+    wrong = message(other)
+    wrong.content["task"] = message(one).content["task"]
+    assert "ModelError" in str(read_refusal(app(wrong, context(site))))
+    assert ledger_rows(site) == 0
+
+
+def test_exact_metrics_leave_only_by_the_policys_word(tmp_path: Path) -> None:
+    one = study()
+    site = make_lab(tmp_path / "exact")
+    exact = read_tally(app(message(one, "evaluate"), context(site)), 2)
+    assert exact.total > 0 and ledger_rows(site) == 0
+    quiet = make_lab(tmp_path / "none", OPEN.model_copy(update={"metrics": "none"}))
+    reply = app(message(one, "evaluate"), context(quiet))
+    assert "PrivacyError" in str(read_refusal(reply))
+
+
+def test_noised_metrics_are_paid_for_and_right_on_average(tmp_path: Path) -> None:
+    one = study(rounds=1, evaluation={"every": 1, "epsilon": 20.0})
+    site = make_lab(tmp_path / "exact", cells=400)
+    exact = read_tally(app(message(one, "evaluate"), context(site)), 2)
+    noised = make_lab(tmp_path / "noised", OPEN.model_copy(update={"metrics": "noised"}), cells=400)
+    draws = []
+    for seed in range(30):
+        (noised.parent / "ledger.sqlite").unlink()
+        opened = open_site(noised)
+        Ledger.create(opened.ledger, data_fingerprint(opened)).close()
+        reply = client_app(SeededEntropy(seed))(message(one, "evaluate"), context(noised))
+        draws.append(read_tally(reply, 2))
+        assert ledger_rows(noised) == 1
+    confusions = np.stack([draw.confusion for draw in draws])
+    assert len({c.tobytes() for c in confusions}) > 20
+    np.testing.assert_allclose(confusions.mean(0), exact.confusion, atol=6)
+    assert draws[0].metrics()["ece"] is None
+    assert draws[0].intervals()["ece"] is None
+
+
+def test_noised_metrics_cannot_be_asked_twice(tmp_path: Path) -> None:
+    site = make_lab(tmp_path, OPEN.model_copy(update={"metrics": "noised"}))
+    one = study()
+    assert read_refusal(app(message(one, "evaluate"), context(site))) is None
+    assert "PrivacyError" in str(read_refusal(app(message(one, "evaluate"), context(site))))
+    test = message(one, "evaluate", split="test")
+    assert read_refusal(app(test, context(site))) is None
+    assert ledger_rows(site) == 2
