@@ -5,8 +5,11 @@ import sys
 
 import typer
 
+from client.ledger_cli import app as ledger
 from common.data.cli import app as data
 from common.errors import HemofedError
+from common.models.cli import app as model
+from common.privacy.cli import app as privacy
 from simulations.bench.cli import bench
 from simulations.cli import simulate
 from simulations.synthetic.cli import synthesize_command
@@ -24,7 +27,10 @@ app = typer.Typer(
 app.command()(simulate)
 app.command()(bench)
 data.command("synthesize")(synthesize_command)
-app.add_typer(data, name="data")
+site = typer.Typer(no_args_is_help=True, help="A lab: its privacy ledger.")
+site.add_typer(ledger, name="ledger")
+for name, group in (("data", data), ("model", model), ("privacy", privacy), ("site", site)):
+    app.add_typer(group, name=name)
 
 
 def main() -> None:

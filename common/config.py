@@ -193,6 +193,13 @@ class Site(Strict):
 Model = TypeVar("Model", bound=Strict)
 
 
+def find(name: str, kind: str) -> Path:
+    """The file `name`, or the config of that name that hemofed ships in `configs/<kind>`."""
+    path = Path(name)
+    shipped = Path(__file__).resolve().parent.parent / "configs" / kind / f"{name}.yaml"
+    return shipped if shipped.exists() and not path.exists() else path
+
+
 def read_yaml(path: Path) -> dict[str, Any]:
     """The mapping in a YAML file. Raises ConfigError: no such file, not YAML, not a mapping."""
     try:

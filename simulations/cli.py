@@ -7,8 +7,6 @@ from typing import Annotated, Literal
 import typer
 from rich.console import Console
 
-CONFIGS = Path(__file__).resolve().parent.parent / "configs" / "simulations"
-
 INTERRUPTED = 130
 """Exit code after Ctrl-C, as shells expect it."""
 
@@ -40,6 +38,7 @@ def simulate(
     ] = False,
 ) -> None:
     """Play a federation of hospitals on this machine, and write a report."""
+    from common.config import find
     from simulations.config import Simulation, read
     from simulations.progress import Terminal, results_table
     from simulations.run import prepare, resumed, run
@@ -51,7 +50,7 @@ def simulate(
         folder = resume
     else:
         changes = list(settings or []) + ([f"data.root={data}"] if data else [])
-        simulation = read(_find(str(config)), changes)
+        simulation = read(find(str(config), "simulations"), changes)
         folder = out or Path("runs") / f"{simulation.study.name}-{datetime.now():%Y%m%d-%H%M%S}"
     if workers is not None:
         runtime = simulation.runtime.model_copy(update={"workers": workers})
@@ -75,10 +74,3 @@ def simulate(
         return
     console.print(results_table(summary))
     console.print(f"report: {(folder / 'report.html').absolute()}")
-
-
-def _find(config: str) -> Path:
-    """A path as given, or the name of a config that comes with hemofed."""
-    path = Path(config)
-    shipped = CONFIGS / f"{config}.yaml"
-    return shipped if not path.exists() and shipped.exists() else path

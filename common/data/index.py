@@ -78,7 +78,7 @@ def scan(source: Path, label_map: Mapping[str, str] | None = None) -> Index:
 def _from_folders(source: Path, label_map: Mapping[str, str] | None) -> Index:
     skipped: Counter[str] = Counter()
     rows: list[Row] = []
-    for entry in _visible(source, skipped):
+    for entry in visible(source, skipped):
         if not entry.is_dir():
             skipped["outside a class folder"] += 1
             continue
@@ -117,7 +117,7 @@ def _refuse_level(source: Path, folder: str) -> str:
 def _images(folder: Path, skipped: Counter[str], refusal: str) -> list[str]:
     """The names of the images in a class folder, sorted; DataError(refusal) if it has folders."""
     names = []
-    for entry in _visible(folder, skipped):
+    for entry in visible(folder, skipped):
         if entry.is_dir():
             raise DataError(refusal)
         if Path(entry.name).suffix.lower() in IMAGE_SUFFIXES:
@@ -127,7 +127,7 @@ def _images(folder: Path, skipped: Counter[str], refusal: str) -> list[str]:
     return names
 
 
-def _visible(folder: Path, skipped: Counter[str]) -> Iterator["os.DirEntry[str]"]:
+def visible(folder: Path, skipped: Counter[str]) -> Iterator["os.DirEntry[str]"]:
     """What is in `folder`, by name, without what macOS and hidden files leave there."""
     try:
         with os.scandir(folder) as entries:
@@ -157,7 +157,7 @@ def _from_table(source: Path, table: Path, label_map: Mapping[str, str] | None) 
     faults: list[str] = []
     skipped: Counter[str] = Counter()
     seen: dict[Path, int] = {}
-    for line, record in _records(table):
+    for line, record in records(table):
         try:
             row = _row(table.parent, record, label_map)
             if row.path in seen:
@@ -179,7 +179,7 @@ def _from_table(source: Path, table: Path, label_map: Mapping[str, str] | None) 
     return Index(source=source, rows=tuple(rows), skipped=dict(skipped))
 
 
-def _records(table: Path) -> Iterator[tuple[int, dict[str, str]]]:
+def records(table: Path) -> Iterator[tuple[int, dict[str, str]]]:
     """Line number and row of a CSV with a header; comma or semicolon, UTF-8 with or without BOM."""
     try:
         with table.open(encoding="utf-8-sig", newline="") as file:

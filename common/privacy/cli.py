@@ -22,7 +22,9 @@ def _group() -> None:
 
 @app.command()
 def plan(
-    study: Annotated[Path, typer.Argument(help="A study's YAML, or a simulation's.")],
+    study: Annotated[
+        str, typer.Argument(help="A study's YAML, a simulation's, or the name of one shipped.")
+    ],
     settings: Annotated[
         list[str] | None,
         typer.Option("--set", help="key=value of the study, like privacy.epsilon=3; repeatable."),
@@ -31,9 +33,10 @@ def plan(
     as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
 ) -> None:
     """Noise, epsilon by round, other choices, and what it is worth to a patient."""
+    from common.config import find
     from common.privacy.plan import make_plan
 
-    asked = _read(study, settings or [])
+    asked = _read(find(study, "simulations"), settings or [])
     with Console(stderr=True).status("composing privacy losses (about half a minute)"):
         made = make_plan(asked)
     if figure is not None:

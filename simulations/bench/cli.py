@@ -14,6 +14,7 @@ class Bench(StrEnum):
     ROUNDS = "rounds"
     DATA = "data"
     CLIPPING = "clipping"
+    NOISE = "noise"
 
 
 def bench(

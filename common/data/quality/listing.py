@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from common.cells import SKIP, resolve
-from common.data.index import IMAGE_SUFFIXES, SPLITS, TABLE, _records, _visible
+from common.data.index import IMAGE_SUFFIXES, SPLITS, TABLE, records, visible
 from common.data.quality.findings import Case, Finding, Severity
 from common.errors import DataError
 from common.words import count
@@ -101,11 +101,11 @@ def _hint(source: Path, misplaced: list[str]) -> str:
 
 
 def _from_folders(result: Listing, source: Path, label_map: Mapping[str, str] | None) -> None:
-    for folder in _visible(source, result.passed_over):
+    for folder in visible(source, result.passed_over):
         if not folder.is_dir():
             result.passed_over["outside a class folder"] += 1
             continue
-        for entry in _visible(Path(folder.path), result.passed_over):
+        for entry in visible(Path(folder.path), result.passed_over):
             name = f"{folder.name}/{entry.name}"
             if entry.is_dir():
                 result.misplaced.append(name)
@@ -117,7 +117,7 @@ def _from_folders(result: Listing, source: Path, label_map: Mapping[str, str] | 
 
 def _from_table(result: Listing, table: Path, label_map: Mapping[str, str] | None) -> None:
     seen: dict[str, int] = {}
-    for line, record in _records(table):
+    for line, record in records(table):
         name = Path(record["path"].strip()).as_posix()
         where = f"line {line}: {name}"
         split = SPLITS.get(record.get("split", "").strip().lower())

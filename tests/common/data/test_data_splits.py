@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from common.data.splits import SPLITS, assign
+from common.data.splits import SPLITS, assign, assign_alone
 from common.errors import DataError
 
 
@@ -109,3 +109,29 @@ def test_wrong_arguments_are_named() -> None:
     for fractions in ((0.7, 0.2, 0.2), (0.0, 0.5, 0.5), (1.2, -0.1, -0.1)):
         with pytest.raises(DataError, match="three parts of 1"):
             assign(labels, nobody, nobody, seed=0, fractions=fractions)
+
+
+def test_under_privacy_one_more_patient_moves_nobody_else() -> None:
+    patients = [f"p{n % 37}" for n in range(300)] + [""] * 50
+    sources = [f"{n}.png" for n in range(350)]
+    splits = [""] * 350
+    before = assign_alone(patients, splits, sources, seed=4)
+    more = assign_alone([*patients, "new"], [*splits, ""], [*sources, "new.png"], seed=4)
+    assert (more[:-1] == before).all()
+    fewer = [n for n in range(350) if patients[n] != "p5"]
+    without = assign_alone(
+        [patients[n] for n in fewer], [""] * len(fewer), [sources[n] for n in fewer], seed=4
+    )
+    assert (without == before[fewer]).all()
+    assert {split for name, split in zip(patients, before, strict=True) if name == "p7"} in (
+        {"train"},
+        {"validation"},
+        {"test"},
+    )
+
+
+def test_under_privacy_the_parts_are_as_large_as_asked() -> None:
+    count = 20_000
+    splits = assign_alone([""] * count, [""] * count, [f"{n}" for n in range(count)], seed=1)
+    shares = [float((splits == name).mean()) for name in SPLITS]
+    np.testing.assert_allclose(shares, [0.7, 0.1, 0.2], atol=0.015)
