@@ -2,7 +2,6 @@
 
 from typing import Self
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -61,8 +60,3 @@ def trainable(model: nn.Module) -> dict[str, nn.Parameter]:
 def parameter_count(model: nn.Module) -> int:
     """Number of values in all parameters, trainable or not."""
     return sum(value.numel() for value in model.parameters())
-
-
-def as_memory_format(model: nn.Module, device: torch.device) -> nn.Module:
-    """Move `model` to `device`, convolution weights in the layout that is fastest there."""
-    return model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]

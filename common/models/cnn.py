@@ -8,21 +8,19 @@ DEFAULT_WIDTH = 32
 
 
 class SmallCNN(nn.Module):
-    """Five 3x3 convolutions with GroupNorm in three resolutions; (N, 3, S, S) -> (N, 4 * width).
+    """Five convolutions with GroupNorm in three resolutions; (N, 3, S, S) -> (N, 4 * width).
 
-    The stem halves the side at once, where most of the cost of a small network would lie. Two
-    blocks have a skip connection.
+    The first two halve the side by their stride: at full side a small network spends most of its
+    time on normalising large maps. Two blocks have a skip connection.
     """
 
     def __init__(self, width: int = DEFAULT_WIDTH) -> None:
         super().__init__()
         self.dim = 4 * width
         self.layers = nn.Sequential(
-            _block(3, width),
-            nn.MaxPool2d(2),
-            _block(width, 2 * width),
+            _block(3, width, kernel=5, stride=2),
+            _block(width, 2 * width, stride=2),
             Residual(_block(2 * width, 2 * width)),
-            nn.MaxPool2d(2),
             _block(2 * width, 4 * width),
             nn.MaxPool2d(2),
             Residual(_block(4 * width, 4 * width)),
@@ -45,9 +43,9 @@ class Residual(nn.Module):
         return total
 
 
-def _block(channels_in: int, channels_out: int) -> nn.Sequential:
+def _block(channels_in: int, channels_out: int, kernel: int = 3, stride: int = 1) -> nn.Sequential:
     return nn.Sequential(
-        nn.Conv2d(channels_in, channels_out, 3, padding=1, bias=False),
+        nn.Conv2d(channels_in, channels_out, kernel, stride, kernel // 2, bias=False),
         group_norm(channels_out),
         nn.ReLU(),
     )

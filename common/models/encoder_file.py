@@ -54,22 +54,15 @@ def write_encoder(path: Path, encoder: nn.Module, record: EncoderRecord) -> None
 
 
 def read_record(path: Path) -> EncoderRecord:
-    """The record in an encoder's file. Raises ModelError: no such file, damaged, or without one."""
-    return _read(path)[0]
+    """The record in an encoder's file. Raises ModelError like `read_encoder`."""
+    return read_encoder(path)[0]
 
 
 def read_encoder(path: Path) -> tuple[EncoderRecord, dict[str, Tensor]]:
-    """Record and state of an encoder's file. Raises ModelError like `read_record`."""
-    return _read(path)
+    """Record and state of an encoder's file.
 
-
-def file_digest(path: Path) -> str:
-    """SHA-256 (hex) of a file's bytes."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _read(path: Path) -> tuple[EncoderRecord, dict[str, Tensor]]:
+    Raises ModelError: no such file, damaged, or without a record.
+    """
     if not path.is_file():
         raise ModelError(f"{path}: no such weights file; make one with `hemofed model pretrain`")
     try:
@@ -87,3 +80,9 @@ def _read(path: Path) -> tuple[EncoderRecord, dict[str, Tensor]]:
     except (ValidationError, json.JSONDecodeError) as error:
         raise ModelError(f"{path}: its record cannot be read: {error}") from error
     return record, state
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 (hex) of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
