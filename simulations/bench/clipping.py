@@ -1,6 +1,7 @@
 """`hemofed bench clipping`: what exact per-unit clipping costs beside a plain SGD step.
 
-Every contestant has a process of its own, with one thread, and all take a step in turn. "seconds"
+Every contestant has a process of its own, with one thread; each rival takes steps in turn with
+plain SGD and hemofed. "seconds"
 is processor time, page faults included, since other work may share the machine; "wall" is beside
 it. "peak_mib" is the most resident memory that steps needed beyond the model and the batch.
 "error" is the clipped sum's distance from float64, relative, with softplus for relu (see `Smooth`).
@@ -22,6 +23,7 @@ from typing import Any
 
 import torch
 
+from common.errors import HemofedError
 from common.files import write_text
 from common.machine import machine
 from simulations.bench.clipping_contestants import BOUND, CONTESTANTS, Case, Smooth, losses
@@ -36,6 +38,8 @@ CASES = (
     Case("head", 0, 256),
 )
 QUICK = (Case("cnn", 32, 32), Case("head", 0, 256))
+
+BASES = ("sgd", "hemofed")
 
 TUNED = (
     "glibc.malloc.mmap_threshold=4294967296:glibc.malloc.trim_threshold=4294967296"
@@ -81,16 +85,28 @@ def _reference(case: Case, rows: int) -> list[float]:
 
 
 def _measure(case: Case, tunables: str, reference: list[float], repetitions: int) -> list[Outcome]:
+    """Each rival in turn with plain SGD and hemofed; all at once would not fit in memory."""
+    merged = {name: Outcome(name) for name in CONTESTANTS}
+    for rival in CONTESTANTS:
+        if rival not in BASES:
+            for outcome in _trio(case, (*BASES, rival), tunables, reference, repetitions):
+                for figure, samples in outcome.samples.items():
+                    merged[outcome.name].samples.setdefault(figure, []).extend(samples)
+    return list(merged.values())
+
+
+def _trio(
+    case: Case, names: tuple[str, ...], tunables: str, reference: list[float], repetitions: int
+) -> list[Outcome]:
     with contextlib.ExitStack() as stack:
-        peers = {name: stack.enter_context(_peer(case, name, tunables)) for name in CONTESTANTS}
+        peers = {name: stack.enter_context(_peer(case, name, tunables)) for name in names}
         steps = {name: _step(connection) for name, connection in peers.items()}
         outcomes = in_turn(steps, repetitions)
         for outcome in outcomes:
             connection = peers[outcome.name]
-            for figure, value in _ask(connection, ("memory", None)).items():
-                outcome.samples[figure] = [value]
-            for figure, value in _ask(connection, ("error", reference)).items():
-                outcome.samples[figure] = [value]
+            for request in (("memory", None), ("error", reference)):
+                for figure, value in _ask(connection, request).items():
+                    outcome.samples[figure] = [value]
     return outcomes
 
 
@@ -123,7 +139,13 @@ def _step(connection: Connection) -> Measure:
 
 def _ask(connection: Connection, request: tuple[str, Any]) -> dict[str, float]:
     connection.send(request)
-    figures: dict[str, float] = connection.recv()
+    try:
+        figures: dict[str, float] = connection.recv()
+    except EOFError as ended:
+        raise HemofedError(
+            "A contestant's process ended early; if nothing is printed above, the system killed "
+            "it for its memory: close other programs and run again."
+        ) from ended
     return figures
 
 

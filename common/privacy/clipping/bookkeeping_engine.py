@@ -26,9 +26,6 @@ from common.privacy.clipping.problem import (
     weighted_loss,
 )
 
-_MANY = 2_000_000
-"""A model of more weights takes more rows at once: passing over its weights costs time too."""
-
 _checked: WeakKeyDictionary[nn.Module, set[tuple[int, ...]]] = WeakKeyDictionary()
 
 
@@ -40,9 +37,7 @@ class BookkeepingEngine:
         self.probed = False
 
     def chunk(self, problem: Problem, inputs: torch.Tensor) -> int:
-        if inputs[:1].numel() <= SMALL_ROW:
-            return 1024
-        return 32 if sum(p.numel() for p in problem.parameters.values()) > _MANY else 16
+        return 1024 if inputs[:1].numel() <= SMALL_ROW else 32
 
     def add(self, problem: Problem, part: Rectangle, total: Accumulator) -> torch.Tensor:
         if not self.probed:

@@ -20,6 +20,9 @@ read again, and for adding a value of a shifted Gram matrix, on one AVX-512 core
 between two exact ways, so they touch speed only; constants, not timings, so that every run of a
 study makes the same choice."""
 
+_SMALL = 2**16
+"""Weights of so few values lose nothing when a few units share a call."""
+
 _SLOW = 20480
 """PyTorch leaves the fast kernels of oneDNN for one image of at most this many values; several
 images as groups of one convolution have them."""
@@ -96,8 +99,9 @@ class ConvLayer(Layer):
         """Units at once: on a processor few, so that their gradients are still in its cache."""
         if call.inputs.device.type != "cpu":
             return call.units
-        few_channels = self.weight.shape[1] <= 16
-        return 1 if few_channels or call.width > 1 or call.inputs[0].numel() > _SLOW else 4
+        if call.width > 1 or self.weight.shape[1] <= 16:
+            return 1
+        return 4 if call.inputs[0].numel() <= _SLOW or self.weight.numel() <= _SMALL else 1
 
     def _squares(self, call: Call) -> tuple[torch.Tensor, torch.Tensor]:
         """Squared norms, and the size of the terms that were summed; see `gram_form`."""
