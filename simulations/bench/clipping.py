@@ -1,10 +1,10 @@
 """`hemofed bench clipping`: what exact per-unit clipping costs beside a plain SGD step.
 
 Every contestant has a process of its own, with one thread; each rival takes steps in turn with
-plain SGD and hemofed. "seconds"
-is processor time, page faults included, since other work may share the machine; "wall" is beside
-it. "peak_mib" is the most resident memory that steps needed beyond the model and the batch.
-"error" is the clipped sum's distance from float64, relative, with softplus for relu (see `Smooth`).
+plain SGD and hemofed. "seconds" is processor time, page faults included, since other work may share
+the machine; "wall" is beside it. "peak_mib" is the most resident memory that steps needed beyond
+the model and the batch. "error" is the clipped sum's distance from float64, relative, with softplus
+for relu (see `Smooth`).
 """
 
 import contextlib
