@@ -1,0 +1,75 @@
+"""`hemofed privacy audit`."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+
+if TYPE_CHECKING:
+    from common.config import Study
+
+REFUTED = 7
+"""Exit code when the attack refutes the accountant: no errors.py class has it."""
+
+
+def audit_command(
+    study: Annotated[Path, typer.Argument(help="A study's YAML, or a simulation's.")],
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            help="key=value of the study, like privacy.epsilon=3; variant=NAME; repeatable.",
+        ),
+    ] = None,
+    quick: Annotated[bool, typer.Option(help="A quarter of the canaries.")] = False,
+    confidence: Annotated[float, typer.Option(min=0.5, max=0.9999)] = 0.95,
+    seed: Annotated[
+        int | None, typer.Option(help="Repeat an audit; default: the system's entropy.")
+    ] = None,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Also write JSON.")] = None,
+) -> None:
+    """Attack the training code, and hold what leaks against what the accountant claims.
+
+    Exits with 7 when the attack shows more than is claimed.
+    """
+    import numpy as np
+    import torch
+
+    from client.entropy import Entropy, SystemEntropy
+    from common.files import write_text
+    from simulations.audit.audit import CANARIES, QUICK_CANARIES, audit
+    from simulations.audit.report import print_audit
+    from simulations.seeded import SeededEntropy
+
+    torch.set_num_threads(1)
+    asked = read_study(study, settings or [])
+    entropy: Entropy = SystemEntropy() if seed is None else SeededEntropy(seed)
+    rng = np.random.default_rng(seed)
+    with Console(stderr=True).status("attacking (about a minute)"):
+        found = audit(asked, entropy, rng, QUICK_CANARIES if quick else CANARIES, confidence)
+    print_audit(found, Console())
+    if json_file is not None:
+        write_text(json_file, json.dumps(found.as_dict(), indent=2))
+    if not found.passed:
+        raise typer.Exit(REFUTED)
+
+
+def read_study(path: Path, settings: list[str]) -> "Study":
+    """The study in a study's YAML, or under `study:` in a simulation's, with settings applied."""
+    from common.config import Study, merge, override, parse, read_yaml
+    from common.errors import ConfigError
+
+    content = read_yaml(path)
+    variants = content.pop("variants", None) or {}
+    content = content["study"] if isinstance(content.get("study"), dict) else content
+    for setting in settings:
+        key, _, value = setting.partition("=")
+        if key != "variant":
+            content = override(content, setting)
+        elif value in variants:
+            content = merge(content, variants[value].get("study", {}))
+        else:
+            raise ConfigError(f"{path}: no variant {value!r}; it has: {', '.join(variants)}")
+    return parse(Study, content, str(path))

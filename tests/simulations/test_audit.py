@@ -1,0 +1,197 @@
+"""The audit of the real training code: honest training passes, broken training is caught."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import typer
+from typer.testing import CliRunner
+
+import client.training
+from common.config import PrivacySpec, Study, dump
+from common.errors import PrivacyError
+from common.privacy.clipping import ClippedSum
+from simulations.audit.attack import attack
+from simulations.audit.audit import Audit, audit, matched_p
+from simulations.audit.canaries import LENGTH, make_canaries
+from simulations.audit.cli import REFUTED, audit_command, read_study
+from simulations.audit.guesses import correct, simulated
+from simulations.audit.tradeoff import claimed
+from simulations.seeded import SeededEntropy
+
+CANARIES = 1024
+
+
+def study(**privacy: Any) -> Study:
+    content = {"mode": "local", "epsilon": 3.0, "sample_rate": 0.5, "local_steps": 3} | privacy
+    return Study(name="audited", rounds=4, privacy=PrivacySpec(**content))
+
+
+def run(asked: Study, seed: int = 1) -> Audit:
+    return audit(asked, SeededEntropy(seed), np.random.default_rng(seed), CANARIES)
+
+
+@pytest.mark.parametrize(
+    "privacy",
+    [
+        {},
+        {"clipping": "automatic", "max_grad_norm": 0.1},
+        {"unit": "patient", "max_cells_per_patient": 2},
+        {"epsilon": 8.0, "engine": "vmap", "sample_rate": 1.0},
+    ],
+    ids=["flat", "automatic", "patient", "no sampling"],
+)
+def test_honest_training_passes_and_the_bound_is_near_the_claim(privacy: dict[str, Any]) -> None:
+    found = run(study(**privacy))
+    assert found.passed
+    assert found.epsilon_lower > 0.5 * found.epsilon_upper
+    assert all(0 <= test.epsilon_lower <= found.epsilon_upper for test in found.tests)
+
+
+def noise_times(factor: float, patch: pytest.MonkeyPatch) -> None:
+    true = client.training.privatise
+
+    def weak(total: torch.Tensor, *, noise_multiplier: float, **rest: Any) -> torch.Tensor:
+        if factor == 0:
+            return total
+        return true(total, noise_multiplier=factor * noise_multiplier, **rest)
+
+    patch.setattr(client.training, "privatise", weak)
+
+
+def clipping_off(patch: pytest.MonkeyPatch) -> None:
+    true = client.training.clipped_gradient_sum
+
+    def loose(*batch: Any, max_grad_norm: float, **rest: Any) -> ClippedSum:
+        return true(*batch, max_grad_norm=1e6 * max_grad_norm, **rest)
+
+    patch.setattr(client.training, "clipped_gradient_sum", loose)
+
+
+def everyone_joins(patch: pytest.MonkeyPatch) -> None:
+    true = client.training.poisson
+
+    def all_of_them(rows: Any, units: Any, rate: float, most: int, source: Any) -> Any:
+        return true(rows, units, 1.0, most, source)
+
+    patch.setattr(client.training, "poisson", all_of_them)
+
+
+def cells_as_units(patch: pytest.MonkeyPatch) -> None:
+    true = client.training.clipped_gradient_sum
+
+    def by_cell(*batch: Any, units: torch.Tensor, **rest: Any) -> ClippedSum:
+        return true(*batch, units=torch.arange(len(units)), **rest)
+
+    patch.setattr(client.training, "clipped_gradient_sum", by_cell)
+
+
+def test_noise_off_behind_the_accountants_back_is_caught_by_every_bound(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    noise_times(0, monkeypatch)
+    found = run(study())
+    assert not found.passed
+    assert all(test.epsilon_lower > found.epsilon_upper for test in found.tests)
+
+
+def test_clipping_off_is_caught_by_every_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    clipping_off(monkeypatch)
+    found = run(study())
+    assert not found.passed
+    assert all(test.epsilon_lower > found.epsilon_upper for test in found.tests)
+
+
+def test_half_the_noise_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    noise_times(0.5, monkeypatch)
+    assert not run(study()).passed
+
+
+def test_units_that_all_join_every_step_are_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    everyone_joins(monkeypatch)
+    assert not run(study(sample_rate=0.25)).passed
+
+
+def test_cells_clipped_in_place_of_patients_are_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    cells_as_units(monkeypatch)
+    assert not run(study(unit="patient", max_cells_per_patient=3)).passed
+
+
+def test_no_study_can_ask_for_a_fault() -> None:
+    assert not {"noise_multiplier", "noise", "noise_factor"} & set(PrivacySpec.model_fields)
+
+
+def test_the_matched_test_keeps_its_significance() -> None:
+    """200 honest mechanisms: hardly one is called leaky at 5 %, and guesses come near the best."""
+    rng, setting, refuted, right = np.random.default_rng(3), (2.0, 0.5, 6), 0, 0
+    for _ in range(200):
+        coins = rng.integers(0, 2, 500).astype(bool)
+        found = correct(simulated(coins, 2.0, *setting, rng), coins, 500)
+        refuted += matched_p(500, found, *setting) <= 0.05
+        right += found
+    assert refuted <= 18
+    assert right / 200 / 500 > 0.98 * (1 + claimed(*setting).deltas[0]) / 2
+
+
+def test_canaries_are_orthogonal_and_long() -> None:
+    asked = study()
+    canaries = make_canaries(300, asked, np.random.default_rng(0))
+    errors = torch.nn.functional.one_hot(canaries.labels, len(asked.cell_types)) - 1 / len(
+        asked.cell_types
+    )
+    gradients = torch.einsum("mk,md->mkd", errors, canaries.features).flatten(1)
+    directions = gradients / gradients.norm(dim=1, keepdim=True)
+    overlap = (directions @ directions.T).fill_diagonal_(0).abs()
+    assert float(overlap.max()) < 1.01 / (len(asked.cell_types) - 1)
+    assert float((overlap > 1e-5).float().sum(1).max()) <= 3
+    assert float(gradients.norm(dim=1).min()) > 0.9 * LENGTH * asked.privacy.max_grad_norm
+    assert 100 < canaries.included.sum() < 200
+
+
+def test_the_views_agree_on_who_was_there_and_repeat() -> None:
+    asked, seen = study(epsilon=50.0), []
+    for _ in range(2):
+        canaries = make_canaries(256, asked, np.random.default_rng(2))
+        sight = attack(asked, canaries, 0.5, SeededEntropy(2))
+        for scores in (sight.step, sight.round, sight.final):
+            assert correct(scores, canaries.included, 256) > 0.9 * 256
+        seen.append(sight.step)
+    assert (seen[0] == seen[1]).all()
+
+
+def test_a_study_without_privacy_claims_nothing_to_audit() -> None:
+    with pytest.raises(PrivacyError, match="nothing"):
+        run(study(mode="none"))
+
+
+def command(*words: str) -> Any:
+    app = typer.Typer()
+    app.command()(audit_command)
+    return CliRunner().invoke(app, list(words))
+
+
+def test_the_command_prints_writes_json_and_gates(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file, out = tmp_path / "study.yaml", tmp_path / "audit.json"
+    file.write_text(dump(study()))
+    passed = command(str(file), "--quick", "--seed", "4", "--json", str(out))
+    assert passed.exit_code == 0, passed.output
+    assert "passed" in passed.output
+    content = json.loads(out.read_text())
+    assert content["passed"] and content["epsilon_lower"] <= content["epsilon_upper"]
+    assert {"canaries", "confidence", "delta", "digest", "tests", "views"} <= content.keys()
+    noise_times(0, monkeypatch)
+    failed = command(str(file), "--quick", "--seed", "4", "--json", str(out))
+    assert failed.exit_code == REFUTED
+    assert "FAILED" in failed.output
+    assert not json.loads(out.read_text())["passed"]
+
+
+def test_a_simulations_study_is_read_with_its_variant() -> None:
+    shipped = Path(__file__).parents[2] / "configs" / "simulations" / "five_labs.yaml"
+    found = read_study(shipped, ["variant=private", "privacy.epsilon=1"])
+    assert found.name == "five-labs-private" and found.privacy.epsilon == 1
