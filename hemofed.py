@@ -8,7 +8,7 @@ import typer
 from client.ledger_cli import app as ledger
 from common.data.cli import app as data
 from common.errors import HemofedError
-from common.models.cli import app as model
+from common.model_cli import app as model
 from common.privacy.cli import app as privacy
 from simulations.bench.cli import bench
 from simulations.cli import simulate

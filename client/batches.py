@@ -29,7 +29,9 @@ class Inputs:
         if self.features is not None:
             return self.features[torch.from_numpy(positions)].to(self.device)
         images = to_tensor(self.cells.take(positions), self.device)
-        return augment(images, generator) if generator is not None else images
+        if generator is not None:
+            images = augment(images, generator)
+        return images.contiguous(memory_format=torch.channels_last)
 
     def targets(self, positions: Rows) -> Tensor:
         return torch.from_numpy(self.cells.labels[positions]).to(self.device)

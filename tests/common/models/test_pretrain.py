@@ -13,7 +13,7 @@ from common.config import ModelSpec
 from common.data.cache import CellCache, prepare
 from common.errors import ConfigError, DataError, HemofedError, ModelError
 from common.models import build
-from common.models.cli import app
+from common.model_cli import app
 from common.models.encoder_file import read_encoder, read_record, write_encoder
 from common.models.pretrain import Recipe, pretrain
 
