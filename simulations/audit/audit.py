@@ -147,7 +147,7 @@ def judge(
     return (
         Test(
             name="one run, (epsilon, delta)",
-            assumes="nothing (arXiv 2305.08846, theorem 5.2)",
+            assumes="assumes nothing (arXiv 2305.08846, theorem 5.2)",
             guesses=few,
             correct=right[few],
             p_value=one_run_p(count, few, right[few], epsilon([event], delta), delta),
@@ -155,7 +155,7 @@ def judge(
         ),
         Test(
             name="one run, trade-off",
-            assumes="the accountant's whole curve (arXiv 2410.22235, theorem 9)",
+            assumes="tests the accountant's whole curve (arXiv 2410.22235, theorem 9)",
             guesses=some,
             correct=right[some],
             p_value=tradeoff_p(claim, count, some, right[some]),
@@ -167,7 +167,7 @@ def judge(
         ),
         Test(
             name="matched",
-            assumes="noise of its own for each canary, as the mechanism draws it",
+            assumes="assumes noise of its own for each canary, as the mechanism draws it",
             guesses=count,
             correct=right[count],
             p_value=matched_p(count, right[count], *setting),

@@ -1,11 +1,14 @@
 """`hemofed privacy audit`."""
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
+
+from common.files import write_text
 
 if TYPE_CHECKING:
     from common.config import Study
@@ -23,8 +26,13 @@ def audit_command(
             help="key=value of the study, like privacy.epsilon=3; variant=NAME; repeatable.",
         ),
     ] = None,
-    quick: Annotated[bool, typer.Option(help="A quarter of the canaries.")] = False,
-    confidence: Annotated[float, typer.Option(min=0.5, max=0.9999)] = 0.95,
+    quick: Annotated[bool, typer.Option(help="A quarter of the canaries and shadows.")] = False,
+    membership: Annotated[
+        bool, typer.Option(help="Also infer membership of pictures with shadow models.")
+    ] = True,
+    confidence: Annotated[
+        float, typer.Option(min=0.5, max=0.9999, help="Of the lower bounds, together.")
+    ] = 0.95,
     seed: Annotated[
         int | None, typer.Option(help="Repeat an audit; default: the system's entropy.")
     ] = None,
@@ -34,24 +42,28 @@ def audit_command(
 
     Exits with 7 when the attack shows more than is claimed.
     """
-    import numpy as np
     import torch
 
-    from client.entropy import Entropy, SystemEntropy
-    from common.files import write_text
-    from simulations.audit.audit import CANARIES, QUICK_CANARIES, audit
-    from simulations.audit.report import print_audit
-    from simulations.seeded import SeededEntropy
+    from simulations.audit import audit, report
+    from simulations.audit import membership as shadows
+    from simulations.audit.randomness import Randomness
 
     torch.set_num_threads(1)
-    asked = read_study(study, settings or [])
-    entropy: Entropy = SystemEntropy() if seed is None else SeededEntropy(seed)
-    rng = np.random.default_rng(seed)
-    with Console(stderr=True).status("attacking (about a minute)"):
-        found = audit(asked, entropy, rng, QUICK_CANARIES if quick else CANARIES, confidence)
-    print_audit(found, Console())
+    asked, bits, console = read_study(study, settings or []), Randomness(seed), Console()
+    with Console(stderr=True).status("attacking with canaries"):
+        canaries = audit.QUICK_CANARIES if quick else audit.CANARIES
+        found = audit.audit(asked, bits.entropy(0), bits.coins(0), canaries, confidence)
+    report.print_audit(found, console)
+    content = found.as_dict()
+    if membership:
+        size = shadows.QUICK if quick else shadows.FULL
+        with Console(stderr=True).status("training shadow models"):
+            inferred = shadows.infer(asked, lambda n: bits.entropy(1 + n), bits.coins(1), size)
+        report.print_membership(inferred, console)
+        content["membership"] = asdict(inferred)
+    report.print_verdict(found, console)
     if json_file is not None:
-        write_text(json_file, json.dumps(found.as_dict(), indent=2))
+        write_text(json_file, json.dumps(content, indent=2))
     if not found.passed:
         raise typer.Exit(REFUTED)
 

@@ -4,10 +4,11 @@ from rich.console import Console
 from rich.table import Table
 
 from simulations.audit.audit import Audit
+from simulations.audit.membership import FALSE_ALARMS, Membership
 
 
 def print_audit(audit: Audit, console: Console) -> None:
-    """The claim, the bounds, the verdict."""
+    """The claim and the bounds."""
     console.print(f"[bold]{audit.study}[/bold] ({audit.digest[:12]})", highlight=False)
     console.print(
         f"claimed: epsilon {audit.epsilon_upper:.4g} at delta {audit.delta:g}, by "
@@ -20,21 +21,43 @@ def print_audit(audit: Audit, console: Console) -> None:
     )
     for table in (_tests(audit), _views(audit)):
         console.print(table)
+
+
+def print_membership(found: Membership, console: Console) -> None:
+    """What the shadow models tell."""
+    table = Table(
+        "training", "area under ROC (chance 0.5)", f"true positives at {FALSE_ALARMS:.0%} false"
+    )
+    table.title = f"Membership of {found.cells} rendered cells, {found.models} shadow models (LiRA)"
+    for name, inferred in (("as the study", found.private), ("without privacy", found.plain)):
+        table.add_row(
+            name,
+            f"{inferred.area:.3f} ({_range(inferred.area_interval, '.3f')})",
+            f"{inferred.true_positives:.1%} ({_range(inferred.true_positives_interval, '.1%')})",
+        )
+    console.print(table)
+
+
+def print_verdict(audit: Audit, console: Console) -> None:
+    """Passed or failed, and what to do."""
     console.print(_verdict(audit))
+
+
+def _range(pair: tuple[float, float], form: str) -> str:
+    return f"{pair[0]:{form}} to {pair[1]:{form}}"
 
 
 def _tests(audit: Audit) -> Table:
     table = Table(title=f"Lower bounds, together at {audit.confidence:.4g} confidence")
-    for name in ("bound", "right guesses", "p of the claim", "epsilon >", "claimed", "assumes"):
+    for name in ("bound", "right guesses", "p of the claim", "epsilon >", "claimed"):
         table.add_column(name)
     for test in audit.tests:
         table.add_row(
-            test.name,
+            f"{test.name}\n[dim]{test.assumes}[/dim]",
             f"{test.correct} of {test.guesses}",
             f"{test.p_value:.2g}",
             f"{test.epsilon_lower:.3g}",
             f"{audit.epsilon_upper:.3g}",
-            test.assumes,
         )
     return table
 

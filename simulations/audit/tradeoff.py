@@ -49,7 +49,7 @@ def claimed(noise_multiplier: float, sample_rate: float, steps: int) -> Tradeoff
     """What `steps` Poisson-sampled Gaussians claim, by privacy loss distributions rounded up."""
     # Losses reach about steps * rate / z^2; a fine cut of a large loss would cost minutes.
     scale = max(1.0, steps * sample_rate**2 / noise_multiplier**2)
-    interval = min(1e-2, 2e-4 * scale)
+    interval = min(1e-2, 1e-3 * scale)
     losses = privacy_loss_distribution.from_gaussian_mechanism(
         noise_multiplier,
         sampling_prob=sample_rate,

@@ -183,9 +183,18 @@ def test_the_command_prints_writes_json_and_gates(
     assert "passed" in passed.output
     content = json.loads(out.read_text())
     assert content["passed"] and content["epsilon_lower"] <= content["epsilon_upper"]
-    assert {"canaries", "confidence", "delta", "digest", "tests", "views"} <= content.keys()
+    assert {
+        "canaries",
+        "confidence",
+        "delta",
+        "digest",
+        "tests",
+        "views",
+        "membership",
+    } <= content.keys()
     noise_times(0, monkeypatch)
-    failed = command(str(file), "--quick", "--seed", "4", "--json", str(out))
+    again = ["--quick", "--no-membership", "--seed", "4", "--json", str(out)]
+    failed = command(str(file), *again)
     assert failed.exit_code == REFUTED
     assert "FAILED" in failed.output
     assert not json.loads(out.read_text())["passed"]
