@@ -16,11 +16,11 @@ from client.policy import read_policy
 from client.release import released_tally
 from client.site import open_site, site_file
 from client.training import Job, train
-from client.workspace import workspace
+from client.workspace import Workspace, workspace
 from common.config import Site
 from common.errors import FederationError, HemofedError
-from common.models import Classifier, trainable
-from common.payload import Layout, Vector, decode, flatten, load
+from common.models import trainable
+from common.payload import Vector, decode, flatten, load
 from common.protocol import (
     Task,
     Update,
@@ -83,16 +83,15 @@ def _train(message: Message, site: Site, entropy: Entropy) -> RecordDict:
     member = study.cohort.get(site.name)
     if member is None or member.role != "train":
         raise FederationError(f"study {study.name}: site {site.name} is not asked to train")
-    model, inputs = workspace(site, study)
-    before = _receive(message, model)
+    bench = workspace(site, study)
+    before = _receive(message, bench)
     account = pay_for_training(site, task, entropy)
     job = Job(study, site.name, member, task.round, account.noise_multiplier)
-    loss = train(job, inputs, entropy)
+    loss = train(job, bench.inputs, entropy)
     if read_policy(site.policy).metrics != "exact":
         loss = None
-    parameters = trainable(model)
-    change = flatten(parameters) - before
-    layout = Layout.of(parameters).digest
+    change = flatten(trainable(bench.model)) - before
+    layout = bench.layout.digest
     seconds = time.perf_counter() - started
     head = account.head or ""
     return Update(change, layout, head, account.epsilon, loss, seconds).content()
@@ -100,19 +99,18 @@ def _train(message: Message, site: Site, entropy: Entropy) -> RecordDict:
 
 def _evaluate(message: Message, site: Site, entropy: Entropy) -> RecordDict:
     task = Task.read(message)
-    model, inputs = workspace(site, task.study)
-    _receive(message, model)
-    return tally_content(released_tally(site, task, inputs, entropy))
+    bench = workspace(site, task.study)
+    _receive(message, bench)
+    return tally_content(released_tally(site, task, bench.inputs, entropy))
 
 
-def _receive(message: Message, model: Classifier) -> Vector:
+def _receive(message: Message, bench: Workspace) -> Vector:
     """Load the message's model vector; the vector, for the difference."""
-    parameters = trainable(model)
     arrays = message.content.array_records.get("model")
     if arrays is None or list(arrays) != ["values"]:
         raise FederationError(f"a {message.metadata.message_type} message without a model vector")
-    values = decode(arrays["values"], Layout.of(parameters).size)
-    load(parameters, values)
+    values = decode(arrays["values"], bench.layout.size)
+    load(trainable(bench.model), values)
     return values
 
 

@@ -1,39 +1,53 @@
 """A study's model and a site's cells, loaded once a process and ready to use."""
 
+from dataclasses import dataclass
 from functools import lru_cache
 
 import torch
 
 from client.batches import Inputs
 from client.site import open_cells
-from common.config import Site, Study
+from common.config import ModelSpec, Site, Study
 from common.device import resolve
 from common.models import Classifier, build
 from common.models.features import cached_features
+from common.payload import Layout
 
 
-def workspace(site: Site, study: Study) -> tuple[Classifier, Inputs]:
+@dataclass(frozen=True)
+class Workspace:
+    """What a round at a site works with. The model is shared by all messages: load it first."""
+
+    model: Classifier
+    layout: Layout
+    inputs: Inputs
+
+
+def workspace(site: Site, study: Study) -> Workspace:
     """The study's model and the site's cells, ready for it."""
     device = resolve(site.runtime.device)
-    model = _model(study, device)
+    model, layout = _model(study.model, len(study.cell_types), study.image_side, study.seed, device)
     cells = open_cells(site, study)
     if not model.frozen:
-        return model, Inputs(cells, model, device)
+        return Workspace(model, layout, Inputs(cells, model, device))
     features = _features(site, study, device)
-    return model, Inputs(cells, model.head, device, features)
+    return Workspace(model, layout, Inputs(cells, model.head, device, features))
 
 
 @lru_cache(maxsize=2)
-def _model(study: Study, device: torch.device) -> Classifier:
-    model = build(study.model, len(study.cell_types), study.image_side, study.seed)
-    return model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+def _model(
+    spec: ModelSpec, classes: int, side: int, seed: int, device: torch.device
+) -> tuple[Classifier, Layout]:
+    """Kept by what it is made of: the studies of a federation and its baselines share one."""
+    model = build(spec, classes, side, seed)
+    layout = Layout.of(model)
+    return model.to(device, memory_format=torch.channels_last), layout  # type: ignore[call-overload]
 
 
 @lru_cache(maxsize=32)
 def _features(site: Site, study: Study, device: torch.device) -> torch.Tensor:
     """The frozen encoder's features of all the site's cells, (N, D); kept on disk."""
-
-    model = _model(study, device)
+    model, _ = _model(study.model, len(study.cell_types), study.image_side, study.seed, device)
     parts = open_cells(site, study).parts
     precision = site.runtime.precision
     found = [cached_features(model, part, device, precision) for part in parts]

@@ -149,6 +149,15 @@ class Study(Strict):
             raise ValueError("cell_types: give two or more, each once")
         return self
 
+    @model_validator(mode="after")
+    def _views_need_images(self) -> Self:
+        if self.model.encoder == "frozen" and self.privacy.augmentations > 1:
+            raise ValueError(
+                f"privacy.augmentations={self.privacy.augmentations}: a frozen encoder's features "
+                "are computed once, without augmentation; set it to 1, or model.encoder to train"
+            )
+        return self
+
     def __hash__(self) -> int:
         return hash(self.digest)
 

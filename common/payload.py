@@ -1,7 +1,8 @@
 """A model's trainable parameters as ONE flat float32 vector, and back.
 
 Flower's cost goes by the object, so a model travels as a single array. The layout's digest binds
-names and shapes: a vector is only ever loaded where it fits.
+names, shapes and the frozen weights: a vector only ever counts where it fits, and a site whose
+encoder file is another one is noticed.
 """
 
 import hashlib
@@ -13,7 +14,7 @@ import numpy as np
 import torch
 from flwr.app import Array
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from common.errors import ModelError
 
@@ -24,13 +25,22 @@ _STYPE = "hemofed.float32"
 
 @dataclass(frozen=True)
 class Layout:
-    """Names and shapes of the parameters in a flat vector, in order."""
+    """Names and shapes of a flat vector's parameters, in order, and what stands around them."""
 
     shapes: tuple[tuple[str, tuple[int, ...]], ...]
+    frozen: str
+    """SHA-256 (hex) of the weights and buffers that do not travel: a frozen encoder, statistics."""
 
     @classmethod
-    def of(cls, parameters: Mapping[str, Tensor]) -> "Layout":
-        return cls(tuple((name, tuple(value.shape)) for name, value in parameters.items()))
+    def of(cls, model: nn.Module) -> "Layout":
+        trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
+        digest = hashlib.sha256()
+        for name, value in model.state_dict().items():
+            if name not in trained:
+                digest.update(f"{name}|{tuple(value.shape)}|{value.dtype}".encode())
+                digest.update(value.detach().cpu().contiguous().numpy().tobytes())
+        shapes = tuple((name, tuple(value.shape)) for name, value in trained.items())
+        return cls(shapes, digest.hexdigest())
 
     @property
     def size(self) -> int:
@@ -39,8 +49,8 @@ class Layout:
 
     @property
     def digest(self) -> str:
-        """SHA-256 (hex) of names and shapes in order."""
-        return hashlib.sha256(json.dumps(self.shapes).encode()).hexdigest()
+        """SHA-256 (hex) of names and shapes in order, and of what is frozen."""
+        return hashlib.sha256(json.dumps([self.shapes, self.frozen]).encode()).hexdigest()
 
 
 def flatten(parameters: Mapping[str, Tensor]) -> Vector:

@@ -59,7 +59,7 @@ class Rounds:
         self._observe = observe
         self._model = build(study.model, len(study.cell_types), study.image_side, study.seed)
         self._parameters = trainable(self._model)
-        self._layout = Layout.of(self._parameters)
+        self._layout = Layout.of(self._model)
         self._roster = Roster(grid, set(study.cohort))
         self._weights = _shares(study)
         self._heads: dict[str, str] = {}

@@ -94,8 +94,9 @@ def write_examples(federation: Plan, path: Path) -> None:
 def _site_examples(plan: Plan, file: Path) -> list[dict[str, Any]]:
     """Predictions on the first few test cells of each class of a site."""
     site, study = open_site(file), plan.study
-    model, inputs = workspace(site, study)
-    model.load_state_dict(load_file(plan.folder / "model.safetensors"))
+    bench = workspace(site, study)
+    bench.model.load_state_dict(load_file(plan.folder / "model.safetensors"))
+    inputs = bench.inputs
     test = inputs.cells.rows("test")
     labels = inputs.cells.labels[test]
     few = np.concatenate(
@@ -208,7 +209,7 @@ def _mean(sites: Iterable[dict[str, Any]]) -> dict[str, float | None]:
 
 
 def _model(study: Study, plan: Plan) -> dict[str, Any]:
-    model, _ = workspace(open_site(plan.site_files[0]), study)
+    model = workspace(open_site(plan.site_files[0]), study).model
     return {
         "name": study.model.name,
         "encoder": study.model.encoder,

@@ -17,6 +17,7 @@ from common.config import (
 )
 from common.errors import FederationError
 from common.metrics import Tally
+from common.models import build
 from common.payload import Layout, decode, encode
 from common.protocol import Task, Update, refusal_content, tally_content
 from server.rounds import Record, Rounds
@@ -41,9 +42,7 @@ def study(**changes: object) -> Study:
 
 
 def layout(of: Study) -> Layout:
-    from common.models import build, trainable
-
-    return Layout.of(trainable(build(of.model, len(of.cell_types), of.image_side, of.seed)))
+    return Layout.of(build(of.model, len(of.cell_types), of.image_side, of.seed))
 
 
 def tally(right: int = 3) -> Tally:

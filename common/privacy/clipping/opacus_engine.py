@@ -7,6 +7,7 @@ import torch
 from opacus.grad_sample import GradSampleModule
 from torch import nn
 
+from common.errors import PrivacyError
 from common.privacy.clipping.flat import Accumulator
 from common.privacy.clipping.problem import (
     Problem,
@@ -21,9 +22,14 @@ class OpacusEngine:
     """Works on a copy of the model, since Opacus leaves attributes on modules and parameters."""
 
     def __init__(self, problem: Problem) -> None:
-        self.wrapped = GradSampleModule(
-            _hookable(problem.model), loss_reduction="sum", strict=False
-        )
+        try:
+            self.wrapped = GradSampleModule(
+                _hookable(problem.model), loss_reduction="sum", strict=False
+            )
+        except NotImplementedError as error:
+            raise PrivacyError(
+                f"engine opacus cannot take this model ({error}); use engine: bookkeeping"
+            ) from error
 
     def chunk(self, problem: Problem, inputs: torch.Tensor) -> int:
         return rows_within_memory(problem, at_most=64)
