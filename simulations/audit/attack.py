@@ -2,7 +2,7 @@
 
 | view   | sees                                              | score of a canary                  |
 |--------|---------------------------------------------------|------------------------------------|
-| step   | every noisy gradient sum, as the accountant grants | log-likelihood ratio, in over out  |
+| step   | every noisy gradient sum, as the accountant grants | see scores.py                      |
 | round  | the update that leaves the lab each round         | inner product with its gradient    |
 | final  | the model after the last round                    | minus its loss                     |
 
@@ -27,6 +27,7 @@ from client.training import train
 from common.config import Study
 from common.privacy.clipping import ClipRule
 from simulations.audit.canaries import SITE, Canaries, audited, job, site_with
+from simulations.audit.scores import scores
 
 Scores = NDArray[np.float64]
 
@@ -58,7 +59,7 @@ def attack(study: Study, canaries: Canaries, noise_multiplier: float, entropy: E
     with torch.no_grad():
         logits = inputs.network(canaries.features)
         final = -F.cross_entropy(logits, canaries.labels, reduction="none")
-    return Sight(eye.ratio, by_round, final.double().numpy())
+    return Sight(eye.scores(), by_round, final.double().numpy())
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,7 +96,8 @@ class _Eye:
         self, study: Study, canaries: Canaries, inputs: Inputs, noise_multiplier: float
     ) -> None:
         privacy = study.privacy
-        self.ratio = np.zeros(len(canaries))
+        self._seen: list[Scores] = []
+        self._sizes: list[Scores] = []
         self._canaries, self._network = canaries, inputs.network
         self._rate, self._noise = privacy.sample_rate, noise_multiplier
         self._bound = privacy.max_grad_norm
@@ -103,16 +105,16 @@ class _Eye:
         self._normaliser = privacy.sample_rate * study.cohort[SITE].units
 
     def __call__(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
-        """A step is about to be applied: add what it says of each canary to `ratio`."""
+        """A step is about to be applied: note what it says of each canary."""
         released = [p.grad.flatten() for p in self._network.parameters() if p.grad is not None]
         probe = _Probe.at(self._network, self._canaries)
-        seen = probe.along(torch.cat(released)) * self._normaliser / self._bound
+        self._seen.append(probe.along(torch.cat(released)) * self._normaliser / self._bound)
         norms = probe.norms.double()
-        size = (self._rule.factors(norms) * norms / self._bound).numpy()
-        # In the batch, `seen` is N(size, noise^2), else N(0, noise^2).
-        odds = size * (seen - size / 2) / self._noise**2
-        with np.errstate(divide="ignore"):
-            self.ratio += np.logaddexp(np.log1p(-self._rate), np.log(self._rate) + odds)
+        self._sizes.append((self._rule.factors(norms) * norms / self._bound).numpy())
+
+    def scores(self) -> Scores:
+        """(m,) from all steps."""
+        return scores(np.stack(self._seen), np.stack(self._sizes), self._rate, self._noise)
 
 
 @contextmanager

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from client.batches import Inputs
 from client.site import SiteCells
 from client.training import Job
-from common.config import Member, Study
+from common.config import Member, Study, TrainingSpec
 
 MOST_AN_AXIS = 4
 """Canaries that share an axis, where there are labels enough to keep them apart."""
@@ -29,7 +29,7 @@ BLOCK = 64
 LENGTH = 32.0
 """Of a canary's features, in clipping norms (at least 1): its gradient stays longer than the
 clipping norm until the head knows its label by 97 %."""
-DRIFT = 0.5
+DRIFT = 0.05
 """How far training moves a canary's logits in all, noise or signal: enough for the final model to
 tell, too little to change the gradients."""
 SITE = "audited"
@@ -103,22 +103,18 @@ def audited(study: Study, canaries: Canaries, noise_multiplier: float) -> Study:
     """The study with its privacy as it is, and what follows the noise set to show the most.
 
     Optimiser and learning rate only treat what was released already: plain SGD, so small that the
-    canaries' gradients keep their direction.
+    canaries' gradients keep their direction. What acts before the noise stays as it is.
     """
     privacy = study.privacy
     steps = study.rounds * privacy.local_steps
     reach = max(noise_multiplier * steps**0.5, privacy.sample_rate * steps)
     logit = float(canaries.features[0].norm()) * privacy.max_grad_norm * reach
     rate = DRIFT * privacy.sample_rate * len(canaries) / 2 / logit
-    training = study.training.model_copy(
-        update={
-            "optimizer": "sgd",
-            "learning_rate": rate,
-            "momentum": 0.0,
-            "weight_decay": 0.0,
-            "schedule": "constant",
-            "augment": False,
-        }
+    training = TrainingSpec(
+        learning_rate=rate,
+        rare_class_power=study.training.rare_class_power,
+        class_prior=study.training.class_prior,
+        augment=False,
     )
     member = Member(units=max(1, len(canaries) // 2))
     return study.model_copy(update={"training": training, "cohort": {SITE: member}})

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simulations.audit.one_run import lower_bound
+from simulations.audit.scores import log_ratios
 from simulations.audit.tradeoff import claimed, p_value
 
 _SHARES = (0.01, 0.02, 0.04, 0.07, 0.1, 0.15, 0.2, 0.3, 0.5, 0.75, 1.0)
@@ -80,7 +81,5 @@ def simulated(
     for _ in range(steps):
         joined = included & (rng.random(len(included)) < rate)
         seen = joined + noise * rng.standard_normal(len(included))
-        with np.errstate(divide="ignore"):
-            inside = np.log(rate) + (seen - 0.5) / believed**2
-            ratio += np.logaddexp(np.log1p(-rate), inside)
+        ratio += log_ratios(seen, np.ones(len(included)), rate, believed)
     return ratio

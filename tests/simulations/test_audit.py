@@ -1,6 +1,8 @@
 """The audit of the real training code: honest training passes, broken training is caught."""
 
 import json
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -10,16 +12,21 @@ import torch
 import typer
 from typer.testing import CliRunner
 
-import client.training
 from common.config import PrivacySpec, Study, dump
 from common.errors import PrivacyError
-from common.privacy.clipping import ClippedSum
 from simulations.audit.attack import attack
 from simulations.audit.audit import Audit, audit, matched_p
 from simulations.audit.canaries import LENGTH, make_canaries
 from simulations.audit.cli import REFUTED, audit_command, read_study
 from simulations.audit.guesses import correct, simulated
 from simulations.audit.tradeoff import claimed
+from simulations.bench.audit_faults import (
+    cells_as_units,
+    clipping_times,
+    noise_times,
+    rate_times,
+    repeated_noise,
+)
 from simulations.seeded import SeededEntropy
 
 CANARIES = 1024
@@ -51,73 +58,36 @@ def test_honest_training_passes_and_the_bound_is_near_the_claim(privacy: dict[st
     assert all(0 <= test.epsilon_lower <= found.epsilon_upper for test in found.tests)
 
 
-def noise_times(factor: float, patch: pytest.MonkeyPatch) -> None:
-    true = client.training.privatise
-
-    def weak(total: torch.Tensor, *, noise_multiplier: float, **rest: Any) -> torch.Tensor:
-        if factor == 0:
-            return total
-        return true(total, noise_multiplier=factor * noise_multiplier, **rest)
-
-    patch.setattr(client.training, "privatise", weak)
+def test_noise_off_behind_the_accountants_back_is_caught_by_every_bound() -> None:
+    with noise_times(0):
+        found = run(study())
+    assert not found.passed
+    assert all(test.epsilon_lower > found.epsilon_upper for test in found.tests)
 
 
-def clipping_off(patch: pytest.MonkeyPatch) -> None:
-    true = client.training.clipped_gradient_sum
-
-    def loose(*batch: Any, max_grad_norm: float, **rest: Any) -> ClippedSum:
-        return true(*batch, max_grad_norm=1e6 * max_grad_norm, **rest)
-
-    patch.setattr(client.training, "clipped_gradient_sum", loose)
+def test_clipping_off_is_caught_by_every_bound() -> None:
+    with clipping_times(1e6):
+        found = run(study())
+    assert not found.passed
+    assert all(test.epsilon_lower > found.epsilon_upper for test in found.tests)
 
 
-def everyone_joins(patch: pytest.MonkeyPatch) -> None:
-    true = client.training.poisson
-
-    def all_of_them(rows: Any, units: Any, rate: float, most: int, source: Any) -> Any:
-        return true(rows, units, 1.0, most, source)
-
-    patch.setattr(client.training, "poisson", all_of_them)
-
-
-def cells_as_units(patch: pytest.MonkeyPatch) -> None:
-    true = client.training.clipped_gradient_sum
-
-    def by_cell(*batch: Any, units: torch.Tensor, **rest: Any) -> ClippedSum:
-        return true(*batch, units=torch.arange(len(units)), **rest)
-
-    patch.setattr(client.training, "clipped_gradient_sum", by_cell)
-
-
-def test_noise_off_behind_the_accountants_back_is_caught_by_every_bound(
-    monkeypatch: pytest.MonkeyPatch,
+@pytest.mark.parametrize(
+    ("fault", "privacy"),
+    [
+        (lambda: noise_times(0.5), {}),
+        (lambda: clipping_times(2.0), {"clipping": "automatic"}),
+        (lambda: rate_times(1e6), {"sample_rate": 0.25}),
+        (cells_as_units, {"unit": "patient", "max_cells_per_patient": 3}),
+        (repeated_noise, {}),
+    ],
+    ids=["half the noise", "twice the norm", "all units join", "cells as units", "repeated noise"],
+)
+def test_a_fault_behind_the_accountants_back_is_caught(
+    fault: Callable[[], AbstractContextManager[None]], privacy: dict[str, Any]
 ) -> None:
-    noise_times(0, monkeypatch)
-    found = run(study())
-    assert not found.passed
-    assert all(test.epsilon_lower > found.epsilon_upper for test in found.tests)
-
-
-def test_clipping_off_is_caught_by_every_bound(monkeypatch: pytest.MonkeyPatch) -> None:
-    clipping_off(monkeypatch)
-    found = run(study())
-    assert not found.passed
-    assert all(test.epsilon_lower > found.epsilon_upper for test in found.tests)
-
-
-def test_half_the_noise_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
-    noise_times(0.5, monkeypatch)
-    assert not run(study()).passed
-
-
-def test_units_that_all_join_every_step_are_caught(monkeypatch: pytest.MonkeyPatch) -> None:
-    everyone_joins(monkeypatch)
-    assert not run(study(sample_rate=0.25)).passed
-
-
-def test_cells_clipped_in_place_of_patients_are_caught(monkeypatch: pytest.MonkeyPatch) -> None:
-    cells_as_units(monkeypatch)
-    assert not run(study(unit="patient", max_cells_per_patient=3)).passed
+    with fault():
+        assert not run(study(**privacy)).passed
 
 
 def test_no_study_can_ask_for_a_fault() -> None:
@@ -173,9 +143,7 @@ def command(*words: str) -> Any:
     return CliRunner().invoke(app, list(words))
 
 
-def test_the_command_prints_writes_json_and_gates(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_command_prints_writes_json_and_gates(tmp_path: Path) -> None:
     file, out = tmp_path / "study.yaml", tmp_path / "audit.json"
     file.write_text(dump(study()))
     passed = command(str(file), "--quick", "--seed", "4", "--json", str(out))
@@ -192,9 +160,9 @@ def test_the_command_prints_writes_json_and_gates(
         "views",
         "membership",
     } <= content.keys()
-    noise_times(0, monkeypatch)
     again = ["--quick", "--no-membership", "--seed", "4", "--json", str(out)]
-    failed = command(str(file), *again)
+    with noise_times(0):
+        failed = command(str(file), *again)
     assert failed.exit_code == REFUTED
     assert "FAILED" in failed.output
     assert not json.loads(out.read_text())["passed"]

@@ -1,0 +1,52 @@
+"""What the steps' inner products say of each canary: the adversary's statistic.
+
+Any function of what was released is the adversary's right, and so is choosing between two by
+looking at it: the bounds hold for whatever it does.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+
+ALIKE = 0.8
+"""Correlation of two steps, over all canaries, from which their noise is taken for the same.
+Independent noise leaves them less alike, unless it is so weak that it hides nothing anyway."""
+LOOKED_THROUGH = 1024
+"""Steps compared pair by pair."""
+
+
+def scores(seen: Floats, sizes: Floats, rate: float, noise: float) -> Floats:
+    """Scores (m,); larger: more likely included.
+
+    seen: (steps, m) inner products in clipping norms; sizes: (steps, m) what the canary would add
+    if it were in the batch. The log-likelihood ratio is the best there is for independent Gaussian
+    noise (Neyman and Pearson); where noise comes back, it is subtracted in place of averaged.
+    """
+    repeats = _repeats(seen[:LOOKED_THROUGH])
+    if repeats:
+        return np.asarray(np.sum([seen[group].var(0) for group in repeats], axis=0))
+    return np.asarray(log_ratios(seen, sizes, rate, noise).sum(0))
+
+
+def log_ratios(seen: Floats, sizes: Floats, rate: float, noise: float) -> Floats:
+    """Of N(size, noise^2) with probability `rate`, else N(0, noise^2), over the latter."""
+    odds = sizes * (seen - sizes / 2) / noise**2
+    with np.errstate(divide="ignore"):
+        ratios: Floats = np.logaddexp(np.log1p(-rate), np.log(rate) + odds)
+    return ratios
+
+
+def _repeats(seen: Floats) -> list[NDArray[np.int64]]:
+    """Groups of two or more steps that are `ALIKE` to the first of the group."""
+    deviations = seen - seen.mean(1, keepdims=True)
+    lengths = np.linalg.norm(deviations, axis=1, keepdims=True)
+    directions = deviations / np.where(lengths > 0, lengths, 1)
+    alike = directions @ directions.T > ALIKE
+    left, groups = np.ones(len(seen), dtype=bool), []
+    for step in range(len(seen)):
+        group = np.flatnonzero(alike[step] & left)
+        left[group] = False
+        if len(group) > 1:
+            groups.append(group)
+    return groups

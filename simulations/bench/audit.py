@@ -1,0 +1,95 @@
+"""`hemofed bench audit`: which faults of private training the audit catches, and how often."""
+
+import json
+from collections import Counter
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from common.config import PrivacySpec, Study
+from common.files import write_text
+from common.machine import machine
+from simulations.audit.audit import CANARIES, QUICK_CANARIES, Audit, audit
+from simulations.audit.randomness import Randomness
+from simulations.bench import audit_faults as faults
+
+Fault = Callable[[], AbstractContextManager[None]]
+
+FAULTS: dict[str, Fault] = {
+    "none": nullcontext,
+    **{
+        f"noise x {factor:g}": partial(faults.noise_times, factor)
+        for factor in (0.97, 0.95, 0.9, 0.8, 0.5, 0.0)
+    },
+    "the same noise every step": faults.repeated_noise,
+    **{
+        f"clipping norm x {factor:g}": partial(faults.clipping_times, factor)
+        for factor in (1.05, 1.1, 2.0, 1e6)
+    },
+    **{
+        f"sampling rate x {factor:g}": partial(faults.rate_times, factor)
+        for factor in (1.1, 1.5, 1e6)
+    },
+}
+
+
+def run(quick: bool, json_file: Path | None) -> None:
+    """Audit each fault some times over; print, and write JSON if asked."""
+    torch.set_num_threads(1)
+    repetitions, canaries = (3, QUICK_CANARIES) if quick else (5, CANARIES)
+    results = []
+    for epsilon in (1.0, 3.0, 8.0):
+        study = _study(epsilon)
+        for name, fault in FAULTS.items():
+            with fault():
+                found = [_audit(study, seed, canaries) for seed in range(repetitions)]
+            results.append({"epsilon": epsilon, "fault": name} | _caught(found))
+    _print(results, repetitions, canaries)
+    if json_file:
+        content = {"machine": machine(), "repetitions": repetitions, "canaries": canaries}
+        write_text(json_file, json.dumps(content | {"results": results}, indent=2))
+
+
+def _study(epsilon: float) -> Study:
+    privacy = PrivacySpec(mode="local", epsilon=epsilon, sample_rate=0.25, local_steps=1)
+    return Study(name="faults", rounds=20, privacy=privacy)
+
+
+def _audit(study: Study, seed: int, canaries: int) -> Audit:
+    bits = Randomness(seed)
+    return audit(study, bits.entropy(0), bits.coins(0), canaries)
+
+
+def _caught(found: list[Audit]) -> dict[str, Any]:
+    by_test = Counter(
+        test.name
+        for each in found
+        for test in each.tests
+        if test.epsilon_lower > each.epsilon_upper
+    )
+    return {
+        "caught": sum(not each.passed for each in found),
+        "by_test": {test.name: by_test[test.name] for test in found[0].tests},
+        "epsilon_lower": sorted(each.epsilon_lower for each in found)[len(found) // 2],
+    }
+
+
+def _print(results: list[dict[str, Any]], repetitions: int, canaries: int) -> None:
+    names = list(results[0]["by_test"])
+    table = Table("claimed epsilon", "fault", f"caught of {repetitions}", *names, "median bound")
+    table.title = f"Faults behind the accountant's back, {canaries} canaries"
+    for row in results:
+        table.add_row(
+            f"{row['epsilon']:g}",
+            row["fault"],
+            str(row["caught"]),
+            *(str(row["by_test"][name]) for name in names),
+            f"{row['epsilon_lower']:.3g}",
+        )
+    Console().print(table)
