@@ -1,0 +1,38 @@
+"""Who is who: keys, signatures, certificates, and the documents that sites and server exchange.
+
+| key                | algorithm   | what it is for                                              |
+|--------------------|-------------|-------------------------------------------------------------|
+| `node.key`         | ECDSA P-384 | a site's requests to the server (Flower's node auth)        |
+| a `signing.key`    | Ed25519     | documents and audit logs: studies, approvals, the registry  |
+| `ca.key`           | ECDSA P-384 | the certificates of one server                              |
+| `server.key`       | ECDSA P-384 | the server's TLS                                            |
+
+A private key is written 0600 where it was made and never leaves that folder.
+"""
+
+from common.identity.certificates import check_certificate
+from common.identity.keys import (
+    load_node_key,
+    load_signing_key,
+    load_tls_key,
+    node_public_pem,
+    signing_public_pem,
+)
+from common.identity.registry import Member, Registry
+from common.identity.signatures import canonical, fingerprint, same_fingerprint, sign, verify
+
+__all__ = [
+    "Member",
+    "Registry",
+    "canonical",
+    "check_certificate",
+    "fingerprint",
+    "load_node_key",
+    "load_signing_key",
+    "load_tls_key",
+    "node_public_pem",
+    "same_fingerprint",
+    "sign",
+    "signing_public_pem",
+    "verify",
+]

@@ -1,0 +1,160 @@
+"""The consortium's certificate authority and the server's TLS certificate."""
+
+import ipaddress
+from datetime import datetime, timedelta
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric.ec import (
+    EllipticCurvePrivateKey,
+    EllipticCurvePublicKey,
+)
+from cryptography.hazmat.primitives.hashes import SHA384
+from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from common.errors import ConfigError
+
+AUTHORITY_DAYS = 3650
+SERVER_DAYS = 397
+WARNING_DAYS = 30
+_SKEW = timedelta(days=1)
+"""Certificates begin this much earlier, for clocks that are slow."""
+_USAGES = (
+    *("digital_signature", "content_commitment", "key_encipherment", "data_encipherment"),
+    *("key_agreement", "key_cert_sign", "crl_sign", "encipher_only", "decipher_only"),
+)
+_LOOPBACK = ("localhost", "127.0.0.1", "::1")
+
+
+def split_address(address: str) -> tuple[str, int]:
+    """`host:port` (an IPv6 host in brackets) as its parts. Raises ConfigError."""
+    host, colon, port = address.rpartition(":")
+    bare = host.removeprefix("[").removesuffix("]")
+    bracketed = host != bare
+    if not colon or not bare or not port.isascii() or not port.isdigit():
+        raise ConfigError(f"address {address!r}: expected host:port, like fl.example.org:9092")
+    if not 1 <= int(port) <= 65535:
+        raise ConfigError(f"address {address!r}: port {port} is not within 1 to 65535")
+    if (":" in bare) != bracketed or not all(c.isalnum() or c in ".-:" for c in bare):
+        raise ConfigError(f"address {address!r}: {host!r} is not a host name; IPv6 goes in [ ]")
+    return bare, int(port)
+
+
+def make_authority(key: EllipticCurvePrivateKey, now: datetime) -> x509.Certificate:
+    """A self-signed certificate of `key` that may sign servers' certificates and nothing else."""
+    name = _name("hemofed certificate authority")
+    usage = _usage(key_cert_sign=True, crl_sign=True)
+    return (
+        _builder(name, name, key.public_key(), now, AUTHORITY_DAYS)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .add_extension(usage, critical=True)
+        .sign(key, SHA384())
+    )
+
+
+def issue_server(
+    authority: x509.Certificate,
+    authority_key: EllipticCurvePrivateKey,
+    public: EllipticCurvePublicKey,
+    host: str,
+    now: datetime,
+    days: int = SERVER_DAYS,
+) -> x509.Certificate:
+    """A TLS certificate for `host`; for a loopback host it covers all names of loopback."""
+    hosts = _LOOPBACK if _is_loopback(host) else (host,)
+    issuer_key = x509.AuthorityKeyIdentifier.from_issuer_public_key(authority_key.public_key())
+    server_only = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH])
+    return (
+        _builder(_name("hemofed server"), authority.subject, public, now, days)
+        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        .add_extension(_usage(digital_signature=True), critical=True)
+        .add_extension(server_only, critical=False)
+        .add_extension(x509.SubjectAlternativeName([_alternative(h) for h in hosts]), False)
+        .add_extension(issuer_key, critical=False)
+        .sign(authority_key, SHA384())
+    )
+
+
+def certificate_pem(certificate: x509.Certificate) -> bytes:
+    """The certificate as PEM."""
+    return certificate.public_bytes(Encoding.PEM)
+
+
+def load_certificate(path: Path) -> x509.Certificate:
+    """The certificate in `path`. Raises ConfigError."""
+    try:
+        return x509.load_pem_x509_certificate(path.read_bytes())
+    except OSError as error:
+        raise ConfigError(f"{path}: the certificate cannot be read ({error.strerror})") from error
+    except ValueError as error:
+        raise ConfigError(f"{path}: is not a PEM certificate; restore it from a backup") from error
+
+
+def is_expired(path: Path, now: datetime) -> bool:
+    """Whether the certificate's last day is over at `now` (with a time zone)."""
+    return now >= load_certificate(path).not_valid_after_utc
+
+
+def check_certificate(path: Path, now: datetime) -> tuple[str, ...]:
+    """What is to be said about the certificate's dates at `now` (with a time zone); () is well.
+
+    Raises ConfigError when it cannot be read.
+    """
+    certificate = load_certificate(path)
+    first, last = certificate.not_valid_before_utc, certificate.not_valid_after_utc
+    if now < first:
+        return (f"{path}: not valid before {first:%Y-%m-%d %H:%M} UTC; check this clock",)
+    if now >= last:
+        return (f"{path}: expired on {last:%Y-%m-%d}; {_way_out(certificate)}",)
+    left = (last - now).days
+    if left < WARNING_DAYS:
+        return (f"{path}: expires in {left} days, on {last:%Y-%m-%d}; {_way_out(certificate)}",)
+    return ()
+
+
+def _way_out(certificate: x509.Certificate) -> str:
+    if certificate.issuer == certificate.subject:
+        return "make a new server home and have every site join it"
+    return "the operator runs `hemofed server renew` and restarts the server"
+
+
+def _builder(
+    subject: x509.Name,
+    issuer: x509.Name,
+    public: EllipticCurvePublicKey,
+    now: datetime,
+    days: int,
+) -> x509.CertificateBuilder:
+    return (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(issuer)
+        .public_key(public)
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - _SKEW)
+        .not_valid_after(now + timedelta(days=days))
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(public), critical=False)
+    )
+
+
+def _usage(**granted: bool) -> x509.KeyUsage:
+    return x509.KeyUsage(**dict.fromkeys(_USAGES, False) | granted)
+
+
+def _name(text: str) -> x509.Name:
+    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, text)])
+
+
+def _alternative(host: str) -> x509.GeneralName:
+    try:
+        return x509.IPAddress(ipaddress.ip_address(host))
+    except ValueError:
+        return x509.DNSName(host)
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

@@ -1,0 +1,27 @@
+"""Reading the JSON files that travel between sites and server; they are small, or not ours."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from common.errors import FederationError
+
+LARGEST_BYTES = 16 * 2**20
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The JSON object in `path`. Raises FederationError: unreadable, too large, not an object."""
+    try:
+        with path.open("rb") as file:
+            text = file.read(LARGEST_BYTES + 1)
+    except OSError as error:
+        raise FederationError(f"{path}: cannot be read ({error.strerror})") from error
+    if len(text) > LARGEST_BYTES:
+        raise FederationError(f"{path}: is larger than {LARGEST_BYTES} bytes; not a file of ours")
+    try:
+        content = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise FederationError(f"{path}: is not valid JSON; ask for the file again") from error
+    if not isinstance(content, dict):
+        raise FederationError(f"{path}: expected a JSON object, found {type(content).__name__}")
+    return content

@@ -1,0 +1,182 @@
+"""Private keys: made here, written 0600, read back only when nobody else could have read them."""
+
+import getpass
+import os
+import sys
+from pathlib import Path
+
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric.ec import (
+    SECP384R1,
+    EllipticCurvePrivateKey,
+    EllipticCurvePublicKey,
+    generate_private_key,
+)
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+    load_pem_private_key,
+    load_pem_public_key,
+    load_ssh_private_key,
+)
+
+from common.errors import ConfigError, FederationError
+from common.files import replacing
+
+PASSPHRASE_VARIABLE = "HEMOFED_PASSPHRASE"  # noqa: S105  the variable's name, not a secret
+
+PrivateKey = EllipticCurvePrivateKey | Ed25519PrivateKey
+
+
+def make_node_key() -> EllipticCurvePrivateKey:
+    """A P-384 key, for Flower's node authentication and for TLS."""
+    return generate_private_key(SECP384R1())
+
+
+def make_signing_key() -> Ed25519PrivateKey:
+    """An Ed25519 key, for documents and audit logs."""
+    return Ed25519PrivateKey.generate()
+
+
+def write_private(path: Path, key: PrivateKey, passphrase: str | None = None) -> None:
+    """Write `key` to `path`, mode 0600, encrypted when there is a passphrase.
+
+    An open node key is in OpenSSH's format, which `flower-supernode` reads as it is; everything
+    else is PKCS #8.
+    """
+    plain_node_key = isinstance(key, EllipticCurvePrivateKey) and not passphrase
+    text = key.private_bytes(
+        Encoding.PEM,
+        PrivateFormat.OpenSSH if plain_node_key else PrivateFormat.PKCS8,
+        BestAvailableEncryption(passphrase.encode()) if passphrase else NoEncryption(),
+    )
+    _write_secret(path, text)
+
+
+def write_tls_key(path: Path, key: EllipticCurvePrivateKey, passphrase: str | None = None) -> None:
+    """Write a certificate's key, mode 0600, in PKCS #8, which TLS libraries read."""
+    cipher = BestAvailableEncryption(passphrase.encode()) if passphrase else NoEncryption()
+    _write_secret(path, key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, cipher))
+
+
+def load_signing_key(path: Path, passphrase: str | None = None) -> Ed25519PrivateKey:
+    """The Ed25519 key in `path`.
+
+    Raises ConfigError: unreadable, open to group or others, encrypted and no passphrase at hand,
+    or another kind of key.
+    """
+    key = _load_private(path, passphrase)
+    if not isinstance(key, Ed25519PrivateKey):
+        raise ConfigError(f"{path}: holds a {_kind(key)}, expected an Ed25519 signing key")
+    return key
+
+
+def load_node_key(path: Path, passphrase: str | None = None) -> EllipticCurvePrivateKey:
+    """The P-384 key in `path`. Raises ConfigError as `load_signing_key` does."""
+    key = _load_private(path, passphrase)
+    if not isinstance(key, EllipticCurvePrivateKey) or not isinstance(key.curve, SECP384R1):
+        raise ConfigError(f"{path}: holds a {_kind(key)}, expected an ECDSA P-384 key")
+    return key
+
+
+load_tls_key = load_node_key
+
+
+def node_public_pem(key: EllipticCurvePrivateKey | EllipticCurvePublicKey) -> bytes:
+    """The public half, byte for byte as Flower's node registration and authentication use it."""
+    public = key.public_key() if isinstance(key, EllipticCurvePrivateKey) else key
+    return public.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+
+
+def signing_public_pem(key: Ed25519PrivateKey | Ed25519PublicKey) -> str:
+    """The public half as PEM text, as documents and `signing.pub` carry it."""
+    public = key.public_key() if isinstance(key, Ed25519PrivateKey) else key
+    return public.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
+
+
+def parse_node_public(pem: str | bytes) -> EllipticCurvePublicKey:
+    """The P-384 public key in `pem`. Raises FederationError for anything else."""
+    key = _parse_public(pem)
+    if not isinstance(key, EllipticCurvePublicKey) or not isinstance(key.curve, SECP384R1):
+        raise FederationError(f"a node's public key is a {_kind(key)}, expected ECDSA P-384")
+    return key
+
+
+def parse_signing_public(pem: str | bytes) -> Ed25519PublicKey:
+    """The Ed25519 public key in `pem`. Raises FederationError for anything else."""
+    key = _parse_public(pem)
+    if not isinstance(key, Ed25519PublicKey):
+        raise FederationError(f"a signing public key is a {_kind(key)}, expected Ed25519")
+    return key
+
+
+def new_passphrase(ask: bool) -> str | None:
+    """What keys about to be made are encrypted with: the environment's, or asked twice, or None."""
+    given = os.environ.get(PASSPHRASE_VARIABLE)
+    if given or not ask:
+        return given or None
+    first = getpass.getpass("Passphrase for the private keys: ")
+    if not first or getpass.getpass("Once more: ") != first:
+        raise ConfigError("passphrase: the two entries differ or are empty; nothing was written")
+    return first
+
+
+def _write_secret(path: Path, text: bytes) -> None:
+    with replacing(path) as temporary:
+        temporary.chmod(0o600)
+        temporary.write_bytes(text)
+
+
+def _load_private(path: Path, passphrase: str | None) -> object:
+    text = _read_secret(path)
+    try:
+        if b"OPENSSH PRIVATE KEY" in text:
+            return load_ssh_private_key(text, None)
+        secret = _passphrase(path, passphrase) if b"BEGIN ENCRYPTED" in text else None
+        return load_pem_private_key(text, secret)
+    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+        raise ConfigError(
+            f"{path}: cannot be read as a private key; the passphrase is wrong, or the file is "
+            f"damaged ({type(error).__name__})"
+        ) from error
+
+
+def _read_secret(path: Path) -> bytes:
+    """The file's bytes, if its mode keeps group and others out."""
+    try:
+        with path.open("rb") as file:
+            mode = os.fstat(file.fileno()).st_mode & 0o777
+            if mode & 0o077:
+                raise ConfigError(
+                    f"{path}: mode {mode:04o} lets others read this private key; run `chmod 600 "
+                    f"{path}`, and if others could have read it, make new keys"
+                )
+            return file.read()
+    except OSError as error:
+        raise ConfigError(f"{path}: the private key cannot be read ({error.strerror})") from error
+
+
+def _passphrase(path: Path, given: str | None) -> bytes:
+    found = given or os.environ.get(PASSPHRASE_VARIABLE)
+    if not found and sys.stdin is not None and sys.stdin.isatty():
+        found = getpass.getpass(f"Passphrase for {path}: ")
+    if not found:
+        raise ConfigError(f"{path}: is encrypted; set {PASSPHRASE_VARIABLE} to its passphrase")
+    return found.encode()
+
+
+def _parse_public(pem: str | bytes) -> object:
+    try:
+        return load_pem_public_key(pem.encode() if isinstance(pem, str) else pem)
+    except (ValueError, UnsupportedAlgorithm) as error:
+        raise FederationError(
+            "a public key is not valid PEM; ask its owner for it again"
+        ) from error
+
+
+def _kind(key: object) -> str:
+    return type(key).__name__.lstrip("_")
