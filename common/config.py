@@ -48,6 +48,10 @@ class TrainingSpec(Strict):
     weight_decay: float = Field(default=0.0, ge=0, le=1)
     schedule: Literal["constant", "cosine"] = "constant"
     """How the learning rate goes from the first round to the last."""
+    warmup_steps: int = Field(default=0, ge=0, le=100000)
+    """Steps over which each round's learning rate rises from 0: the optimizer starts afresh."""
+    gradient_clip: float | None = Field(default=None, gt=0)
+    """Longest gradient of a batch without privacy (with it, `PrivacySpec` clips each unit's)."""
     batch_size: int = Field(default=32, ge=1, le=65536)
     local_epochs: int = Field(default=1, ge=1, le=1000)
     proximal_mu: float = Field(default=0.0, ge=0, le=100)
@@ -234,6 +238,42 @@ def parse(kind: type[Model], content: dict[str, Any], origin: str) -> Model:
     except ValidationError as error:
         faults = "\n".join(f"  {_explain(kind, fault)}" for fault in error.errors())
         raise ConfigError(f"{origin}: {error.error_count()} wrong\n{faults}") from None
+
+
+def read_study(path: Path, settings: list[str]) -> Study:
+    """The study in a study's YAML, or under `study:` in a simulation's, with settings applied.
+
+    In a simulation's, keys start at the study or at the file: `privacy.epsilon=3` and
+    `study.privacy.epsilon=3` are the same. Raises ConfigError as `assign` does.
+    """
+    content = read_yaml(path)
+    if not isinstance(content.get("study"), dict):
+        return parse(Study, assign(content, settings, str(path)), str(path))
+    whole = [
+        setting if setting.startswith(("variant=", "study.")) else f"study.{setting}"
+        for setting in settings
+    ]
+    return parse(Study, assign(content, whole, str(path))["study"], str(path))
+
+
+def assign(content: dict[str, Any], settings: list[str], origin: str) -> dict[str, Any]:
+    """`content` with `--set` assignments applied in order, less its `variants`.
+
+    `variant=NAME` lays `variants.NAME` over it; any other key is a path into it. `origin` names
+    its source in an error. Raises ConfigError: a variant that does not exist, not key=value.
+    """
+    variants = content.get("variants") or {}
+    content = {key: value for key, value in content.items() if key != "variants"}
+    for setting in settings:
+        key, _, name = setting.partition("=")
+        if key != "variant":
+            content = override(content, setting)
+        elif isinstance(variants.get(name), dict):
+            content = merge(content, variants[name])
+        else:
+            known = ", ".join(variants) or "no variants"
+            raise ConfigError(f"{origin}: no variant {name!r}; it has: {known}")
+    return content
 
 
 def override(content: dict[str, Any], assignment: str) -> dict[str, Any]:

@@ -1,12 +1,11 @@
 """A simulation's YAML: a study, the cells it plays with, and how they are dealt to sites."""
 
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from common.config import Runtime, Strict, Study, merge, override, parse, read_yaml
-from common.errors import ConfigError
+from common.config import Runtime, Strict, Study, assign, parse, read_yaml
 
 
 class Rendered(Strict):
@@ -81,21 +80,5 @@ def read(path: Path, settings: list[str]) -> Simulation:
     `variant=NAME` lays the file's `variants.NAME` over it; any other key is a path into the file.
     Raises ConfigError: a key, value or variant that does not exist.
     """
-    content = read_yaml(path)
-    variants = content.pop("variants", None) or {}
-    for setting in settings:
-        key, _, value = setting.partition("=")
-        if key == "variant":
-            content = merge(content, _variant(path, variants, value))
-        else:
-            content = override(content, setting)
+    content = assign(read_yaml(path), settings, str(path))
     return parse(Simulation, content, str(path))
-
-
-def _variant(path: Path, variants: dict[str, Any], name: str) -> dict[str, Any]:
-    if name not in variants:
-        raise ConfigError(
-            f"{path}: no variant {name!r}; it has: {', '.join(variants) or 'no variants'}"
-        )
-    changes: dict[str, Any] = variants[name]
-    return changes

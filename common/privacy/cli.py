@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from string import ascii_uppercase
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -9,7 +10,6 @@ from rich.console import Console
 from rich.table import Table
 
 if TYPE_CHECKING:
-    from common.config import Study
     from common.privacy.plan import Plan
 
 app = typer.Typer(no_args_is_help=True, help="What a study's privacy means, before it runs.")
@@ -27,18 +27,31 @@ def plan(
     ],
     settings: Annotated[
         list[str] | None,
-        typer.Option("--set", help="key=value of the study, like privacy.epsilon=3; repeatable."),
+        typer.Option(
+            "--set", help="key=value, like privacy.epsilon=3 or variant=private; repeatable."
+        ),
     ] = None,
+    sites: Annotated[
+        int | None,
+        typer.Option(min=2, help="Forecast distributed mode for so many; default: the cohort's."),
+    ] = None,
+    colluders: Annotated[
+        int, typer.Option(min=0, help="Sites whose knowledge, pooled, its noise withstands.")
+    ] = 1,
+    dropouts: Annotated[
+        int, typer.Option(min=0, help="Sites whose noise may be missing from a sum.")
+    ] = 0,
     figure: Annotated[Path | None, typer.Option(help="Also draw it into this PNG.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
 ) -> None:
     """Noise, epsilon by round, other choices, and what it is worth to a patient."""
-    from common.config import find
-    from common.privacy.plan import make_plan
+    from common.config import find, read_study
+    from common.privacy.plan import cohort_of, make_plan
 
-    asked = _read(find(study, "simulations"), settings or [])
+    asked = read_study(find(study, "simulations"), settings or [])
+    cohort = cohort_of(asked, sites, colluders, dropouts)
     with Console(stderr=True).status("composing privacy losses (about half a minute)"):
-        made = make_plan(asked)
+        made = make_plan(asked, cohort)
     if figure is not None:
         from common.privacy.plan_figure import draw
 
@@ -47,18 +60,6 @@ def plan(
         typer.echo(json.dumps(made.as_dict(), indent=2))
     else:
         _print(made, Console())
-
-
-def _read(path: Path, settings: list[str]) -> "Study":
-    """The study in a study's YAML, or under `study:` in a simulation's."""
-    from common.config import Study, override, parse, read_yaml
-
-    content = read_yaml(path)
-    if isinstance(content.get("study"), dict):
-        content = content["study"]
-    for setting in settings:
-        content = override(content, setting)
-    return parse(Study, content, str(path))
 
 
 def _print(made: "Plan", console: Console) -> None:
@@ -70,16 +71,39 @@ def _print(made: "Plan", console: Console) -> None:
         f"live gate's RDP bound: {made.epsilon_rdp:.4g})"
     )
     console.print(f"per {made.unit}: {made.adjacency}")
-    console.print(f"protects from {made.protects_from}")
     console.print(f"composed by {made.accountant}\n")
-    for table in (_rounds(made), _choices(made), _patients(made)):
-        console.print(table)
+    for text in (_against(made), _sharing(made), _rounds(made), _choices(made), _patients(made)):
+        console.print(text)
+
+
+def _against(made: "Plan") -> Table:
+    table = Table("", "mode", "against", title="Each site's epsilon, by who attacks it")
+    for name in ("noise", f"epsilon after {made.rounds} rounds"):
+        table.add_column(name, justify="right")
+    for letter, view in zip(ascii_uppercase, made.views, strict=False):
+        numbers = (f"{view.noise_multiplier:.4g}", f"{view.epsilon:.4g}")
+        table.add_row(letter, view.mode, view.adversary, *numbers)
+    return table
+
+
+def _sharing(made: "Plan") -> str:
+    local = "local: each site adds the whole noise by itself.\n"
+    cohort = made.cohort
+    if cohort is None:
+        return local + "For a forecast of distributed mode, say how many sites train: --sites N\n"
+    return (
+        f"{local}distributed: each of {cohort.sites} sites adds 1/sqrt({cohort.shares}) of it "
+        f"(colluders: {cohort.colluders}, dropouts: {cohort.dropouts}), so that their sum has "
+        f"{cohort.relative_noise:.0%} of local mode's noise.\n{made.distributed}\n"
+    )
 
 
 def _rounds(made: "Plan") -> Table:
-    table = Table("rounds done", "epsilon of each site", title="By round")
-    for rounds, value in made.by_round:
-        table.add_row(str(rounds), f"{value:.4g}")
+    table = Table(title="Epsilon by round")
+    for name in ("rounds done", *ascii_uppercase[: len(made.views)]):
+        table.add_column(name, justify="right")
+    for row, (rounds, _) in enumerate(made.views[0].by_round):
+        table.add_row(str(rounds), *(f"{view.by_round[row][1]:.4g}" for view in made.views))
     return table
 
 

@@ -7,10 +7,16 @@ from typing import Any
 from common.config import PrivacySpec, Study
 from common.errors import PrivacyError
 from common.privacy.accounting import ACCOUNTANT, Event, calibrate, epsilon
+from common.privacy.adversaries import Cohort, View, views
 from common.privacy.events import ADJACENCY
 from common.privacy.groups import patient_epsilon
 
 IMAGES_A_PATIENT = (1, 2, 5, 10, 50)
+DISTRIBUTED = (
+    "Distributed mode is only a forecast by the accountant: hemofed trains in local mode. It "
+    "assumes a secure sum of every step, and that sites add their shares; a sum that fails and is "
+    "asked for again costs one more step."
+)
 _CURVE_POINTS = 10
 
 
@@ -39,7 +45,6 @@ class Plan:
     unit: str
     adjacency: str
     accountant: str
-    protects_from: str
     delta: float
     epsilon_asked: float
     epsilon: float
@@ -50,8 +55,12 @@ class Plan:
     sample_rate: float
     rounds: int
     local_steps: int
-    by_round: tuple[tuple[int, float], ...]
-    """(rounds done, epsilon)."""
+    cohort: Cohort | None
+    """Whom distributed mode is forecast for; None: no cohort is known."""
+    views: tuple[View, ...]
+    """Each site's epsilon against each adversary; the first is local mode's, against anyone."""
+    distributed: str
+    """What distributed mode's numbers are."""
     choices: tuple[Choice, ...]
     by_patient: tuple[tuple[int, float], ...]
     """(images of a patient, epsilon of that patient)."""
@@ -61,8 +70,11 @@ class Plan:
         return asdict(self)
 
 
-def make_plan(study: Study) -> Plan:
-    """The plan of a private study. Raises PrivacyError for one of mode "none"."""
+def make_plan(study: Study, cohort: Cohort | None = None) -> Plan:
+    """The plan of a private study, with a forecast of distributed mode for `cohort`.
+
+    Raises PrivacyError for a study of mode "none".
+    """
     privacy = study.privacy
     if privacy.mode == "none":
         raise PrivacyError(
@@ -76,7 +88,6 @@ def make_plan(study: Study) -> Plan:
         unit=privacy.unit,
         adjacency=ADJACENCY[privacy.unit],
         accountant=ACCOUNTANT["pld"],
-        protects_from="everyone outside the site: each site adds the whole noise by itself",
         delta=privacy.delta,
         epsilon_asked=privacy.epsilon,
         epsilon=epsilon([event], privacy.delta),
@@ -86,7 +97,9 @@ def make_plan(study: Study) -> Plan:
         sample_rate=privacy.sample_rate,
         rounds=study.rounds,
         local_steps=privacy.local_steps,
-        by_round=_by_round(event, privacy, study.rounds),
+        cohort=cohort,
+        views=views(event, cohort, privacy.delta, _points(study.rounds), privacy.local_steps),
+        distributed=DISTRIBUTED,
         choices=tuple(_choices(study, event)),
         by_patient=tuple(
             (images, patient_epsilon(event, privacy.delta, images)) for images in IMAGES_A_PATIENT
@@ -107,13 +120,23 @@ def study_event(privacy: PrivacySpec, rounds: int) -> Event:
     )
 
 
-def _by_round(event: Event, privacy: PrivacySpec, rounds: int) -> tuple[tuple[int, float], ...]:
+def cohort_of(
+    study: Study, sites: int | None = None, colluders: int = 1, dropouts: int = 0
+) -> Cohort | None:
+    """`sites` that share the noise, else the study's that train; None where it names fewer than 2.
+
+    Raises PrivacyError: no share of the noise is left.
+    """
+    training = sum(member.role == "train" for member in study.cohort.values())
+    if sites is None and training < 2:
+        return None
+    number = training if sites is None else sites
+    return Cohort(sites=number, colluders=colluders, dropouts=dropouts)
+
+
+def _points(rounds: int) -> list[int]:
     points = min(_CURVE_POINTS, rounds)
-    done = sorted({1, *(rounds * (point + 1) // points for point in range(points))})
-    return tuple(
-        (count, epsilon([replace(event, steps=count * privacy.local_steps)], privacy.delta))
-        for count in done
-    )
+    return sorted({1, *(rounds * (point + 1) // points for point in range(points))})
 
 
 def _choices(study: Study, plan: Event) -> list[Choice]:

@@ -52,7 +52,7 @@ def test_the_plan_covers_patients_of_many_images(plan: Plan) -> None:
 
 
 def test_the_plan_ends_at_the_epsilon_that_was_asked(plan: Plan) -> None:
-    rounds, spent = zip(*plan.by_round, strict=True)
+    rounds, spent = zip(*plan.views[0].by_round, strict=True)
     assert rounds[0] == 1 and rounds[-1] == 6
     assert list(spent) == sorted(spent)
     assert spent[-1] == plan.epsilon <= plan.epsilon_asked < plan.epsilon_rdp
@@ -134,12 +134,47 @@ def test_the_command_reads_a_study_or_a_simulation_and_draws(
     result = command("plan", alone, "--figure", figure)
     assert result.exit_code == 0, result.output
     assert "at delta 1e-05" in result.stdout and "has one image more" in result.stdout
+    assert "--sites N" in result.stdout, "a study without a cohort"
     with Image.open(figure) as picture:
-        assert picture.size == (1200, 480)
+        assert picture.size == (1440, 600)
     whole = json.loads(command("plan", inside, "--json").stdout)
     assert whole["noise_multiplier"] == make_plan(study()).noise_multiplier
     off = command("plan", inside, "--set", "privacy.mode=none")
     assert isinstance(off.exception, PrivacyError)
+
+
+def test_the_command_takes_a_simulations_variant_and_keys_from_either_root(
+    command: Callable[..., "Result"], tmp_path: Path
+) -> None:
+    path = tmp_path / "simulation.yaml"
+    private = json.dumps({"study": {"rounds": 6, "privacy": PRIVACY}})
+    path.write_text(f"{{study: {{name: s}}, variants: {{private: {private}}}}}")
+    words = ("plan", path, "--json", "--set", "variant=private")
+    for key in ("privacy.epsilon", "study.privacy.epsilon"):
+        result = command(*words, "--set", f"{key}=4")
+        assert json.loads(result.stdout)["epsilon_asked"] == 4.0, result.output
+    unknown = command("plan", path, "--set", "variant=public").exception
+    assert isinstance(unknown, ConfigError)
+    assert "no variant 'public'; it has: private" in str(unknown)
+
+
+def test_the_command_forecasts_distributed_mode_and_says_that_it_is_a_forecast(
+    command: Callable[..., "Result"], tmp_path: Path
+) -> None:
+    path = tmp_path / "study.yaml"
+    cohort = {"a": {}, "b": {}, "c": {}, "t": {"role": "test"}}
+    content = {"name": "s", "rounds": 6, "privacy": PRIVACY, "cohort": cohort}
+    path.write_text(json.dumps(content))
+    figure = tmp_path / "plan.png"
+    shown = " ".join(command("plan", path, "--figure", figure).stdout.split())
+    assert "hemofed trains in local mode" in shown
+    assert "each of 3 sites adds 1/sqrt(2)" in shown and "71% of local mode's noise" in shown
+    assert figure.exists()
+    whole = json.loads(command("plan", path, "--json", "--sites", 9, "--dropouts", 2).stdout)
+    assert whole["cohort"] == {"sites": 9, "colluders": 1, "dropouts": 2}
+    assert "hemofed trains in local mode" in whole["distributed"]
+    refused = command("plan", path, "--colluders", 3)
+    assert isinstance(refused.exception, PrivacyError)
 
 
 def test_a_study_without_privacy_has_no_plan(
