@@ -2,10 +2,13 @@
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from common.errors import FederationError
+from common.config import Strict, parse
+from common.errors import ConfigError, FederationError
+from common.files import write_text
 
+Document = TypeVar("Document", bound=Strict)
 LARGEST_BYTES = 16 * 2**20
 
 
@@ -25,3 +28,16 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise FederationError(f"{path}: expected a JSON object, found {type(content).__name__}")
     return content
+
+
+def read_document(kind: type[Document], path: Path) -> Document:
+    """The file as a `kind`. Raises FederationError naming what does not fit."""
+    try:
+        return parse(kind, read_json(path), str(path))
+    except ConfigError as error:
+        raise FederationError(str(error)) from error
+
+
+def write_document(path: Path, content: dict[str, Any]) -> None:
+    """Write the JSON object, whole or not at all, for people to read too."""
+    write_text(path, json.dumps(content, indent=1, sort_keys=True) + "\n")

@@ -98,9 +98,7 @@ class Registry(Strict):
         except (ConfigError, KeyError, TypeError) as error:
             raise FederationError(f"{origin}: is not a registry ({error})") from error
         verify(public, registry._statement(), signature, f"{origin}: the registry")
-        for name, member in registry.sites.items():
-            member.check(name)
-        registry._check_keys_differ()
+        registry.check()
         return registry
 
     def signed(self, key: Ed25519PrivateKey) -> dict[str, Any]:
@@ -140,7 +138,10 @@ class Registry(Strict):
             if before.status == "revoked" and after.status != "revoked":
                 raise FederationError(f"registry: {name} was revoked, and that is final")
 
-    def _check_keys_differ(self) -> None:
+    def check(self) -> None:
+        """Raise FederationError unless all members' proofs fit and no two share a key."""
+        for name, member in self.sites.items():
+            member.check(name)
         owners: dict[bytes | str, str] = {}
         for name, member in self.sites.items():
             for key in (member.node_public_key, member.signing_public_key):

@@ -1,0 +1,200 @@
+"""A site's side of provisioning: its keys, its request, and the kit that it accepts.
+
+    site.yaml  policy.yaml  audit.jsonl
+    identity/  node.key  signing.key  request.json      (next/: keys that are asked for)
+    kit/       ca.crt  server.json  registry.json
+
+It lies in `common` because a demonstration makes a server and its sites in one go.
+"""
+
+from datetime import datetime
+from pathlib import Path
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from pydantic import ValidationError
+
+import common.config
+from common.audit_log import AuditLog
+from common.config import Strict
+from common.errors import ConfigError, FederationError
+from common.files import write_text
+from common.folders import whole_folder
+from common.identity.documents import read_document, write_document
+from common.identity.keys import load_signing_key, make_node_key, make_signing_key, write_private
+from common.identity.kit import Kit
+from common.identity.registry import Member, Registry
+from common.identity.request import Request
+from common.identity.signatures import same_fingerprint
+
+_SHIPPED = Path(common.config.__file__).parent.parent / "configs" / "sites"
+
+
+class ServerFacts(Strict):
+    """`kit/server.json`: where the server is, and the key (PEM) that signs what it says."""
+
+    address: str
+    signing_public_key: str
+
+
+def make_site(home: Path, name: str, now: datetime, passphrase: str | None = None) -> Request:
+    """Give the site its keys and request; site.yaml and policy.yaml too where there are none.
+
+    Raises ConfigError when the site has an identity already, or the name cannot be one.
+    """
+    identity = home / "identity"
+    with whole_folder(identity) as draft:
+        request = _make_keys(draft, name, now, passphrase)
+    for file in ("site.yaml", "policy.yaml"):
+        if not (home / file).exists():
+            text = (_SHIPPED / file).read_text(encoding="utf-8")
+            write_text(home / file, text.replace("name: munich", f"name: {name}"))
+    key = load_signing_key(_signing(identity), passphrase)
+    with AuditLog.open(home / "audit.jsonl", key) as log:
+        log.append("identity_made", site=name, fingerprint=request.fingerprint)
+    return request
+
+
+def read_request(home: Path) -> Request:
+    """The request that waits for the operator: of the next keys if there are any."""
+    following = home / "identity" / "next" / "request.json"
+    path = following if following.exists() else home / "identity" / "request.json"
+    if not path.exists():
+        raise ConfigError(f"{home}: has no identity; make one with `hemofed site init`")
+    return read_document(Request, path)
+
+
+def rotate_keys(home: Path, now: datetime, passphrase: str | None = None) -> Request:
+    """Make the next pair of keys and a request that the present signing key agrees to.
+
+    The present keys stay in use until a kit with the next ones is joined.
+    Raises ConfigError when next keys wait already.
+    """
+    identity = home / "identity"
+    present = read_document(Request, identity / "request.json")
+    old_key = load_signing_key(_signing(identity), passphrase)
+    with whole_folder(identity / "next") as draft:
+        request = _make_keys(draft, present.claim.name, now, passphrase, old_key)
+    with AuditLog.open(home / "audit.jsonl", old_key) as log:
+        log.append("next_keys_made", fingerprint=request.fingerprint)
+    return request
+
+
+def join(home: Path, kit: Kit, fingerprint: str, passphrase: str | None = None) -> Registry:
+    """Accept a kit whose fingerprint is the one that the operator read out.
+
+    Raises FederationError, with nothing changed but the audit log: another fingerprint, a registry
+    that was altered or is older than the one here, or one without this site's own keys.
+    """
+    name = read_request(home).claim.name
+    key = load_signing_key(_signing(home / "identity"), passphrase)
+    with AuditLog.open(home / "audit.jsonl", key) as log:
+        try:
+            registry = _check_kit(home, name, kit, fingerprint)
+        except FederationError:
+            log.append("kit_refused", fingerprint=kit.fingerprint, told=fingerprint[:100])
+            raise
+        log.append("joined", fingerprint=kit.fingerprint, registry=registry.version)
+        _write_kit(home, kit, registry)
+        if (home / "identity" / "next").is_dir():
+            log.append("keys_changed", fingerprint=registry.sites[name].fingerprint)
+            following = _signing(home / "identity" / "next")
+            if following.exists():
+                log.change_key(load_signing_key(following, passphrase))
+            _promote(home / "identity", registry.sites[name])
+    return registry
+
+
+def check_own_entry(home: Path, name: str, registry: Registry) -> Member:
+    """This site's entry in the registry. Raises FederationError unless it has this site's keys."""
+    member = registry.sites.get(name)
+    if member is None:
+        raise FederationError(f"registry: {name} is not in it; send the operator the request")
+    folders = (home / "identity", home / "identity" / "next")
+    known = [
+        read_document(Request, folder / "request.json").claim
+        for folder in folders
+        if (folder / "request.json").exists()
+    ]
+    if member.requests[-1].claim not in known:
+        raise FederationError(
+            f"registry: bears other keys for {name} than this site has; someone else may have been "
+            "admitted under the name: call the operator"
+        )
+    return member
+
+
+def read_kit(path: Path) -> Kit:
+    """The kit in a file. Raises FederationError."""
+    return read_document(Kit, path)
+
+
+def _check_kit(home: Path, name: str, kit: Kit, fingerprint: str) -> Registry:
+    if not same_fingerprint(kit.fingerprint, fingerprint):
+        raise FederationError(
+            f"kit: its fingerprint is {kit.fingerprint}, not {fingerprint!r:.100}; compare both "
+            "with the operator by telephone, and do not use this kit unless they agree"
+        )
+    registry = Registry.open(kit.registry, kit.signing_public_key, "kit")
+    if kit.site != name:
+        raise FederationError(f"kit: was made for {kit.site}; this site is {name}")
+    member = check_own_entry(home, name, registry)
+    if member.status != "active":
+        raise FederationError(f"kit: {name} is revoked; ask again under another name")
+    if (home / "kit" / "registry.json").exists():
+        facts = read_document(ServerFacts, home / "kit" / "server.json")
+        if facts.signing_public_key != kit.signing_public_key:
+            raise FederationError(
+                f"kit: is another server's than {facts.address}, which this site joined; a site "
+                "has one server: make another home for the other"
+            )
+        older = Registry.read(home / "kit" / "registry.json", facts.signing_public_key)
+        registry.check_follows(older)
+    return registry
+
+
+def _write_kit(home: Path, kit: Kit, registry: Registry) -> None:
+    folder = home / "kit"
+    write_text(folder / "ca.crt", kit.certificate)
+    facts = ServerFacts(address=registry.address, signing_public_key=kit.signing_public_key)
+    write_document(folder / "server.json", facts.model_dump(mode="json"))
+    write_document(folder / "registry.json", kit.registry)
+
+
+def _promote(identity: Path, member: Member) -> None:
+    """Put the next keys in the present ones' place, if the registry has them.
+
+    A crash in between is mended by joining again: what is left in `next` moves then.
+    """
+    following = identity / "next"
+    request = following / "request.json"
+    if request.exists() and read_document(Request, request).claim != member.requests[-1].claim:
+        return
+    for file in ("node.key", "signing.key", "request.json"):
+        if (following / file).exists():
+            (following / file).replace(identity / file)
+    following.rmdir()
+
+
+def _make_keys(
+    folder: Path,
+    name: str,
+    now: datetime,
+    passphrase: str | None,
+    old_key: Ed25519PrivateKey | None = None,
+) -> Request:
+    node_key, signing_key = make_node_key(), make_signing_key()
+    try:
+        request = Request.make(name, node_key, signing_key, now, old_key)
+    except ValidationError as error:
+        raise ConfigError(
+            f"name {name!r:.80}: expected up to 64 letters, digits, '.', '_' or '-', beginning "
+            "with a letter or digit"
+        ) from error
+    write_private(folder / "node.key", node_key, passphrase)
+    write_private(folder / "signing.key", signing_key, passphrase)
+    write_text(folder / "request.json", request.text())
+    return request
+
+
+def _signing(identity: Path) -> Path:
+    return identity / "signing.key"
