@@ -44,7 +44,7 @@ class Sight:
 def attack(study: Study, canaries: Canaries, noise_multiplier: float, entropy: Entropy) -> Sight:
     """Train all the study's rounds on the included canaries, and score every canary.
 
-    `noise_multiplier` is what the accountant charges for, and what training is told to use.
+    `noise_multiplier` is what the site tells training to use.
     """
     inputs = site_with(canaries, study)
     altered = audited(study, canaries, noise_multiplier)

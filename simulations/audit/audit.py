@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import binom
 
+from client.account import study_noise
 from client.entropy import Entropy
 from common.config import Study
 from common.errors import PrivacyError
@@ -107,7 +108,7 @@ def audit(
         )
     event, delta = study_event(study.privacy, study.rounds), study.privacy.delta
     chosen = make_canaries(canaries, study, rng)
-    sight = attack(study, chosen, event.noise_multiplier, entropy)
+    sight = attack(study, chosen, study_noise(study), entropy)
     return Audit(
         study=study.name,
         digest=study.digest,

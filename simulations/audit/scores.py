@@ -14,6 +14,10 @@ ALIKE = 0.8
 Independent noise leaves them less alike, unless it is so weak that it hides nothing anyway."""
 LOOKED_THROUGH = 1024
 """Steps compared pair by pair."""
+WEAKER = 0.9
+"""A step whose noise looks weaker than this part of the claimed is weighed by how it looks."""
+WEAKEST = 0.05
+"""Noise that is not there is taken for this, in clipping norms: canaries overlap a little."""
 
 
 def scores(seen: Floats, sizes: Floats, rate: float, noise: float) -> Floats:
@@ -21,15 +25,25 @@ def scores(seen: Floats, sizes: Floats, rate: float, noise: float) -> Floats:
 
     seen: (steps, m) inner products in clipping norms; sizes: (steps, m) what the canary would add
     if it were in the batch. The log-likelihood ratio is the best there is for independent Gaussian
-    noise (Neyman and Pearson); where noise comes back, it is subtracted in place of averaged.
+    noise (Neyman and Pearson), with the noise of each step as it looks where it looks too weak.
+    Noise that comes back is subtracted in place of averaged.
     """
     repeats = _repeats(seen[:LOOKED_THROUGH])
     if repeats:
         return np.asarray(np.sum([seen[group].var(0) for group in repeats], axis=0))
-    return np.asarray(log_ratios(seen, sizes, rate, noise).sum(0))
+    looks = apparent_noise(seen, sizes, rate, noise)
+    return np.asarray(log_ratios(seen, sizes, rate, looks[:, None]).sum(0))
 
 
-def log_ratios(seen: Floats, sizes: Floats, rate: float, noise: float) -> Floats:
+def apparent_noise(seen: Floats, sizes: Floats, rate: float, noise: float) -> Floats:
+    """(steps,) noise multipliers: the claimed one, unless a step spreads too little for it."""
+    joined = rate / 2
+    signal = sizes.mean(1) ** 2 * joined * (1 - joined)
+    looks = np.sqrt(np.maximum(seen.var(1) - signal, WEAKEST**2))
+    return np.where(looks < WEAKER * noise, looks, noise)
+
+
+def log_ratios(seen: Floats, sizes: Floats, rate: float, noise: float | Floats) -> Floats:
     """Of N(size, noise^2) with probability `rate`, else N(0, noise^2), over the latter."""
     odds = sizes * (seen - sizes / 2) / noise**2
     with np.errstate(divide="ignore"):

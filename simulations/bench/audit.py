@@ -21,11 +21,20 @@ from simulations.bench import audit_faults as faults
 
 Fault = Callable[[], AbstractContextManager[None]]
 
+ROUNDS = 20
+"""Of one step each."""
+
 FAULTS: dict[str, Fault] = {
     "none": nullcontext,
     **{
         f"noise x {factor:g}": partial(faults.noise_times, factor)
         for factor in (0.97, 0.95, 0.9, 0.8, 0.5, 0.0)
+    },
+    **{
+        f"no noise in the last {ROUNDS - steps} of {ROUNDS} steps": partial(
+            faults.no_noise_after, steps
+        )
+        for steps in (ROUNDS // 2, ROUNDS - 1)
     },
     "the same noise every step": faults.repeated_noise,
     **{
@@ -47,8 +56,7 @@ def run(quick: bool, json_file: Path | None) -> None:
     for epsilon in (1.0, 3.0, 8.0):
         study = _study(epsilon)
         for name, fault in FAULTS.items():
-            with fault():
-                found = [_audit(study, seed, canaries) for seed in range(repetitions)]
+            found = [_audit(study, fault, seed, canaries) for seed in range(repetitions)]
             results.append({"epsilon": epsilon, "fault": name} | _caught(found))
     _print(results, repetitions, canaries)
     if json_file:
@@ -58,12 +66,13 @@ def run(quick: bool, json_file: Path | None) -> None:
 
 def _study(epsilon: float) -> Study:
     privacy = PrivacySpec(mode="local", epsilon=epsilon, sample_rate=0.25, local_steps=1)
-    return Study(name="faults", rounds=20, privacy=privacy)
+    return Study(name="faults", rounds=ROUNDS, privacy=privacy)
 
 
-def _audit(study: Study, seed: int, canaries: int) -> Audit:
+def _audit(study: Study, fault: Fault, seed: int, canaries: int) -> Audit:
     bits = Randomness(seed)
-    return audit(study, bits.entropy(0), bits.coins(0), canaries)
+    with fault():
+        return audit(study, bits.entropy(0), bits.coins(0), canaries)
 
 
 def _caught(found: list[Audit]) -> dict[str, Any]:

@@ -4,6 +4,7 @@ Each fault is a context in which `client.training` uses a broken part. Only the 
 tests enter one: nothing that a study, a site or a server can say leads here.
 """
 
+import itertools
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -28,6 +29,18 @@ def noise_times(factor: float) -> Iterator[None]:
         return true(total, noise_multiplier=factor * noise_multiplier, **rest)
 
     with _broken("privatise", weak):
+        yield
+
+
+@contextmanager
+def no_noise_after(steps: int) -> Iterator[None]:
+    """Noise in the first `steps` steps alone, as after a restart that forgets it."""
+    done = itertools.count()
+
+    def forgetful(true: Part, total: torch.Tensor, **rest: Any) -> Any:
+        return true(total, **rest) if next(done) < steps else total
+
+    with _broken("privatise", forgetful):
         yield
 
 

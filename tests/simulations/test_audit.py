@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 
 from common.config import PrivacySpec, Study, dump
 from common.errors import PrivacyError
+from simulations.audit import membership
 from simulations.audit.attack import attack
 from simulations.audit.audit import Audit, audit, matched_p
 from simulations.audit.canaries import LENGTH, make_canaries
@@ -23,6 +24,7 @@ from simulations.audit.tradeoff import claimed
 from simulations.bench.audit_faults import (
     cells_as_units,
     clipping_times,
+    no_noise_after,
     noise_times,
     rate_times,
     repeated_noise,
@@ -80,8 +82,16 @@ def test_clipping_off_is_caught_by_every_bound() -> None:
         (lambda: rate_times(1e6), {"sample_rate": 0.25}),
         (cells_as_units, {"unit": "patient", "max_cells_per_patient": 3}),
         (repeated_noise, {}),
+        (lambda: no_noise_after(10), {}),
     ],
-    ids=["half the noise", "twice the norm", "all units join", "cells as units", "repeated noise"],
+    ids=[
+        "half the noise",
+        "twice the norm",
+        "all units join",
+        "cells as units",
+        "repeated noise",
+        "no noise in 2 of 12 steps",
+    ],
 )
 def test_a_fault_behind_the_accountants_back_is_caught(
     fault: Callable[[], AbstractContextManager[None]], privacy: dict[str, Any]
@@ -143,7 +153,10 @@ def command(*words: str) -> Any:
     return CliRunner().invoke(app, list(words))
 
 
-def test_the_command_prints_writes_json_and_gates(tmp_path: Path) -> None:
+def test_the_command_prints_writes_json_and_gates(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(membership, "QUICK", membership.Size(cells=40, models=4))
     file, out = tmp_path / "study.yaml", tmp_path / "audit.json"
     file.write_text(dump(study()))
     passed = command(str(file), "--quick", "--seed", "4", "--json", str(out))
