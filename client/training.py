@@ -67,17 +67,27 @@ def _train_plain(job: Job, inputs: Inputs) -> float:
     rows = inputs.cells.rows("train")
     losses = []
     seed = job.seed("shuffle")
-    for positions in shuffled(rows, training.batch_size, training.local_epochs, seed):
+    batches = shuffled(rows, training.batch_size, training.local_epochs, seed)
+    for step, positions in enumerate(batches):
+        _warm_up(optimizer, job, step)
         optimizer.zero_grad(set_to_none=True)
         value = loss(network(inputs.batch(positions, generator)), inputs.targets(positions)).mean()
         value.backward()  # type: ignore[no-untyped-call]
         _pull_back(parameters, start, training.proximal_mu)
+        if training.gradient_clip is not None:
+            nn.utils.clip_grad_norm_(parameters, training.gradient_clip)
         optimizer.step()
         losses.append(value.detach())
     mean = float(torch.stack(losses).mean())
     if not math.isfinite(mean):
         raise ModelError(f"round {job.round}: the loss is {mean}; lower training.learning_rate")
     return mean
+
+
+def _warm_up(optimizer: torch.optim.Optimizer, job: Job, step: int) -> None:
+    rising = min(1.0, (step + 1) / (job.study.training.warmup_steps + 1))
+    for group in optimizer.param_groups:
+        group["lr"] = job.learning_rate * rising
 
 
 def _pull_back(parameters: list[nn.Parameter], start: list[Tensor], mu: float) -> None:

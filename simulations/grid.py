@@ -60,7 +60,7 @@ class LocalGrid(Grid):
             identifier = f"{self._run.run_id}-{next(self._ids)}"
             message.metadata.__dict__["_message_id"] = identifier
             context = self._contexts[message.metadata.dst_node_id]
-            self._waiting[identifier] = self._pool.submit(message, context)
+            self._waiting[identifier] = self._pool.submit(message, context, self._run.run_id)
             identifiers.append(identifier)
         return identifiers
 

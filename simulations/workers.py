@@ -11,6 +11,9 @@ import signal
 import threading
 from collections.abc import Callable
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass, field
+from itertools import count
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from typing import Self
@@ -29,8 +32,22 @@ ClientFunction = Callable[[Message, Context], Message]
 MakeClient = Callable[[int], ClientFunction]
 """Importable function: the seed -> the ClientApp; called once in each worker."""
 
+Answer = tuple[Message, Context]
+"""A reply, and the node's context after it."""
+
 _CLIENT_FAILED = 3
 """Flower's code of a ClientApp that raised or died."""
+
+
+@dataclass(order=True)
+class _Job:
+    """A message that waits for a worker; ordered by rank, then by arrival."""
+
+    rank: int
+    number: int
+    message: Message = field(compare=False)
+    context: Context = field(compare=False)
+    future: Future[Answer] = field(compare=False)
 
 
 class WorkerPool:
@@ -46,6 +63,8 @@ class WorkerPool:
         self._context.set_forkserver_preload([make.__module__, __name__])
         self._start = (make, seed)
         self._idle: queue.SimpleQueue[_Worker] = queue.SimpleQueue()
+        self._waiting: queue.PriorityQueue[_Job] = queue.PriorityQueue()
+        self._numbers = count()
         self._all: list[_Worker] = []
         self._lock = threading.Lock()
         self._closed = False
@@ -53,13 +72,22 @@ class WorkerPool:
         for _ in range(self.size):
             self._idle.put(self._hire())
 
-    def submit(self, message: Message, context: Context) -> Future[tuple[Message, Context]]:
-        """The reply and the node's context after it; an error reply when the worker died."""
-        return self._threads.submit(self._call, message, context)
+    def submit(self, message: Message, context: Context, rank: int = 0) -> Future[Answer]:
+        """The reply and the node's context after it; an error reply when the worker died.
+
+        Messages of a lower rank go first, so that a federation is not kept by its baselines.
+        """
+        future: Future[Answer] = Future()
+        self._waiting.put(_Job(rank, next(self._numbers), message, context, future))
+        self._threads.submit(self._serve_next)
+        return future
 
     def close(self) -> None:
         """End the processes; what is under way or has not begun is cancelled."""
         self._threads.shutdown(wait=False, cancel_futures=True)
+        with suppress(queue.Empty):
+            while True:
+                self._waiting.get_nowait().future.cancel()
         with self._lock:
             self._closed = True
             for worker in self._all:
@@ -87,7 +115,17 @@ class WorkerPool:
             self._all.remove(dead)
         return worker, code
 
-    def _call(self, message: Message, context: Context) -> tuple[Message, Context]:
+    def _serve_next(self) -> None:
+        """Answer the waiting message of the lowest rank."""
+        job = self._waiting.get()
+        if not job.future.set_running_or_notify_cancel():
+            return
+        try:
+            job.future.set_result(self._call(job.message, job.context))
+        except BaseException as error:
+            job.future.set_exception(error)
+
+    def _call(self, message: Message, context: Context) -> Answer:
         worker = self._idle.get()
         try:
             return worker.call(message, context)
@@ -112,7 +150,7 @@ class _Worker:
         self._process.start()
         theirs.close()
 
-    def call(self, message: Message, context: Context) -> tuple[Message, Context]:
+    def call(self, message: Message, context: Context) -> Answer:
         self._line.send_bytes(context_to_proto(context).SerializeToString())
         self._line.send_bytes(message_to_proto(message).SerializeToString())
         after = context_from_proto(ProtoContext.FromString(self._line.recv_bytes()))
