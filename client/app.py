@@ -11,6 +11,7 @@ from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
 from client.account import pay_for_training
+from client.approvals import Approvals
 from client.entropy import Entropy, SystemEntropy
 from client.policy import read_policy
 from client.release import released_tally
@@ -32,9 +33,17 @@ from common.protocol import (
 Handler = Callable[[Message, Site], RecordDict]
 
 
-def client_app(entropy: Entropy | None = None) -> ClientApp:
-    """A ClientApp that draws its private randomness from `entropy` (default: the system's)."""
+def client_app(entropy: Entropy | None = None, approvals: Approvals | None = None) -> ClientApp:
+    """A ClientApp that draws its private randomness from `entropy` (default: the system's).
+
+    approvals: what a deployed site's runner asks before anything else; None (simulations): the
+    policy alone decides.
+    """
     bits: Entropy = entropy or SystemEntropy()
+
+    def answer(message: Message, context: Context, handler: Handler) -> Message:
+        return _answer(message, context, _approved(handler, approvals))
+
     app = ClientApp()
 
     @app.query()
@@ -43,17 +52,29 @@ def client_app(entropy: Entropy | None = None) -> ClientApp:
 
     @app.query("prepare")
     def prepare(message: Message, context: Context) -> Message:
-        return _answer(message, context, _prepare)
+        return answer(message, context, _prepare)
 
     @app.train()
     def training(message: Message, context: Context) -> Message:
-        return _answer(message, context, lambda m, site: _train(m, site, bits))
+        return answer(message, context, lambda m, site: _train(m, site, bits))
 
     @app.evaluate()
     def evaluation(message: Message, context: Context) -> Message:
-        return _answer(message, context, lambda m, site: _evaluate(m, site, bits))
+        return answer(message, context, lambda m, site: _evaluate(m, site, bits))
 
     return app
+
+
+def _approved(handler: Handler, approvals: Approvals | None) -> Handler:
+    """The handler, once the study of the message is approved."""
+    if approvals is None:
+        return handler
+
+    def asking(message: Message, site: Site) -> RecordDict:
+        approvals.check(site, Task.read(message).study)
+        return handler(message, site)
+
+    return asking
 
 
 def _answer(message: Message, context: Context, handler: Handler) -> Message:

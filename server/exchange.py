@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterator, Mapping
+from typing import Protocol, runtime_checkable
 
 from flwr.app import Message, RecordDict
 from flwr.serverapp import Grid
@@ -38,6 +39,16 @@ def exchange(
         yield site, f"no reply within {deadline:g} s"
 
 
+@runtime_checkable
+class KnowsSites(Protocol):
+    """A Grid that knows each connected node's site by its key; of another one the nodes are asked.
+
+    In a deployment a node's own word for its name would let one site stand in for another.
+    """
+
+    def site_names(self) -> dict[int, str]: ...
+
+
 class Roster:
     """Which node is which site. Nodes may come, go, and come back under another id."""
 
@@ -51,6 +62,9 @@ class Roster:
 
         Raises FederationError when two nodes go by one name.
         """
+        if isinstance(self._grid, KnowsSites):
+            self._names = self._grid.site_names()
+            return self._by_name()
         nodes = set(self._grid.get_node_ids())
         self._names = {node: name for node, name in self._names.items() if node in nodes}
         unknown = {str(node): node for node in sorted(nodes - set(self._names))}

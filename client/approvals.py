@@ -1,0 +1,95 @@
+"""The studies that a person at the site has approved, each with the site's signature."""
+
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Protocol
+
+from client.home import SiteHome
+from common.config import Site, Strict, Study, dump, parse
+from common.errors import FederationError, PrivacyError
+from common.files import write_text
+from common.identity import load_signing_key, sign, verify
+from common.identity.signatures import statement
+
+
+class Approvals(Protocol):
+    """What a site's ClientApp asks before it touches a cell for a study."""
+
+    def check(self, site: Site, study: Study) -> None:
+        """Raise PrivacyError unless the study, to the last digit, is approved."""
+        ...
+
+
+class Approval(Strict):
+    """That this site takes part in the study of this digest."""
+
+    site: str
+    study: str
+    digest: str
+    approved: str
+    """UTC, ISO 8601."""
+
+
+class SignedApprovals:
+    """The approvals in a site's home.
+
+    An approval is for a digest: a study that differs in one number is another study. The signature
+    is checked against the site's key in the signed registry, so that who can write files in the
+    home, but does not hold the site's signing key, cannot approve.
+    """
+
+    def __init__(self, home: SiteHome) -> None:
+        self._home = home
+
+    def check(self, site: Site, study: Study) -> None:
+        path = self._path(study.digest)
+        if not path.is_file():
+            raise PrivacyError(
+                f"study {study.name}, digest {study.digest:.12}: is not approved at this site; "
+                f"read it and decide with `hemofed site approve {self._home.folder} STUDY.yaml`"
+            )
+        try:
+            self._verify(path, site, study)
+        except (ValueError, KeyError, FederationError) as error:
+            raise PrivacyError(
+                f"{path}: is not this site's approval of study {study.name} ({error}); approve it "
+                "again if you mean to"
+            ) from error
+
+    def approve(self, site: Site, study: Study, now: datetime | None = None) -> Path:
+        """Record the approval, signed. Raises ConfigError when the signing key cannot be used."""
+        approval = Approval(
+            site=site.name,
+            study=study.name,
+            digest=study.digest,
+            approved=(now or datetime.now(UTC)).isoformat(timespec="seconds"),
+        )
+        content = approval.model_dump(mode="json")
+        key = load_signing_key(self._home.signing_key)
+        signed = {"approval": content, "signature": sign(key, statement("approval", content))}
+        write_text(self._path(study.digest).with_suffix(".yaml"), dump(study))
+        write_text(self._path(study.digest), json.dumps(signed, indent=2) + "\n")
+        return self._path(study.digest)
+
+    def withdraw(self, study: Study) -> None:
+        """Take the approval back; the next message for the study is refused."""
+        self._path(study.digest).unlink(missing_ok=True)
+
+    def _verify(self, path: Path, site: Site, study: Study) -> None:
+        signed: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        approval = parse(Approval, signed["approval"], str(path))
+        if (approval.site, approval.digest) != (site.name, study.digest):
+            raise FederationError(f"it is for {approval.site}, digest {approval.digest:.12}")
+        member = self._home.registry().sites.get(site.name)
+        if member is None:
+            raise FederationError(f"{site.name} is not in the registry")
+        verify(
+            member.signing_public_key,
+            statement("approval", signed["approval"]),
+            str(signed["signature"]),
+            "the approval",
+        )
+
+    def _path(self, digest: str) -> Path:
+        return self._home.folder / "approvals" / f"{digest}.json"

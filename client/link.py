@@ -1,0 +1,249 @@
+"""The site's connection to the server's fleet API: outbound HTTPS, nothing listens here."""
+
+import ssl
+import time
+from collections.abc import Callable
+from email.utils import parsedate_to_datetime
+from pathlib import Path
+from threading import Event, Thread
+from typing import TypeVar
+
+import httpx
+from cryptography.hazmat.primitives.asymmetric import ec
+from flwr.app import Message
+from flwr.app.message import remove_content_from_message
+from flwr.common.serde import message_from_proto, message_to_proto
+from flwr.proto.fleet_pb2 import (
+    ActivateNodeRequest,
+    DeactivateNodeRequest,
+    PullMessagesRequest,
+    PullMessagesResponse,
+    PushMessagesRequest,
+)
+from flwr.proto.heartbeat_pb2 import SendNodeHeartbeatRequest
+from flwr.proto.message_pb2 import (
+    ConfirmMessageReceivedRequest,
+    PullObjectRequest,
+    PushObjectRequest,
+)
+from flwr.proto.node_pb2 import Node
+from flwr.proto.run_pb2 import GetRunRequest
+from flwr.supercore.inflatable.inflatable_object import (
+    get_all_nested_objects,
+    get_object_tree,
+    iterate_object_tree,
+    no_object_id_recompute,
+)
+from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents
+from flwr.supercore.interceptors import RuntimeVersionHttpInterceptor
+from flwr.supernode.fleet_http_client import FleetHttpClient
+from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
+
+from common.errors import FederationError
+from common.files import write_text
+from common.identity import node_public_pem
+
+HEARTBEAT_SECONDS = 10.0
+"""The server counts a site as gone after twice this long without a sign of life."""
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 20.0
+
+Result = TypeVar("Result")
+
+
+class RunOverError(Exception):
+    """The run is over at the server; what belongs to it is dropped."""
+
+
+class HaltedError(Exception):
+    """The service is asked to stop while the server does not answer."""
+
+
+class FleetLink:
+    """Speaks for one site, by its key. Waits out a server that is away; `halt` ends the wait."""
+
+    def __init__(
+        self, address: str, authority: Path, key: ec.EllipticCurvePrivateKey, halt: Event
+    ) -> None:
+        self._key = key
+        self._halt = halt
+        self._node = Node()
+        self._address = address
+        self._client = FleetHttpClient(
+            f"https://{address}",
+            interceptors=[
+                RuntimeVersionHttpInterceptor(component_name="SuperNode"),
+                NodeAuthHttpInterceptor(key, key.public_key()),
+            ],
+            verify=_only(authority),
+        )
+
+    def connect(self, memory: Path) -> None:
+        """Become this key's node, taking over from a predecessor that was killed.
+
+        memory: a file with the node's number; without it the server would refuse the key for as
+        long as it believes the predecessor alive. Raises FederationError: not a member.
+        """
+        if memory.exists():
+            # Refused when the server has counted the predecessor out already; that is as well.
+            old = DeactivateNodeRequest(node_id=int(memory.read_text(encoding="utf-8")))
+            self._ask(self._client.DeactivateNode, old, refusal_counts=False)
+        request = ActivateNodeRequest(
+            public_key=node_public_pem(self._key), heartbeat_interval=HEARTBEAT_SECONDS
+        )
+        response = self._ask(self._client.ActivateNode, request)
+        if response is None:
+            raise FederationError(f"{self._address}: gave no answer to the site's key")
+        self._node = Node(node_id=response.node_id)
+        write_text(memory, str(response.node_id))
+        Thread(target=self._beat, daemon=True).start()
+
+    def leave(self) -> None:
+        """Say good-bye, so that nobody waits for this site."""
+        try:
+            self._client.DeactivateNode(DeactivateNodeRequest(node_id=self._node.node_id))
+        except httpx.HTTPError:
+            return
+        finally:
+            self._client.close()
+
+    def pull(self) -> PullMessagesResponse | None:
+        """The next message without its content, or None."""
+        response = self._ask(self._client.PullMessages, PullMessagesRequest(node=self._node))
+        return response if response is not None and response.messages_list else None
+
+    def bundle_hash(self, run: int) -> str:
+        """What the run carries in place of code."""
+        response = self._ask(self._client.GetRun, GetRunRequest(node=self._node, run_id=run))
+        return response.run.fab_hash if response is not None else ""
+
+    def fetch(self, pulled: PullMessagesResponse) -> Message:
+        """The message with its content. Raises RunOverError when the server has it no more."""
+        head = message_from_proto(pulled.messages_list[0])
+        tree = pulled.message_object_trees[0]
+        contents = {}
+        for part in iterate_object_tree(tree):
+            contents[part.object_id] = self._object(head.metadata.run_id, part.object_id)
+        message = inflate_object_from_contents(tree.object_id, contents)
+        if not isinstance(message, Message):
+            raise FederationError(
+                f"the server sent object {tree.object_id:.12}, which is no message"
+            )
+        message.metadata.__dict__["_message_id"] = tree.object_id
+        return message
+
+    def push(self, reply: Message) -> None:
+        """Send the reply. Raises RunOverError when the run is over."""
+        reply.metadata.__dict__["_message_id"] = reply.object_id
+        with no_object_id_recompute():
+            request = PushMessagesRequest(
+                node=self._node,
+                messages_list=[message_to_proto(remove_content_from_message(reply))],
+                message_object_trees=[get_object_tree(reply)],
+                clientapp_runtime_list=[0.0],
+            )
+            response = self._ask(self._client.PushMessages, request)
+            if response is None:
+                raise RunOverError
+            run, objects = reply.metadata.run_id, get_all_nested_objects(reply)
+            for identifier in response.objects_to_push:
+                part = PushObjectRequest(
+                    node=self._node,
+                    run_id=run,
+                    object_id=identifier,
+                    object_content=objects[identifier].deflate(),
+                    session_id=response.session_id,
+                )
+                self._ask(self._client.PushObject, part)
+        confirmed = ConfirmMessageReceivedRequest(
+            node=self._node, run_id=run, message_object_id=reply.metadata.reply_to_message_id
+        )
+        self._ask(self._client.ConfirmMessageReceived, confirmed)
+
+    def _object(self, run: int, identifier: str) -> bytes:
+        request = PullObjectRequest(node=self._node, run_id=run, object_id=identifier)
+        while True:
+            response = self._ask(self._client.PullObject, request)
+            if response is None or not response.object_found:
+                raise RunOverError
+            if response.object_available:
+                return response.object_content
+            if self._halt.wait(_FIRST_PAUSE):
+                raise HaltedError
+
+    def _ask(
+        self,
+        call: Callable[..., Result],
+        request: object,
+        refusal_counts: bool = True,
+    ) -> Result | None:
+        """The answer, however long the server is away; None for a refusal that does not count.
+
+        Raises FederationError when the server does not accept this site's key, RunOverError when it
+        has no more use for the answer, HaltedError.
+        """
+        pause = _FIRST_PAUSE
+        while True:
+            try:
+                return call(request)
+            except httpx.HTTPStatusError as error:
+                status = error.response.status_code
+                if status < 500:
+                    if not refusal_counts:
+                        return None
+                    raise self._refusal(error) from error
+            except httpx.TransportError as error:
+                _raise_if_certificate(error, self._address)
+            if self._halt.wait(pause):
+                raise HaltedError
+            pause = min(2 * pause, _LONGEST_PAUSE)
+
+    def _refusal(self, error: httpx.HTTPStatusError) -> Exception:
+        """A refusal of the site, or one of the run."""
+        path = error.request.url.path
+        if error.response.status_code != 401 and not path.endswith("activate-node"):
+            return RunOverError()
+        return FederationError(
+            f"{self._address}: does not accept this site's key: it is not a member, or not any "
+            f"more, or the clocks differ ({_skew(error.response)}); ask the operator"
+        )
+
+    def _beat(self) -> None:
+        request = SendNodeHeartbeatRequest(node=self._node, heartbeat_interval=HEARTBEAT_SECONDS)
+        while not self._halt.wait(HEARTBEAT_SECONDS / 2):
+            try:
+                self._client.SendNodeHeartbeat(request)
+            except httpx.HTTPError:
+                continue
+
+
+def _only(authority: Path) -> ssl.SSLContext:
+    """TLS 1.3 to a server whose certificate this authority signed; no other authority counts."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    try:
+        context.load_verify_locations(authority)
+    except OSError as error:
+        raise FederationError(
+            f"{authority}: is not a readable certificate ({error}); join the server's kit again"
+        ) from error
+    return context
+
+
+def _raise_if_certificate(error: httpx.TransportError, address: str) -> None:
+    """A certificate that does not fit will not fit a second later either."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            raise FederationError(
+                f"{address}: its certificate is not accepted ({cause.verify_message}); nothing was "
+                "sent. Somebody stands in between, or the certificate or this clock is out of date"
+            ) from error
+        cause = cause.__cause__ or cause.__context__
+
+
+def _skew(response: httpx.Response) -> str:
+    try:
+        theirs = parsedate_to_datetime(response.headers["date"]).timestamp()
+    except (KeyError, ValueError):
+        return "the server's clock is not known"
+    return f"this clock is {time.time() - theirs:+.0f} s off the server's"

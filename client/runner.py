@@ -1,0 +1,135 @@
+"""The process that holds the patients' cells: the installed ClientApp, warm, one message at a time.
+
+It has no connection of its own. The site's node hands it Flower's messages over a socket pair and
+takes the replies; what it can be asked for is what the installed `client.app` answers. No code
+comes over the wire.
+"""
+
+import argparse
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from multiprocessing.connection import Connection
+from pathlib import Path
+from threading import Event
+
+from flwr.app import Context, Message, RecordDict
+from flwr.common.serde import message_from_proto, message_to_proto
+from flwr.proto.message_pb2 import Message as ProtoMessage
+
+from client.home import SiteHome
+
+_LOOK_SECONDS = 0.5
+_STOP_SECONDS = 5.0
+
+
+class RunnerDiedError(Exception):
+    """The process ended, or had to be ended, before it answered."""
+
+
+class Runner:
+    """The node's handle on the process; started when it is needed, and again after it died."""
+
+    def __init__(self, site_file: Path, log: Path) -> None:
+        self._site_file = site_file
+        self._log = log
+        self._process: subprocess.Popen[bytes] | None = None
+        self._line: Connection | None = None
+
+    @property
+    def pid(self) -> int | None:
+        """The process, when there is one."""
+        return self._process.pid if self._process and self._process.poll() is None else None
+
+    def answer(self, message: Message, seconds: float, halt: Event) -> Message:
+        """The ClientApp's reply.
+
+        Raises RunnerDiedError: it was killed, ran out of memory, took longer than `seconds`, or the
+        service is asked to stop; it is not running any more then.
+        """
+        line = self._ready()
+        end = time.monotonic() + seconds
+        try:
+            line.send_bytes(message_to_proto(message).SerializeToString())
+            while not line.poll(_LOOK_SECONDS):
+                if halt.is_set() or time.monotonic() > end:
+                    self.stop()
+                    raise RunnerDiedError(
+                        "stopped" if halt.is_set() else f"no answer in {seconds:g} s"
+                    )
+            return message_from_proto(ProtoMessage.FromString(line.recv_bytes()))
+        except (EOFError, OSError) as death:
+            code = self.stop()
+            raise RunnerDiedError(f"the runner ended with code {code}") from death
+
+    def stop(self) -> int | None:
+        """End the process; its exit code."""
+        process, self._process = self._process, None
+        if self._line:
+            self._line.close()
+            self._line = None
+        if process is None:
+            return None
+        process.kill()
+        return process.wait(_STOP_SECONDS)
+
+    def _ready(self) -> Connection:
+        if self._line is not None and self.pid is not None:
+            return self._line
+        self.stop()
+        ours, theirs = socket.socketpair()
+        command = [
+            sys.executable,
+            "-m",
+            "client.runner",
+            str(self._site_file),
+            str(theirs.fileno()),
+        ]
+        with self._log.open("ab") as log:
+            self._process = subprocess.Popen(  # noqa: S603  the command is ours
+                command,
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        theirs.close()
+        self._line = Connection(ours.detach())
+        return self._line
+
+
+def serve(site_file: Path, line: Connection) -> None:
+    """The process's whole life: answer until the node hangs up."""
+    from client.app import client_app
+    from client.approvals import SignedApprovals
+
+    app = client_app(approvals=SignedApprovals(SiteHome(site_file.parent)))
+    while True:
+        try:
+            message = message_from_proto(ProtoMessage.FromString(line.recv_bytes()))
+        except EOFError:
+            return
+        metadata = message.metadata
+        context = Context(
+            metadata.run_id, metadata.dst_node_id, {"site": str(site_file)}, RecordDict(), {}
+        )
+        line.send_bytes(message_to_proto(app(message, context)).SerializeToString())
+
+
+def main() -> None:
+    """`python -m client.runner SITE.yaml FD`; the node starts it."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("site", type=Path)
+    parser.add_argument("line", type=int)
+    chosen = parser.parse_args()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    os.umask(0o077)
+    serve(chosen.site, Connection(chosen.line))
+
+
+if __name__ == "__main__":
+    main()

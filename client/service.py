@@ -1,0 +1,53 @@
+"""The lab's client as a service: the node and its runner."""
+
+import fcntl
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from threading import Event
+
+from client.home import SiteHome
+from client.link import FleetLink, HaltedError
+from client.runner import Runner
+from client.supernode import SuperNode
+from common.errors import FederationError
+from common.identity import load_node_key
+
+
+def serve(home: SiteHome, halt: Event) -> None:
+    """Answer the server until `halt`.
+
+    Raises ConfigError or FederationError: keys or kit are not sound, or the server refuses the
+    site.
+    """
+    logging.basicConfig(format="%(asctime)s %(message)s", level=logging.WARNING)
+    key, address = load_node_key(home.node_key), home.registry().address
+    with _alone(home):
+        link = FleetLink(address, home.authority, key, halt)
+        runner = Runner(home.site_file, home.runner_log)
+        try:
+            SuperNode(home, link, runner, halt).serve()
+        except HaltedError:
+            return
+        finally:
+            halt.set()
+            runner.stop()
+            link.leave()
+            home.status.unlink(missing_ok=True)
+
+
+@contextmanager
+def _alone(home: SiteHome) -> Iterator[None]:
+    """Hold the home's lock: two clients of one site would answer every round twice."""
+    home.state.mkdir(exist_ok=True, mode=0o700)
+    handle = os.open(home.state / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError as error:
+        raise FederationError(
+            f"{home.folder}: its client runs already; stop that one first"
+        ) from error
+    finally:
+        os.close(handle)

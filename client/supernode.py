@@ -1,0 +1,124 @@
+"""The site's node: takes one message after the other from the server to the runner and back.
+
+Stock Flower unpacks and runs what the server ships. This node fetches no bundle at all; it checks
+that the run says it has none, and hands the message to the installed ClientApp's process.
+"""
+
+import json
+import logging
+import os
+import secrets
+import time
+from pathlib import Path
+from threading import Event
+
+from flwr.app import Message
+from flwr.proto.fleet_pb2 import PullMessagesResponse
+
+from client.home import SiteHome
+from client.link import FleetLink, RunOverError
+from client.runner import Runner, RunnerDiedError
+from common.bundle import BUNDLE_HASH
+from common.errors import FederationError, HemofedError, PrivacyError
+from common.files import replacing, write_text
+from common.protocol import refusal_content
+
+_BUSY_POLL, _IDLE_POLL, _BUSY_FOR = 0.1, 2.0, 10.0
+"""Seconds between two looks: short for a while after a message, for rounds follow one another."""
+_PAUSE_POLL = 0.5
+_log = logging.getLogger("hemofed.site")
+
+
+class SuperNode:
+    """One site's node. `serve` ends when `halt` is set."""
+
+    def __init__(self, home: SiteHome, link: FleetLink, runner: Runner, halt: Event) -> None:
+        self._home = home
+        self._link = link
+        self._runner = runner
+        self._halt = halt
+        self._answered = 0
+        self._sound_runs: set[int] = set()
+
+    def serve(self) -> None:
+        """Answer messages. Raises FederationError when the server refuses this site."""
+        self._link.connect(self._home.node_number)
+        self._again()
+        last = time.monotonic()
+        while not self._halt.is_set():
+            self._tell()
+            pulled = None if self._home.paused.exists() else self._link.pull()
+            if pulled is not None:
+                _write(self._home.inflight, pulled.SerializeToString())
+                self._handle(pulled)
+                last = time.monotonic()
+            busy = time.monotonic() - last < _BUSY_FOR
+            self._halt.wait(_BUSY_POLL if busy else _IDLE_POLL)
+
+    def _again(self) -> None:
+        """Answer what a predecessor was answering when it was killed.
+
+        What it had paid for is not paid for twice: the ledger refuses the round's second debit,
+        and the server learns at once that this site sits the round out.
+        """
+        if self._home.inflight.exists():
+            self._handle(PullMessagesResponse.FromString(self._home.inflight.read_bytes()))
+
+    def _handle(self, pulled: PullMessagesResponse) -> None:
+        try:
+            message = self._link.fetch(pulled)
+            reply = self._reply(message)
+            self._wait_while_paused()
+            if self._halt.is_set():
+                return
+            self._link.push(reply)
+            self._answered += 1
+        except RunOverError:
+            _log.warning("the run is over at the server; its message is dropped")
+        self._home.inflight.unlink(missing_ok=True)
+
+    def _reply(self, message: Message) -> Message:
+        """The ClientApp's reply, or a refusal; an error's text stays in this site's log."""
+        left = message.metadata.created_at + message.metadata.ttl - time.time()
+        try:
+            self._check_bundle(message.metadata.run_id)
+            return self._runner.answer(message, max(left, 1.0), self._halt)
+        except RunnerDiedError as death:
+            error: HemofedError = FederationError(str(death))
+        except PrivacyError as refused:
+            error = refused
+        reference = secrets.token_hex(4)
+        _log.error("[%s] %s", reference, error)
+        return Message(refusal_content(error, reference), reply_to=message)
+
+    def _check_bundle(self, run: int) -> None:
+        """Raise PrivacyError when the run comes with code; it was not fetched and never is."""
+        if run in self._sound_runs:
+            return
+        carried = self._link.bundle_hash(run)
+        if carried != BUNDLE_HASH:
+            raise PrivacyError(
+                f"run {run}: comes with the code bundle {carried:.12}; this site runs only what is "
+                "installed here. A server of another hemofed version, or not a hemofed server"
+            )
+        self._sound_runs.add(run)
+
+    def _wait_while_paused(self) -> None:
+        """Hold the reply back for as long as the site is paused."""
+        while self._home.paused.exists() and not self._halt.wait(_PAUSE_POLL):
+            self._tell()
+
+    def _tell(self) -> None:
+        content = {
+            "pid": os.getpid(),
+            "runner": self._runner.pid,
+            "answered": self._answered,
+            "paused": self._home.paused.exists(),
+            "at": time.time(),
+        }
+        write_text(self._home.status, json.dumps(content))
+
+
+def _write(path: Path, content: bytes) -> None:
+    with replacing(path) as temporary:
+        temporary.write_bytes(content)

@@ -1,0 +1,151 @@
+"""Flower's Grid on the SuperLink's state itself, for the rounds of a deployment."""
+
+from collections.abc import Iterable
+from threading import Event
+
+from flwr.app import Error, Message, RecordDict
+from flwr.app.message import make_message, remove_content_from_message
+from flwr.common.constant import ErrorCode
+from flwr.server.superlink.linkstate import LinkState
+from flwr.serverapp import Grid
+from flwr.supercore.constant import NodeStatus
+from flwr.supercore.inflatable.inflatable_object import (
+    get_all_nested_objects,
+    get_object_tree,
+    iterate_object_tree,
+    no_object_id_recompute,
+)
+from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents
+from flwr.supercore.run import Run
+
+from common.errors import FederationError
+
+
+class StoppedError(Exception):
+    """The service is asked to stop; the round under way is given up."""
+
+
+class StateGrid(Grid):
+    """The Grid of one run. `halt` breaks off whatever waits on it.
+
+    A reply is handed out once all of it has come; a site that breaks off in the middle of an
+    upload holds nobody up.
+    """
+
+    def __init__(self, state: LinkState, run: Run, halt: Event) -> None:
+        self._state = state
+        self._run = run
+        self._halt = halt
+        self._arriving: list[Message] = []
+
+    def set_run(self, run: Run) -> None:
+        self._run = run
+
+    @property
+    def run(self) -> Run:
+        return self._run
+
+    def create_message(
+        self,
+        content: RecordDict,
+        message_type: str,
+        dst_node_id: int,
+        group_id: str,
+        ttl: float | None = None,
+    ) -> Message:
+        return Message(content, dst_node_id, message_type, ttl=ttl, group_id=group_id)
+
+    def get_node_ids(self) -> Iterable[int]:
+        return list(self.site_names())
+
+    def site_names(self) -> dict[int, str]:
+        """Node -> site, of those connected; the name is the registry's, for the node's key."""
+        self._check()
+        nodes = self._state.get_node_info(statuses=[NodeStatus.ONLINE])
+        return {node.node_id: node.name for node in nodes if node.name}
+
+    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
+        self._check()
+        with no_object_id_recompute():
+            return [self._push(message) for message in messages]
+
+    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+        self._check()
+        under_way = {reply.metadata.reply_to_message_id for reply in self._arriving}
+        asked = set(message_ids) - under_way
+        replies = self._state.get_message_res(asked, self._run.run_id) if asked else []
+        self._state.delete_messages({reply.metadata.reply_to_message_id for reply in replies})
+        ready = [reply for reply in replies if reply.has_error()]
+        self._arriving.extend(reply for reply in replies if not reply.has_error())
+        return ready + self._complete()
+
+    def send_and_receive(
+        self, messages: Iterable[Message], *, timeout: float | None = None
+    ) -> Iterable[Message]:
+        raise FederationError("the rounds send and collect by themselves; see server/exchange.py")
+
+    def _push(self, message: Message) -> str:
+        message.metadata.__dict__["_message_id"] = message.object_id
+        run = self._run.run_id
+        session = self._state.start_session(run)
+        stored, missing = self._state.store_message_and_object_tree(
+            remove_content_from_message(message), get_object_tree(message), session
+        )
+        if not stored:
+            raise FederationError(
+                f"run {run}: the SuperLink took no message for node {message.metadata.dst_node_id}"
+            )
+        objects = get_all_nested_objects(message)
+        for identifier in missing:
+            self._state.store_object(run, session, identifier, objects[identifier].deflate())
+        return message.metadata.message_id
+
+    def _complete(self) -> list[Message]:
+        """The replies all of whose objects are there; the others go on arriving."""
+        done, waiting = [], []
+        for reply in self._arriving:
+            message = self._assemble(reply)
+            if message is None:
+                waiting.append(reply)
+            else:
+                done.append(message)
+        self._arriving = waiting
+        return done
+
+    def _assemble(self, reply: Message) -> Message | None:
+        """The reply with its content, an error in its place, or None while it is coming.
+
+        Its metadata are those that the SuperLink checked, not those inside the content.
+        """
+        identifier = reply.metadata.message_id
+        try:
+            contents = self._contents(identifier)
+            if contents is None:
+                return None
+            message = inflate_object_from_contents(identifier, contents)
+            content = message.content if isinstance(message, Message) else None
+        except Exception as error:  # whatever a hostile site sends, the round goes on
+            return make_message(metadata=reply.metadata, error=_unreadable(error))
+        self._state.object_store.delete(identifier)
+        if content is None:
+            return make_message(metadata=reply.metadata, error=_unreadable(None))
+        return make_message(metadata=reply.metadata, content=content)
+
+    def _contents(self, identifier: str) -> dict[str, bytes] | None:
+        """The reply's objects by their id; None unless all are there."""
+        contents = {}
+        for tree in iterate_object_tree(self._state.object_store.get_object_tree(identifier)):
+            content = self._state.get_object(self._run.run_id, tree.object_id)
+            if not content:
+                return None
+            contents[tree.object_id] = content
+        return contents
+
+    def _check(self) -> None:
+        if self._halt.is_set():
+            raise StoppedError
+
+
+def _unreadable(error: Exception | None) -> Error:
+    said = "no message" if error is None else type(error).__name__
+    return Error(ErrorCode.MESSAGE_UNAVAILABLE, f"the reply cannot be read ({said})")

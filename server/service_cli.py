@@ -1,0 +1,121 @@
+"""`hemofed server start | run | status | stop | resume | logs`: the running aggregator."""
+
+import json
+import signal
+import time
+from pathlib import Path
+from threading import Event
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+app = typer.Typer(help="The running aggregator.", no_args_is_help=True)
+
+Home = Annotated[Path, typer.Argument(help="The server's home.")]
+Name = Annotated[str, typer.Argument(help="The study: its name, or as `status` lists it.")]
+
+
+@app.command()
+def start(
+    home: Home,
+    listen: Annotated[
+        str | None, typer.Option(help="host:port to listen on; default: the registry's port.")
+    ] = None,
+) -> None:
+    """Serve until stopped: the sites' listener and the rounds, restarted when they crash."""
+    from server.service import Service
+
+    halt = Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: halt.set())
+    Service(home.absolute(), listen).run(halt)
+
+
+@app.command()
+def run(
+    home: Home,
+    study: Annotated[Path, typer.Argument(help="The study's YAML, with its cohort.")],
+) -> None:
+    """Propose a study and run it, as soon as the service is there and enough sites are."""
+    from common.config import Study, load
+    from server.studies import propose
+
+    stored = propose(home, load(Study, study))
+    stored.want("run")
+    typer.echo(f"{stored.folder.name}: will run; the sites approve digest {stored.study().digest}")
+
+
+@app.command()
+def stop(home: Home, name: Name) -> None:
+    """Stop a study after the round under way; `resume` goes on from there."""
+    from server.studies import find_stored
+
+    stored = find_stored(home, name)
+    stored.want("stop")
+    typer.echo(f"{stored.folder.name}: stops after the round under way")
+
+
+@app.command()
+def resume(home: Home, name: Name) -> None:
+    """Go on with a study that stopped or failed, from its last whole round."""
+    from server.studies import find_stored
+
+    stored = find_stored(home, name)
+    stored.study()
+    stored.want("run")
+    typer.echo(f"{stored.folder.name}: goes on from its last whole round")
+
+
+@app.command()
+def status(home: Home) -> None:
+    """The service's parts, and how far each study is."""
+    from server.service import read_service
+    from server.studies import stored_studies
+
+    console, told = Console(), read_service(home)
+    if told is None:
+        console.print("the service does not run; start it with `hemofed server start`")
+    else:
+        for name, part in told["parts"].items():
+            console.print(f"{name}: process {part['pid']}, restarted {part['restarts']} times")
+    table = Table("study", "wanted", "state", "round", "note")
+    for stored in stored_studies(home):
+        said = stored.said()
+        at = f"{said.get('round', 0)}/{said['rounds']}" if "rounds" in said else ""
+        table.add_row(stored.folder.name, stored.wanted, said["state"], at, said.get("reason", ""))
+    console.print(table)
+
+
+@app.command()
+def logs(
+    home: Home,
+    lines: Annotated[int, typer.Option(min=1, help="Last lines of each log.")] = 20,
+    follow: Annotated[bool, typer.Option(help="Go on printing what comes.")] = False,
+) -> None:
+    """What the service's parts wrote."""
+    files = sorted((home / "logs").glob("*.log"))
+    seen = {}
+    for file in files:
+        text = file.read_text(encoding="utf-8", errors="replace").splitlines()
+        seen[file] = len(text)
+        for line in text[-lines:]:
+            typer.echo(f"{file.stem}: {line}")
+    while follow:
+        time.sleep(0.5)
+        for file in files:
+            text = file.read_text(encoding="utf-8", errors="replace").splitlines()
+            for line in text[seen[file] :]:
+                typer.echo(f"{file.stem}: {line}")
+            seen[file] = len(text)
+
+
+@app.command()
+def rounds(home: Home, name: Name) -> None:
+    """The rounds of a study, one JSON line each."""
+    from server.studies import find_stored
+
+    path = find_stored(home, name).out / "rounds.jsonl"
+    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
+        typer.echo(json.dumps(json.loads(line)))

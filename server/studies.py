@@ -1,0 +1,98 @@
+"""The studies of a server home, and what the operator wants of each.
+
+The operator's commands only write these files, and the service only reads them: there is no
+administrative API that anyone could call. Who may write to the home may run studies.
+
+studies/<name>-<digest>/study.yaml  the study, as its digest says
+                        wanted      "run" or "stop"
+                        state.json  how far it is, in words
+                        run/        rounds.jsonl, checkpoints/, model.safetensors
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from common.config import Study, dump, load
+from common.errors import ConfigError, FederationError
+from common.files import write_text
+
+Wanted = Literal["run", "stop"]
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A study in its folder."""
+
+    folder: Path
+
+    @property
+    def file(self) -> Path:
+        return self.folder / "study.yaml"
+
+    @property
+    def out(self) -> Path:
+        return self.folder / "run"
+
+    def study(self) -> Study:
+        """The study. Raises FederationError when it is not the one that the folder was made for."""
+        study = load(Study, self.file)
+        if self.folder.name != _folder_name(study):
+            raise FederationError(
+                f"{self.file}: is not the study of digest {self.folder.name[-12:]} any more; it "
+                "was changed after it was proposed. Propose it as another study"
+            )
+        return study
+
+    @property
+    def wanted(self) -> Wanted:
+        path = self.folder / "wanted"
+        return "run" if path.exists() and path.read_text(encoding="utf-8") == "run" else "stop"
+
+    def want(self, wanted: Wanted) -> None:
+        """Say what the service shall do."""
+        write_text(self.folder / "wanted", wanted)
+
+    def say(self, state: str, **details: Any) -> None:
+        """Note how far the study is."""
+        write_text(self.folder / "state.json", json.dumps({"state": state} | details))
+
+    def said(self) -> dict[str, Any]:
+        """What `say` noted last."""
+        path = self.folder / "state.json"
+        if not path.exists():
+            return {"state": "proposed"}
+        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        return content
+
+
+def propose(home: Path, study: Study) -> Stored:
+    """Store the study; again the same one, when it is there. Raises ConfigError: no cohort."""
+    if not any(member.role == "train" for member in study.cohort.values()):
+        raise ConfigError(f"study {study.name}: cohort: no site with the role train")
+    stored = Stored(home / "studies" / _folder_name(study))
+    if not stored.file.exists():
+        write_text(stored.file, dump(study))
+    return stored
+
+
+def stored_studies(home: Path) -> list[Stored]:
+    """All studies, by name."""
+    return [Stored(file.parent) for file in sorted((home / "studies").glob("*/study.yaml"))]
+
+
+def find_stored(home: Path, name: str) -> Stored:
+    """The study that `name` begins (its name or folder). Raises ConfigError: none, or several."""
+    studies = stored_studies(home)
+    found = [stored for stored in studies if stored.folder.name.startswith(name)]
+    if len(found) != 1:
+        known = ", ".join(stored.folder.name for stored in studies) or "none"
+        raise ConfigError(
+            f"study {name!r}: {len(found)} stored studies begin so; there are: {known}"
+        )
+    return found[0]
+
+
+def _folder_name(study: Study) -> str:
+    return f"{study.name}-{study.digest[:12]}"

@@ -1,0 +1,133 @@
+"""The closed SuperLink: TLS, keys of the registry, and nothing but Flower's fleet API.
+
+Stock Flower serves control and runtime APIs, without authentication, on the port that the sites
+use. Here a filter in front of the whole application lets `/v1/fleet/*` and `/health` through;
+what else exists is answered with 404, and nothing else listens anywhere.
+"""
+
+import argparse
+import logging
+import ssl
+import threading
+from pathlib import Path
+
+import uvicorn
+from flwr.superlink.cli.flower_superlink import SuperLinkLifespan
+from flwr.superlink.config_loader import SuperLinkLifespanConfig, load_control_authn_plugin
+from flwr.superlink.main import create_app
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from server.members import Registrar
+from server.state import database, open_state, wait_for_locks
+
+CERTIFICATE, PRIVATE_KEY, AUTHORITY = "server.crt", "server.key", "ca.crt"
+MAX_BODY = 512 * 2**20
+"""Bytes of one request: an update of 128 million float32 parameters."""
+_FLEET, _HEALTH = "/v1/fleet/", "/health"
+_REGISTRY_SECONDS = 2.0
+
+
+class FleetOnly:
+    """The application with all but the fleet API and the health check cut off."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await self._app(scope, receive, send)
+        elif scope["type"] != "http" or not _public(scope["path"]):
+            await _answer(scope, send, 404)
+        elif not _bounded(scope):
+            await _answer(scope, send, 413)
+        else:
+            await self._app(scope, receive, send)
+
+
+def _public(path: str) -> bool:
+    # The path is what the router matches; a dotted or doubled one is nobody's honest request.
+    plain = "//" not in path and "/." not in path and "\\" not in path
+    return path == _HEALTH or (plain and path.startswith(_FLEET))
+
+
+def _bounded(scope: Scope) -> bool:
+    """Whether the request says how long its body is, and that is not too long."""
+    if scope["method"] in ("GET", "HEAD"):
+        return True
+    length = dict(scope["headers"]).get(b"content-length", b"")
+    return length.isdigit() and int(length) <= MAX_BODY
+
+
+async def _answer(scope: Scope, send: Send, status: int) -> None:
+    if scope["type"] == "websocket":
+        await send({"type": "websocket.close", "code": 1008})
+        return
+    await send({"type": "http.response.start", "status": status, "headers": []})
+    await send({"type": "http.response.body", "body": b""})
+
+
+def serve(home: Path, host: str, port: int) -> None:
+    """Listen until SIGTERM. Reads the registry again whenever it changes."""
+    wait_for_locks()
+    registrar = Registrar(home, open_state(home))
+    registrar.synchronise()
+    threading.Thread(target=registrar.watch, args=(_REGISTRY_SECONDS,), daemon=True).start()
+    app = create_app(_settings(home, host, port), SuperLinkLifespan)
+    config = uvicorn.Config(
+        FleetOnly(app),
+        host=host,
+        port=port,
+        ssl_certfile=home / CERTIFICATE,
+        ssl_keyfile=home / PRIVATE_KEY,
+        log_level="warning",
+        server_header=False,
+        timeout_graceful_shutdown=5,
+    )
+    config.load()
+    if config.ssl is not None:
+        config.ssl.minimum_version = ssl.TLSVersion.TLSv1_3
+    uvicorn.Server(config).run()
+
+
+def _settings(home: Path, host: str, port: int) -> SuperLinkLifespanConfig:
+    """Flower's settings: registered keys only, no health server, nothing started beside it."""
+    return SuperLinkLifespanConfig(
+        control_address="",
+        health_server_address=None,
+        host=host,
+        port=port,
+        insecure=False,
+        certificates=None,
+        superexec_auth_secret=None,
+        authn_plugin=load_control_authn_plugin(),
+        event_log_plugin=None,
+        fleet_event_log_plugin=None,
+        enable_event_log=False,
+        artifact_provider=None,
+        enable_supernode_auth=True,
+        fleet_api_type="grpc-rere",
+        fleet_api_address=None,
+        simulation=False,
+        ssl_ca_certfile=str(home / AUTHORITY),
+        ssl_certfile=str(home / CERTIFICATE),
+        ssl_keyfile=str(home / PRIVATE_KEY),
+        database=str(database(home)),
+        isolation="process",
+        runtime_dependency_install=False,
+    )
+
+
+def main() -> None:
+    """`python -m server.superlink HOME HOST PORT`: a part that the service supervises."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("home", type=Path)
+    parser.add_argument("host")
+    parser.add_argument("port", type=int)
+    chosen = parser.parse_args()
+    logging.basicConfig(format="%(asctime)s %(message)s", level=logging.WARNING)
+    logging.getLogger("flwr").setLevel(logging.WARNING)
+    serve(chosen.home, chosen.host, chosen.port)
+
+
+if __name__ == "__main__":
+    main()

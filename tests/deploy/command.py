@@ -1,0 +1,20 @@
+"""The service commands, as hemofed.py mounts them."""
+
+import sys
+
+import typer
+
+from client.service_cli import app as site
+from common.errors import HemofedError
+from server.service_cli import app as server
+
+app = typer.Typer()
+app.add_typer(server, name="server")
+app.add_typer(site, name="site")
+
+if __name__ == "__main__":
+    try:
+        app()
+    except HemofedError as error:
+        print(error, file=sys.stderr)
+        sys.exit(error.exit_code)
