@@ -12,8 +12,10 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 from flwr.app import Message
 from flwr.serverapp import Grid
+from numpy.typing import NDArray
 from safetensors.torch import save_file
 
 from common.config import Study
@@ -92,11 +94,11 @@ class Rounds:
         state.average = averaged(state.average, state.model, decay, state.round)
         last = state.round == self._study.rounds
         due = state.round % self._study.evaluation.every == 0 or last
-        record["evaluation"] = self._evaluate(state) if due else None
+        record["evaluation"] = self._evaluate(state, attempt) if due else None
         record["seconds"] = time.perf_counter() - started
         return record
 
-    def _train(self, state: State, record: Record) -> Any:
+    def _train(self, state: State, record: Record) -> NDArray[np.float64]:
         """The weighted mean update of this round; the record is told of every site."""
         task = Task(self._study, state.round + 1, record["attempt"])
         training = [name for name, member in self._study.cohort.items() if member.role == "train"]
@@ -142,18 +144,18 @@ class Rounds:
             "seconds": update.seconds,
         }
 
-    def _evaluate(self, state: State) -> Record:
+    def _evaluate(self, state: State, attempt: int) -> Record:
         """The averaged model on every site's validation cells; the best one is remembered."""
-        tallies = self._tallies(state.average, state.round, "validation")
+        task = Task(self._study, state.round, attempt)
+        tallies = self._tallies(state.average, task)
         pooled = self._pooled(tallies).metrics()
         self._remember(state, pooled["balanced_accuracy"])
         return {"global": pooled, "sites": {site: t.metrics() for site, t in tallies.items()}}
 
-    def _tallies(self, model: Vector, number: int, split: str) -> dict[str, Tally]:
-        """The model on the sites' cells of `split`; a site that does not answer is left out."""
-        task = Task(self._study, number, split=split)
+    def _tallies(self, model: Vector, task: Task) -> dict[str, Tally]:
+        """The model on the sites' cells of a split; a site that does not answer is left out."""
         cohort, classes = self._study.cohort, len(self._study.cell_types)
-        asked = [site for site in cohort if split == "test" or cohort[site].role != "test"]
+        asked = [site for site in cohort if task.split == "test" or cohort[site].role != "test"]
         messages = self._messages("evaluate", task, model, asked)
         tallies: dict[str, Tally] = {}
         for site, reply in exchange(self._grid, messages, self._study.round.deadline_seconds):
@@ -225,7 +227,10 @@ class Rounds:
         """Test and write the best model seen (the last one when nothing was evaluated)."""
         best = state.average if state.best is None else state.best
         load(self._parameters, best)
-        tallies = self._tallies(best, state.round, "test")
+        # Counted as the round after the last: a site answers no attempt twice, so a test that was
+        # cut off is a new one.
+        attempt = checkpoints.begin(self._checkpoints, state.round + 1)
+        tallies = self._tallies(best, Task(self._study, state.round, attempt, "test"))
         write_model(self._model, self._study, self._out / "model.safetensors")
         outcome = Outcome(
             rounds=state.round,

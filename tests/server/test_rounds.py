@@ -15,7 +15,7 @@ from common.config import (
     ServerOptimizer,
     Study,
 )
-from common.errors import FederationError
+from common.errors import FederationError, PrivacyError
 from common.metrics import Tally
 from common.models import build
 from common.payload import Layout, decode, encode
@@ -146,6 +146,36 @@ def test_a_round_that_died_at_a_site_is_a_new_attempt_and_counts_once(tmp_path: 
     assert [record["attempt"] for record in records] == [0, 1, 0, 0]
 
 
+def test_an_evaluation_that_was_cut_off_is_a_new_attempt(tmp_path: Path) -> None:
+    """A site that pays for noised metrics refuses to answer one attempt twice."""
+    one, asked = study(rounds=2), []
+
+    def dies_once(message: Message) -> RecordDict | None:
+        task = Task.read(message)
+        if message.metadata.message_type == "evaluate":
+            asked.append((task.split, task.round, task.attempt))
+            if asked.count(asked[-1]) > 1:
+                return refusal_content(PrivacyError("already paid for"), "ab12")
+            if asked[-1] in [("validation", 2, 0), ("test", 2, 0)]:
+                raise Broken
+        return honest(one, 0)(message)
+
+    sites = sites_of(one) | {"a": dies_once}
+    for _ in range(2):
+        with pytest.raises(Broken):
+            run(one, tmp_path, sites)
+    records = run(one, tmp_path, sites)
+    assert asked == [
+        ("validation", 1, 0),
+        ("validation", 2, 0),
+        ("validation", 2, 1),
+        ("test", 2, 0),
+        ("test", 2, 1),
+    ]
+    assert all(set(record["evaluation"]["sites"]) == {"a", "b"} for record in records)
+    assert set(json.loads((tmp_path / "outcome.json").read_text())["test"]) == {"a", "b"}
+
+
 BAD = {
     "nan": "not finite",
     "huge": "exceeds max_update_norm",
@@ -175,8 +205,6 @@ def bad_content(kind: str, shape: Layout) -> RecordDict | None:
     if kind == "empty":
         return RecordDict({"report": ConfigRecord({"num-examples": 10**12})})
     if kind == "refusal":
-        from common.errors import PrivacyError
-
         return refusal_content(PrivacyError("a secret"), "ab12")
     if kind == "silent":
         return None
@@ -223,16 +251,15 @@ def test_a_stranger_is_not_asked_to_train(tmp_path: Path) -> None:
 
 def test_no_better_evaluation_for_long_stops_early_with_the_best_model(tmp_path: Path) -> None:
     one = study(rounds=50, evaluation=EvaluationSpec(patience=2))
-    sites = {
-        name: (
-            lambda message, site=site: (
-                tally_content(tally())  # type: ignore[misc]
-                if message.metadata.message_type == "evaluate"
-                else site(message)
-            )
-        )
-        for name, site in sites_of(one).items()
-    }
+
+    def never_better(site: Answer) -> Answer:
+        def answer(message: Message) -> RecordDict | None:
+            evaluates = message.metadata.message_type == "evaluate"
+            return tally_content(tally()) if evaluates else site(message)
+
+        return answer
+
+    sites = {name: never_better(site) for name, site in sites_of(one).items()}
     assert len(run(one, tmp_path, sites)) == 3
     outcome = json.loads((tmp_path / "outcome.json").read_text())
     assert (outcome["stopped"], outcome["best_round"]) == ("early stop", 1)
