@@ -10,6 +10,7 @@ worst case. Pictures as canaries leak less: their gradients share most of their 
 other units: what the canaries share with a crowd comes back at every step and blurs the view.
 """
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -102,21 +103,21 @@ def site_with(canaries: Canaries, study: Study) -> Inputs:
 def audited(study: Study, canaries: Canaries, noise_multiplier: float) -> Study:
     """The study with its privacy as it is, and what follows the noise set to show the most.
 
-    Optimiser and learning rate only treat what was released already: plain SGD, so small that the
-    canaries' gradients keep their direction. What acts before the noise stays as it is.
+    Optimiser, learning rate and normaliser only treat what was released already: plain SGD, over so
+    many declared units that the canaries' gradients keep their direction. What acts before the
+    noise stays as it is.
     """
     privacy = study.privacy
     steps = study.rounds * privacy.local_steps
     reach = max(noise_multiplier * steps**0.5, privacy.sample_rate * steps)
     logit = float(canaries.features[0].norm()) * privacy.max_grad_norm * reach
-    rate = DRIFT * privacy.sample_rate * len(canaries) / 2 / logit
     training = TrainingSpec(
-        learning_rate=rate,
+        learning_rate=1.0,
         rare_class_power=study.training.rare_class_power,
         class_prior=study.training.class_prior,
         augment=False,
     )
-    member = Member(units=max(1, len(canaries) // 2))
+    member = Member(units=math.ceil(logit / (DRIFT * privacy.sample_rate)))
     return study.model_copy(update={"training": training, "cohort": {SITE: member}})
 
 

@@ -9,9 +9,6 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 
-ALIKE = 0.8
-"""Correlation of two steps, over all canaries, from which their noise is taken for the same.
-Independent noise leaves them less alike, unless it is so weak that it hides nothing anyway."""
 LOOKED_THROUGH = 1024
 """Steps compared pair by pair."""
 WEAKER = 0.9
@@ -28,7 +25,7 @@ def scores(seen: Floats, sizes: Floats, rate: float, noise: float) -> Floats:
     noise (Neyman and Pearson), with the noise of each step as it looks where it looks too weak.
     Noise that comes back is subtracted in place of averaged.
     """
-    repeats = _repeats(seen[:LOOKED_THROUGH])
+    repeats = _repeats(seen[:LOOKED_THROUGH], _alike(rate, noise)) if rate < 1 else []
     if repeats:
         return np.asarray(np.sum([seen[group].var(0) for group in repeats], axis=0))
     looks = apparent_noise(seen, sizes, rate, noise)
@@ -51,12 +48,20 @@ def log_ratios(seen: Floats, sizes: Floats, rate: float, noise: float | Floats) 
     return ratios
 
 
-def _repeats(seen: Floats) -> list[NDArray[np.int64]]:
-    """Groups of two or more steps that are `ALIKE` to the first of the group."""
+def _alike(rate: float, noise: float) -> float:
+    """Correlation of two steps, over canaries, above which their noise is taken for the same:
+    half way from what the included canaries make it, with noise of its own each, to 1."""
+    shared = rate**2 / 4
+    honest = shared / (noise**2 + rate / 2 - shared)
+    return (1 + honest) / 2
+
+
+def _repeats(seen: Floats, least: float) -> list[NDArray[np.int64]]:
+    """Groups of two or more steps that correlate by `least` with the first of the group."""
     deviations = seen - seen.mean(1, keepdims=True)
     lengths = np.linalg.norm(deviations, axis=1, keepdims=True)
     directions = deviations / np.where(lengths > 0, lengths, 1)
-    alike = directions @ directions.T > ALIKE
+    alike = directions @ directions.T > least
     left, groups = np.ones(len(seen), dtype=bool), []
     for step in range(len(seen)):
         group = np.flatnonzero(alike[step] & left)

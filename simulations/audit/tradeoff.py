@@ -28,6 +28,8 @@ _POINTS = 400
 """Pairs (epsilon, delta) of a claim; fewer would be a weaker claim, never a stronger one."""
 _SMALLEST_DELTA = 1e-13
 """Below it float64's convolutions say nothing."""
+_LARGEST_EPSILON = 300.0
+"""Of the pairs; e^300 is within float64, and no audit refutes so weak a claim by it."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,7 +58,7 @@ def claimed(noise_multiplier: float, sample_rate: float, steps: int) -> Tradeoff
         value_discretization_interval=interval,
         pessimistic_estimate=True,
     ).self_compose(steps)
-    top = float(losses.get_epsilon_for_delta(_SMALLEST_DELTA))
+    top = min(_LARGEST_EPSILON, float(losses.get_epsilon_for_delta(_SMALLEST_DELTA)))
     epsilons = np.linspace(0.0, top, _POINTS)
     deltas = np.asarray(losses.get_delta_for_epsilon(epsilons), dtype=np.float64)
     return Tradeoff(epsilons, np.maximum(deltas, _SMALLEST_DELTA))

@@ -100,6 +100,21 @@ def test_a_fault_behind_the_accountants_back_is_caught(
         assert not run(study(**privacy)).passed
 
 
+@pytest.mark.parametrize(
+    "privacy",
+    [
+        {"max_grad_norm": 1e-4},
+        {"max_grad_norm": 1e4, "clipping": "automatic"},
+        {"epsilon": 1000.0, "sample_rate": 1.0},
+    ],
+    ids=["tiny norm", "huge norm", "hardly any noise"],
+)
+def test_odd_settings_are_audited_as_well(privacy: dict[str, Any]) -> None:
+    found = audit(study(**privacy), SeededEntropy(0), np.random.default_rng(0), 256)
+    assert found.passed
+    assert found.views[0].accuracy > 0.55
+
+
 def test_no_study_can_ask_for_a_fault() -> None:
     assert not {"noise_multiplier", "noise", "noise_factor"} & set(PrivacySpec.model_fields)
 
