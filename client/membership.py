@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from common.audit_log import AuditLog
 from common.errors import ConfigError, FederationError
-from common.identity.certificates import WARNING_DAYS, check_certificate
+from common.identity.certificates import check_certificate
 from common.identity.documents import read_document, write_document
 from common.identity.keys import load_node_key, load_signing_key
 from common.identity.kit import server_fingerprint
@@ -106,9 +106,5 @@ class Membership:
         found = list(check_certificate(self.authority, now))
         if self.member.status == "revoked":
             found.append(f"{self.name}: was revoked; call the operator")
-        left = (self.member.not_after - now).days
-        if left < WARNING_DAYS:
-            when = f"{self.member.not_after:%Y-%m-%d}"
-            state = f"ended on {when}" if left < 0 else f"ends in {left} days, on {when}"
-            found.append(f"{self.name}: the membership {state}; ask the operator to renew it")
+        found += self.member.warnings(self.name, now)
         return tuple(found)

@@ -26,9 +26,10 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from common.audit_file import AuditFile
 from common.audit_line import BEGINNING, SIGN_EVERY, Fact, check_event, make_line
-from common.audit_verify import Fault, seal_message, verify
+from common.audit_verify import Fault, present_key, seal_message, verify
+from common.errors import FederationError
 from common.identity.keys import signing_public_pem
-from common.identity.signatures import sign
+from common.identity.signatures import fingerprint, sign
 
 __all__ = ["AuditLog", "Fault", "verify"]
 
@@ -48,8 +49,16 @@ class AuditLog:
     def open(cls, path: Path, key: Ed25519PrivateKey, *, rotate_bytes: int = ROTATE_BYTES) -> Self:
         """Continue the log in `path`, or begin one; `key` signs it.
 
-        Raises FederationError: a line near the end is damaged, or the disk is full or read-only.
+        Raises FederationError: a line near the end is damaged, the disk is full or read-only, or
+        the log belongs to another key (`change_key` introduces one).
         """
+        known = present_key(path)
+        if known not in (None, signing_public_pem(key)):
+            raise FederationError(
+                f"{path}: is signed by the key {fingerprint(known)}, not by "
+                f"{fingerprint(key.public_key())}; give the log of this home back its key, or "
+                "move the file aside and keep it"
+            )
         log = cls(AuditFile(path), key, rotate_bytes)
         with log._writing():
             return log

@@ -43,6 +43,7 @@ class _State:
     """Lines since the last signature."""
 
 
+_KEY_EVENTS = (b'"event":"begin"', b'"event":"continues"', b'"event":"signing_key"')
 _MOST_UNSIGNED = 4 * SIGN_EVERY
 """Crashes can delay a signature by a few lines; a log without any was written by another."""
 
@@ -73,6 +74,22 @@ def verify(path: Path, public: str, *, head: str | None = None) -> Fault | None:
     if head is not None and not state.found:
         return Fault(path, number + 1, f"is missing: the witnessed head {head:.16}… is not in it")
     return None
+
+
+def present_key(path: Path) -> str | None:
+    """PEM of the key that signs the log from its last line on; None when there is no log.
+
+    Lines are not checked; the file's own claim is what a writer has to agree with.
+    """
+    key = None
+    if path.exists():
+        for _, line in _lines(path):
+            if any(event in line for event in _KEY_EVENTS):
+                try:
+                    key = str(parse_line(line.removesuffix(b"\n"))["facts"]["key"])
+                except (ValueError, KeyError):
+                    continue
+    return key
 
 
 def _files(path: Path) -> list[Path]:

@@ -24,6 +24,7 @@ from common.folders import whole_folder
 from common.identity.certificates import (
     SERVER_DAYS,
     certificate_pem,
+    check_certificate,
     issue_server,
     load_certificate,
     make_authority,
@@ -48,6 +49,7 @@ __all__ = [
     "Member",
     "Registry",
     "admit",
+    "expiries",
     "make_kit",
     "make_server",
     "prolong",
@@ -108,7 +110,8 @@ def admit(
         try:
             outcome, member = _admitted(change.registry, request, now + timedelta(days=days))
             proposed = _with(change.registry, member, now)
-            proposed.check()
+            member.check(member.name)
+            proposed.check_keys_differ()
         except FederationError:
             change.log.append("admission_refused", site=request.claim.name)
             raise
@@ -187,6 +190,18 @@ def make_kit(home: Path, name: str, *, passphrase: str | None = None) -> Kit:
     )
 
 
+def expiries(home: Path, registry: Registry, now: datetime) -> tuple[str, ...]:
+    """What has expired or expires soon: certificates and memberships; () is well."""
+    found = [
+        warning
+        for file in ("ca.crt", "server.crt")
+        for warning in check_certificate(home / file, now)
+    ]
+    for name, member in sorted(registry.sites.items()):
+        found += member.warnings(name, now)
+    return tuple(found)
+
+
 @dataclass(frozen=True)
 class _Change:
     """The registry while nobody else changes it."""
@@ -204,7 +219,8 @@ class _Change:
 @contextmanager
 def _changing(home: Path, passphrase: str | None) -> Iterator[_Change]:
     """The registry, read under a lock that one process holds at a time."""
-    registry = Registry.load(home)
+    if not (home / "registry.json").exists():
+        raise ConfigError(f"{home}: is not a server's home; make one with `hemofed server init`")
     key = load_signing_key(home / "signing.key", passphrase)
     handle = os.open(home, os.O_RDONLY)
     try:

@@ -14,6 +14,7 @@ from pydantic import AwareDatetime, Field
 
 from common.config import Strict, parse
 from common.errors import ConfigError, FederationError
+from common.identity.certificates import WARNING_DAYS
 from common.identity.documents import read_json
 from common.identity.request import Request
 from common.identity.signatures import sign, statement, verify
@@ -48,6 +49,15 @@ class Member(Strict):
         """Of name and keys, as read over the telephone."""
         return self.requests[-1].fingerprint
 
+    def warnings(self, name: str, now: datetime) -> tuple[str, ...]:
+        """What is to be said about the membership's end; () is well, or the member is revoked."""
+        left = self.not_after - now
+        if self.status == "revoked" or left.days >= WARNING_DAYS:
+            return ()
+        day = f"{self.not_after:%Y-%m-%d}"
+        state = f"ended on {day}" if left.days < 0 else f"ends in {left.days} days, on {day}"
+        return (f"{name}: the membership {state}; `hemofed server renew --site {name}` renews it",)
+
     def check(self, name: str) -> None:
         """Raise FederationError unless every request proves its keys and follows the one before."""
         for request in self.requests:
@@ -71,7 +81,10 @@ class Registry(Strict):
 
     @classmethod
     def load(cls, home: Path) -> Self:
-        """The registry of a server's home, its signature and all members' proofs checked."""
+        """The registry of a server's home, as the server itself signed it.
+
+        Members' proofs were checked before that. Raises ConfigError, FederationError.
+        """
         try:
             public = (home / "signing.pub").read_text(encoding="utf-8")
         except OSError as error:
@@ -79,7 +92,8 @@ class Registry(Strict):
                 f"{home}: is not a server's home ({error.strerror}: signing.pub); make one with "
                 "`hemofed server init`"
             ) from error
-        return cls.read(home / "registry.json", public)
+        path = home / "registry.json"
+        return cls._signed_by(public, read_json(path), str(path))
 
     @classmethod
     def read(cls, path: Path, public: str) -> Self:
@@ -92,13 +106,20 @@ class Registry(Strict):
 
         Raises FederationError when anything does not fit; `origin` names the source in it.
         """
+        registry = cls._signed_by(public, signed, origin)
+        for name, member in registry.sites.items():
+            member.check(name)
+        registry.check_keys_differ()
+        return registry
+
+    @classmethod
+    def _signed_by(cls, public: str, signed: dict[str, Any], origin: str) -> Self:
         try:
             registry = parse(cls, signed["registry"], origin)
             signature = str(signed["signature"])
         except (ConfigError, KeyError, TypeError) as error:
             raise FederationError(f"{origin}: is not a registry ({error})") from error
         verify(public, registry._statement(), signature, f"{origin}: the registry")
-        registry.check()
         return registry
 
     def signed(self, key: Ed25519PrivateKey) -> dict[str, Any]:
@@ -138,10 +159,8 @@ class Registry(Strict):
             if before.status == "revoked" and after.status != "revoked":
                 raise FederationError(f"registry: {name} was revoked, and that is final")
 
-    def check(self) -> None:
-        """Raise FederationError unless all members' proofs fit and no two share a key."""
-        for name, member in self.sites.items():
-            member.check(name)
+    def check_keys_differ(self) -> None:
+        """Raise FederationError when two members share a key."""
         owners: dict[bytes | str, str] = {}
         for name, member in self.sites.items():
             for key in (member.node_public_key, member.signing_public_key):

@@ -15,12 +15,19 @@ from pydantic import ValidationError
 
 import common.config
 from common.audit_log import AuditLog
+from common.audit_verify import present_key
 from common.config import Strict
 from common.errors import ConfigError, FederationError
 from common.files import write_text
 from common.folders import whole_folder
 from common.identity.documents import read_document, write_document
-from common.identity.keys import load_signing_key, make_node_key, make_signing_key, write_private
+from common.identity.keys import (
+    load_signing_key,
+    make_node_key,
+    make_signing_key,
+    signing_public_pem,
+    write_private,
+)
 from common.identity.kit import Kit
 from common.identity.registry import Member, Registry
 from common.identity.request import Request
@@ -86,8 +93,7 @@ def join(home: Path, kit: Kit, fingerprint: str, passphrase: str | None = None) 
     that was altered or is older than the one here, or one without this site's own keys.
     """
     name = read_request(home).claim.name
-    key = load_signing_key(_signing(home / "identity"), passphrase)
-    with AuditLog.open(home / "audit.jsonl", key) as log:
+    with _own_log(home, passphrase) as log:
         try:
             registry = _check_kit(home, name, kit, fingerprint)
         except FederationError:
@@ -96,11 +102,7 @@ def join(home: Path, kit: Kit, fingerprint: str, passphrase: str | None = None) 
         log.append("joined", fingerprint=kit.fingerprint, registry=registry.version)
         _write_kit(home, kit, registry)
         if (home / "identity" / "next").is_dir():
-            log.append("keys_changed", fingerprint=registry.sites[name].fingerprint)
-            following = _signing(home / "identity" / "next")
-            if following.exists():
-                log.change_key(load_signing_key(following, passphrase))
-            _promote(home / "identity", registry.sites[name])
+            _promote(home, registry.sites[name], log, passphrase)
     return registry
 
 
@@ -131,8 +133,8 @@ def read_kit(path: Path) -> Kit:
 def _check_kit(home: Path, name: str, kit: Kit, fingerprint: str) -> Registry:
     if not same_fingerprint(kit.fingerprint, fingerprint):
         raise FederationError(
-            f"kit: its fingerprint is {kit.fingerprint}, not {fingerprint!r:.100}; compare both "
-            "with the operator by telephone, and do not use this kit unless they agree"
+            f"kit: its fingerprint is not {fingerprint!r:.100}; have the operator read the "
+            "server's fingerprint once more, and if it is the same again, do not use this kit"
         )
     registry = Registry.open(kit.registry, kit.signing_public_key, "kit")
     if kit.site != name:
@@ -160,19 +162,34 @@ def _write_kit(home: Path, kit: Kit, registry: Registry) -> None:
     write_document(folder / "registry.json", kit.registry)
 
 
-def _promote(identity: Path, member: Member) -> None:
+def _promote(home: Path, member: Member, log: AuditLog, passphrase: str | None) -> None:
     """Put the next keys in the present ones' place, if the registry has them.
 
     A crash in between is mended by joining again: what is left in `next` moves then.
     """
-    following = identity / "next"
+    identity, following = home / "identity", home / "identity" / "next"
     request = following / "request.json"
     if request.exists() and read_document(Request, request).claim != member.requests[-1].claim:
         return
+    if _signing(following).exists():
+        key = load_signing_key(_signing(following), passphrase)
+        if present_key(log.path) != signing_public_pem(key):
+            log.append("keys_changed", fingerprint=member.fingerprint)
+            log.change_key(key)
     for file in ("node.key", "signing.key", "request.json"):
         if (following / file).exists():
             (following / file).replace(identity / file)
     following.rmdir()
+
+
+def _own_log(home: Path, passphrase: str | None) -> AuditLog:
+    """The site's log, by the key that it is signed with: the next one's, after a crash."""
+    path, following = home / "audit.jsonl", _signing(home / "identity" / "next")
+    if following.exists():
+        key = load_signing_key(following, passphrase)
+        if present_key(path) == signing_public_pem(key):
+            return AuditLog.open(path, key)
+    return AuditLog.open(path, load_signing_key(_signing(home / "identity"), passphrase))
 
 
 def _make_keys(

@@ -1,0 +1,52 @@
+"""`hemofed audit verify`: whether a log is what was written."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def verify_command(
+    file: Annotated[Path, typer.Argument(help="audit.jsonl of a site or a server.")],
+    key: Annotated[
+        Path,
+        typer.Option(
+            help="PEM of its signing key: signing.pub of a server; for a site's log also its "
+            "request.json, or a kit's registry.json (with --site)."
+        ),
+    ],
+    site: Annotated[str | None, typer.Option(help="Whose key in a registry.json.")] = None,
+    head: Annotated[
+        str | None, typer.Option(help="A head that the other side witnessed: finds removed lines.")
+    ] = None,
+) -> None:
+    """Check every line, the chain and the signatures; the first fault ends it with exit code 6."""
+    from common.audit_log import verify
+    from common.errors import FederationError
+
+    fault = verify(file, _public_key(key, site), head=head)
+    if fault:
+        raise FederationError(f"{fault}")
+    lines = sum(1 for _ in file.open("rb"))
+    typer.echo(f"{file}: {lines} lines, all as they were written")
+
+
+def _public_key(path: Path, site: str | None) -> str:
+    """The key in a PEM file, a site's request, or a registry."""
+    from common.errors import ConfigError
+    from common.identity.documents import read_document, read_json
+    from common.identity.request import Request
+
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read as a public key") from error
+    if text.startswith("-----BEGIN"):
+        return text
+    if "registry" not in read_json(path):
+        return read_document(Request, path).claim.signing_public_key
+    members = read_json(path)["registry"].get("sites", {})
+    if site not in members:
+        known = ", ".join(sorted(members)) or "none"
+        raise ConfigError(f"--site {site}: is not in {path}; its members: {known}")
+    return str(members[site]["requests"][-1]["claim"]["signing_public_key"])

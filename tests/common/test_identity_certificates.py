@@ -1,0 +1,126 @@
+"""Certificates do what TLS wants of them, and their dates are spoken of in time."""
+
+import socket
+import ssl
+import threading
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from hypothesis import given
+from hypothesis import strategies as st
+
+from common.errors import ConfigError
+from common.identity.certificates import (
+    certificate_pem,
+    check_certificate,
+    is_expired,
+    issue_server,
+    make_authority,
+    split_address,
+)
+from common.identity.keys import make_node_key, write_tls_key
+
+NOW = datetime.now(UTC)
+
+
+def write_pair(folder: Path, host: str, now: datetime = NOW) -> None:
+    authority_key, key = make_node_key(), make_node_key()
+    authority = make_authority(authority_key, now)
+    certificate = issue_server(authority, authority_key, key.public_key(), host, now)
+    write_tls_key(folder / "server.key", key)
+    (folder / "server.crt").write_bytes(certificate_pem(certificate))
+    (folder / "ca.crt").write_bytes(certificate_pem(authority))
+
+
+def shake_hands(folder: Path, authority: Path, name: str) -> None:
+    """One TLS connection over a pair of sockets."""
+    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    server.load_cert_chain(folder / "server.crt", folder / "server.key")
+    client = ssl.create_default_context(cafile=str(authority))
+    near, far = socket.socketpair()
+
+    def serve() -> None:
+        try:
+            server.wrap_socket(far, server_side=True).close()
+        except (ssl.SSLError, OSError):
+            far.close()
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    try:
+        client.wrap_socket(near, server_hostname=name).close()
+    finally:
+        near.close()
+        thread.join(5)
+
+
+@pytest.mark.parametrize(
+    ("host", "names"),
+    [("127.0.0.1", ["127.0.0.1", "localhost"]), ("fl.example.org", ["fl.example.org"])],
+)
+def test_tls_trusts_the_authority_and_the_name(tmp_path: Path, host: str, names: list[str]) -> None:
+    write_pair(tmp_path, host)
+    for name in names:
+        shake_hands(tmp_path, tmp_path / "ca.crt", name)
+    with pytest.raises(ssl.SSLCertVerificationError):
+        shake_hands(tmp_path, tmp_path / "ca.crt", "other.example.org")
+    (tmp_path / "stranger").mkdir()
+    write_pair(tmp_path / "stranger", host)
+    with pytest.raises(ssl.SSLCertVerificationError):
+        shake_hands(tmp_path, tmp_path / "stranger" / "ca.crt", names[0])
+
+
+def test_an_expired_certificate_is_refused_by_tls(tmp_path: Path) -> None:
+    write_pair(tmp_path, "localhost", NOW - timedelta(days=400))
+    with pytest.raises(ssl.SSLCertVerificationError, match="expired"):
+        shake_hands(tmp_path, tmp_path / "ca.crt", "localhost")
+
+
+def test_dates_are_spoken_of_in_time(tmp_path: Path) -> None:
+    write_pair(tmp_path, "localhost")
+    server, authority = tmp_path / "server.crt", tmp_path / "ca.crt"
+
+    def said(days: float, path: Path = server) -> str:
+        return "".join(check_certificate(path, NOW + timedelta(days=days)))
+
+    assert said(0) == "" == said(300) == said(400, authority)
+    assert "expires in 16 days" in said(380) and "hemofed server renew" in said(380)
+    assert "expired on" in said(398) and "check this clock" in said(-2)
+    assert "every site join" in said(3640, authority)
+    assert is_expired(server, NOW + timedelta(days=398)) and not is_expired(server, NOW)
+
+
+def test_the_authority_signs_servers_and_nothing_below(tmp_path: Path) -> None:
+    write_pair(tmp_path, "localhost")
+    authority, server = (
+        x509.load_pem_x509_certificate((tmp_path / file).read_bytes())
+        for file in ("ca.crt", "server.crt")
+    )
+    limits = authority.extensions.get_extension_for_class(x509.BasicConstraints).value
+    assert (limits.ca, limits.path_length) == (True, 0)
+    assert not server.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
+    server.verify_directly_issued_by(authority)
+
+
+def test_what_is_not_a_certificate_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="cannot be read"):
+        check_certificate(tmp_path / "none.crt", NOW)
+    (tmp_path / "none.crt").write_text("none")
+    with pytest.raises(ConfigError, match="not a PEM certificate"):
+        check_certificate(tmp_path / "none.crt", NOW)
+
+
+@given(st.sampled_from(["a.example", "10.0.0.1", "[::1]", "localhost"]), st.integers(1, 65535))
+def test_addresses_are_taken_apart(host: str, port: int) -> None:
+    assert split_address(f"{host}:{port}") == (host.strip("[]"), port)
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["", "host", "host:", ":1", "host:0", "host:65536", "host:x", "::1:90", "a/b:1", "[a]:1"],
+)
+def test_other_addresses_are_refused(address: str) -> None:
+    with pytest.raises(ConfigError, match="address"):
+        split_address(address)
