@@ -3,18 +3,15 @@
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 from rich.console import Console
 
 from common.files import write_text
 
-if TYPE_CHECKING:
-    from common.config import Study
-
 REFUTED = 7
-"""Exit code when the attack refutes the accountant: no errors.py class has it."""
+"""Exit code when the attack refutes the accountant; `common.errors` uses those below."""
 
 
 def audit_command(
@@ -44,13 +41,14 @@ def audit_command(
     """
     import torch
 
+    from common.config import read_study
     from simulations.audit import audit, report
     from simulations.audit import membership as shadows
     from simulations.audit.randomness import Randomness
 
     torch.set_num_threads(1)
     asked, bits, console = read_study(study, settings or []), Randomness(seed), Console()
-    with Console(stderr=True).status("attacking with canaries"):
+    with Console(stderr=True).status("attacking with canaries (half a minute)"):
         canaries = audit.QUICK_CANARIES if quick else audit.CANARIES
         found = audit.audit(asked, bits.entropy(0), bits.coins(0), canaries, confidence)
     report.print_audit(found, console)
@@ -66,22 +64,3 @@ def audit_command(
         write_text(json_file, json.dumps(content, indent=2))
     if not found.passed:
         raise typer.Exit(REFUTED)
-
-
-def read_study(path: Path, settings: list[str]) -> "Study":
-    """The study in a study's YAML, or under `study:` in a simulation's, with settings applied."""
-    from common.config import Study, merge, override, parse, read_yaml
-    from common.errors import ConfigError
-
-    content = read_yaml(path)
-    variants = content.pop("variants", None) or {}
-    content = content["study"] if isinstance(content.get("study"), dict) else content
-    for setting in settings:
-        key, _, value = setting.partition("=")
-        if key != "variant":
-            content = override(content, setting)
-        elif value in variants:
-            content = merge(content, variants[value].get("study", {}))
-        else:
-            raise ConfigError(f"{path}: no variant {value!r}; it has: {', '.join(variants)}")
-    return parse(Study, content, str(path))
