@@ -77,7 +77,8 @@ def _verdict(audit: Audit) -> str:
         )
     return (
         f"[red]FAILED[/red]: the attack shows epsilon above {audit.epsilon_lower:.3g}, the "
-        f"accountant claims {audit.epsilon_upper:.3g}. Training does not do what is accounted for: "
-        "release nothing, and look at the noise, the clipping and the sampling. (An honest training "
-        f"fails {1 - audit.confidence:.2g} of all audits at most: repeat it, or raise --confidence.)"
+        f"accountant claims {audit.epsilon_upper:.3g}. Training does not do what is accounted "
+        "for: release nothing, and look at the noise, the clipping and the sampling. (By chance "
+        f"{1 - audit.confidence:.2g} of honest audits fail, at most: repeat it, or raise "
+        "--confidence.)"
     )
