@@ -1,16 +1,19 @@
 """The Flower ClientApp: one lab's answers. The same in a simulation and in a deployment."""
 
-import logging
 import secrets
 import time
+import traceback
 from collections.abc import Callable
+from contextlib import suppress
+from datetime import UTC, datetime
 from pathlib import Path
 
+import numpy as np
 import torch
 from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
-from client.account import pay_for_training
+from client.account import pay_for_training, permit_study
 from client.approvals import Approvals
 from client.entropy import Entropy, SystemEntropy
 from client.policy import read_policy
@@ -93,17 +96,25 @@ def _answer(message: Message, context: Context, handler: Handler) -> Message:
 
 
 def _prepare(message: Message, site: Site) -> RecordDict:
-    workspace(site, Task.read(message).study)
+    study = Task.read(message).study
+    permit_study(site, study)
+    workspace(site, study)
     return name_content(site.name)
 
 
 def _train(message: Message, site: Site, entropy: Entropy) -> RecordDict:
+    """Ask the policy, then open the cells, then pay, then train: in this order.
+
+    Nothing before the policy's word touches a cell, and once a cell is touched under privacy what
+    leaves is noise on whatever came of it, never an error that depends on it.
+    """
     started = time.perf_counter()
     task = Task.read(message)
     study = task.study
     member = study.cohort.get(site.name)
-    if member is None or member.role != "train":
+    if member is None or member.role != "train" or task.round < 1:
         raise FederationError(f"study {study.name}: site {site.name} is not asked to train")
+    permit_study(site, study)
     bench = workspace(site, study)
     before = _receive(message, bench)
     account = pay_for_training(site, task, entropy)
@@ -114,37 +125,45 @@ def _train(message: Message, site: Site, entropy: Entropy) -> RecordDict:
     change = flatten(trainable(bench.model)) - before
     layout = bench.layout.digest
     seconds = time.perf_counter() - started
-    head = account.head or ""
-    return Update(change, layout, head, account.epsilon, loss, seconds).content()
+    return Update(change, layout, account.head, account.epsilon, loss, seconds).content()
 
 
 def _evaluate(message: Message, site: Site, entropy: Entropy) -> RecordDict:
     task = Task.read(message)
+    if site.name not in task.study.cohort:
+        raise FederationError(f"study {task.study.name}: site {site.name} is not in its cohort")
+    permit_study(site, task.study)
     bench = workspace(site, task.study)
     _receive(message, bench)
-    return tally_content(released_tally(site, task, bench.inputs, entropy))
+    tally, head = released_tally(site, task, bench.inputs, entropy)
+    return tally_content(tally, head)
 
 
 def _receive(message: Message, bench: Workspace) -> Vector:
-    """Load the message's model vector; the vector, for the difference."""
+    """Load the message's model vector; the vector, for the difference.
+
+    Raises FederationError: none, or one that is not finite. ModelError: it does not fit.
+    """
     arrays = message.content.array_records.get("model")
     if arrays is None or list(arrays) != ["values"]:
         raise FederationError(f"a {message.metadata.message_type} message without a model vector")
     values = decode(arrays["values"], bench.layout.size)
+    if not np.isfinite(values).all():
+        raise FederationError("the message's model is not finite")
     load(trainable(bench.model), values)
     return values
 
 
 def _note(path: Path, reference: str, error: Exception) -> None:
     """Write the error to the site's log, under the reference that the server is given."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    logger = logging.Logger("site")
-    handler = logging.FileHandler(path)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
-    logger.addHandler(handler)
     known = isinstance(error, HemofedError)
-    logger.error("[%s] %s", reference, error, exc_info=None if known else error)
-    handler.close()
+    text = str(error) if known else "".join(traceback.format_exception(error))
+    line = f"{datetime.now(UTC).isoformat(timespec='seconds')} [{reference}] {text}\n"
+    # A full disk must not turn into an exception here: Flower would send its text to the server.
+    with suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("a", encoding="utf-8") as log:
+            log.write(line)
 
 
 app = client_app()

@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from client.home import SiteHome
+from client.membership import Membership
 from common.config import Site, Strict, Study, dump, parse
-from common.errors import FederationError, PrivacyError
+from common.errors import ConfigError, FederationError, PrivacyError
 from common.files import write_text
-from common.identity import load_signing_key, sign, verify
+from common.identity import sign, verify
 from common.identity.signatures import statement
 
 
@@ -51,7 +52,7 @@ class SignedApprovals:
             )
         try:
             self._verify(path, site, study)
-        except (ValueError, KeyError, FederationError) as error:
+        except (ValueError, KeyError, ConfigError, FederationError) as error:
             raise PrivacyError(
                 f"{path}: is not this site's approval of study {study.name} ({error}); approve it "
                 "again if you mean to"
@@ -66,14 +67,19 @@ class SignedApprovals:
             approved=(now or datetime.now(UTC)).isoformat(timespec="seconds"),
         )
         content = approval.model_dump(mode="json")
-        key = load_signing_key(self._home.signing_key)
-        signed = {"approval": content, "signature": sign(key, statement("approval", content))}
+        membership = Membership.load(self._home.folder)
+        signature = sign(membership.signing_key(), statement("approval", content))
+        with membership.audit_log() as log:
+            log.append("approved", study=study.name, digest=study.digest)
         write_text(self._path(study.digest).with_suffix(".yaml"), dump(study))
+        signed = {"approval": content, "signature": signature}
         write_text(self._path(study.digest), json.dumps(signed, indent=2) + "\n")
         return self._path(study.digest)
 
     def withdraw(self, study: Study) -> None:
         """Take the approval back; the next message for the study is refused."""
+        with Membership.load(self._home.folder).audit_log() as log:
+            log.append("approval_withdrawn", study=study.name, digest=study.digest)
         self._path(study.digest).unlink(missing_ok=True)
 
     def _verify(self, path: Path, site: Site, study: Study) -> None:
@@ -81,15 +87,15 @@ class SignedApprovals:
         approval = parse(Approval, signed["approval"], str(path))
         if (approval.site, approval.digest) != (site.name, study.digest):
             raise FederationError(f"it is for {approval.site}, digest {approval.digest:.12}")
-        member = self._home.registry().sites.get(site.name)
-        if member is None:
-            raise FederationError(f"{site.name} is not in the registry")
+        membership = Membership.load(self._home.folder)
+        if membership.name != site.name:
+            raise FederationError(f"site.yaml says {site.name}, the identity {membership.name}")
         verify(
-            member.signing_public_key,
+            membership.member.signing_public_key,
             statement("approval", signed["approval"]),
             str(signed["signature"]),
             "the approval",
         )
 
     def _path(self, digest: str) -> Path:
-        return self._home.folder / "approvals" / f"{digest}.json"
+        return self._home.approvals / f"{digest}.json"

@@ -1,14 +1,12 @@
-"""Where a deployed site keeps its things."""
+"""Where a deployed site keeps what its service needs, beside its keys and kit."""
 
 from dataclasses import dataclass
 from pathlib import Path
 
-from common.identity import Registry
-
 
 @dataclass(frozen=True)
 class SiteHome:
-    """A folder with site.yaml, identity/ (keys), kit/ (the server's), approvals/ and state/."""
+    """A folder with site.yaml, identity/, kit/ (see client/membership.py), approvals/, state/."""
 
     folder: Path
 
@@ -17,16 +15,8 @@ class SiteHome:
         return self.folder / "site.yaml"
 
     @property
-    def node_key(self) -> Path:
-        return self.folder / "identity" / "node.key"
-
-    @property
-    def signing_key(self) -> Path:
-        return self.folder / "identity" / "signing.key"
-
-    @property
-    def authority(self) -> Path:
-        return self.folder / "kit" / "ca.crt"
+    def approvals(self) -> Path:
+        return self.folder / "approvals"
 
     @property
     def state(self) -> Path:
@@ -39,6 +29,7 @@ class SiteHome:
 
     @property
     def status(self) -> Path:
+        """What the running service says of itself."""
         return self.state / "status.json"
 
     @property
@@ -48,13 +39,10 @@ class SiteHome:
 
     @property
     def node_number(self) -> Path:
+        """The number that the server knows this site's key by."""
         return self.state / "node"
 
     @property
     def runner_log(self) -> Path:
+        """What the runner prints; an error's text is in the site's own log."""
         return self.state / "runner.log"
-
-    def registry(self) -> Registry:
-        """The kit's registry. Raises FederationError or ConfigError when it is not sound."""
-        public = (self.folder / "kit" / "signing.pub").read_text(encoding="utf-8")
-        return Registry.read(self.folder / "kit" / "registry.json", public)

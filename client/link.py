@@ -3,6 +3,7 @@
 import ssl
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 from threading import Event, Thread
@@ -43,10 +44,11 @@ from common.errors import FederationError
 from common.files import write_text
 from common.identity import node_public_pem
 
-HEARTBEAT_SECONDS = 10.0
+HEARTBEAT_SECONDS = 15.0
 """The server counts a site as gone after twice this long without a sign of life."""
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 20.0
 
+Request = TypeVar("Request")
 Result = TypeVar("Result")
 
 
@@ -78,43 +80,48 @@ class FleetLink:
         )
 
     def connect(self, memory: Path) -> None:
-        """Become this key's node, taking over from a predecessor that was killed.
+        """Become this key's node, or go on being the node that a predecessor was.
 
-        memory: a file with the node's number; without it the server would refuse the key for as
-        long as it believes the predecessor alive. Raises FederationError: not a member.
+        memory: a file with the node's number. Without it the server would refuse the key for as
+        long as it believes a killed predecessor alive, and give up what that was answering.
+        Raises FederationError: not a member.
         """
-        if memory.exists():
-            # Refused when the server has counted the predecessor out already; that is as well.
-            old = DeactivateNodeRequest(node_id=int(memory.read_text(encoding="utf-8")))
-            self._ask(self._client.DeactivateNode, old, refusal_counts=False)
-        request = ActivateNodeRequest(
-            public_key=node_public_pem(self._key), heartbeat_interval=HEARTBEAT_SECONDS
-        )
-        response = self._ask(self._client.ActivateNode, request)
-        if response is None:
-            raise FederationError(f"{self._address}: gave no answer to the site's key")
-        self._node = Node(node_id=response.node_id)
-        write_text(memory, str(response.node_id))
+        if not (memory.exists() and self._continues(int(memory.read_text(encoding="utf-8")))):
+            request = ActivateNodeRequest(
+                public_key=node_public_pem(self._key), heartbeat_interval=HEARTBEAT_SECONDS
+            )
+            number = self._ask(self._client.ActivateNode, request).node_id
+            self._node = Node(node_id=number)
+            write_text(memory, str(number))
         Thread(target=self._beat, daemon=True).start()
+
+    def _continues(self, number: int) -> bool:
+        """Whether the server still knows this key's node by that number."""
+        self._node = Node(node_id=number)
+        try:
+            return bool(self._ask(self._client.SendNodeHeartbeat, self._sign_of_life()).success)
+        except (FederationError, RunOverError):
+            return False
 
     def leave(self) -> None:
         """Say good-bye, so that nobody waits for this site."""
-        try:
+        with suppress(httpx.HTTPError):
             self._client.DeactivateNode(DeactivateNodeRequest(node_id=self._node.node_id))
-        except httpx.HTTPError:
-            return
-        finally:
-            self._client.close()
+        self.close()
+
+    def close(self) -> None:
+        """Close the connection; the server counts the site as gone after a while."""
+        self._client.close()
 
     def pull(self) -> PullMessagesResponse | None:
         """The next message without its content, or None."""
         response = self._ask(self._client.PullMessages, PullMessagesRequest(node=self._node))
-        return response if response is not None and response.messages_list else None
+        return response if response.messages_list else None
 
     def bundle_hash(self, run: int) -> str:
         """What the run carries in place of code."""
         response = self._ask(self._client.GetRun, GetRunRequest(node=self._node, run_id=run))
-        return response.run.fab_hash if response is not None else ""
+        return response.run.fab_hash
 
     def fetch(self, pulled: PullMessagesResponse) -> Message:
         """The message with its content. Raises RunOverError when the server has it no more."""
@@ -142,8 +149,6 @@ class FleetLink:
                 clientapp_runtime_list=[0.0],
             )
             response = self._ask(self._client.PushMessages, request)
-            if response is None:
-                raise RunOverError
             run, objects = reply.metadata.run_id, get_all_nested_objects(reply)
             for identifier in response.objects_to_push:
                 part = PushObjectRequest(
@@ -163,20 +168,15 @@ class FleetLink:
         request = PullObjectRequest(node=self._node, run_id=run, object_id=identifier)
         while True:
             response = self._ask(self._client.PullObject, request)
-            if response is None or not response.object_found:
+            if not response.object_found:
                 raise RunOverError
             if response.object_available:
                 return response.object_content
             if self._halt.wait(_FIRST_PAUSE):
                 raise HaltedError
 
-    def _ask(
-        self,
-        call: Callable[..., Result],
-        request: object,
-        refusal_counts: bool = True,
-    ) -> Result | None:
-        """The answer, however long the server is away; None for a refusal that does not count.
+    def _ask(self, call: Callable[[Request], Result], request: Request) -> Result:
+        """The answer, however long the server is away.
 
         Raises FederationError when the server does not accept this site's key, RunOverError when it
         has no more use for the answer, HaltedError.
@@ -186,10 +186,7 @@ class FleetLink:
             try:
                 return call(request)
             except httpx.HTTPStatusError as error:
-                status = error.response.status_code
-                if status < 500:
-                    if not refusal_counts:
-                        return None
+                if error.response.status_code < 500:
                     raise self._refusal(error) from error
             except httpx.TransportError as error:
                 _raise_if_certificate(error, self._address)
@@ -208,12 +205,12 @@ class FleetLink:
         )
 
     def _beat(self) -> None:
-        request = SendNodeHeartbeatRequest(node=self._node, heartbeat_interval=HEARTBEAT_SECONDS)
-        while not self._halt.wait(HEARTBEAT_SECONDS / 2):
-            try:
-                self._client.SendNodeHeartbeat(request)
-            except httpx.HTTPError:
-                continue
+        while not self._halt.wait(HEARTBEAT_SECONDS / 3):
+            with suppress(httpx.HTTPError):
+                self._client.SendNodeHeartbeat(self._sign_of_life())
+
+    def _sign_of_life(self) -> SendNodeHeartbeatRequest:
+        return SendNodeHeartbeatRequest(node=self._node, heartbeat_interval=HEARTBEAT_SECONDS)
 
 
 def _only(authority: Path) -> ssl.SSLContext:

@@ -9,10 +9,10 @@ from threading import Event
 
 from client.home import SiteHome
 from client.link import FleetLink, HaltedError
+from client.membership import Membership
 from client.runner import Runner
 from client.supernode import SuperNode
 from common.errors import FederationError
-from common.identity import load_node_key
 
 
 def serve(home: SiteHome, halt: Event) -> None:
@@ -22,12 +22,12 @@ def serve(home: SiteHome, halt: Event) -> None:
     site.
     """
     logging.basicConfig(format="%(asctime)s %(message)s", level=logging.WARNING)
-    key, address = load_node_key(home.node_key), home.registry().address
-    with _alone(home):
-        link = FleetLink(address, home.authority, key, halt)
+    membership = Membership.load(home.folder)
+    with _alone(home), membership.audit_log() as log:
+        link = FleetLink(membership.address, membership.authority, membership.node_key(), halt)
         runner = Runner(home.site_file, home.runner_log)
         try:
-            SuperNode(home, link, runner, halt).serve()
+            SuperNode(home, link, runner, log, halt).serve()
         except HaltedError:
             return
         finally:

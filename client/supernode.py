@@ -12,16 +12,18 @@ import time
 from pathlib import Path
 from threading import Event
 
-from flwr.app import Message
+from flwr.app import ConfigRecord, Message
 from flwr.proto.fleet_pb2 import PullMessagesResponse
 
 from client.home import SiteHome
 from client.link import FleetLink, RunOverError
 from client.runner import Runner, RunnerDiedError
+from common.audit_log import AuditLog
 from common.bundle import BUNDLE_HASH
-from common.errors import FederationError, HemofedError, PrivacyError
+from common.config import Study, parse
+from common.errors import ConfigError, FederationError, HemofedError, PrivacyError
 from common.files import replacing, write_text
-from common.protocol import refusal_content
+from common.protocol import read_refusal, refusal_content
 
 _BUSY_POLL, _IDLE_POLL, _BUSY_FOR = 0.1, 2.0, 10.0
 """Seconds between two looks: short for a while after a message, for rounds follow one another."""
@@ -32,12 +34,16 @@ _log = logging.getLogger("hemofed.site")
 class SuperNode:
     """One site's node. `serve` ends when `halt` is set."""
 
-    def __init__(self, home: SiteHome, link: FleetLink, runner: Runner, halt: Event) -> None:
+    def __init__(
+        self, home: SiteHome, link: FleetLink, runner: Runner, log: AuditLog, halt: Event
+    ) -> None:
         self._home = home
         self._link = link
         self._runner = runner
+        self._audit = log
         self._halt = halt
         self._answered = 0
+        self._told: dict[str, int | None] = {}
         self._sound_runs: set[int] = set()
 
     def serve(self) -> None:
@@ -71,6 +77,7 @@ class SuperNode:
             self._wait_while_paused()
             if self._halt.is_set():
                 return
+            self._record(message, reply)
             self._link.push(reply)
             self._answered += 1
         except RunOverError:
@@ -79,10 +86,9 @@ class SuperNode:
 
     def _reply(self, message: Message) -> Message:
         """The ClientApp's reply, or a refusal; an error's text stays in this site's log."""
-        left = message.metadata.created_at + message.metadata.ttl - time.time()
         try:
             self._check_bundle(message.metadata.run_id)
-            return self._runner.answer(message, max(left, 1.0), self._halt)
+            return self._run(message)
         except RunnerDiedError as death:
             error: HemofedError = FederationError(str(death))
         except PrivacyError as refused:
@@ -90,6 +96,33 @@ class SuperNode:
         reference = secrets.token_hex(4)
         _log.error("[%s] %s", reference, error)
         return Message(refusal_content(error, reference), reply_to=message)
+
+    def _run(self, message: Message) -> Message:
+        """The runner's reply; a runner that dies gets a second try.
+
+        Nothing had left when it died. What it had paid for, the ledger refuses to release again.
+        """
+        left = message.metadata.created_at + message.metadata.ttl - time.time()
+        try:
+            return self._runner.answer(message, max(left, 1.0), self._halt)
+        except RunnerDiedError as death:
+            if self._halt.is_set():
+                raise
+            _log.error("%s; once more", death)
+            return self._runner.answer(message, max(left, 1.0), self._halt)
+
+    def _record(self, message: Message, reply: Message) -> None:
+        """The audit line of an answer, before it leaves."""
+        kind = message.metadata.message_type
+        task = message.content.config_records.get("task")
+        if task is None:
+            return
+        facts = {"kind": kind, "round": str(task.get("round"))[:20], "study": _digest(task)}
+        refused = "the ClientApp failed" if reply.has_error() else read_refusal(reply)
+        if refused:
+            self._audit.append("refused", reason=refused, **facts)
+        elif kind in ("train", "evaluate"):
+            self._audit.append("released", **facts)
 
     def _check_bundle(self, run: int) -> None:
         """Raise PrivacyError when the run comes with code; it was not fetched and never is."""
@@ -109,14 +142,24 @@ class SuperNode:
             self._tell()
 
     def _tell(self) -> None:
+        """Keep the status file right; it is written only when something changed."""
         content = {
             "pid": os.getpid(),
             "runner": self._runner.pid,
             "answered": self._answered,
             "paused": self._home.paused.exists(),
-            "at": time.time(),
         }
-        write_text(self._home.status, json.dumps(content))
+        if content != self._told:
+            write_text(self._home.status, json.dumps(content))
+            self._told = content
+
+
+def _digest(task: ConfigRecord) -> str:
+    """The digest of the study in a task; what is no study has none."""
+    try:
+        return parse(Study, json.loads(str(task.get("study"))), "study in the message").digest
+    except (ValueError, ConfigError):
+        return "not a study"
 
 
 def _write(path: Path, content: bytes) -> None:

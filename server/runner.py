@@ -7,7 +7,6 @@ study still wanted and goes on from the last checkpoint, as a new Flower run.
 import argparse
 import logging
 import signal
-import time
 from pathlib import Path
 from threading import Event
 
@@ -15,10 +14,14 @@ from flwr.app import Context, RecordDict
 from flwr.common.constant import SUPERLINK_NODE_ID
 from flwr.server.superlink.linkstate import LinkState
 
+from common.audit_log import AuditLog
+from common.config import Study
 from common.errors import HemofedError
+from common.identity import load_signing_key
 from server.app import server_app
 from server.flower_run import FlowerRun, end_unfinished
 from server.grid import StateGrid, StoppedError
+from server.readiness import wait_until_ready
 from server.rounds import Record
 from server.state import open_state
 from server.studies import Stored, stored_studies
@@ -30,9 +33,10 @@ _log = logging.getLogger("hemofed.rounds")
 class Runner:
     """The rounds' process. `halt` ends it at the next look at the sites."""
 
-    def __init__(self, home: Path, state: LinkState, halt: Event) -> None:
+    def __init__(self, home: Path, state: LinkState, log: AuditLog, halt: Event) -> None:
         self._home = home
         self._state = state
+        self._audit = log
         self._halt = halt
 
     def serve(self) -> None:
@@ -48,31 +52,49 @@ class Runner:
     def _run(self, stored: Stored) -> None:
         """Run one study to its end, its stop or its failure; a crash leaves it wanted."""
         try:
-            study = stored.study()
-            stored.say("running", rounds=study.rounds)
-            with FlowerRun(self._state) as flower:
-                grid = StateGrid(self._state, flower.run, self._halt)
-                config: dict[str, bool | float | int | str] = {
-                    "study": str(stored.file),
-                    "out": str(stored.out),
-                }
-                context = Context(flower.run.run_id, SUPERLINK_NODE_ID, {}, RecordDict(), config)
-                server_app(lambda record: self._after_round(stored, record))(grid, context)
+            self._rounds(stored, stored.study())
         except StoppedError:
             if not self._halt.is_set():
-                stored.say("stopped", since=time.time())
-            return
+                self._end(stored, "stopped")
         except HemofedError as error:
             _log.error("%s: %s", stored.folder.name, error)
-            stored.say("failed", reason=str(error), since=time.time())
+            stored.want("stop")
+            self._end(stored, "failed", reason=str(error))
         else:
-            stored.say("completed", since=time.time())
-        stored.want("stop")
+            stored.want("stop")
+            self._end(stored, "completed")
 
-    def _after_round(self, stored: Stored, record: Record) -> None:
-        stored.say("running", round=record["round"], rounds=stored.study().rounds)
+    def _rounds(self, stored: Stored, study: Study) -> None:
+        with FlowerRun(self._state) as flower:
+            grid = StateGrid(self._state, flower.run, self._halt)
+            wait_until_ready(study, grid, lambda sites: self._waiting(stored, sites), self._halt)
+            self._audit.append("study_started", study=study.name, digest=study.digest)
+            config: dict[str, bool | float | int | str] = {
+                "study": str(stored.file),
+                "out": str(stored.out),
+            }
+            context = Context(flower.run.run_id, SUPERLINK_NODE_ID, {}, RecordDict(), config)
+            server_app(lambda record: self._after_round(stored, study, record))(grid, context)
+
+    def _waiting(self, stored: Stored, sites: dict[str, str]) -> None:
+        stored.say("waiting for sites", sites=sites)
+        self._give_up_if_unwanted(stored)
+
+    def _after_round(self, stored: Stored, study: Study, record: Record) -> None:
+        sites = {site: entry["status"] for site, entry in record["sites"].items()}
+        stored.say("running", round=record["round"], rounds=study.rounds, sites=sites)
+        good = sum(status == "ok" for status in sites.values())
+        self._audit.append("round", digest=study.digest, round=record["round"], sites=good)
+        self._give_up_if_unwanted(stored)
+
+    def _give_up_if_unwanted(self, stored: Stored) -> None:
         if stored.wanted != "run" or self._halt.is_set():
             raise StoppedError
+
+    def _end(self, stored: Stored, state: str, **details: str) -> None:
+        kept = {key: value for key, value in stored.said().items() if key in ("round", "rounds")}
+        stored.say(state, **kept, **details)
+        self._audit.append("study_ended", study=stored.folder.name, state=state)
 
 
 def main() -> None:
@@ -84,7 +106,8 @@ def main() -> None:
     halt = Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: halt.set())
-    Runner(home, open_state(home), halt).serve()
+    with AuditLog.open(home / "audit.jsonl", load_signing_key(home / "signing.key")) as log:
+        Runner(home, open_state(home), log, halt).serve()
 
 
 if __name__ == "__main__":

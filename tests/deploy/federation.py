@@ -1,6 +1,5 @@
 """A small federation of real processes on loopback, and the simulation of the same study."""
 
-import json
 import os
 import shutil
 import signal
@@ -18,8 +17,7 @@ from client.approvals import SignedApprovals
 from client.home import SiteHome
 from client.site import open_site
 from common.config import Study, load
-from common.identity.keys import make_node_key, make_signing_key, write_private
-from common.identity.request import Request
+from common.identity.site_home import join, make_site
 from server.provisioning import admit, make_kit, make_server
 from server.studies import Stored, propose
 from simulations.config import Simulation
@@ -57,26 +55,15 @@ class Federation:
         for name, home in self.sites.items():
             shutil.copytree(self.simulated / "sites" / name, home.folder)
             self._join(name, home)
-        for home in self.sites.values():
-            self.hand_out(home)
+        for name, home in self.sites.items():
+            kit = make_kit(self.server, name)
+            join(home.folder, kit, kit.fingerprint)
             self.approve(home, self.study)
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
 
     def _join(self, name: str, home: SiteHome) -> None:
         now = datetime.now(UTC)
-        node, signing = make_node_key(), make_signing_key()
-        home.node_key.parent.mkdir()
-        write_private(home.node_key, node)
-        write_private(home.signing_key, signing)
-        admit(self.server, Request.make(name, node, signing, now), now)
-
-    def hand_out(self, home: SiteHome) -> None:
-        kit = make_kit(self.server, open_site(home.site_file).name)
-        folder = home.authority.parent
-        folder.mkdir(exist_ok=True)
-        home.authority.write_text(kit.certificate)
-        (folder / "signing.pub").write_text(kit.signing_public_key)
-        (folder / "registry.json").write_text(json.dumps(kit.registry))
+        admit(self.server, make_site(home.folder, name, now), now)
 
     def approve(self, home: SiteHome, study: Study) -> None:
         SignedApprovals(home).approve(open_site(home.site_file), study)

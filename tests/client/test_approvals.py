@@ -1,0 +1,77 @@
+"""A site takes part in the study that a person there approved, and in no other."""
+
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from client.app import client_app
+from client.approvals import SignedApprovals
+from client.home import SiteHome
+from client.site import open_site
+from common.config import Site, dump
+from common.errors import PrivacyError
+from common.identity.site_home import join, make_site
+from common.protocol import read_refusal
+from server.provisioning import admit, make_kit, make_server
+from tests.client.lab import context, make_lab, message, study
+
+NOW = datetime.now(UTC)
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Path:
+    """The site.yaml of a lab that joined a server."""
+    file = make_lab(tmp_path / "lab")
+    server = tmp_path / "server"
+    make_server(server, "127.0.0.1:9092", NOW)
+    admit(server, make_site(file.parent, "lab", NOW), NOW)
+    kit = make_kit(server, "lab")
+    join(file.parent, kit, kit.fingerprint)
+    return file
+
+
+def test_what_is_approved_passes_and_what_differs_in_one_number_does_not(site: Path) -> None:
+    home, one = SiteHome(site.parent), study()
+    approvals = SignedApprovals(home)
+    app = client_app(approvals=approvals)
+    assert "PrivacyError" in str(read_refusal(app(message(one), context(site))))
+    approvals.approve(open_site(site), one)
+    assert read_refusal(app(message(one), context(site))) is None
+    changed = study(rounds=4)
+    assert "PrivacyError" in str(read_refusal(app(message(changed), context(site))))
+    approvals.withdraw(one)
+    assert "PrivacyError" in str(read_refusal(app(message(one, attempt=1), context(site))))
+
+
+def test_an_approval_that_nobody_at_the_site_signed_is_none(site: Path) -> None:
+    home, one = SiteHome(site.parent), study()
+    approvals, lab = SignedApprovals(home), open_site(site)
+    path = approvals.approve(lab, one)
+    signed = json.loads(path.read_text())
+
+    other = study(rounds=2)
+    signed["approval"]["digest"] = other.digest
+    (home.approvals / f"{other.digest}.json").write_text(json.dumps(signed))
+    with pytest.raises(PrivacyError, match="signature does not fit"):
+        approvals.check(lab, other)
+
+    path.with_name(f"{study(rounds=1).digest}.json").write_text(path.read_text())
+    with pytest.raises(PrivacyError, match="it is for lab"):
+        approvals.check(lab, study(rounds=1))
+
+    path.write_text("{}")
+    with pytest.raises(PrivacyError, match="is not this site's approval"):
+        approvals.check(lab, one)
+
+
+def test_a_site_that_calls_itself_otherwise_is_not_the_one_that_approved(site: Path) -> None:
+    home, one = SiteHome(site.parent), study()
+    approvals = SignedApprovals(home)
+    lab = open_site(site)
+    approvals.approve(lab, one)
+    renamed = Site.model_validate(lab.model_dump() | {"name": "other"})
+    site.write_text(dump(renamed))
+    with pytest.raises(PrivacyError):
+        approvals.check(open_site(site), one)
