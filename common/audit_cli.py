@@ -27,7 +27,7 @@ def verify_command(
     fault = verify(file, _public_key(key, site), head=head)
     if fault:
         raise FederationError(f"{fault}")
-    lines = sum(1 for _ in file.open("rb"))
+    lines = file.read_bytes().count(b"\n")
     typer.echo(f"{file}: {lines} lines, all as they were written")
 
 

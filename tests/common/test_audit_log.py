@@ -102,7 +102,8 @@ def test_lines_removed_repeated_or_exchanged_are_found(
 
 def rewritten(sound: bytes, change: Callable[[int, dict[str, object]], bool]) -> bytes:
     """The log as one without the key would rewrite it: hashes right, lines left out or altered."""
-    head, kept = BEGINNING, []
+    head = BEGINNING
+    kept: list[bytes] = []
     for line in sound.splitlines():
         fields = json.loads(line)
         if change(len(kept), fields):

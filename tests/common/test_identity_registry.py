@@ -1,0 +1,118 @@
+"""What a site believes of a registry: the server's word, and each member's own proofs."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from common.errors import FederationError
+from common.identity.keys import make_node_key, make_signing_key, signing_public_pem
+from common.identity.registry import Member, Registry
+from common.identity.request import Request
+
+NOW = datetime(2026, 5, 1, tzinfo=UTC)
+SERVER = make_signing_key()
+PUBLIC = signing_public_pem(SERVER)
+
+
+def ask(
+    name: str, key: Ed25519PrivateKey | None = None, old: Ed25519PrivateKey | None = None
+) -> Request:
+    return Request.make(name, make_node_key(), key or make_signing_key(), NOW, old)
+
+
+def member(*requests: Request, status: Any = "active", days: int = 365) -> Member:
+    return Member(status=status, not_after=NOW + timedelta(days=days), requests=requests)
+
+
+def registry(version: int = 1, **sites: Member) -> Registry:
+    return Registry(version=version, issued=NOW, address="localhost:1", sites=sites)
+
+
+def opened(content: Registry, key: Ed25519PrivateKey = SERVER) -> Registry:
+    return Registry.open(content.signed(key), PUBLIC, "registry.json")
+
+
+def test_a_signed_registry_comes_back() -> None:
+    content = registry(b=member(ask("b")), a=member(ask("a")))
+    assert opened(content) == content
+    assert list(content.active(NOW)) == ["a", "b"]
+
+
+def test_only_the_servers_signature_counts() -> None:
+    content = registry(a=member(ask("a")))
+    with pytest.raises(FederationError, match="registry.json: the registry"):
+        opened(content, make_signing_key())
+    signed = content.signed(SERVER)
+    for path, value in (
+        (("version",), 2),
+        (("address",), "evil.example:1"),
+        (("sites", "a", "status"), "revoked"),
+        (("sites", "a", "not_after"), "2099-01-01T00:00:00Z"),
+        (("sites",), {}),
+    ):
+        altered = content.signed(SERVER)
+        place = altered["registry"]
+        for key in path[:-1]:
+            place = place[key]
+        place[path[-1]] = value
+        with pytest.raises(FederationError, match="does not fit"):
+            Registry.open(altered, PUBLIC, "registry.json")
+    for nothing in ({}, {"registry": signed["registry"]}, {"registry": [], "signature": ""}):
+        with pytest.raises(FederationError, match="is not a registry"):
+            Registry.open(nothing, PUBLIC, "registry.json")
+
+
+def test_even_the_server_cannot_put_keys_under_a_name_without_proof() -> None:
+    honest, other = ask("a"), ask("a")
+    swapped = honest.model_copy(update={"claim": other.claim})
+    for wrong in (member(swapped), member(honest, other), member(ask("b"))):
+        with pytest.raises(FederationError):
+            opened(registry(a=wrong))
+    shared = member(honest)
+    again = Request.make("b", make_node_key(), key := make_signing_key(), NOW)
+    assert opened(registry(a=shared, b=member(again)))
+    twin = Request.make("c", make_node_key(), key, NOW)
+    with pytest.raises(FederationError, match="share a key"):
+        opened(registry(b=member(again), c=member(twin)))
+
+
+def test_active_leaves_out_the_revoked_and_the_expired() -> None:
+    content = registry(
+        a=member(ask("a")), b=member(ask("b"), status="revoked"), c=member(ask("c"), days=10)
+    )
+    assert set(content.active(NOW)) == {"a", "c"}
+    assert set(content.active(NOW + timedelta(days=10))) == {"a"}
+    said = [
+        content.sites[name].warnings(name, NOW + timedelta(days=days))
+        for name, days in (("a", 0), ("b", 0), ("c", 0), ("c", 11))
+    ]
+    assert said[:2] == [(), ()]
+    assert "ends in 10 days" in said[2][0] and "ended on 2026-05-11" in said[3][0]
+
+
+def test_a_successor_grows_and_takes_nothing_back() -> None:
+    key = make_signing_key()
+    first = ask("a", key)
+    rotated = member(first, ask("a", old=key))
+    before = registry(2, a=member(first), b=member(ask("b"), status="revoked"))
+    b = before.sites["b"]
+    for fine in (
+        before,
+        registry(3, a=member(first), b=b, c=member(ask("c"))),
+        registry(3, a=rotated, b=b),
+        registry(9, a=member(first, status="revoked"), b=b),
+    ):
+        fine.check_follows(before)
+    for wrong, why in (
+        (registry(1, a=member(first), b=b), "old or a forked"),
+        (registry(2, a=rotated, b=b), "old or a forked"),
+        (registry(3, b=b), "a was removed"),
+        (registry(3, a=member(ask("a")), b=b), "a was removed or given other keys"),
+        (registry(3, a=member(first), b=member(*b.requests)), "b was revoked"),
+    ):
+        with pytest.raises(FederationError, match=why):
+            wrong.check_follows(before)
+    with pytest.raises(FederationError, match="given other keys"):
+        registry(4, a=member(first), b=b).check_follows(registry(3, a=rotated, b=b))
