@@ -1,7 +1,5 @@
 """Paying for what leaves the site, before its noise is drawn."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -11,6 +9,7 @@ from client.ledger_binding import data_fingerprint
 from client.policy import Policy, permit, read_policy
 from common.config import Site, Study
 from common.privacy.accounting import Event, calibrate, epsilon
+from common.privacy.plan import study_event
 from common.protocol import Task
 
 
@@ -20,16 +19,14 @@ class Account:
 
     noise_multiplier: float = 0.0
     epsilon: float | None = None
-    head: str | None = None
+    head: str = ""
 
 
 def study_noise(study: Study) -> float:
     """The training's noise multiplier: meets the study's epsilon over all its rounds."""
-    privacy = study.privacy
-    if privacy.mode == "none":
+    if study.privacy.mode == "none":
         return 0.0
-    steps = study.rounds * privacy.local_steps
-    return calibrate(privacy.epsilon, privacy.delta, privacy.sample_rate, steps)
+    return study_event(study.privacy, study.rounds).noise_multiplier
 
 
 def metrics_noise(study: Study) -> float:
@@ -38,11 +35,15 @@ def metrics_noise(study: Study) -> float:
     return calibrate(study.evaluation.epsilon, study.privacy.delta, 1.0, evaluations)
 
 
+def permit_study(site: Site, study: Study) -> None:
+    """Raise PrivacyError when the site's policy refuses the study; no cell is looked at."""
+    permit(read_policy(site.policy), study, study_noise(study))
+
+
 def pay_for_training(site: Site, task: Task, entropy: Entropy) -> Account:
-    """Debit a round's steps. Raises PrivacyError when the policy or the ledger refuses."""
+    """Debit a round's steps. Raises PrivacyError when the ledger refuses."""
     study, policy = task.study, read_policy(site.policy)
     noise = study_noise(study)
-    permit(policy, study, noise)
     if study.privacy.mode == "none":
         return Account()
     event = _event(study, noise, study.privacy.sample_rate, study.privacy.local_steps)
@@ -50,7 +51,7 @@ def pay_for_training(site: Site, task: Task, entropy: Entropy) -> Account:
 
 
 def pay_for_metrics(site: Site, task: Task, policy: Policy, entropy: Entropy) -> Account:
-    """Debit one evaluation's noised counts."""
+    """Debit one evaluation's noised counts. Raises PrivacyError when the ledger refuses."""
     event = _event(task.study, metrics_noise(task.study), 1.0, 1)
     # Evaluations stand in the ledger beside the rounds, under numbers that no round has.
     number = -(2 * task.round + (task.split == "test")) - 1
@@ -79,13 +80,11 @@ def _pay(
         return Account(event.noise_multiplier, spent, ledger.head)
 
 
-@contextmanager
-def _open(site: Site, policy: Policy, head: str | None) -> Iterator[Ledger]:
+def _open(site: Site, policy: Policy, head: str) -> Ledger:
     """The site's ledger, which must hold the row that the server acknowledged last."""
-    with Ledger.open(
+    return Ledger.open(
         site.ledger, _fingerprint(site), budget=policy.budget, expected_head=head or None
-    ) as ledger:
-        yield ledger
+    )
 
 
 _fingerprint = lru_cache(maxsize=64)(data_fingerprint)

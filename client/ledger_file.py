@@ -11,6 +11,7 @@ from typing import Self
 
 from client.ledger_chain import BEGINNING, Kind, Row, chained
 from common.errors import PrivacyError
+from common.files import sync
 
 _SCHEMA = """
 BEGIN;
@@ -54,14 +55,14 @@ class LedgerFile:
                 made.executescript(_SCHEMA)
                 made.execute("PRAGMA journal_mode = WAL")
                 made.execute(_INSERT, _values(_next_row(None, "bind", "", 0, 0, body)))
-            _sync(draft)
+            sync(draft)
             try:
                 os.link(draft, path)
             except FileExistsError:
                 raise PrivacyError(
                     f"{path}: exists; a ledger is never replaced. Name another file, or open it"
                 ) from None
-            _sync(path.parent)
+            sync(path.parent)
         return cls(path)
 
     def rows(self, start: int) -> list[Row]:
@@ -135,14 +136,6 @@ def _next_row(last: Row | None, kind: Kind, study: str, round: int, attempt: int
 
 def _values(row: Row) -> tuple[object, ...]:
     return tuple(getattr(row, name) for name in Row.__dataclass_fields__)
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 @contextmanager

@@ -1,12 +1,12 @@
 """Folders that are either whole or not there."""
 
-import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from common.errors import ConfigError
+from common.files import sync
 
 
 @contextmanager
@@ -23,6 +23,4 @@ def whole_folder(path: Path) -> Iterator[Path]:
         draft.mkdir(mode=0o700)
         yield draft
         draft.replace(path)
-        handle = os.open(path.parent, os.O_RDONLY)
-        os.fsync(handle)
-        os.close(handle)
+        sync(path.parent)

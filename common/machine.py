@@ -9,7 +9,7 @@ import torch
 
 
 def machine() -> dict[str, Any]:
-    """What the figures were measured on."""
+    """Processor, cores, system, versions and GPU, for JSON."""
     return {
         "processor": _processor(),
         "cores": os.cpu_count(),
@@ -21,7 +21,8 @@ def machine() -> dict[str, Any]:
 
 
 def _processor() -> str:
-    for line in Path("/proc/cpuinfo").read_text().splitlines() if os.name == "posix" else []:
+    cpuinfo = Path("/proc/cpuinfo")
+    for line in cpuinfo.read_text().splitlines() if cpuinfo.exists() else []:
         if line.startswith("model name"):
             return line.partition(":")[2].strip()
     return platform.processor()

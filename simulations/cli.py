@@ -46,6 +46,8 @@ def simulate(
     if (config is None) == (resume is None):
         raise typer.BadParameter("give a CONFIG, or --resume DIR")
     if resume is not None:
+        if settings or data or out:
+            raise typer.BadParameter("--resume goes on as it was: leave out --set, --data, --out")
         simulation: Simulation = resumed(resume)
         folder = resume
     else:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from common.cells import resolve
 from common.data.cache import default_root, prepare
+from common.data.index import TABLE
 from common.data.store import CellCache
 from common.errors import ConfigError, DataError
 from simulations.config import DataSpec, Rendered
@@ -88,7 +89,7 @@ def _root(spec: DataSpec) -> Path:
 def _lab_folders(root: Path) -> dict[str, Path]:
     """Lab -> folder. A root that holds class folders, or a table of cells, is one lab itself."""
     below = sorted(p for p in root.iterdir() if p.is_dir() and not p.name.startswith((".", "__")))
-    if (root / "cells.csv").exists() or any(_is_cell_type(folder.name) for folder in below):
+    if (root / TABLE).exists() or any(_is_cell_type(folder.name) for folder in below):
         return {root.resolve().name: root}
     if not below:
         raise DataError(f"{root}: holds no folder; expected one folder a lab")

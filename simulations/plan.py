@@ -11,6 +11,7 @@ from client.ledger_binding import data_fingerprint
 from client.policy import Policy
 from client.site import open_site
 from common.config import CellSource, Member, Runtime, Site, Study, dump
+from common.errors import DataError
 from common.files import replacing, write_text
 from simulations.config import Simulation
 from simulations.partition import DealtSite
@@ -26,6 +27,7 @@ OPEN_POLICY = Policy(
     lifetime_epsilon=1e6,
     study_epsilon=1e6,
     delta=0.5,
+    unit="image",
     min_noise_multiplier=1e-9,
     max_grad_norm=1e9,
     min_cohort=1,
@@ -85,10 +87,11 @@ def _cohort(simulation: Simulation, sites: tuple[DealtSite, ...]) -> dict[str, M
     power = {"size": 1.0, "sqrt": 0.5, "equal": 0.0}[simulation.partition.weighting]
     cohort = {}
     for site in sites:
+        if site.held_out:
+            cohort[site.name] = Member(role="held_out")
+            continue
         units = declared(_training_units(site, simulation.study))
-        role = "held_out" if site.held_out else "train"
-        member = Member(role="train", units=units, weight=float(units**power))
-        cohort[site.name] = member if role == "train" else Member(role="held_out")
+        cohort[site.name] = Member(units=units, weight=float(units**power))
     return cohort
 
 
@@ -98,7 +101,13 @@ def _training_units(site: DealtSite, study: Study) -> int:
     if study.privacy.mode == "none" or study.privacy.unit == "image":
         return int(training.sum())
     patients = site.patients[training]
-    return len(np.unique(patients[patients != ""])) + int((patients == "").sum())
+    known = np.unique(patients[patients != ""])
+    if not len(known):
+        raise DataError(
+            f"site {site.name}: privacy.unit is patient and none of its training cells says which "
+            "patient it is from; give the patients in a cells.csv, or protect images"
+        )
+    return len(known)
 
 
 def _pool(sites: tuple[DealtSite, ...], cohort: Mapping[str, Member]) -> tuple[DealtSite, Member]:

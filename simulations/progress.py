@@ -1,5 +1,6 @@
 """A simulation's progress on the terminal: rounds, sites, time left, epsilon so far."""
 
+from collections.abc import Iterable
 from types import TracebackType
 from typing import Any, Self
 
@@ -84,18 +85,24 @@ def results_table(summary: dict[str, Any]) -> Table:
     table = Table(
         "trained", "accuracy %", "balanced %", "macro-F1 %", "epsilon", title="Test cells"
     )
-    epsilons = [s["epsilon"] for s in summary["sites"].values() if s["epsilon"] is not None]
-    spent = f"{max(epsilons):.2f}" if epsilons else "none"
+    spent = _highest(summary["sites"].values())
     table.add_row("federated", *_percent(summary), spent, style="bold")
     baselines = summary["baselines"]
     if local := baselines.get(LOCAL):
-        table.add_row("each site alone (mean)", *_percent(local["mean"]), spent)
+        alone = _highest(local["sites"].values())
+        table.add_row("each site alone (mean)", *_percent(local["mean"]), alone)
     if central := baselines.get("centralised"):
-        table.add_row("all cells in one place", *_percent(central), spent)
+        table.add_row("all cells in one place", *_percent(central), _highest([central]))
     for name, site in summary["sites"].items():
         if site["role"] == "held_out":
             table.add_row(f"federated, on {name} (held out)", *_percent(site), spent)
     return table
+
+
+def _highest(spenders: Iterable[dict[str, Any]]) -> str:
+    """The largest epsilon spent; baselines may stop earlier or later than the federation."""
+    found = [one["epsilon"] for one in spenders if one["epsilon"] is not None]
+    return f"{max(found):.2f}" if found else "none"
 
 
 def _percent(figures: dict[str, Any]) -> list[str]:

@@ -19,13 +19,13 @@ from common.files import replacing, write_text
 from common.machine import machine
 from common.metrics import NAMES, Tally
 from common.models import trainable
+from common.models.classifier import parameter_count
 from common.privacy.accounting import ACCOUNTANT, ADJACENCY
 from server.rounds import OUTCOME
 from simulations.config import Simulation
 from simulations.partition import DealtSite
 from simulations.plan import CENTRALISED, FEDERATED, LOCAL, POOLED, Plan
 
-EXAMPLES_A_CLASS = 2
 _LOOKED_AT = 24
 """Test cells of a class and site that are looked at for one right and one wrong example."""
 
@@ -118,7 +118,7 @@ def _site_examples(plan: Plan, file: Path) -> list[dict[str, Any]]:
 
 
 def _choose(found: list[dict[str, Any]], classes: int) -> list[dict[str, Any]]:
-    """For each class a right and a wrong one, from different sites where there are some."""
+    """For each class a right and a wrong one, where there are; not always the first site's."""
     chosen: list[dict[str, Any]] = []
     for label in range(classes):
         for right in (True, False):
@@ -193,7 +193,8 @@ def _baselines(plans: list[Plan]) -> dict[str, Any]:
         elif plan.name != FEDERATED:
             site = plan.name.removeprefix(f"{LOCAL}-")
             own = _tallies(plan).get(site, Tally.empty(len(plan.study.cell_types)))
-            local[site] = {**_figures(_pooled(plan)), "own": _figures(own)}
+            spent = _epsilon(plan, site)
+            local[site] = {**_figures(_pooled(plan)), "own": _figures(own), "epsilon": spent}
     if local:
         found[LOCAL] = {"mean": _mean(local.values()), "sites": local}
     return found
@@ -214,7 +215,7 @@ def _model(study: Study, plan: Plan) -> dict[str, Any]:
         "name": study.model.name,
         "encoder": study.model.encoder,
         "weights": study.model.weights,
-        "parameters": sum(value.numel() for value in model.parameters()),
+        "parameters": parameter_count(model),
         "trainable": sum(value.numel() for value in trainable(model).values()),
     }
 

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from common.files import sync
+
 _LOCK = "lock"
 
 
@@ -36,7 +38,7 @@ def workshop(folder: Path) -> Iterator[Path]:
 def publish(temporary: Path, folder: Path) -> None:
     """Move a workshop's content to `folder`, durably, in the place of what is there."""
     for path in (*temporary.iterdir(), temporary):
-        _sync(path)
+        sync(path)
     aside = folder.with_name(f".{folder.name}.replaced")
     shutil.rmtree(aside, ignore_errors=True)
     if folder.exists():
@@ -44,7 +46,7 @@ def publish(temporary: Path, folder: Path) -> None:
     # The lock goes with it: were it removed first, another process could take the folder over.
     temporary.rename(folder)
     (folder / _LOCK).unlink()
-    _sync(folder.parent)
+    sync(folder.parent)
     shutil.rmtree(aside, ignore_errors=True)
 
 
@@ -75,11 +77,3 @@ def _is(handle: int, path: Path) -> bool:
         return os.path.samestat(os.fstat(handle), path.stat())
     except FileNotFoundError:
         return False
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

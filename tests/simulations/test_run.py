@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -107,6 +108,19 @@ def test_ctrl_c_says_how_to_go_on(tmp_path: Path) -> None:
     assert process.returncode == 130, complained
     assert "--resume" in said
     assert "Traceback" not in complained
+
+
+@pytest.mark.parametrize(
+    "ignored", [{"settings": ["study.rounds=9"]}, {"data": Path("labs")}, {"out": Path("other")}]
+)
+def test_what_resume_would_ignore_is_refused(tmp_path: Path, ignored: dict[str, Any]) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        import typer
+
+        from simulations.cli import simulate
+    with pytest.raises(typer.BadParameter, match="leave out --set, --data, --out"):
+        simulate(resume=tmp_path, **ignored)
 
 
 def test_the_ledgers_hold_what_the_summary_says(tmp_path: Path) -> None:
