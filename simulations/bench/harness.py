@@ -9,6 +9,7 @@ import statistics
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -45,7 +46,7 @@ def in_turn(contestants: dict[str, Measure], repetitions: int, warmup: int = 1) 
 
 def report(title: str, outcomes: list[Outcome], reference: str, json_file: Path | None) -> None:
     """Print a table of medians, with the ratio of seconds to `reference`; write JSON if asked."""
-    base = next(outcome for outcome in outcomes if outcome.name == reference).median("seconds")
+    base = _named(outcomes, reference).median("seconds")
     figures = list(dict.fromkeys(name for outcome in outcomes for name in outcome.samples))
     table = Table("contestant", *figures, f"x {reference}", title=title)
     for outcome in outcomes:
@@ -55,17 +56,26 @@ def report(title: str, outcomes: list[Outcome], reference: str, json_file: Path 
     console.print(table)
     console.print("  ".join(f"{key}: {value}" for key, value in machine().items()), style="dim")
     if json_file:
-        content = {
-            "title": title,
-            "machine": machine(),
-            "reference": reference,
-            "contestants": {
-                outcome.name: {
-                    "samples": outcome.samples,
-                    "medians": {figure: outcome.median(figure) for figure in outcome.samples},
-                    "ratio": outcome.median("seconds") / base,
-                }
-                for outcome in outcomes
-            },
-        }
+        content = {"machine": machine(), **record(title, outcomes, reference)}
         write_text(json_file, json.dumps(content, indent=2))
+
+
+def record(title: str, outcomes: list[Outcome], reference: str) -> dict[str, Any]:
+    """All samples, medians, and each ratio of seconds to `reference`, for JSON."""
+    base = _named(outcomes, reference).median("seconds")
+    return {
+        "title": title,
+        "reference": reference,
+        "contestants": {
+            outcome.name: {
+                "samples": outcome.samples,
+                "medians": {figure: outcome.median(figure) for figure in outcome.samples},
+                "ratio": outcome.median("seconds") / base,
+            }
+            for outcome in outcomes
+        },
+    }
+
+
+def _named(outcomes: list[Outcome], name: str) -> Outcome:
+    return next(outcome for outcome in outcomes if outcome.name == name)

@@ -99,22 +99,6 @@ def round_axis(axes: Axes) -> None:
     axes.set_xlabel("round")
 
 
-def spread(values: list[float], gap: float) -> NDArray[np.float64]:
-    """Places near `values`, in the same order, at least `gap` apart, for labels beside lines."""
-    order = np.argsort(values, kind="stable")
-    placed = np.array([values[i] for i in order], dtype=np.float64)
-    for _ in range(200):
-        overlap = gap - np.diff(placed)
-        if not (overlap > 1e-9).any():
-            break
-        push = np.where(overlap > 0, overlap / 2, 0.0)
-        placed[1:] += push
-        placed[:-1] -= push
-    result = np.empty_like(placed)
-    result[order] = placed
-    return result
-
-
 def matrix(axes: Axes, shares: NDArray[np.float64], texts: list[list[str]], size: float) -> None:
     """A heat map of `shares` (0 to 1) with a text in each square; dark squares get light text."""
     axes.imshow(shares, cmap=PURPLES, vmin=0, vmax=1, aspect="auto")

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from common.errors import DataError
+from common.labels import spread
 from simulations.report import source, words, write
-from simulations.report.chart import spread
 from simulations.report.figures import FIGURES, baselines, epsilon, examples, gains, learning
 from tests.simulations import report_run
 

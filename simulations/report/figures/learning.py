@@ -2,6 +2,7 @@
 
 from matplotlib.axes import Axes
 
+from common.labels import spread
 from simulations.report import words
 from simulations.report.chart import (
     ACCENT,
@@ -14,7 +15,6 @@ from simulations.report.chart import (
     percent_axis,
     png,
     round_axis,
-    spread,
 )
 from simulations.report.source import Run
 
