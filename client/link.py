@@ -76,7 +76,7 @@ class FleetLink:
                 RuntimeVersionHttpInterceptor(component_name="SuperNode"),
                 NodeAuthHttpInterceptor(key, key.public_key()),
             ],
-            verify=_only(authority),
+            verify=only(authority),
         )
 
     def connect(self, memory: Path) -> None:
@@ -213,7 +213,7 @@ class FleetLink:
         return SendNodeHeartbeatRequest(node=self._node, heartbeat_interval=HEARTBEAT_SECONDS)
 
 
-def _only(authority: Path) -> ssl.SSLContext:
+def only(authority: Path) -> ssl.SSLContext:
     """TLS 1.3 to a server whose certificate this authority signed; no other authority counts."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_3

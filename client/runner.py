@@ -21,6 +21,7 @@ from flwr.common.serde import message_from_proto, message_to_proto
 from flwr.proto.message_pb2 import Message as ProtoMessage
 
 from client.home import SiteHome
+from common.identity.keys import PASSPHRASE_VARIABLE
 
 _LOOK_SECONDS = 0.5
 _STOP_SECONDS = 5.0
@@ -50,7 +51,7 @@ class Runner:
         Raises RunnerDiedError: it was killed, ran out of memory, took longer than `seconds`, or the
         service is asked to stop; it is not running any more then.
         """
-        line = self._ready()
+        line = self.start()
         end = time.monotonic() + seconds
         try:
             line.send_bytes(message_to_proto(message).SerializeToString())
@@ -76,7 +77,8 @@ class Runner:
         process.kill()
         return process.wait(_STOP_SECONDS)
 
-    def _ready(self) -> Connection:
+    def start(self) -> Connection:
+        """Have the process there, with its modules loading; the line to it."""
         if self._line is not None and self.pid is not None:
             return self._line
         self.stop()
@@ -96,10 +98,16 @@ class Runner:
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
+                env=_without_secrets(),
             )
         theirs.close()
         self._line = Connection(ours.detach())
         return self._line
+
+
+def _without_secrets() -> dict[str, str]:
+    """The environment for a process that needs no private key."""
+    return {name: value for name, value in os.environ.items() if name != PASSPHRASE_VARIABLE}
 
 
 def serve(site_file: Path, line: Connection) -> None:
@@ -107,6 +115,7 @@ def serve(site_file: Path, line: Connection) -> None:
     from client.app import client_app
     from client.approvals import SignedApprovals
 
+    # Loaded before the first message, so that the first round does not wait for it.
     app = client_app(approvals=SignedApprovals(SiteHome(site_file.parent)))
     while True:
         try:

@@ -2,11 +2,18 @@
 
 import json
 import signal
+from dataclasses import asdict
 from pathlib import Path
 from threading import Event
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from client.preflight import Line
 
 app = typer.Typer(help="The lab's client.", no_args_is_help=True)
 
@@ -23,6 +30,59 @@ def start(home: Home) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: halt.set())
     serve(SiteHome(home.absolute()), halt)
+
+
+@app.command()
+def check(
+    home: Home,
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+) -> None:
+    """Whether all is ready: data, policy, ledger, keys, dates, connection, clock, disk, device."""
+    from client.home import SiteHome
+    from client.preflight import check_site
+    from common.errors import FederationError
+
+    lines = check_site(SiteHome(home.absolute()))
+    if as_json:
+        typer.echo(json.dumps([asdict(line) for line in lines]))
+    else:
+        _print(lines)
+    wrong = [line.topic for line in lines if line.verdict == "wrong"]
+    if wrong:
+        raise FederationError(f"{home}: not ready: {', '.join(wrong)}")
+
+
+@app.command()
+def approve(
+    home: Home,
+    study: Annotated[Path, typer.Argument(help="The study's YAML, as the operator sent it.")],
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    withdraw: Annotated[
+        bool, typer.Option("--withdraw", help="Take an approval back instead.")
+    ] = False,
+) -> None:
+    """Say what a study asks of this site, ask, and record the signed approval."""
+    from client.approvals import SignedApprovals
+    from client.explain import explain
+    from client.home import SiteHome
+    from client.site import open_site
+    from common.config import Study, load
+    from common.errors import PrivacyError
+
+    place = SiteHome(home.absolute())
+    site, asked = open_site(place.site_file), load(Study, study)
+    if withdraw:
+        SignedApprovals(place).withdraw(asked)
+        typer.echo(f"{asked.name}: withdrawn; its next message is refused")
+        return
+    explanation = explain(site, asked)
+    for topic, text in explanation.topics:
+        Console().print(f"[bold]{topic:>12}[/bold]  {escape(text)}", soft_wrap=True)
+    if explanation.refusal:
+        raise PrivacyError(f"{site.policy}: this site's policy refuses: {explanation.refusal}")
+    if not yes:
+        typer.confirm(f"Shall {site.name} take part?", abort=True)
+    typer.echo(f"approved: {SignedApprovals(place).approve(site, asked)}")
 
 
 @app.command()
@@ -55,3 +115,12 @@ def status(home: Home) -> None:
         return
     for key, value in json.loads(path.read_text(encoding="utf-8")).items():
         typer.echo(f"{key}: {value}")
+
+
+def _print(lines: "list[Line]") -> None:
+    colour = {"ok": "green", "warning": "yellow", "wrong": "red"}
+    table = Table("topic", "verdict", "what is there, or what to do")
+    for line in lines:
+        verdict = f"[{colour[line.verdict]}]{line.verdict}[/]"
+        table.add_row(line.topic, verdict, escape(line.text))
+    Console().print(table)

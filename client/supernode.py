@@ -48,6 +48,7 @@ class SuperNode:
 
     def serve(self) -> None:
         """Answer messages. Raises FederationError when the server refuses this site."""
+        self._runner.start()
         self._link.connect(self._home.node_number)
         self._again()
         last = time.monotonic()

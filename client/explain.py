@@ -1,0 +1,109 @@
+"""A study in plain words, for the person who decides whether the site takes part."""
+
+from dataclasses import dataclass
+
+from client.account import metrics_noise, study_noise
+from client.ledger import Ledger
+from client.ledger_summary import summarise
+from client.policy import Policy, read_policy, refusal
+from common.config import Site, Study
+from common.errors import PrivacyError
+from common.models import build
+from common.payload import Layout
+from common.words import count
+
+_LEAVES = {
+    "none": "nothing",
+    "noised": "confusion counts with noise, paid for from the budget",
+    "exact": "exact confusion counts, losses and calibration: they describe patients",
+}
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """What the study asks of the site, topic by topic, and whether the policy lets it."""
+
+    topics: tuple[tuple[str, str], ...]
+    refusal: str | None
+    """Why the site's own policy refuses the study; None: it may train here."""
+
+
+def explain(site: Site, study: Study) -> Explanation:
+    """What `study` means for `site`. Raises PrivacyError when there is no policy."""
+    policy, noise = read_policy(site.policy), study_noise(study)
+    topics = (
+        ("study", f"{study.name}, digest {study.digest}"),
+        ("description", study.description or "none given"),
+        ("trains", _training(study)),
+        ("together", _cohort(site, study)),
+        ("privacy", _privacy(study, noise)),
+        ("each round", _update(study)),
+        ("of metrics", _metrics(policy, study)),
+        ("never leave", "images, file names, patients' names, the texts of errors"),
+        ("budget", _budget(site, policy)),
+    )
+    return Explanation(topics, refusal(policy, study, noise))
+
+
+def _training(study: Study) -> str:
+    start = study.model.weights or "random weights"
+    part = "its head" if study.model.encoder == "frozen" else "all of it"
+    return (
+        f"{study.model.name} from {start}, {part}, to tell {len(study.cell_types)} cell types "
+        f"apart ({', '.join(study.cell_types)}); {count(study.rounds, 'round')}"
+    )
+
+
+def _cohort(site: Site, study: Study) -> str:
+    training = [name for name, member in study.cohort.items() if member.role == "train"]
+    mine = study.cohort.get(site.name)
+    if mine is None:
+        role = "this site is not in it"
+    elif mine.role == "train":
+        role = f"this site trains, with {count(mine.units, 'unit')} declared"
+    else:
+        role = f"this site only evaluates ({mine.role})"
+    needed = study.round.min_sites
+    return f"{', '.join(training)} train, at least {needed} in each round; {role}"
+
+
+def _privacy(study: Study, noise: float) -> str:
+    privacy = study.privacy
+    if privacy.mode == "none":
+        return "NONE. What leaves can be used to find out who was in the training cells"
+    return (
+        f"epsilon {privacy.epsilon:g} at delta {privacy.delta:g} for each {privacy.unit}, over the "
+        f"whole study; gradients are clipped at {privacy.max_grad_norm:g} and noise of {noise:.3g} "
+        "times that is added here, before anything leaves"
+    )
+
+
+def _update(study: Study) -> str:
+    model = build(study.model, len(study.cell_types), study.image_side, study.seed)
+    size = Layout.of(model).size
+    protected = "with the noise in it" if study.privacy.mode != "none" else "as it is"
+    return f"one vector of {size:,} numbers leaves, the change of the model, {protected}"
+
+
+def _metrics(policy: Policy, study: Study) -> str:
+    said = f"{_LEAVES[policy.metrics]} leave (policy: metrics: {policy.metrics})"
+    if policy.metrics != "noised" or study.privacy.mode == "none":
+        return said
+    return (
+        f"{said}; together up to epsilon {study.evaluation.epsilon:g} more, noise "
+        f"{metrics_noise(study):.3g}"
+    )
+
+
+def _budget(site: Site, policy: Policy) -> str:
+    """What the ledger has spent and what is left, or why that is not known."""
+    try:
+        with Ledger.read(site.ledger) as ledger:
+            summary = summarise(ledger, policy.delta, policy.lifetime_epsilon)
+    except PrivacyError as error:
+        return f"not known: {error}"
+    return (
+        f"spent so far: epsilon {summary.epsilon:.3g} of {policy.lifetime_epsilon:g} for life at "
+        f"delta {policy.delta:g}; left: {summary.left:.3g}; one study may spend "
+        f"{policy.study_epsilon:g}"
+    )

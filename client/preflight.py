@@ -1,0 +1,153 @@
+"""Whether a site is ready: one line a topic, green or with what to do."""
+
+import shutil
+import ssl
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Literal
+
+import httpx
+
+from client.home import SiteHome
+from client.ledger import Ledger
+from client.ledger_binding import data_fingerprint
+from client.ledger_summary import summarise
+from client.link import only
+from client.membership import Membership
+from client.policy import read_policy
+from client.site import open_site
+from common.config import Site
+from common.data.store import CellCache
+from common.errors import FederationError, HemofedError
+from common.words import count
+
+Verdict = Literal["ok", "warning", "wrong"]
+
+_SKEW_WARNING, _SKEW_WRONG = 3.0, 20.0
+"""Seconds; Flower refuses a signature whose time is too far from the server's."""
+_LEAST_DISK = 5 * 2**30
+_SECONDS = 5.0
+
+
+@dataclass(frozen=True)
+class Line:
+    """One topic of the table."""
+
+    topic: str
+    verdict: Verdict
+    text: str
+
+
+Check = Callable[[SiteHome, Site], tuple[Verdict, str]]
+
+
+def check_site(home: SiteHome) -> list[Line]:
+    """All topics; a topic that cannot be looked at is wrong, and the others are looked at.
+
+    Raises ConfigError when there is no readable site.yaml: nothing can be said without it.
+    """
+    site = open_site(home.site_file)
+    return [_line(topic, check, home, site) for topic, check in _CHECKS.items()]
+
+
+def _line(topic: str, check: Check, home: SiteHome, site: Site) -> Line:
+    try:
+        return Line(topic, *check(home, site))
+    except (HemofedError, OSError, httpx.HTTPError) as error:
+        return Line(topic, "wrong", str(error))
+
+
+def _cells(home: SiteHome, site: Site) -> tuple[Verdict, str]:
+    caches = [CellCache.open(source.folder) for source in site.cells]
+    cells = sum(len(cache) for cache in caches)
+    patients = len({patient for cache in caches for patient in cache.patients if patient})
+    said = f"{count(cells, 'cell')} of {count(patients, 'known patient')}"
+    return ("ok" if cells else "wrong"), said
+
+
+def _policy(home: SiteHome, site: Site) -> tuple[Verdict, str]:
+    policy = read_policy(site.policy)
+    said = (
+        f"epsilon {policy.lifetime_epsilon:g} for life, {policy.study_epsilon:g} a study, at delta "
+        f"{policy.delta:g}; metrics: {policy.metrics}"
+    )
+    if policy.without_privacy:
+        return "warning", f"{said}; studies WITHOUT privacy may train here (without_privacy: true)"
+    return "ok", said
+
+
+def _ledger(home: SiteHome, site: Site) -> tuple[Verdict, str]:
+    policy = read_policy(site.policy)
+    with Ledger.open(site.ledger, data_fingerprint(site)) as ledger:
+        rows = ledger.verify()
+        summary = summarise(ledger, policy.delta, policy.lifetime_epsilon)
+    left = summary.left or 0.0
+    said = f"{count(rows, 'row')}, all sound; epsilon {left:.3g} is left"
+    return ("ok" if left > 0 else "wrong"), said
+
+
+def _identity(home: SiteHome, site: Site) -> tuple[Verdict, str]:
+    membership = Membership.load(home.folder)
+    membership.node_key()
+    membership.signing_key()
+    if membership.name != site.name:
+        return "wrong", f"site.yaml says {site.name}, the identity {membership.name}"
+    warnings = membership.warnings(datetime.now(UTC))
+    if warnings:
+        return "warning", "; ".join(warnings)
+    return "ok", f"{membership.name}, a member until {membership.member.not_after:%Y-%m-%d}"
+
+
+def _connection(home: SiteHome, site: Site) -> tuple[Verdict, str]:
+    """The server's TLS, and this clock against its."""
+    membership = Membership.load(home.folder)
+    try:
+        with httpx.Client(verify=only(membership.authority), timeout=_SECONDS) as client:
+            response = client.get(f"https://{membership.address}/health")
+    except (httpx.TransportError, ssl.SSLError) as error:
+        raise FederationError(f"{membership.address}: cannot be reached ({error})") from error
+    skew = time.time() - parsedate_to_datetime(response.headers["date"]).timestamp()
+    said = f"{membership.address} answers {response.status_code}; this clock is {skew:+.0f} s off"
+    if response.status_code != 200 or abs(skew) > _SKEW_WRONG:
+        return "wrong", f"{said}; set it with NTP"
+    return ("warning" if abs(skew) > _SKEW_WARNING else "ok"), said
+
+
+def _disk(home: SiteHome, site: Site) -> tuple[Verdict, str]:
+    free = shutil.disk_usage(home.folder).free
+    verdict: Verdict = "ok" if free >= _LEAST_DISK else "warning"
+    return verdict, f"{free / 2**30:,.1f} GiB free; {_LEAST_DISK / 2**30:.0f} are enough"
+
+
+def _device(home: SiteHome, site: Site) -> tuple[Verdict, str]:
+    import torch
+
+    if site.runtime.device == "cpu":
+        return "ok", f"CPU, {count(site.runtime.threads, 'thread')}"
+    if not torch.cuda.is_available():
+        said = "no CUDA device is seen by PyTorch"
+        return ("wrong" if site.runtime.device == "cuda" else "ok"), f"{said}; the CPU trains"
+    free, total = torch.cuda.mem_get_info()
+    name = torch.cuda.get_device_name()
+    return "ok", f"{name}, {free / 2**30:.1f} of {total / 2**30:.1f} GiB free"
+
+
+def _service(home: SiteHome, site: Site) -> tuple[Verdict, str]:
+    if home.paused.exists():
+        return "warning", "paused: nothing leaves until `hemofed site resume`"
+    return "ok", "runs" if home.status.exists() else "does not run; `hemofed site start`"
+
+
+_CHECKS: dict[str, Check] = {
+    "cells": _cells,
+    "policy": _policy,
+    "ledger": _ledger,
+    "identity": _identity,
+    "connection": _connection,
+    "disk": _disk,
+    "device": _device,
+    "service": _service,
+}

@@ -1,0 +1,87 @@
+"""`hemofed site check` and `approve`, as typed."""
+
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from client.approvals import SignedApprovals
+from client.explain import explain
+from client.home import SiteHome
+from client.service_cli import app
+from client.site import open_site
+from common.config import dump
+from common.errors import FederationError, PrivacyError
+from common.identity.site_home import join, make_site
+from server.provisioning import admit, make_kit, make_server
+from tests.client.lab import OPEN, make_lab, study
+
+NOW = datetime.now(UTC)
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> SiteHome:
+    place = SiteHome(make_lab(tmp_path / "lab").parent)
+    make_server(tmp_path / "server", "127.0.0.1:9", NOW)
+    admit(tmp_path / "server", make_site(place.folder, "lab", NOW), NOW)
+    kit = make_kit(tmp_path / "server", "lab")
+    join(place.folder, kit, kit.fingerprint)
+    return place
+
+
+def typed(*arguments: str, answer: str | None = None) -> str:
+    result = CliRunner().invoke(app, arguments, input=answer)
+    if result.exception and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result.output
+
+
+def test_check_names_each_topic_and_what_is_wrong(home: SiteHome) -> None:
+    with pytest.raises(FederationError, match="not ready: connection"):
+        typed("check", str(home.folder))
+    result = CliRunner().invoke(app, ["check", str(home.folder), "--json"])
+    verdicts = {line["topic"]: line["verdict"] for line in json.loads(result.output)}
+    assert verdicts.pop("connection") == "wrong"
+    assert verdicts.pop("policy") == "warning"
+    assert set(verdicts.values()) <= {"ok", "warning"}
+    (home.folder / "ledger.sqlite").unlink()
+    home.folder.joinpath("identity", "node.key").chmod(0o644)
+    result = CliRunner().invoke(app, ["check", str(home.folder), "--json"])
+    found = {line["topic"]: line["verdict"] for line in json.loads(result.output)}
+    assert found["ledger"] == found["identity"] == "wrong"
+
+
+def test_approve_explains_asks_and_signs(home: SiteHome, tmp_path: Path) -> None:
+    one, site = study(), open_site(home.site_file)
+    file = tmp_path / "study.yaml"
+    file.write_text(dump(one))
+    typed("approve", str(home.folder), str(file), answer="n\n")
+    with pytest.raises(PrivacyError):
+        SignedApprovals(home).check(site, one)
+    said = typed("approve", str(home.folder), str(file), answer="y\n")
+    for word in (one.digest, "epsilon 4", "numbers leaves", "left: 100", "lab train"):
+        assert word in said, said
+    SignedApprovals(home).check(site, one)
+    typed("approve", str(home.folder), str(file), "--withdraw")
+    with pytest.raises(PrivacyError):
+        SignedApprovals(home).check(site, one)
+
+
+def test_a_study_that_the_policy_refuses_cannot_be_approved(home: SiteHome, tmp_path: Path) -> None:
+    (home.folder / "policy.yaml").write_text(dump(OPEN.model_copy(update={"max_rounds": 2})))
+    file = tmp_path / "study.yaml"
+    file.write_text(dump(study()))
+    with pytest.raises(PrivacyError, match="max_rounds is 2"):
+        typed("approve", str(home.folder), str(file), "--yes")
+    without = study(privacy={"mode": "none"})
+    topics = dict(explain(open_site(home.site_file), without).topics)
+    assert topics["privacy"].startswith("NONE")
+
+
+def test_pause_and_resume_are_files(home: SiteHome) -> None:
+    typed("pause", str(home.folder))
+    assert home.paused.exists()
+    typed("resume", str(home.folder))
+    assert not home.paused.exists()
