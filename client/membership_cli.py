@@ -41,7 +41,7 @@ def request(
     passphrase: Annotated[bool, typer.Option("--passphrase", help=_PASSPHRASE)] = False,
 ) -> None:
     """Write the request for the operator: a name, public keys, proof of the private ones."""
-    from common.files import write_text
+    from common.identity.documents import save
     from common.identity.keys import new_passphrase
     from common.identity.site_home import read_request, rotate_keys
 
@@ -50,7 +50,7 @@ def request(
     else:
         asked = read_request(home)
     path = out or Path(f"{asked.claim.name}.request.json")
-    write_text(path, asked.text())
+    save(path, asked.text())
     typer.echo(f"{path}: send it to the operator, who will ask for this fingerprint by telephone:")
     typer.echo(f"  {asked.fingerprint}")
 

@@ -19,12 +19,19 @@ def verify_command(
     head: Annotated[
         str | None, typer.Option(help="A head that the other side witnessed: finds removed lines.")
     ] = None,
+    witness: Annotated[
+        Path | None, typer.Option(help="The other side's log: all heads that it recorded.")
+    ] = None,
+    peer: Annotated[
+        str | None, typer.Option(help="With --witness: the name that the other side uses for it.")
+    ] = None,
 ) -> None:
     """Check every line, the chain and the signatures; the first fault ends it with exit code 6."""
-    from common.audit_log import verify
+    from common.audit_log import verify, witnessed_heads
     from common.errors import FederationError
 
-    fault = verify(file, _public_key(key, site), head=head)
+    heads = witnessed_heads(witness, peer) if witness else frozenset()
+    fault = verify(file, _public_key(key, site), head=head, heads=heads)
     if fault:
         raise FederationError(f"{fault}")
     lines = file.read_bytes().count(b"\n")

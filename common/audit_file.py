@@ -10,7 +10,7 @@ from typing import Self
 
 from common.audit_line import parse_line
 from common.errors import FederationError
-from common.files import replacing
+from common.files import replacing, sync
 
 _TAIL_BYTES = 64 * 1024
 """More than any line is long."""
@@ -30,6 +30,7 @@ class AuditFile:
         self.cut = 0
         """Bytes of a half line that a crash had left and that were removed."""
         self._handle: int | None = None
+        self._process = os.getpid()
         self._threads = threading.RLock()
 
     @contextmanager
@@ -97,6 +98,10 @@ class AuditFile:
 
     def _lock(self) -> int:
         """An exclusively locked handle of the file that `path` names at this moment."""
+        if self._process != os.getpid():  # a lock on an inherited handle would be the parent's
+            self._process = os.getpid()
+            self.close()
+            self._forget()
         while True:
             if self._handle is None:
                 self._handle = self._open()
@@ -115,9 +120,7 @@ class AuditFile:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         handle = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
         if os.fstat(handle).st_size == 0:
-            folder = os.open(self.path.parent, os.O_RDONLY)
-            os.fsync(folder)
-            os.close(folder)
+            sync(self.path.parent)
         return handle
 
     def _catch_up(self, handle: int) -> None:

@@ -9,7 +9,7 @@ can rewrite its own alone.
 |------------------------------------------|-------------------------------------------------------|
 | a byte changed, a line put in or removed | `verify` names the line                               |
 | lines rewritten with new hashes          | `verify`, at the next signature                       |
-| the last lines removed                   | `verify` with a `head` that the other side witnessed  |
+| the last lines removed or rewritten      | `verify` with the heads that the other side witnessed |
 | a crash in the middle of a line          | the next write cuts it off and says so in the log     |
 | full disk                                | `append` raises, and the file is as before            |
 """
@@ -26,12 +26,12 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from common.audit_file import AuditFile
 from common.audit_line import BEGINNING, SIGN_EVERY, Fact, check_event, make_line
-from common.audit_verify import Fault, present_key, seal_message, verify
+from common.audit_verify import Fault, present_key, seal_message, verify, witnessed_heads
 from common.errors import FederationError
 from common.identity.keys import signing_public_pem
 from common.identity.signatures import fingerprint, sign
 
-__all__ = ["AuditLog", "Fault", "verify"]
+__all__ = ["AuditLog", "Fault", "verify", "witnessed_heads"]
 
 ROTATE_BYTES = 64 * 2**20
 RESERVED = {"begin", "continues", "signature", "signing_key"}

@@ -1,6 +1,6 @@
 """Checking an audit log: the first line that does not fit, and why."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,15 +30,14 @@ class _State:
     """The chain so far."""
 
     trusted: str
-    wanted: str | None
+    wanted: set[str]
+    """Heads that others witnessed and that were not passed yet."""
     head: str = BEGINNING
     next: int = 0
     key: str = ""
     """PEM of the key that signs from here on."""
     trust: bool = False
     """Whether the trusted key began the log, introduced the present key, or signed."""
-    found: bool = False
-    """Whether the wanted head was passed."""
     unsigned: int = 0
     """Lines since the last signature."""
 
@@ -53,15 +52,18 @@ def seal_message(head: str, introduced: str = "") -> bytes:
     return statement("audit", {"head": head, "introduces": introduced})
 
 
-def verify(path: Path, public: str, *, head: str | None = None) -> Fault | None:
+def verify(
+    path: Path, public: str, *, head: str | None = None, heads: Iterable[str] = ()
+) -> Fault | None:
     """The first fault of the log that `path` ends, or None when all fits.
 
     public: PEM of the key that signs it, as its owner gave it: the first one, or any later one
-    that has signed. head: a head that the other side witnessed, which must be in it. Files put
-    aside by rotation are read too where they lie beside `path`; the oldest that is there counts as
-    the beginning. Raises FederationError when a file or `public` cannot be read.
+    that has signed. head, heads: what the other side witnessed, all of which must be in it. Files
+    put aside by rotation are read too where they lie beside `path`; the oldest that is there counts
+    as the beginning. Raises FederationError when a file or `public` cannot be read.
     """
-    state = _State(signing_public_pem(parse_signing_public(public)), head)
+    wanted = {*heads, *([head] if head else [])}
+    state = _State(signing_public_pem(parse_signing_public(public)), wanted)
     files = _files(path)
     number = 0
     for file in files:
@@ -71,9 +73,27 @@ def verify(path: Path, public: str, *, head: str | None = None) -> Fault | None:
                 return Fault(file, number, why)
     if not state.trust:
         return Fault(path, number, "ends a log that the given key neither began nor signed")
-    if head is not None and not state.found:
-        return Fault(path, number + 1, f"is missing: the witnessed head {head:.16}… is not in it")
+    if state.wanted:
+        missing = ", ".join(f"{head:.16}…" for head in sorted(state.wanted)[:3])
+        return Fault(path, number + 1, f"is missing: a head that was witnessed, {missing}")
     return None
+
+
+def witnessed_heads(path: Path, peer: str | None = None) -> frozenset[str]:
+    """The heads of the log of `peer` (None: of any) that the log in `path` recorded.
+
+    Raises FederationError when a line is damaged; `verify` that log too, with its own key.
+    """
+    heads = set()
+    for file in _files(path):
+        for number, line in _lines(file):
+            try:
+                fields = parse_line(line.removesuffix(b"\n"))
+            except ValueError as error:
+                raise FederationError(f"{Fault(file, number, str(error))}") from error
+            if fields["event"] == "witness" and peer in (None, fields["facts"].get("peer")):
+                heads.add(str(fields["facts"].get("head")))
+    return frozenset(heads)
 
 
 def present_key(path: Path) -> str | None:
@@ -133,7 +153,7 @@ def _step(state: _State, line: bytes, *, first: bool) -> str | None:
         state.head, state.next = fields["previous"], fields["n"]
     why = _misplaced(state, fields, first) or _signed(state, event, facts)
     state.head, state.next = fields["hash"], fields["n"] + 1
-    state.found |= state.head == state.wanted
+    state.wanted.discard(state.head)
     return why
 
 

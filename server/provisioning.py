@@ -19,7 +19,6 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from common.audit_log import AuditLog
 from common.errors import ConfigError, FederationError
-from common.files import write_text
 from common.folders import whole_folder
 from common.identity.certificates import (
     SERVER_DAYS,
@@ -30,7 +29,7 @@ from common.identity.certificates import (
     make_authority,
     split_address,
 )
-from common.identity.documents import write_document
+from common.identity.documents import save, write_document
 from common.identity.keys import (
     load_signing_key,
     load_tls_key,
@@ -84,9 +83,9 @@ def make_server(home: Path, address: str, now: datetime, passphrase: str | None 
         write_tls_key(draft / "ca.key", authority_key, passphrase)
         write_tls_key(draft / "server.key", server_key, passphrase)
         write_private(draft / "signing.key", signing_key, passphrase)
-        write_text(draft / "ca.crt", certificate_pem(authority).decode())
-        write_text(draft / "server.crt", certificate_pem(certificate).decode())
-        write_text(draft / "signing.pub", signing_public_pem(signing_key))
+        save(draft / "ca.crt", certificate_pem(authority).decode())
+        save(draft / "server.crt", certificate_pem(certificate).decode())
+        save(draft / "signing.pub", signing_public_pem(signing_key))
         registry = Registry(version=1, issued=now, address=address)
         write_document(draft / "registry.json", registry.signed(signing_key))
         with AuditLog.open(draft / "audit.jsonl", signing_key) as log:
@@ -171,7 +170,7 @@ def renew_server(
         public = load_tls_key(home / "server.key", passphrase).public_key()
         certificate = issue_server(authority, authority_key, public, host, now, days)
         change.log.append("server_renewed", days=days, address=address or change.registry.address)
-        write_text(home / "server.crt", certificate_pem(certificate).decode())
+        save(home / "server.crt", certificate_pem(certificate).decode())
         if address and address != change.registry.address:
             moved = {"address": address, "version": change.registry.version + 1, "issued": now}
             change.commit(change.registry.model_copy(update=moved))

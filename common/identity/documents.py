@@ -39,5 +39,15 @@ def read_document(kind: type[Document], path: Path) -> Document:
 
 
 def write_document(path: Path, content: dict[str, Any]) -> None:
-    """Write the JSON object, whole or not at all, for people to read too."""
-    write_text(path, json.dumps(content, indent=1, sort_keys=True) + "\n")
+    """Write the JSON object for people to read too. Raises FederationError as `save` does."""
+    save(path, json.dumps(content, indent=1, sort_keys=True) + "\n")
+
+
+def save(path: Path, text: str) -> None:
+    """Write a file whole or not at all. Raises FederationError: full disk, no permission."""
+    try:
+        write_text(path, text)
+    except OSError as error:
+        raise FederationError(
+            f"{path}: cannot be written ({error.strerror}); what was there is unchanged"
+        ) from error

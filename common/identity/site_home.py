@@ -18,9 +18,8 @@ from common.audit_log import AuditLog
 from common.audit_verify import present_key
 from common.config import Strict
 from common.errors import ConfigError, FederationError
-from common.files import write_text
 from common.folders import whole_folder
-from common.identity.documents import read_document, write_document
+from common.identity.documents import read_document, save, write_document
 from common.identity.keys import (
     load_signing_key,
     make_node_key,
@@ -54,7 +53,7 @@ def make_site(home: Path, name: str, now: datetime, passphrase: str | None = Non
     for file in ("site.yaml", "policy.yaml"):
         if not (home / file).exists():
             text = (_SHIPPED / file).read_text(encoding="utf-8")
-            write_text(home / file, text.replace("name: munich", f"name: {name}"))
+            save(home / file, text.replace("name: munich", f"name: {name}"))
     key = load_signing_key(_signing(identity), passphrase)
     with AuditLog.open(home / "audit.jsonl", key) as log:
         log.append("identity_made", site=name, fingerprint=request.fingerprint)
@@ -156,7 +155,7 @@ def _check_kit(home: Path, name: str, kit: Kit, fingerprint: str) -> Registry:
 
 def _write_kit(home: Path, kit: Kit, registry: Registry) -> None:
     folder = home / "kit"
-    write_text(folder / "ca.crt", kit.certificate)
+    save(folder / "ca.crt", kit.certificate)
     facts = ServerFacts(address=registry.address, signing_public_key=kit.signing_public_key)
     write_document(folder / "server.json", facts.model_dump(mode="json"))
     write_document(folder / "registry.json", kit.registry)
@@ -209,7 +208,7 @@ def _make_keys(
         ) from error
     write_private(folder / "node.key", node_key, passphrase)
     write_private(folder / "signing.key", signing_key, passphrase)
-    write_text(folder / "request.json", request.text())
+    save(folder / "request.json", request.text())
     return request
 
 

@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from common.audit_line import BEGINNING, SIGN_EVERY, make_line
-from common.audit_log import AuditLog, verify
+from common.audit_log import AuditLog, verify, witnessed_heads
 from common.errors import FederationError, PrivacyError
 from common.identity.keys import make_signing_key, signing_public_pem, write_private
 
@@ -158,7 +158,47 @@ def test_removed_last_lines_are_found_by_a_witness(path: Path, tmp_path: Path) -
     path.write_bytes(shorter)
     assert verify(path, PUBLIC) is None
     fault = verify(path, PUBLIC, head=head)
-    assert fault and fault.line == 3 and "witnessed head" in fault.why
+    assert fault and fault.line == 3 and "a head that was witnessed" in fault.why
+
+
+def test_two_logs_that_witness_each_other_hold_each_other(path: Path, tmp_path: Path) -> None:
+    theirs = tmp_path / "server.jsonl"
+    with AuditLog.open(path, KEY) as mine, AuditLog.open(theirs, KEY) as yours:
+        for number in range(5):
+            mine.append("released", round=number)
+            yours.witness(mine.witness(yours.append("round", round=number), "server"), "munich")
+            yours.witness("0" * 64, "berlin")
+    seen = witnessed_heads(theirs, "munich")
+    assert len(seen) == 5 and len(witnessed_heads(theirs)) == 6
+    assert verify(path, PUBLIC, heads=seen) is None
+    assert verify(theirs, PUBLIC, heads=witnessed_heads(path)) is None
+
+    def lie(number: int, fields: dict[str, object]) -> bool:
+        if number == 9:
+            fields["facts"] = {"round": 7}
+        return fields["event"] != "signature"
+
+    path.write_bytes(rewritten(path.read_bytes(), lie))
+    assert verify(path, PUBLIC) is None
+    fault = verify(path, PUBLIC, heads=seen)
+    assert fault and "a head that was witnessed" in fault.why
+    path.write_bytes(path.read_bytes()[:-5])
+    with pytest.raises(FederationError, match="audit.jsonl: line 11"):
+        witnessed_heads(path)
+
+
+def test_a_fork_takes_a_lock_of_its_own(path: Path) -> None:
+    log = AuditLog.open(path, KEY)
+    log.append("round_done", round=0)
+    child = os.fork()
+    for number in range(40):
+        log.append("round_done", round=number, writer=int(child == 0))
+    if child == 0:
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+    log.close()
+    assert verify(path, PUBLIC) is None
+    assert sum(row["event"] == "round_done" for row in rows(path)) == 81
 
 
 def test_rotation_keeps_the_chain(path: Path) -> None:
@@ -174,7 +214,7 @@ def test_rotation_keeps_the_chain(path: Path) -> None:
     first.unlink()
     assert verify(path, PUBLIC) is None
     fault = verify(path, PUBLIC, head=heads[0])
-    assert fault and "witnessed head" in fault.why
+    assert fault and "a head that was witnessed" in fault.why
 
 
 def test_an_exchanged_archive_is_found(path: Path) -> None:

@@ -1,5 +1,6 @@
 """A server's home: who is admitted, renewed, revoked, and what the log and the files say."""
 
+import errno
 import json
 import ssl
 import stat
@@ -193,3 +194,27 @@ def test_admissions_at_once_all_count(home: Path, tmp_path: Path) -> None:
     registry = Registry.load(home)
     assert len(registry.active()) == 12 and registry.version == 13
     assert events(home).count("admitted") == 12
+
+
+def test_a_full_disk_leaves_the_registry_as_it_was(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    admit(home, ask("a"), NOW)
+    before = (home / "registry.json").read_bytes()
+
+    def full(path: Path, *_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_text", full)
+        with pytest.raises(FederationError, match=r"registry.json: cannot be written .No space"):
+            admit(home, ask("b"), NOW)
+        with pytest.raises(FederationError, match=r"server.crt: cannot be written"):
+            renew_server(home, NOW)
+    assert (home / "registry.json").read_bytes() == before
+    assert not list(home.glob(".*"))
+    (home.parent / "file").touch()
+    with pytest.raises(ConfigError, match=r"file/server: cannot be made"):
+        make_server(home.parent / "file" / "server", "localhost:1", NOW)
+    admit(home, ask("b"), NOW)
+    assert set(Registry.load(home).active(NOW)) == {"a", "b"}
