@@ -4,6 +4,7 @@ The listener puts in what the sites send, the rounds take it out, and the other 
 needs Flower's control or runtime API for that, so no such API is served anywhere.
 """
 
+import fcntl
 from pathlib import Path
 
 from flwr.server.superlink.linkstate import LinkState
@@ -36,4 +37,7 @@ def open_state(home: Path) -> LinkState:
     path = database(home)
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     _, factory = get_objectstore_linkstate_factories(str(path), NoOpFederationManager())
-    return factory.state()
+    # The tables are made by the first who opens the file; two at once would trip over each other.
+    with (path.parent / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        return factory.state()

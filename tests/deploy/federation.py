@@ -74,9 +74,16 @@ class Federation:
             command = ["server", "start", str(self.server)]
         else:
             command = ["site", "start", str(self.sites[name].folder)]
+        return self._start(name, ["tests.deploy.command", *command])
+
+    def start_part(self, module: str, *arguments: str) -> subprocess.Popen[bytes]:
+        """A part of the server alone, without the service around it."""
+        return self._start(module, [module, str(self.server), *arguments])
+
+    def _start(self, name: str, command: list[str]) -> subprocess.Popen[bytes]:
         with (self.server / f"test-{name}.log").open("ab") as log:
             self.processes[name] = subprocess.Popen(
-                [sys.executable, "-m", "tests.deploy.command", *command],
+                [sys.executable, "-m", *command],
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
