@@ -31,6 +31,7 @@ second kind: a rounded float64 Gaussian from the same stream took longer (126 ms
 """
 
 import math
+from typing import Any
 
 import numpy as np
 import torch
@@ -67,7 +68,7 @@ def privatise(
     source: NoiseSource,
     grid: float | None = None,
 ) -> torch.Tensor:
-    """The clipped sum `total`, float32 (P,), with noise: float32 (P,), on the same device.
+    """The clipped sum `total`, float (P,), with noise: float32 (P,), on the same device.
 
     `max_grad_norm` (C) bounds each unit's L2 norm in the sum; the guarantee is the module's.
     `grid` is the number of grid steps in 1.0, a power of two; None takes `grid_for`.
@@ -84,7 +85,7 @@ def privatise(
     size = total.numel()
     steps = grid_for(size, max_grad_norm) if grid is None else grid
     sigma = grid_sigma(size, max_grad_norm, noise_multiplier, steps)
-    exact = total.detach().to("cpu", torch.float32).numpy()
+    exact = total.detach().cpu().numpy()
     out = np.empty(size, dtype=np.float32)
     for start in range(0, size, _PIECE):
         piece = _quantise(exact[start : start + _PIECE], steps)
@@ -117,7 +118,7 @@ def grid_sigma(size: int, max_grad_norm: float, noise_multiplier: float, grid: f
     return math.hypot(noise_multiplier * sensitivity, SMOOTHING)
 
 
-def _quantise(piece: NDArray[np.float32], grid: float) -> NDArray[np.int64]:
+def _quantise(piece: NDArray[np.floating[Any]], grid: float) -> NDArray[np.int64]:
     scaled = piece.astype(np.float64) * grid
     if not np.all(np.abs(scaled) < 2.0**52):
         raise PrivacyError(

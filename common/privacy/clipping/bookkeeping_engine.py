@@ -53,8 +53,6 @@ class BookkeepingEngine:
             pieces = _merged(tape.pieces)
             norms = _norms(pieces, part)
             factors = problem.rule.factors(norms)
-            for layer in self.layers.values():
-                layer.prepare(total)
             for piece in pieces:
                 piece.add(factors, total)
         return norms

@@ -1,16 +1,14 @@
 """Per-unit gradients of two-dimensional convolutions, plain and weight-standardised."""
 
-from dataclasses import replace
-
 import torch
 from torch import nn
 from torch.nn import functional as F
 
 from common.models.layers import WSConv2d
 from common.privacy.clipping.flat import Accumulator
-from common.privacy.clipping.gram import gram_form, patch_gram, patch_sums, settled
+from common.privacy.clipping.gram import GramForm, gram_form, patch_gram, patch_sums, settled
 from common.privacy.clipping.layers import Call, Layer
-from common.privacy.clipping.pieces import Ghost, Kept, Piece
+from common.privacy.clipping.pieces import Apart, Ghost, Kept, Piece
 
 _MULTIPLY = 0.03
 _KEEP = 1.2
@@ -26,6 +24,8 @@ _SMALL = 2**16
 _SLOW = 20480
 """PyTorch leaves the fast kernels of oneDNN for one image of at most this many values; several
 images as groups of one convolution have them."""
+
+_SCALES = 2.0**60
 
 
 class ConvLayer(Layer):
@@ -62,10 +62,13 @@ class ConvLayer(Layer):
     def _weight(self, parameter: nn.Parameter, call: Call) -> Piece:
         if call.keep or self._keeping_is_cheaper(call):
             return Kept(parameter, self._unit_gradients(call))
-        squares = settled(
-            *self._squares(call), lambda unit: self._unit_gradients(call.only(unit))[0]
-        )
-        return Ghost(parameter, squares, call.inputs, call.backprops, self._contract)
+
+        def gradient(unit: int) -> torch.Tensor:
+            return self._unit_gradients(call.only(unit))[0]
+
+        squares, alone = settled(self._form(call), gradient)
+        apart = Apart(alone, gradient)
+        return Ghost(parameter, squares, call.inputs, call.backprops, self._contract, apart)
 
     def _keeping_is_cheaper(self, call: Call) -> bool:
         if self.module.groups > 1:
@@ -103,12 +106,10 @@ class ConvLayer(Layer):
             return 1
         return 4 if call.inputs[0].numel() <= _SLOW or self.weight.numel() <= _SMALL else 1
 
-    def _squares(self, call: Call) -> tuple[torch.Tensor, torch.Tensor]:
-        """Squared norms, and the size of the terms that were summed; see `gram_form`."""
+    def _form(self, call: Call) -> GramForm:
         gram = self._patch_gram(call)
-        return gram_form(
-            gram, _columns(call, call.backprops), gram.diagonal(dim1=1, dim2=2).clone()
-        )
+        lengths = gram.diagonal(dim1=1, dim2=2).clone()
+        return gram_form(gram, _columns(call, call.backprops), lengths, self.weight.numel())
 
     def _patch_gram(self, call: Call) -> torch.Tensor:
         """(units, positions, positions)."""
@@ -151,44 +152,49 @@ class WSConvLayer(ConvLayer):
 
     With W' = s (W - mean), s = 1 / sqrt((variance + eps) fan_in) for each filter, and G the
     gradient with respect to W', the raw gradient is s (G - mean(G) - <G, W'> W'). That is linear
-    in G: sums over units that were not kept are accumulated for W', and taken to W once, at the
-    end or when the first gradients are kept (units come smallest first, and larger ones favour
-    keeping); from then on all are kept.
+    in G: the sum over units that were not kept is of G, and is taken to W once, at the end.
+
+    W' is made in float64. In float32 the mean of a filter whose weights are far from 0 is not quite
+    taken off, and the formula for the norm needs a W' of mean 0. A filter whose s is beyond
+    `_SCALES` makes every unit's norm NaN, so that none counts: its sums might overflow.
     """
 
     module: WSConv2d
 
     def __init__(self, module: WSConv2d) -> None:
         super().__init__(module)
-        self.weight = module.standardised_weight().detach()
-        weight, raw = self.weight.flatten(1), module.weight.detach().flatten(1)
+        raw = module.weight.detach().double().flatten(1)
+        centred = raw - raw.mean(1, keepdim=True)
+        variance = torch.linalg.vecdot(centred, centred) / raw.shape[1]
+        scale = ((variance + module.epsilon) * raw.shape[1]).rsqrt()
+        weight = centred.mul_(scale[:, None]).to(module.weight.dtype)
+        self.weight = weight.view_as(module.weight)
         self.lengths = torch.linalg.vecdot(weight, weight)
-        # <W', W'> / <W', W> = s, at less cost than the variance; a constant filter has W' = 0.
-        along = torch.linalg.vecdot(weight, raw)
-        flat = torch.full_like(along, (module.epsilon * raw.shape[1]) ** -0.5)
-        self.scale = torch.where(along > 0, self.lengths / along, flat)
-        self.keeps = False
-        self.owes = False
-        """The parameter's part of the total is a sum for W', not yet for W."""
+        sane = (scale > 1 / _SCALES) & (scale < _SCALES) & self.lengths.isfinite()
+        self.sane = bool(sane.all())
+        self.scale = scale.where(sane, torch.nan).to(weight.dtype)
+        self.owed: torch.Tensor | None = None
+        """A sum of factor * G, float64 of the weight's shape."""
 
     def forward(self, inputs: torch.Tensor) -> tuple[torch.Tensor, tuple[torch.Tensor, ...]]:
-        output, _ = super().forward(inputs)
-        return output, (output,)
-
-    def prepare(self, total: Accumulator) -> None:
-        if self.keeps:
-            self.finish(total)
+        """What is saved is before the bias: of a large one, little would be left to subtract."""
+        m = self.module
+        plain = F.conv2d(inputs, self.weight, None, m.stride, self.padding, m.dilation, m.groups)
+        bias = self.tensor("bias")
+        return plain if bias is None else plain + bias[:, None, None], (plain,)
 
     def finish(self, total: Accumulator) -> None:
         parameter = self.parameter("weight")
-        if self.owes and parameter is not None:
-            self._to_raw(total.views[id(parameter)][None])
-            self.owes = False
+        if self.owed is not None and self.sane and parameter is not None:
+            total.add(parameter, self._to_raw(self.owed[None]))
+        self.owed = None
 
     def _weight(self, parameter: nn.Parameter, call: Call) -> Piece:
-        piece = super()._weight(parameter, replace(call, keep=call.keep or self.keeps))
-        self.keeps = isinstance(piece, Kept)
-        self.owes = self.owes or not self.keeps
+        piece = super()._weight(parameter, call)
+        if isinstance(piece, Ghost):
+            if self.owed is None:
+                self.owed = torch.zeros_like(self.weight, dtype=torch.float64)
+            piece.into = self.owed
         return piece
 
     def _unit_gradients(self, call: Call) -> torch.Tensor:
@@ -196,14 +202,15 @@ class WSConvLayer(ConvLayer):
 
     def _to_raw(self, gradients: torch.Tensor) -> torch.Tensor:
         """(n, *weight.shape) with respect to W' -> with respect to W, in place."""
-        rows, weight = gradients.view(len(gradients), *self.weight.flatten(1).shape), self.weight
+        rows = gradients.view(len(gradients), *self.weight.flatten(1).shape)
+        weight, scale = self.weight.flatten(1).to(rows.dtype), self.scale.to(rows.dtype)
         rows -= rows.mean(2, keepdim=True)
-        along = (rows * weight.flatten(1)).sum(2, keepdim=True)
-        rows.addcmul_(along, weight.flatten(1), value=-1)
-        rows *= self.scale[:, None]
+        along = torch.linalg.vecdot(rows, weight)[..., None]
+        rows.addcmul_(along, weight, value=-1)
+        rows *= scale[:, None]
         return gradients
 
-    def _squares(self, call: Call) -> tuple[torch.Tensor, torch.Tensor]:
+    def _form(self, call: Call) -> GramForm:
         """sum_o s_o^2 (|G_o - mean(G_o)|^2 - (2 - |W'_o|^2) <G_o, W'_o>^2).
 
         The first term is a Gram form on centred patches; <G_o, W'_o> = sum_t backprop * output.
@@ -216,12 +223,10 @@ class WSConvLayer(ConvLayer):
         gram -= sums[:, :, None] * (sums / self.weight[0].numel())[:, None, :]
         scaled = call.backprops * self.scale[:, None, None]
         (output,) = call.saved
-        if (bias := self.tensor("bias")) is not None:
-            output = output - bias[:, None, None]
         along = (call.by_unit(scaled) * call.by_unit(output)).sum((1, 3, 4), dtype=torch.float64)
         removed = (along.square() * (2 - self.lengths)).sum(1)
-        squares, terms = gram_form(gram, _columns(call, scaled), lengths)
-        return (squares - removed).clamp(min=0), terms
+        form = gram_form(gram, _columns(call, scaled), lengths, self.weight.numel())
+        return form.less(removed)
 
 
 def _explicit_padding(module: nn.Conv2d) -> tuple[int, int]:

@@ -13,6 +13,7 @@ from torch import nn
 from common.errors import PrivacyError
 from common.privacy.clipping.bookkeeping_engine import BookkeepingEngine
 from common.privacy.clipping.flat import Accumulator, trainable
+from common.privacy.clipping.precision import full_float32
 from common.privacy.clipping.problem import (
     Engine,
     Loss,
@@ -55,11 +56,11 @@ class ClippedSum:
     """
 
     gradient: torch.Tensor
-    """float32 (P,): the sum, trainable parameters flattened in `named_parameters()` order."""
+    """float64 (P,), finite: the sum, trainable ones flattened in `named_parameters()` order."""
     units: int
     """Units in the batch; 0 for an empty batch, whose gradient is zeros."""
     nonfinite: int
-    """Units whose gradient had no finite norm: counted as zero."""
+    """Units whose gradient had no finite norm, or one beyond `LARGEST_NORM`: counted as zero."""
     clipped: int
     """Units whose norm exceeded the bound."""
     norms: Spread
@@ -88,7 +89,7 @@ def clipped_gradient_sum(
         loss: (logits, targets) -> (B,) losses, one a row, unreduced.
         inputs: (B, ...) rows; B may be 0.
         targets: (B, ...).
-        max_grad_norm: the bound C.
+        max_grad_norm: the bound C, at least `SMALLEST_BOUND`.
         clipping: "flat" or "automatic"; see `ClipRule`.
         gamma: automatic clipping's stabiliser; flat ignores it.
         engine: how per-unit gradients are had; speed and memory only, the sum is the same.
@@ -97,20 +98,29 @@ def clipped_gradient_sum(
         chunk: rows at once, bounding memory; a unit is never split between chunks, and one that
             is larger is accumulated alone. None: the engine's choice.
 
-    Formal guarantee: for a model and loss that treat rows separately, adding or removing one unit
-    changes the exact sum by at most `max_grad_norm` in L2. The factors are lowered by 2^-22 for
-    the rounding of float32.
+    Formal guarantees, for a model and loss that treat rows separately, whatever the parameters, the
+    loss's scale and the inputs, non-finite ones included:
+    1. A unit's share of the sum has an L2 norm of at most `max_grad_norm`, as computed: norms are
+       rounded up by what float32 may lose to rounding (`MARGIN`, `gram_form`) and underflow. So
+       adding or removing one unit changes the sum by at most that, but for 3.
+    2. The sum is finite. Nothing that depends on the data raises: an error would tell of it.
+    3. Units are added up in float32 within a chunk, and in float64 over chunks; the other units'
+       shares may be rounded otherwise when one is added. `common.privacy.noise.SUMMATION` is for
+       that, and states how much it is.
 
     | edge case | result |
     |---|---|
     | empty batch | zeros, units=0 |
-    | a unit's gradient has a NaN or infinity, or a norm beyond float32 | zero, in `nonfinite` |
+    | a unit's gradient, or a product on the way to its norm, is not finite | zero, in `nonfinite` |
+    | a unit's norm is beyond `LARGEST_NORM` | zero, in `nonfinite` |
+    | the sum is not finite after all | zeros, all units in `nonfinite` |
     | zero gradient | zero |
     | parameter that the loss does not reach | zeros in its place |
 
     Raises:
-        PrivacyError: the model mixes rows (BatchNorm in training mode), nothing trains, the loss
-            is reduced, or an argument is out of range.
+        PrivacyError: the model mixes rows (BatchNorm in training mode), nothing trains, a
+            parameter has fewer bits than float32, the loss is reduced, or an argument is out of
+            range.
     """
     rule = ClipRule(max_grad_norm, clipping, gamma)
     refuse_row_mixing(model)
@@ -118,11 +128,12 @@ def clipped_gradient_sum(
     if len(inputs) != len(targets):
         raise PrivacyError(f"{len(inputs)} inputs, but {len(targets)} targets.")
     batch = _Batch(inputs, targets, units, chunk)
-    try:
-        return _clipped_sum(problem, _engine(engine, problem), batch)
-    except UnsupportedLayerError as unsupported:
-        _say_once(f"{unsupported}: no closed form for its gradients; using torch.func.vmap")
-        return _clipped_sum(problem, VmapEngine(), batch)
+    with full_float32():
+        try:
+            return _clipped_sum(problem, _engine(engine, problem), batch)
+        except UnsupportedLayerError as unsupported:
+            _say_once(f"{unsupported}: no closed form for its gradients; using torch.func.vmap")
+            return _clipped_sum(problem, VmapEngine(), batch)
 
 
 @dataclass(frozen=True)
@@ -198,6 +209,7 @@ def _add_large_unit(
     problem: Problem, batch: _Batch, piece: Chunk, limit: int, total: Accumulator
 ) -> torch.Tensor:
     """A unit larger than a chunk: its mean gradient is accumulated first, then clipped."""
+    rule = problem.rule
     own = Accumulator(problem.parameters)
     parameters = list(problem.parameters.values())
     assert piece.weights is not None, "a unit of several rows has weights"
@@ -209,14 +221,15 @@ def _add_large_unit(
             if gradient is not None:
                 own.add(parameter, gradient)
     norm = squared_norms(own.flat[None]).sqrt()
-    if bool(torch.isfinite(norm).all()):
-        total.flat.add_(own.flat, alpha=float(problem.rule.factors(norm)))
+    if bool(rule.usable(norm)):
+        total.flat.add_(own.flat, alpha=float(rule.factors(norm)))
     return norm
 
 
 def _summary(gradient: torch.Tensor, norms: torch.Tensor, rule: ClipRule) -> ClippedSum:
-    values = norms.numpy()
-    finite = values[np.isfinite(values)]
+    if not bool(gradient.sum().isfinite()):
+        gradient, norms = torch.zeros_like(gradient), torch.full_like(norms, torch.nan)
+    finite = norms[rule.usable(norms)].numpy()
     return ClippedSum(
         gradient=gradient,
         units=len(norms),

@@ -6,6 +6,7 @@ matrix. Pixels in the padding are zero and add nothing.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import torch
 from torch.nn import functional as F
@@ -15,8 +16,11 @@ from common.privacy.clipping.problem import squared_norms
 Pair = tuple[int, ...]
 
 _CANCELLATION = 2.0
-"""Up to this ratio the norm's relative error stays near 2^-24, below `rule.MARGIN`. Networks with
+"""Up to this ratio of the terms to their sum, the sum is taken for the norm. Networks with
 normalisation have about 1; a constant image under a backprop that sums to zero has any."""
+
+_UNDERFLOW = 2.0**-120
+"""64 times the smallest normal number of float32, below which a result may be lost altogether."""
 
 
 def patch_gram(
@@ -46,36 +50,60 @@ def patch_sums(
     return F.conv2d(inputs.sum(1, keepdim=True), ones, None, stride, padding, dilation)[:, 0]
 
 
+@dataclass(frozen=True)
+class GramForm:
+    """Squared norms (units,), float64, as sums of terms that may cancel."""
+
+    squares: torch.Tensor
+    terms: torch.Tensor
+    """The size of the terms: of those with t = t'."""
+    error: torch.Tensor
+    """Bounds what rounding and underflow may have taken from `squares`."""
+
+    def less(self, removed: torch.Tensor) -> "GramForm":
+        return replace(self, squares=self.squares - removed)
+
+
 def gram_form(
-    gram: torch.Tensor, backprops: torch.Tensor, lengths: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """sum_tt' gram[t, t'] <b_t, b_t'>, and sum_t lengths[t] |b_t|^2; float64 (units,) each.
+    gram: torch.Tensor, backprops: torch.Tensor, lengths: torch.Tensor, values: int
+) -> GramForm:
+    """sum_tt' gram[t, t'] <b_t, b_t'>, the terms' size sum_t lengths[t] |b_t|^2, and the error.
 
     `gram`: (units, T, T), overwritten; `backprops`: (units, C, T); `lengths`: (units, T), the
-    squared lengths of the vectors behind `gram`. The rounding errors of the T^2 terms, each about
-    2^-24 |x_t| |x_t'| |b_t| |b_t'|, add up to about 2^-24 times the second figure.
+    squared lengths of the vectors behind `gram`; `values`: of the gradient whose norm this is.
+
+    The rounding errors of the T^2 terms, each about 2^-24 |x_t| |x_t'| |b_t| |b_t'|, add up to at
+    most 2^-24 (sum_t |x_t| |b_t|)^2 <= 2^-24 T terms. A product lost to underflow in an entry of
+    either Gram matrix is multiplied by the other's entry, of which the diagonals bound the sum.
     """
     products = torch.bmm(backprops.transpose(1, 2), backprops)
-    terms: torch.Tensor = (lengths * products.diagonal(dim1=1, dim2=2)).sum(1, dtype=torch.float64)
+    own, other = lengths.double(), products.diagonal(dim1=1, dim2=2).double()
+    terms = (own * other).sum(1)
     gram *= products
-    squares: torch.Tensor = gram.sum((1, 2), dtype=torch.float64)
-    return squares.clamp(min=0), terms
+    positions = gram.shape[1]
+    underflow = (1 + own.sum(1)) * (1 + other.sum(1)) * (_UNDERFLOW * values * positions**2)
+    rounding = torch.finfo(gram.dtype).eps * positions * terms
+    return GramForm(gram.sum((1, 2), dtype=torch.float64), terms, rounding + underflow)
 
 
 def settled(
-    squares: torch.Tensor, terms: torch.Tensor, gradient: Callable[[int], torch.Tensor]
-) -> torch.Tensor:
-    """`squares`, where cancellation spoilt them taken from the unit's own gradient.
+    form: GramForm, gradient: Callable[[int], torch.Tensor]
+) -> tuple[torch.Tensor, list[int]]:
+    """Squared norms that are not too small, and the units that must not share a contraction.
 
-    A sum much smaller than its terms is mostly rounding error, in the norm here and in the
-    gradient that is summed later, by another route. So the unit's gradient is computed after all,
-    and its norm is raised by 16 times the rounding error of such a gradient.
+    A sum much smaller than its terms is mostly rounding error; so would be the unit's share in a
+    contraction over many units, and it would spoil the others' there. Such a unit's gradient is
+    computed by itself, for its norm here and again for the sum; 16 times the rounding error of such
+    a gradient is added, should the second differ from the first.
     """
-    for unit in (terms > _CANCELLATION * squares).nonzero().flatten().tolist():
+    squares = form.squares.clamp(min=0)
+    alone: list[int] = (form.terms > _CANCELLATION * squares).nonzero().flatten().tolist()
+    squares += form.error
+    for unit in alone:
         found = gradient(unit)
-        error = 16 * (torch.finfo(found.dtype).eps / 2) * terms[unit].sqrt()
+        error = 16 * (torch.finfo(found.dtype).eps / 2) * form.terms[unit].sqrt()
         squares[unit] = (squared_norms(found[None])[0].sqrt() + error).square()
-    return squares
+    return squares, alone
 
 
 def _overlap(shift: int, stride: int, pixels: int, size: int) -> tuple[slice, slice]:

@@ -68,10 +68,6 @@ class Layer(ABC):
     def backward(self, call: Call) -> tuple[torch.Tensor | None, list[Piece]]:
         """The inputs' gradient, if needed, and a piece for each trainable parameter."""
 
-    def prepare(self, total: Accumulator) -> None:
-        """Called before a chunk's pieces are added to `total`."""
-        return None
-
     def finish(self, total: Accumulator) -> None:
         """Called once, after the last chunk."""
         return None

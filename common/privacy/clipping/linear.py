@@ -6,7 +6,7 @@ from torch.nn import functional as F
 
 from common.privacy.clipping.gram import gram_form, settled
 from common.privacy.clipping.layers import Call, Layer
-from common.privacy.clipping.pieces import Ghost, Kept, Piece
+from common.privacy.clipping.pieces import Apart, Ghost, Kept, Piece
 from common.privacy.clipping.problem import squared_norms
 
 
@@ -38,17 +38,18 @@ def _weight(
     positions, outputs, features = inputs.shape[1], backprops.shape[2], inputs.shape[2]
     if keep or positions * (outputs + features) > outputs * features:
         return Kept(parameter, torch.bmm(backprops.transpose(1, 2), inputs))
-    squares = _squares(inputs, backprops)
-    return Ghost(parameter, squares, inputs, backprops, _contract)
+    if positions == 1:
+        squares = squared_norms(inputs) * squared_norms(backprops)
+        return Ghost(parameter, squares, inputs, backprops, _contract)
 
+    def gradient(unit: int) -> torch.Tensor:
+        return backprops[unit].T @ inputs[unit]
 
-def _squares(inputs: torch.Tensor, backprops: torch.Tensor) -> torch.Tensor:
-    if inputs.shape[1] == 1:
-        return squared_norms(inputs) * squared_norms(backprops)
     gram = torch.bmm(inputs, inputs.transpose(1, 2))
     lengths = gram.diagonal(dim1=1, dim2=2).clone()
-    squares, terms = gram_form(gram, backprops.transpose(1, 2), lengths)
-    return settled(squares, terms, lambda unit: backprops[unit].T @ inputs[unit])
+    form = gram_form(gram, backprops.transpose(1, 2), lengths, outputs * features)
+    squares, alone = settled(form, gradient)
+    return Ghost(parameter, squares, inputs, backprops, _contract, Apart(alone, gradient))
 
 
 def _contract(inputs: torch.Tensor, backprops: torch.Tensor) -> torch.Tensor:

@@ -37,6 +37,15 @@ class Kept:
         add_scaled(self.gradients, factors, self.parameter, total)
 
 
+@dataclass(frozen=True)
+class Apart:
+    """Units whose gradients are computed one by one, since terms cancel in them."""
+
+    units: list[int]
+    gradient: Callable[[int], torch.Tensor]
+    """A unit's gradient, of the parameter's shape."""
+
+
 @dataclass
 class Ghost:
     """Only the norms; the weighted sum is one contraction of the layer's inputs and backprops.
@@ -51,12 +60,17 @@ class Ghost:
     backprops: torch.Tensor
     contract: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
     """(inputs, backprops scaled by row) -> gradient of the parameter's shape."""
+    apart: Apart | None = None
+    into: torch.Tensor | None = None
+    """Where the contraction is added; None: to the parameter's part of the total."""
 
     def squares(self) -> torch.Tensor:
         return self.squared
 
     def add(self, factors: torch.Tensor, total: Accumulator) -> None:
         """Scales what is smaller; both are zeroed where the factor is 0, since 0 * NaN is NaN."""
+        if self.apart is not None and self.apart.units:
+            factors = self._add_apart(self.apart, factors, total)
         inputs, backprops = self.inputs, self.backprops
         if not bool(factors.all()):
             inputs = _zero_where(inputs, factors == 0)
@@ -65,7 +79,21 @@ class Ghost:
             inputs = _scaled(inputs, factors)
         else:
             backprops = _scaled(backprops, factors)
-        total.add(self.parameter, self.contract(inputs, backprops))
+        found = self.contract(inputs, backprops)
+        if self.into is None:
+            total.add(self.parameter, found)
+        else:
+            self.into.add_(found)
+
+    def _add_apart(self, apart: Apart, factors: torch.Tensor, total: Accumulator) -> torch.Tensor:
+        """Add these units' gradients; the factors of the others, and 0 for these."""
+        for unit in apart.units:
+            if factors[unit] > 0:
+                own = apart.gradient(unit)
+                total.add(self.parameter, own * factors[unit].to(own.dtype))
+        others = factors.clone()
+        others[apart.units] = 0
+        return others
 
 
 @dataclass
@@ -100,7 +128,7 @@ class TokenRows:
     def add(self, factors: torch.Tensor, total: Accumulator) -> None:
         scales = factors[self.owners]
         rows = self.rows.masked_fill(scales[:, None] == 0, 0) * scales.to(self.rows.dtype)[:, None]
-        total.views[id(self.parameter)].index_add_(0, self.tokens, rows.float())
+        total.views[id(self.parameter)].index_add_(0, self.tokens, rows.double())
 
 
 def _by_row(values: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from common.privacy.clipping.rule import MARGIN
+
 Reference = Callable[..., tuple[Tensor, Tensor]]
 
 
@@ -17,7 +19,10 @@ def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
 
 @pytest.fixture(scope="session")
 def reference() -> Reference:
-    """(model, inputs, targets, units, bound) -> the clipped sum and the norms, in float64."""
+    """(model, inputs, targets, units, bound) -> the clipped sum and the norms, in float64.
+
+    The sum is short by `MARGIN`, as the engines' is.
+    """
 
     def clip(
         model: nn.Module, inputs: Tensor, targets: Tensor, units: Tensor | None, bound: float
@@ -38,7 +43,7 @@ def reference() -> Reference:
                 ]
             )
             norms.append(gradient.norm())
-            total += gradient * min(1.0, bound / float(gradient.norm()))
+            total += gradient * MARGIN * min(1.0, bound / float(gradient.norm()))
         return total, torch.stack(norms)
 
     return clip

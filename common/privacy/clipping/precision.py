@@ -1,0 +1,30 @@
+"""float32 that is float32, on every device."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+
+@contextmanager
+def full_float32() -> Iterator[None]:
+    """No TF32 on a GPU and no bfloat16 inside float32 products, whatever the process has chosen.
+
+    Their 10 or 8 bits would round a unit's norm by more than the clipping's margin. Convolutions
+    are deterministic, since a gradient that is computed twice must be the same. What was set
+    before is set again afterwards.
+    """
+    chosen = torch.get_float32_matmul_precision()
+    cudnn = torch.backends.cudnn
+    torch.set_float32_matmul_precision("highest")
+    try:
+        with cudnn.flags(
+            enabled=cudnn.enabled,
+            benchmark=cudnn.benchmark,
+            benchmark_limit=cudnn.benchmark_limit,
+            deterministic=True,
+            allow_tf32=False,
+        ):
+            yield
+    finally:
+        torch.set_float32_matmul_precision(chosen)
