@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Self
 
-from common.audit_line import parse_line
+from common.audit_line import KEY_EVENTS, parse_line
 from common.errors import FederationError
 from common.files import replacing, sync
 
@@ -27,6 +27,8 @@ class AuditFile:
         """The number of the line to come."""
         self.unsigned = 0
         """Lines since the last signature."""
+        self.key = ""
+        """PEM of the key that the last line seen that named one gives the log."""
         self.cut = 0
         """Bytes of a half line that a crash had left and that were removed."""
         self._handle: int | None = None
@@ -159,3 +161,5 @@ class AuditFile:
         fields = parse_line(line)
         self.head, self.next = str(fields["hash"]), int(fields["n"]) + 1
         self.unsigned = 0 if fields["event"] == "signature" else self.unsigned + 1
+        if fields["event"] in KEY_EVENTS:
+            self.key = str(fields["facts"].get("key"))

@@ -12,6 +12,9 @@ from common.identity.signatures import canonical
 BEGINNING = hashlib.sha256(b"hemofed audit log 1").hexdigest()
 """What stands for the hash before the first line of the first file."""
 
+KEY_EVENTS = ("begin", "continues", "signing_key")
+"""Their facts name the key that signs from there on."""
+
 Fact = str | int | float
 
 SIGN_EVERY = 16

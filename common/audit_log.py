@@ -25,7 +25,7 @@ from typing import Self
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from common.audit_file import AuditFile
-from common.audit_line import BEGINNING, SIGN_EVERY, Fact, check_event, make_line
+from common.audit_line import BEGINNING, KEY_EVENTS, SIGN_EVERY, Fact, check_event, make_line
 from common.audit_verify import Fault, present_key, seal_message, verify, witnessed_heads
 from common.errors import FederationError
 from common.identity.keys import signing_public_pem
@@ -34,7 +34,7 @@ from common.identity.signatures import fingerprint, sign
 __all__ = ["AuditLog", "Fault", "verify", "witnessed_heads"]
 
 ROTATE_BYTES = 64 * 2**20
-RESERVED = {"begin", "continues", "signature", "signing_key"}
+RESERVED = {*KEY_EVENTS, "signature"}
 
 
 class AuditLog:
@@ -52,14 +52,8 @@ class AuditLog:
         Raises FederationError: a line near the end is damaged, the disk is full or read-only, or
         the log belongs to another key (`change_key` introduces one).
         """
-        known = present_key(path)
-        if known not in (None, signing_public_pem(key)):
-            raise FederationError(
-                f"{path}: is signed by the key {fingerprint(known)}, not by "
-                f"{fingerprint(key.public_key())}; give the log of this home back its key, or "
-                "move the file aside and keep it"
-            )
         log = cls(AuditFile(path), key, rotate_bytes)
+        log._check_key(present_key(path))
         with log._writing():
             return log
 
@@ -143,10 +137,20 @@ class AuditLog:
                     "key": signing_public_pem(self._key),
                 }
                 file.write(make_line(0, _time(), "begin", facts, BEGINNING))
+            self._check_key(file.key)
             if file.cut:
                 self._add(file, "half_line_removed", {"bytes": file.cut})
                 file.cut = 0
             yield file
+
+    def _check_key(self, known: str | None) -> None:
+        if known and known != signing_public_pem(self._key):
+            raise FederationError(
+                f"{self.path}: is signed by the key {fingerprint(known)}, not by "
+                f"{fingerprint(self._key.public_key())}. If the keys were changed, restart what "
+                "still has the old one; else give this home its key back, or move the file aside "
+                "and keep it"
+            )
 
     def _add(self, file: AuditFile, event: str, facts: dict[str, Fact]) -> None:
         file.write(make_line(file.next, _time(), event, facts, file.head))

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from common.audit_line import BEGINNING, SIGN_EVERY, parse_line
+from common.audit_line import BEGINNING, KEY_EVENTS, SIGN_EVERY, parse_line
 from common.errors import FederationError
 from common.identity.keys import parse_signing_public, signing_public_pem
 from common.identity.signatures import statement
@@ -42,7 +42,7 @@ class _State:
     """Lines since the last signature."""
 
 
-_KEY_EVENTS = (b'"event":"begin"', b'"event":"continues"', b'"event":"signing_key"')
+_KEY_MARKS = tuple(f'"event":"{event}"'.encode() for event in KEY_EVENTS)
 _MOST_UNSIGNED = 4 * SIGN_EVERY
 """Crashes can delay a signature by a few lines; a log without any was written by another."""
 
@@ -104,7 +104,7 @@ def present_key(path: Path) -> str | None:
     key = None
     if path.exists():
         for _, line in _lines(path):
-            if any(event in line for event in _KEY_EVENTS):
+            if any(mark in line for mark in _KEY_MARKS):
                 try:
                     key = str(parse_line(line.removesuffix(b"\n"))["facts"]["key"])
                 except (ValueError, KeyError):

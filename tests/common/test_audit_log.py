@@ -257,6 +257,16 @@ def test_a_new_key_is_introduced_by_the_old_one(path: Path) -> None:
     assert fault and fault.line == 3
 
 
+def test_who_still_has_the_old_key_is_told_to_restart(path: Path) -> None:
+    running = AuditLog.open(path, KEY)
+    running.append("round_done", round=1)
+    with AuditLog.open(path, KEY) as log:
+        log.change_key(following := make_signing_key())
+    with pytest.raises(FederationError, match="restart what still has the old one"):
+        running.append("round_done", round=2)
+    assert verify(path, signing_public_pem(following)) is None
+
+
 @pytest.mark.parametrize(
     "facts",
     [
