@@ -91,14 +91,15 @@ def _caught(found: list[Audit]) -> dict[str, Any]:
 
 def _print(results: list[dict[str, Any]], repetitions: int, canaries: int) -> None:
     names = list(results[0]["by_test"])
-    table = Table("claimed epsilon", "fault", f"caught of {repetitions}", *names, "median bound")
+    table = Table("claimed", "fault", f"caught of {repetitions}", "by each bound", "median bound")
     table.title = f"Faults behind the accountant's back, {canaries} canaries"
+    table.caption = f"bounds: {'; '.join(names)}"
     for row in results:
         table.add_row(
             f"{row['epsilon']:g}",
             row["fault"],
             str(row["caught"]),
-            *(str(row["by_test"][name]) for name in names),
+            " / ".join(str(row["by_test"][name]) for name in names),
             f"{row['epsilon_lower']:.3g}",
         )
     Console().print(table)
