@@ -67,7 +67,8 @@ class StateGrid(Grid):
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
         self._check()
         with no_object_id_recompute():
-            return [self._push(message) for message in messages]
+            pushed = [self._push(message) for message in messages]
+        return [identifier for identifier in pushed if identifier]
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
         self._check()
@@ -84,7 +85,8 @@ class StateGrid(Grid):
     ) -> Iterable[Message]:
         raise FederationError("the rounds send and collect by themselves; see server/exchange.py")
 
-    def _push(self, message: Message) -> str:
+    def _push(self, message: Message) -> str | None:
+        """The message's id; None when its node was removed in the meantime."""
         message.metadata.__dict__["_message_id"] = message.object_id
         run = self._run.run_id
         session = self._state.start_session(run)
@@ -92,9 +94,7 @@ class StateGrid(Grid):
             remove_content_from_message(message), get_object_tree(message), session
         )
         if not stored:
-            raise FederationError(
-                f"run {run}: the SuperLink took no message for node {message.metadata.dst_node_id}"
-            )
+            return None
         objects = get_all_nested_objects(message)
         for identifier in missing:
             self._state.store_object(run, session, identifier, objects[identifier].deflate())

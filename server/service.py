@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from threading import Event
 from typing import Any
@@ -19,7 +20,7 @@ from typing import Any
 from common.errors import ConfigError, FederationError
 from common.files import write_text
 from common.identity import Registry
-from common.identity.certificates import split_address
+from common.identity.certificates import is_expired, split_address
 
 SERVICE = "service.json"
 _LOOK_SECONDS, _STOP_SECONDS = 0.3, 12.0
@@ -90,6 +91,11 @@ class Service:
 
     def __init__(self, home: Path, listen: str | None = None) -> None:
         registry = Registry.load(home)
+        certificate = home / "server.crt"
+        if is_expired(certificate, datetime.now(UTC)):
+            raise FederationError(
+                f"{certificate}: has expired, and no site would connect; run `hemofed server renew`"
+            )
         host, port = split_address(listen or _everywhere(registry.address))
         logs = home / "logs"
         logs.mkdir(exist_ok=True)

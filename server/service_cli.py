@@ -40,11 +40,17 @@ def run(
 ) -> None:
     """Propose a study and run it, as soon as the service is there and enough sites are."""
     from common.config import Study, load
-    from server.studies import propose
+    from common.identity import Registry
+    from server.studies import check_members, propose
 
-    stored = propose(home, load(Study, study))
+    asked = load(Study, study)
+    check_members(asked, Registry.load(home))
+    stored = propose(home, asked)
     stored.want("run")
-    typer.echo(f"{stored.folder.name}: will run; the sites approve digest {stored.study().digest}")
+    typer.echo(f"{stored.folder.name}: runs once {asked.round.min_sites} sites stand ready")
+    typer.echo(f"Send {stored.file} to the sites; each reads it and decides with")
+    typer.echo("  hemofed site approve HOME study.yaml")
+    typer.echo(f"digest {asked.digest}")
 
 
 @app.command()

@@ -17,6 +17,7 @@ from typing import Any, Literal
 from common.config import Study, dump, load
 from common.errors import ConfigError, FederationError
 from common.files import write_text
+from common.identity import Registry
 
 Wanted = Literal["run", "stop"]
 
@@ -75,6 +76,17 @@ def propose(home: Path, study: Study) -> Stored:
     if not stored.file.exists():
         write_text(stored.file, dump(study))
     return stored
+
+
+def check_members(study: Study, registry: Registry) -> None:
+    """Raise ConfigError when the cohort names a site that cannot connect."""
+    unknown = sorted(set(study.cohort) - set(registry.active()))
+    if unknown:
+        members = ", ".join(registry.active()) or "none"
+        raise ConfigError(
+            f"study {study.name}: cohort: {', '.join(unknown)}: not an active member; members: "
+            f"{members}"
+        )
 
 
 def stored_studies(home: Path) -> list[Stored]:
