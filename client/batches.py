@@ -24,13 +24,13 @@ class Inputs:
     features: Tensor | None = None
     """(N, D) when the encoder is frozen."""
 
-    def batch(self, positions: Rows, generator: torch.Generator | None = None) -> Tensor:
-        """Network input for the cells at `positions`; augmented when a generator is given."""
+    def batch(self, positions: Rows, draws: Tensor | None = None) -> Tensor:
+        """Network input for the cells at `positions`; augmented by `draws` (B, VIEW_DRAWS)."""
         if self.features is not None:
             return self.features[torch.from_numpy(positions)].to(self.device)
         images = to_tensor(self.cells.take(positions), self.device)
-        if generator is not None:
-            images = augment(images, generator)
+        if draws is not None:
+            images = augment(images, draws)
         return images.contiguous(memory_format=torch.channels_last)
 
     def targets(self, positions: Rows) -> Tensor:

@@ -11,7 +11,11 @@ BATCH = 64
 
 
 def predict(inputs: Inputs, positions: Rows) -> Floats:
-    """Class probabilities of the cells at `positions`, float64 (B, classes)."""
+    """Class probabilities of the cells at `positions`, float64 (B, classes).
+
+    A cell whose output is not finite gets zeros, so that it counts like any other: an error here
+    would tell the server something about a cell that no noise covers.
+    """
     network = inputs.network
     was_training = network.training
     network.eval()
@@ -19,6 +23,6 @@ def predict(inputs: Inputs, positions: Rows) -> Floats:
     with torch.inference_mode():
         for start in range(0, len(positions), BATCH):
             logits = network(inputs.batch(positions[start : start + BATCH]))
-            parts.append(logits.double().softmax(1).cpu().numpy())
+            parts.append(np.nan_to_num(logits.double().softmax(1).cpu().numpy()))
     network.train(was_training)
     return np.concatenate(parts[1:]) if len(parts) > 1 else parts[0]

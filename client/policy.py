@@ -18,6 +18,8 @@ class Policy(Strict):
     study_epsilon: float = Field(gt=0, le=1e6)
     """Most that one study may spend, rounds that were cut off included."""
     delta: float = Field(gt=0, lt=1)
+    unit: Literal["image", "patient"] = "patient"
+    """The weakest unit that a study may protect: `patient` refuses studies that protect images."""
     min_noise_multiplier: float = Field(default=0.3, gt=0)
     max_grad_norm: float = Field(default=10.0, gt=0)
     min_cohort: int = Field(default=2, ge=1)
@@ -69,6 +71,8 @@ def refusal(policy: Policy, study: Study, noise_multiplier: float) -> str | None
         return f"{study.rounds} rounds; the policy's max_rounds is {policy.max_rounds}"
     if privacy.mode == "none":
         return None if policy.without_privacy else "privacy: none; the policy does not allow it"
+    if policy.unit == "patient" and privacy.unit == "image":
+        return "it protects single images; the policy's unit is patient"
     if privacy.delta > policy.delta:
         return f"delta {privacy.delta:g} exceeds the policy's {policy.delta:g}"
     if privacy.epsilon > policy.study_epsilon:

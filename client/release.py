@@ -17,8 +17,9 @@ from common.privacy.noise import SMOOTHING, discrete_gaussian
 from common.protocol import Task
 
 
-def released_tally(site: Site, task: Task, inputs: Inputs, entropy: Entropy) -> Tally:
-    """The counts on the cells of `task.split`, as the site's policy lets them leave.
+def released_tally(site: Site, task: Task, inputs: Inputs, entropy: Entropy) -> tuple[Tally, str]:
+    """The counts on the cells of `task.split`, as the site's policy lets them leave, and the head
+    of the ledger when they were paid for ("" otherwise).
 
     Raises PrivacyError when the policy lets nothing leave, or the ledger refuses.
     """
@@ -27,7 +28,7 @@ def released_tally(site: Site, task: Task, inputs: Inputs, entropy: Entropy) -> 
     if policy.metrics == "none":
         raise PrivacyError("the site's policy lets no metrics leave (metrics: none)")
     if policy.metrics == "exact":
-        return _counted(inputs, positions, classes)
+        return _counted(inputs, positions, classes), ""
     most = 1
     if task.study.privacy.unit == "patient":
         most = task.study.privacy.max_cells_per_patient
@@ -39,7 +40,7 @@ def released_tally(site: Site, task: Task, inputs: Inputs, entropy: Entropy) -> 
     # at least as private as the Gaussian of this noise multiplier (see common/privacy/noise.py).
     sigma = math.hypot(paid.noise_multiplier * most, SMOOTHING)
     noise = discrete_gaussian(confusion.size, sigma, source).reshape(confusion.shape)
-    return Tally.of_confusion(np.maximum(confusion + noise, 0))
+    return Tally.of_confusion(np.maximum(confusion + noise, 0)), paid.head
 
 
 def _counted(inputs: Inputs, positions: Rows, classes: int) -> Tally:

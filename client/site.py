@@ -97,18 +97,20 @@ class SiteCells:
 def open_cells(site: Site, study: Study) -> SiteCells:
     """The site's cells as the study sees them; opened once a process (the images stay on disk).
 
-    Raises DataError: no cell of the study's types, or a cache of another side.
+    A study that protects patients leaves out cells of unknown patients: they would each count as
+    a patient. Raises DataError: a cache of another side; without privacy, no cell of the study's
+    types (under privacy that is nobody's business, and the site trains on nothing but noise).
     """
     code = {name: number for number, name in enumerate(study.cell_types)}
     classes = np.array([code.get(cell.name, -1) for cell in CELL_TYPES])
     parts, splits = [], []
     for source in site.cells:
         part, given = _selected(source, _cache(source.folder, study.image_side))
-        known = np.flatnonzero(classes[part.labels] >= 0)
+        known = np.flatnonzero((classes[part.labels] >= 0) & _counts(part, study))
         part = part.select(known)
         parts.append(part)
         splits.append(_split(part, given[known], study))
-    if not any(len(part) for part in parts):
+    if study.privacy.mode == "none" and not any(len(part) for part in parts):
         raise DataError(f"site {site.name}: none of its cells is of a type of the study")
     return SiteCells(
         tuple(parts),
@@ -139,6 +141,13 @@ def _selected(source: CellSource, cache: CellCache) -> tuple[CellCache, NDArray[
         return cache.select(records["row"]), records["split"]
     except (OSError, ValueError, IndexError) as error:
         raise DataError(f"{source.selection}: is not a selection of cells ({error})") from error
+
+
+def _counts(part: CellCache, study: Study) -> NDArray[np.bool_]:
+    """Which cells the study's unit can protect."""
+    if study.privacy.mode == "none" or study.privacy.unit == "image":
+        return np.ones(len(part), bool)
+    return np.asarray(part.patients != "")
 
 
 def _split(part: CellCache, given: NDArray[np.str_], study: Study) -> NDArray[np.str_]:

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from client.batches import Inputs, poisson, seed_of, shuffled
 from client.entropy import Entropy
 from common.config import Member, Study
+from common.data.batches import VIEW_DRAWS, draw_views
 from common.errors import DataError, ModelError
 from common.models import trainable
 from common.privacy.clipping import clipped_gradient_sum
@@ -19,6 +20,9 @@ from common.privacy.noise import privatise
 from common.privacy.noise_source import NoiseSource
 
 Loss = Callable[[Tensor, Tensor], Tensor]
+
+_LEAST_WEIGHT = 1e-4
+"""Of a class in the loss; a study cannot scale a class's gradients out of float32's range."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +67,7 @@ def _train_plain(job: Job, inputs: Inputs) -> float:
     start = [value.detach().clone() for value in parameters] if training.proximal_mu else []
     optimizer = _optimizer(job, parameters)
     loss = _loss(job.study, inputs.device)
-    generator = _generator(job, "augment") if training.augment else None
+    generator = _generator(job, "augment")
     rows = inputs.cells.rows("train")
     losses = []
     seed = job.seed("shuffle")
@@ -71,7 +75,10 @@ def _train_plain(job: Job, inputs: Inputs) -> float:
     for step, positions in enumerate(batches):
         _warm_up(optimizer, job, step)
         optimizer.zero_grad(set_to_none=True)
-        value = loss(network(inputs.batch(positions, generator)), inputs.targets(positions)).mean()
+        draws = None
+        if training.augment:
+            draws = draw_views(len(positions), generator)
+        value = loss(network(inputs.batch(positions, draws)), inputs.targets(positions)).mean()
         value.backward()  # type: ignore[no-untyped-call]
         _pull_back(parameters, start, training.proximal_mu)
         if training.gradient_clip is not None:
@@ -124,13 +131,13 @@ def _noisy_sum(job: Job, inputs: Inputs, sampling: NoiseSource, noise: NoiseSour
     drawn = poisson(rows, units, privacy.sample_rate, privacy.max_cells_per_patient, sampling)
     positions = np.repeat(drawn.rows, privacy.augmentations)
     unit_of_row = torch.from_numpy(np.repeat(drawn.units, privacy.augmentations))
-    generator = None
+    draws = None
     if job.study.training.augment:
-        generator = torch.Generator(inputs.device).manual_seed(int(sampling.words(1)[0] >> 1))
+        draws = _uniform(sampling, len(positions), VIEW_DRAWS)
     total = clipped_gradient_sum(
         inputs.network,
         _loss(job.study, inputs.device),
-        inputs.batch(positions, generator),
+        inputs.batch(positions, draws),
         inputs.targets(positions),
         max_grad_norm=privacy.max_grad_norm,
         clipping=privacy.clipping,
@@ -143,6 +150,12 @@ def _noisy_sum(job: Job, inputs: Inputs, sampling: NoiseSource, noise: NoiseSour
         noise_multiplier=job.noise_multiplier,
         source=noise,
     )
+
+
+def _uniform(source: NoiseSource, rows: int, columns: int) -> Tensor:
+    """float32 (rows, columns) in [0, 1), every row by draws of its own from the secret stream."""
+    words = source.words(rows * columns).reshape(rows, columns)
+    return torch.from_numpy((words >> np.uint64(40)).astype(np.float32) / 2**24)
 
 
 def _set_gradients(parameters: list[nn.Parameter], flat: Tensor) -> None:
@@ -192,7 +205,7 @@ def _class_weights(study: Study) -> Tensor:
             f"type; missing: {', '.join(missing)}"
         )
     weights = shares.pow(-power)
-    return weights / weights.max()
+    return (weights / weights.max()).clamp_min(_LEAST_WEIGHT)
 
 
 def _generator(job: Job, purpose: str) -> torch.Generator:

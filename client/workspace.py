@@ -49,6 +49,7 @@ def _features(site: Site, study: Study, device: torch.device) -> torch.Tensor:
     """The frozen encoder's features of all the site's cells, (N, D); kept on disk."""
     model, _ = _model(study.model, len(study.cell_types), study.image_side, study.seed, device)
     parts = open_cells(site, study).parts
-    precision = site.runtime.precision
+    # In bfloat16 a cell's features depend a little on the others of its batch.
+    precision = "float32" if study.privacy.mode != "none" else site.runtime.precision
     found = [cached_features(model, part, device, precision) for part in parts]
     return torch.cat([torch.from_numpy(part) for part in found])

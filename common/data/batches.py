@@ -32,21 +32,28 @@ def to_tensor(images: NDArray[np.uint8] | Tensor, device: torch.device | str = "
     return batch.mul_(scale).sub_(_channels(MEAN, batch) / _channels(STD, batch))
 
 
-def augment(batch: Tensor, generator: torch.Generator) -> Tensor:
+VIEW_DRAWS = 7
+"""Uniform draws that make one view of an image."""
+
+
+def augment(batch: Tensor, draws: Tensor) -> Tensor:
     """A view of each image: turned, mirrored, and stained and lit a little differently.
 
-    `batch` is float (N, 3, S, S) from `to_tensor`; the result is a tensor of its own. Every image
-    gets its own draw and depends on no other image, so clipping each image's gradient bounds its
-    influence as before. `generator` alone decides; its device need not be the batch's, and with a
-    generator on the CPU all devices get the same draws.
+    `batch` is float (N, 3, S, S) from `to_tensor`; the result is a tensor of its own. `draws`
+    (N, VIEW_DRAWS), uniform in [0, 1): each image has a row of its own and depends on no other
+    image, so clipping each image's gradient bounds its influence as before.
 
     Plain operations and not kornia's: kornia 0.9 draws from torch's global state, and its colour
     jitter goes through HSV: 143 ms for 256 images of 64 px on one core, where these take 7 ms.
     """
-    count = len(batch)
-    turns = torch.randint(0, 8, (count,), generator=generator, device=generator.device)
-    draws = torch.rand((count, 6), generator=generator, device=generator.device)
-    return _recolour(_turn(batch, turns.to(batch.device)), draws.to(batch.device, batch.dtype))
+    draws = draws.to(batch.device, batch.dtype)
+    turns = (draws[:, 0] * 8).long().clamp_max(7)
+    return _recolour(_turn(batch, turns), draws[:, 1:])
+
+
+def draw_views(count: int, generator: torch.Generator) -> Tensor:
+    """Draws for `augment`, (count, VIEW_DRAWS): the same generator, the same views."""
+    return torch.rand((count, VIEW_DRAWS), generator=generator, device=generator.device)
 
 
 def _turn(batch: Tensor, turns: Tensor) -> Tensor:

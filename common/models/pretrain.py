@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from common.cells import CELL_TYPES
 from common.config import ModelSpec
-from common.data.batches import augment, to_tensor
+from common.data.batches import augment, draw_views, to_tensor
 from common.data.splits import of_cache
 from common.data.store import CellCache
 from common.device import autocast
@@ -154,7 +154,7 @@ def _fit(
             order = rng.permutation(rows)
         start = step % per_epoch * recipe.batch_size
         chosen = order[start : start + recipe.batch_size]
-        images = augment(to_tensor(cells.take(chosen), device), views)
+        images = augment(to_tensor(cells.take(chosen), device), draw_views(len(chosen), views))
         targets = torch.from_numpy(labels[chosen]).to(device)
         for group in optimizer.param_groups:
             group["lr"] = recipe.learning_rate * _schedule((step + 1) / total)

@@ -10,7 +10,7 @@ from common.errors import ModelError
 from common.models import dinov2, efficientnet, imagenet, resnet, vit
 from common.models.classifier import Classifier
 from common.models.cnn import DEFAULT_WIDTH, SmallCNN
-from common.models.encoder_file import read_encoder
+from common.models.encoder_file import file_digest, read_encoder
 from common.models.layers import Standardise, initialise
 from common.models.weights import fit
 
@@ -79,6 +79,11 @@ def _load(encoder: nn.Module, spec: ModelSpec, weights: str) -> None:
         fit(encoder, imagenet.lite0_encoder_state(checkpoint), str(checkpoint))
         return
     path = Path(weights)
+    if spec.weights_sha256 and (found := file_digest(path)) != spec.weights_sha256:
+        raise ModelError(
+            f"{path}: has SHA-256 {found:.12}, the study names {spec.weights_sha256:.12}; get the "
+            "file that the study was made with"
+        )
     if spec.name == "dinov2-vits14":
         fit(encoder, dinov2.encoder_state(path), str(path))
         return

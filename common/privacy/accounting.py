@@ -73,6 +73,32 @@ def epsilon(events: Iterable[Event], delta: float, accountant: Accountant = "pld
     return _composed(merged, delta, accountant)
 
 
+def filtered_epsilon(events: Iterable[Event], bound: float, delta: float) -> float:
+    """The epsilon at `delta` of `events` chosen one after the other, held against `bound`.
+
+    Renyi divergence at one order that follows from (bound, delta) alone adds up whatever was
+    chosen in the light of what came before: stopping once this exceeds `bound` is a privacy filter
+    (Feldman & Zrnic 2021, arXiv 2008.11193, theorem 4.3). The conversion to epsilon is that of
+    Balle et al. 2020 (arXiv 1905.09982, theorem 21). Above `epsilon` of the same events.
+    """
+    merged = merge(events)
+    if not merged:
+        return 0.0
+    if any(event.noise_multiplier == 0 for event in merged):
+        return math.inf
+    # Of all orders, this one leaves most room for a Gaussian's divergence, which grows with it.
+    budget = math.log(1 / delta) / bound
+    wanted = 1 + budget * (1 + math.sqrt(1 + 1 / budget))
+    place = min(range(len(_RDP_ORDERS)), key=lambda n: abs(_RDP_ORDERS[n] - wanted))
+    order = _RDP_ORDERS[place]
+    spent: float = sum(
+        event.steps * float(_rdp_step(event.sample_rate, event.noise_multiplier)[place])
+        for event in merged
+    )
+    price = math.log1p(-1 / order) - (math.log(delta) + math.log(order)) / (order - 1)
+    return float(max(spent + price, 0.0))
+
+
 @lru_cache(maxsize=4096)
 def calibrate(epsilon: float, delta: float, sample_rate: float, steps: int) -> float:
     """The smallest noise multiplier, of 2^(k/1024) for whole k, that costs at most `epsilon`.

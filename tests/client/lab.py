@@ -23,6 +23,7 @@ OPEN = Policy(
     study_epsilon=50,
     delta=1e-3,
     min_cohort=1,
+    unit="image",
     metrics="exact",
     without_privacy=True,
     min_noise_multiplier=0.1,

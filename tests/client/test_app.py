@@ -10,12 +10,14 @@ from flwr.app import Message
 from client.app import app, client_app
 from client.ledger import Ledger
 from client.ledger_binding import data_fingerprint
-from client.site import open_site
-from common.config import Member
+from client.site import open_cells, open_site
+from common.config import CellSource, Member, Site, dump
+from common.data.cache import prepare
+from common.payload import encode
 from common.privacy.accounting import epsilon
 from common.protocol import Update, read_name, read_refusal, read_tally
 from simulations.seeded import SeededEntropy
-from tests.client.lab import OPEN, context, first_model, make_lab, message, study
+from tests.client.lab import OPEN, PRIVACY, context, first_model, make_lab, message, study
 
 
 def ledger_rows(site: Path) -> int:
@@ -66,7 +68,7 @@ def test_two_labs_with_true_noise_never_release_the_same(tmp_path: Path) -> None
 
 
 def test_an_empty_sample_still_sends_noise_and_pays(tmp_path: Path) -> None:
-    one = study(privacy={"mode": "local", "epsilon": 4, "sample_rate": 1e-9, "delta": 1e-4})
+    one = study(privacy={"mode": "local", "epsilon": 4, "sample_rate": 1e-5, "delta": 1e-4})
     site = make_lab(tmp_path, OPEN.model_copy(update={"min_noise_multiplier": 0.01}))
     values = update(app(message(one), context(site)), len(first_model(one))).values
     assert np.count_nonzero(values) > 0.9 * len(values)
@@ -212,3 +214,94 @@ def test_noised_metrics_cannot_be_asked_twice(tmp_path: Path) -> None:
     test = message(one, "evaluate", split="test")
     assert read_refusal(app(test, context(site))) is None
     assert ledger_rows(site) == 2
+
+
+ATTACKS = {
+    "a round that the study does not have": {"number": 4},
+    "a negative round": {"number": -3},
+    "a negative attempt": {"attempt": -1},
+    "training cells as a test": {"split": "train"},
+}
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+def test_a_task_that_the_study_does_not_have_is_refused_unpaid(tmp_path: Path, name: str) -> None:
+    site, asked = make_lab(tmp_path), {"number": 1, "attempt": 0, "split": "test"} | ATTACKS[name]
+    for kind in ("train", "evaluate"):
+        forged = message(study(), kind)
+        task = forged.content.config_records["task"]
+        task["round"], task["attempt"] = asked["number"], asked["attempt"]
+        task["split"] = asked["split"]
+        assert "FederationError" in str(read_refusal(app(forged, context(site))))
+    assert ledger_rows(site) == 0
+
+
+def test_round_zero_is_not_trained(tmp_path: Path) -> None:
+    site = make_lab(tmp_path)
+    reply = app(message(study(), number=0), context(site))
+    assert "FederationError" in str(read_refusal(reply))
+
+
+@pytest.mark.parametrize("kind", ["train", "evaluate"])
+def test_a_model_that_is_not_finite_is_refused_unpaid(tmp_path: Path, kind: str) -> None:
+    site = make_lab(tmp_path)
+    forged = message(study(), kind)
+    values = first_model(study()).copy()
+    values[0] = np.nan
+    forged.content.array_records["model"]["values"] = encode(values)
+    assert "FederationError" in str(read_refusal(app(forged, context(site))))
+    assert ledger_rows(site) == 0
+
+
+@pytest.mark.parametrize("kind", ["query.prepare", "train", "evaluate"])
+def test_whether_a_lab_has_a_type_shows_in_no_refusal(tmp_path: Path, kind: str) -> None:
+    noised = OPEN.model_copy(update={"metrics": "noised"})
+    answers = []
+    for number, types in enumerate((("basophil", "monocyte"), ("myeloblast", "lymphocyte"))):
+        site = make_lab(tmp_path / str(number), noised)
+        answers.append(read_refusal(app(message(study(cell_types=types), kind), context(site))))
+    assert answers == [None, None]
+
+
+def test_a_model_that_overflows_on_some_cells_evaluates_like_any_other(tmp_path: Path) -> None:
+    noised = make_lab(tmp_path, OPEN.model_copy(update={"metrics": "noised"}))
+    forged = message(study(), "evaluate")
+    values = np.full_like(first_model(study()), 3e38)
+    forged.content.array_records["model"]["values"] = encode(values)
+    assert read_refusal(app(forged, context(noised))) is None
+
+
+def test_a_policy_for_patients_refuses_a_study_for_images(tmp_path: Path) -> None:
+    site = make_lab(tmp_path, OPEN.model_copy(update={"unit": "patient"}))
+    assert "PrivacyError" in str(read_refusal(app(message(study()), context(site))))
+    patients = study(privacy=PRIVACY | {"unit": "patient"})
+    assert read_refusal(app(message(patients), context(site))) is None
+
+
+def test_cells_of_unknown_patients_are_no_patients(tmp_path: Path) -> None:
+    site = make_lab(tmp_path)
+    table = tmp_path / "images" / "cells.csv"
+    lines = table.read_text().splitlines()
+    table.write_text("\n".join([lines[0], *(line.rsplit(",", 1)[0] + "," for line in lines[1:])]))
+    cache = prepare(tmp_path / "images", 16)
+    site.write_text(dump(Site(name="lab", cells=(CellSource(folder=cache),))))
+    images, patients = study(), study(privacy=PRIVACY | {"unit": "patient"})
+    assert len(open_cells(open_site(site), images).labels) == 40
+    assert len(open_cells(open_site(site), patients).labels) == 0
+
+
+def test_a_study_that_the_policy_refuses_is_not_evaluated_either(tmp_path: Path) -> None:
+    site = make_lab(tmp_path, OPEN.model_copy(update={"without_privacy": False}))
+    one = study(privacy={"mode": "none"})
+    assert "PrivacyError" in str(read_refusal(app(message(one, "evaluate"), context(site))))
+    stranger = study(cohort={"other": Member(units=5)})
+    reply = app(message(stranger, "evaluate"), context(site))
+    assert "FederationError" in str(read_refusal(reply))
+
+
+def test_a_full_disk_under_the_log_says_nothing_more(tmp_path: Path) -> None:
+    site = make_lab(tmp_path)
+    (tmp_path / "site.log").mkdir()
+    reply = app(message(study(), number=0), context(site))
+    assert "FederationError" in str(read_refusal(reply))
+    assert str(tmp_path) not in str(reply.content)

@@ -10,7 +10,7 @@ import pytest
 from client.budget import Budget
 from client.ledger import Ledger
 from common.errors import PrivacyError
-from common.privacy.accounting import Event, epsilon
+from common.privacy.accounting import Event, epsilon, filtered_epsilon
 
 STUDY = "a" * 64
 OTHER = "b" * 64
@@ -202,17 +202,33 @@ def test_noise_zero_and_a_second_unit_are_refused(path: Path) -> None:
         assert len(ledger.events()) == 3
 
 
+def fitting(bound: float) -> int:
+    """How many single steps a lifetime budget has room for."""
+    steps = 1
+    while filtered_epsilon([event(steps=steps + 1)], bound, 1e-5) <= bound:
+        steps += 1
+    return steps
+
+
 def test_the_budget_is_spent_to_the_last_step_that_fits_and_no_further(tmp_path: Path) -> None:
-    bound = epsilon([event(steps=25)], 1e-5)
-    budget = Budget(epsilon=bound, delta=1e-5)
-    with Ledger.create(tmp_path / "ledger", CELLS, budget=budget) as ledger:
-        for number in range(5):
-            assert ledger.would_exceed(STUDY, event()) is None
-            ledger.debit(STUDY, number, 0, event())
-        with pytest.raises(PrivacyError, match="all studies would cost epsilon"):
+    bound = 1.5
+    with Ledger.create(
+        tmp_path / "ledger", CELLS, budget=Budget(epsilon=bound, delta=1e-5)
+    ) as ledger:
+        for number in range(fitting(bound)):
+            assert ledger.would_exceed(STUDY, event(steps=1)) is None
+            ledger.debit(STUDY, number, 0, event(steps=1))
+        with pytest.raises(PrivacyError, match="all studies together would cost epsilon"):
             ledger.debit(OTHER, 0, 0, event(steps=1))
-        assert len(ledger.events()) == 5
         assert epsilon(ledger.events(), 1e-5) <= bound
+        assert epsilon(ledger.events(), 1e-5) > 0.6 * bound
+
+
+def test_the_lifetime_filter_is_above_the_composed_epsilon() -> None:
+    for bound in (0.5, 2.0, 8.0):
+        for events in ([event()], [event(steps=40), event(noise=2.0, steps=1)]):
+            assert filtered_epsilon(events, bound, 1e-5) >= epsilon(events, 1e-5, "pld")
+    assert filtered_epsilon([], 1.0, 1e-5) == 0
 
 
 def test_a_study_has_a_bound_of_its_own(tmp_path: Path) -> None:
@@ -242,7 +258,7 @@ def _debit_many(path: Path, study: str, bound: float) -> None:
 
 def test_two_processes_share_one_budget(tmp_path: Path) -> None:
     path = tmp_path / "ledger"
-    bound = epsilon([event(steps=30)], 1e-5)
+    bound = 1.5
     Ledger.create(path, CELLS).close()
     spawn = multiprocessing.get_context("fork")
     workers = [
@@ -254,5 +270,5 @@ def test_two_processes_share_one_budget(tmp_path: Path) -> None:
         worker.join()
         assert worker.exitcode == 0
     with Ledger.open(path, CELLS) as ledger:
-        assert ledger.verify() == 31
-        assert len(ledger.events(STUDY)) > 0 and len(ledger.events(OTHER)) > 0
+        assert ledger.verify() == fitting(bound) + 1
+        assert len(ledger.events()) == fitting(bound)

@@ -6,7 +6,11 @@ import torch
 from torch import Tensor
 
 from common.data import batches
-from common.data.batches import MEAN, STD, augment, to_tensor
+from common.data.batches import MEAN, STD, augment, draw_views, to_tensor
+
+
+def views_of(batch: Tensor, seed: int) -> Tensor:
+    return augment(batch, draw_views(len(batch), generator(seed)))
 
 
 def noise(count: int = 6, side: int = 8) -> Tensor:
@@ -38,12 +42,12 @@ def test_a_read_only_map_is_no_warning() -> None:
 
 def test_the_generator_decides_and_global_state_does_not() -> None:
     batch = noise()
-    first = augment(batch, generator(1))
+    first = views_of(batch, 1)
     torch.rand(7)
     before = torch.get_rng_state()
-    assert torch.equal(first, augment(batch, generator(1)))
+    assert torch.equal(first, views_of(batch, 1))
     assert torch.equal(before, torch.get_rng_state())
-    assert not torch.equal(first, augment(batch, generator(2)))
+    assert not torch.equal(first, views_of(batch, 2))
     assert torch.equal(batch, noise())
 
 
@@ -52,7 +56,10 @@ def test_an_image_depends_on_no_other_image() -> None:
     other = batch.clone()
     other[1:] = 0
     torch.testing.assert_close(
-        augment(batch, generator(5))[0], augment(other, generator(5))[0], rtol=0, atol=1e-6
+        views_of(batch, 5)[0],
+        views_of(other, 5)[0],
+        rtol=0,
+        atol=1e-6,
     )
 
 
@@ -60,7 +67,7 @@ def test_all_eight_symmetries_and_no_other(monkeypatch: pytest.MonkeyPatch) -> N
     for name in ("GAIN", "SATURATION", "CONTRAST", "BRIGHTNESS"):
         monkeypatch.setattr(batches, name, 0.0)
     image = noise(1)
-    views = augment(image.expand(200, -1, -1, -1), generator(0))
+    views = augment(image.expand(200, -1, -1, -1), draw_views(200, generator(0)))
     faces = [image[0], image[0].flip(2)]
     symmetries = [torch.rot90(face, k, (1, 2)) for face in faces for k in range(4)]
     found = [
@@ -88,4 +95,4 @@ def test_colours_change_a_little_and_are_the_affine_map_they_say() -> None:
 
 
 def test_an_empty_batch_stays_empty() -> None:
-    assert augment(noise(0), generator(0)).shape == (0, 3, 8, 8)
+    assert augment(noise(0), draw_views(0, generator(0))).shape == (0, 3, 8, 8)
