@@ -6,10 +6,16 @@ import sys
 import typer
 
 from client.ledger_cli import app as ledger
+from client.membership_cli import app as membership
+from client.service_cli import app as lab_service
+from common.audit_cli import verify_command
 from common.data.cli import app as data
 from common.errors import HemofedError
 from common.model_cli import app as model
 from common.privacy.cli import app as privacy
+from server.cli import app as provisioning
+from server.service_cli import app as server_service
+from simulations.audit.cli import audit_command
 from simulations.bench.cli import bench
 from simulations.cli import simulate
 from simulations.synthetic.cli import synthesize_command
@@ -27,9 +33,23 @@ app = typer.Typer(
 app.command()(simulate)
 app.command()(bench)
 data.command("synthesize")(synthesize_command)
-site = typer.Typer(no_args_is_help=True, help="A lab: its privacy ledger.")
+privacy.command("audit")(audit_command)
+site = typer.Typer(no_args_is_help=True, help="A lab: join, approve, run, pause; its ledger.")
+server = typer.Typer(no_args_is_help=True, help="The aggregator: sites, service, studies.")
+audit = typer.Typer(no_args_is_help=True, help="The audit logs that both sides write.")
 site.add_typer(ledger, name="ledger")
-for name, group in (("data", data), ("model", model), ("privacy", privacy), ("site", site)):
+audit.command("verify")(verify_command)
+for group, parts in ((site, (membership, lab_service)), (server, (provisioning, server_service))):
+    for part in parts:
+        group.add_typer(part)
+for name, group in (
+    ("site", site),
+    ("server", server),
+    ("data", data),
+    ("model", model),
+    ("privacy", privacy),
+    ("audit", audit),
+):
     app.add_typer(group, name=name)
 
 

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 import torch
@@ -72,7 +73,7 @@ def _train_plain(job: Job, inputs: Inputs) -> float:
     losses = []
     seed = job.seed("shuffle")
     batches = shuffled(rows, training.batch_size, training.local_epochs, seed)
-    for step, positions in enumerate(batches):
+    for step, positions in enumerate(islice(batches, training.max_local_steps)):
         _warm_up(optimizer, job, step)
         optimizer.zero_grad(set_to_none=True)
         draws = None

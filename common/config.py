@@ -57,6 +57,8 @@ class TrainingSpec(Strict):
     """Longest gradient of a batch without privacy (with it, `PrivacySpec` clips each unit's)."""
     batch_size: int = Field(default=32, ge=1, le=65536)
     local_epochs: int = Field(default=1, ge=1, le=1000)
+    max_local_steps: int | None = Field(default=None, ge=1)
+    """Most steps a round; where sites differ much, averaging more often keeps them together."""
     proximal_mu: float = Field(default=0.0, ge=0, le=100)
     """FedProx (Li et al. 2020, arXiv 1812.06127, eq. 2)."""
     rare_class_power: float = Field(default=0.0, ge=0, le=1)
