@@ -1,0 +1,45 @@
+"""The files in deploy/ start commands that exist, without root, without capabilities."""
+
+import configparser
+import re
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from tests.deploy.command import app
+
+DEPLOY = Path(__file__).parents[2] / "deploy"
+WHO = ("server", "site")
+
+
+def starts(*arguments: str) -> bool:
+    return CliRunner().invoke(app, [*arguments, "--help"]).exit_code == 0
+
+
+@pytest.mark.parametrize("who", WHO)
+def test_a_unit_starts_the_service_and_gives_it_nothing_else(who: str) -> None:
+    unit = configparser.ConfigParser(strict=False, interpolation=None)
+    unit.optionxform = str  # type: ignore[assignment, method-assign]
+    unit.read(DEPLOY / f"hemofed-{who}.service")
+    service = unit["Service"]
+    _, *command = service["ExecStart"].split()
+    assert starts(*command[:2])
+    assert command[:2] == [who, "start"]
+    assert service["User"] != "root"
+    assert service["CapabilityBoundingSet"] == ""
+    assert service["Restart"] == "always"
+    for key in ("ProtectSystem", "NoNewPrivileges", "PrivateTmp", "ProtectHome"):
+        assert service[key] in ("yes", "strict")
+
+
+@pytest.mark.parametrize("who", WHO)
+def test_a_container_runs_the_service_without_root(who: str) -> None:
+    text = (DEPLOY / f"Containerfile.{who}").read_text()
+    entry = re.search(r'CMD \["(\w+)", "(\w+)", "(.+)"\]', text)
+    assert entry is not None
+    assert starts(entry[1], entry[2])
+    assert re.search(r"^USER (?!0|root)", text, re.M)
+    copied = re.findall(r"^COPY (?!--from)(.+) \S+$", text, re.M)
+    root = DEPLOY.parent
+    assert all((root / name).exists() for line in copied for name in line.split())
