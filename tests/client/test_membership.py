@@ -113,11 +113,12 @@ def test_a_kit_of_another_fingerprint_is_refused(home: Path, operator: Operator)
         assert kit.fingerprint not in str(caught.value)
     with pytest.raises(FederationError, match="fingerprint"):
         join(home, impostor.kit("lab"), kit.fingerprint)
-    mixed = kit.model_copy(update={"certificate": impostor.authority})
-    with pytest.raises(FederationError, match="fingerprint"):
-        join(home, mixed, kit.fingerprint)
+    for field in ("certificate", "signing_public_key"):
+        mixed = kit.model_copy(update={field: getattr(impostor.kit("lab"), field)})
+        with pytest.raises(FederationError, match="fingerprint"):
+            join(home, mixed, kit.fingerprint)
     assert not (home / "kit").exists()
-    assert events(home).count("kit_refused") == 6
+    assert events(home).count("kit_refused") == 7
 
 
 def test_a_kit_with_an_altered_registry_is_refused(home: Path, operator: Operator) -> None:

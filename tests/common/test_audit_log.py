@@ -135,6 +135,29 @@ def test_a_chain_without_its_signatures_is_found(path: Path) -> None:
     assert fault and "without a signature" in fault.why
 
 
+def test_another_spelling_and_a_gap_in_the_numbers_are_found(path: Path, sound: bytes) -> None:
+    path.write_bytes(sound.replace(b'"n":5,', b'"n": 5,'))
+    fault = verify(path, PUBLIC)
+    assert fault and fault.line == 6 and "spelt" in fault.why
+    begin = sound.splitlines()[0]
+    line = make_line(2, "", "round_done", {}, json.loads(begin)["hash"])
+    path.write_bytes(begin + b"\n" + line + b"\n")
+    fault = verify(path, PUBLIC)
+    assert fault and fault.line == 2 and "missing" in fault.why
+
+
+def test_every_line_is_synced_before_append_returns(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[int] = []
+    with AuditLog.open(path, KEY) as log:
+        monkeypatch.setattr("os.fsync", lambda handle: synced.append(os.fstat(handle).st_size))
+        for number in range(3):
+            log.append("round_done", round=number)
+            assert synced[-1] == path.stat().st_size and len(synced) == number + 1
+        monkeypatch.undo()
+
+
 def test_another_keys_log_is_not_ours(path: Path) -> None:
     other = make_signing_key()
     with AuditLog.open(path, other) as log:
