@@ -25,7 +25,7 @@ def noise_times(factor: float) -> Iterator[None]:
 
     def weak(true: Part, total: torch.Tensor, *, noise_multiplier: float, **rest: Any) -> Any:
         if factor == 0:
-            return total
+            return total.float()
         return true(total, noise_multiplier=factor * noise_multiplier, **rest)
 
     with _broken("privatise", weak):
@@ -38,7 +38,7 @@ def no_noise_after(steps: int) -> Iterator[None]:
     done = itertools.count()
 
     def forgetful(true: Part, total: torch.Tensor, **rest: Any) -> Any:
-        return true(total, **rest) if next(done) < steps else total
+        return true(total, **rest) if next(done) < steps else total.float()
 
     with _broken("privatise", forgetful):
         yield
