@@ -15,6 +15,7 @@ class Bench(StrEnum):
     DATA = "data"
     CLIPPING = "clipping"
     NOISE = "noise"
+    AUDIT = "audit"
 
 
 def bench(

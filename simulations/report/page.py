@@ -109,19 +109,16 @@ def privacy(run: Run) -> list[str]:
         ]
     facts = run.summary["privacy"]
     unit = facts["unit"]
-    where = {
-        "local": "Each site added the whole noise itself, before anything left it, so the "
-        "protection holds against the server and the other sites too.",
-        "distributed": "Each site added its share of the noise and masked its update, so that the "
-        "server saw only the sum; the protection holds for that sum.",
-    }.get(facts["mode"], f"Mode: {facts['mode']}.")
     return [
         f"Every {unit} was protected at every step of training: its gradient was clipped to norm "
         f"{facts['max_grad_norm']:g} and Gaussian noise of {facts['noise_multiplier']:.3g} times "
-        f"that norm was added. {where}",
-        f"Together this gives every {unit} at every site (ε = {facts['epsilon']:g}, "
-        f"δ = {words.tiny(facts['delta'])})-differential privacy. What that means stands beside "
-        "the chart of ε below.",
+        "that norm was added. Each site added the whole noise itself, before anything left it, so "
+        "the protection would hold against the server and the other sites too.",
+        f"At real sites this configuration gives every {unit} (ε = {facts['epsilon']:g}, "
+        f"δ = {words.tiny(facts['delta'])})-differential privacy; what that means stands beside "
+        "the chart of ε below. This run shows what it costs in accuracy and protects nobody: a "
+        "simulation draws its noise from a seed, so that it can be repeated, and counts its "
+        "evaluations exactly.",
     ]
 
 
