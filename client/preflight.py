@@ -18,6 +18,7 @@ from client.ledger_summary import summarise
 from client.link import only
 from client.membership import Membership
 from client.policy import read_policy
+from client.service import runs
 from client.site import open_site
 from common.config import Site
 from common.data.store import CellCache
@@ -138,7 +139,7 @@ def _device(home: SiteHome, site: Site) -> tuple[Verdict, str]:
 def _service(home: SiteHome, site: Site) -> tuple[Verdict, str]:
     if home.paused.exists():
         return "warning", "paused: nothing leaves until `hemofed site resume`"
-    return "ok", "runs" if home.status.exists() else "does not run; `hemofed site start`"
+    return "ok", "runs" if runs(home) else "does not run; `hemofed site start`"
 
 
 _CHECKS: dict[str, Check] = {

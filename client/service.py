@@ -37,17 +37,38 @@ def serve(home: SiteHome, halt: Event) -> None:
             home.status.unlink(missing_ok=True)
 
 
+def runs(home: SiteHome) -> bool:
+    """Whether the home's client runs at this moment; one that was killed does not."""
+    if not home.state.is_dir():
+        return False
+    handle = _lock_file(home)
+    try:
+        return not _taken(handle)
+    finally:
+        os.close(handle)
+
+
 @contextmanager
 def _alone(home: SiteHome) -> Iterator[None]:
     """Hold the home's lock: two clients of one site would answer every round twice."""
     home.state.mkdir(exist_ok=True, mode=0o700)
-    handle = os.open(home.state / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+    handle = _lock_file(home)
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if not _taken(handle):
+            raise FederationError(f"{home.folder}: its client runs already; stop that one first")
         yield
-    except BlockingIOError as error:
-        raise FederationError(
-            f"{home.folder}: its client runs already; stop that one first"
-        ) from error
     finally:
         os.close(handle)
+
+
+def _lock_file(home: SiteHome) -> int:
+    return os.open(home.state / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+
+
+def _taken(handle: int) -> bool:
+    """Take the lock; whether it was free. The system frees it when its holder dies."""
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

@@ -108,9 +108,10 @@ def resume(home: Home) -> None:
 def status(home: Home) -> None:
     """Whether the client runs, and what it has done."""
     from client.home import SiteHome
+    from client.service import runs
 
     path = SiteHome(home).status
-    if not path.exists():
+    if not runs(SiteHome(home)) or not path.exists():
         typer.echo("not running; start it with `hemofed site start`")
         return
     for key, value in json.loads(path.read_text(encoding="utf-8")).items():

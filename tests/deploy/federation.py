@@ -24,7 +24,7 @@ from simulations.config import Simulation
 from simulations.run import federate
 from tests.simulations.small import Silent, simulation
 
-DEADLINE = 90.0
+DEADLINE = 300.0
 
 
 def free_port() -> int:
