@@ -29,9 +29,10 @@ neighbouring data sets, as the clipping engine makes them, differ by at most C *
     sum. A block of n units, with partial sums of at most n C, is rounded by at most 2^-24 n^2 C in
     either data set, so that B units in blocks of n differ by at most 2^-23 n B C if all roundings
     conspire, and by about 2^-23 n sqrt(n B) C, were they independent. Blocks of a linear layer are
-    of 32 rows, of convolutions a chunk (32 images, or 1,024 of up to 4,096 values). Measured for a
-    linear head of 512 by 8: 5e-6 C for 1,000 units and 3e-5 C for 30,000, as sqrt(B), which reaches
-    SUMMATION beyond 10^7; for the cnn on 200 images of 32 pixels, 2e-6 C.
+    of 32 rows, more if it is very large; of convolutions a chunk: 32 images, or 1,024 of up to
+    4,096 values. Measured for a linear head of 512 by 8: 5e-6 C for 1,000 units and 3e-5 C for
+    30,000, as sqrt(B), which reaches SUMMATION beyond 10^7; for the cnn on 200 images of 32 pixels,
+    2e-6 C.
     Not covered: a model that multiplies rounding errors up to the size of gradients, where a
     kernel's choice of an order of additions depends on how many rows a chunk has. One unit more
     changes that number in one chunk of each size of unit.

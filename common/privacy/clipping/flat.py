@@ -7,6 +7,11 @@ from torch import nn
 
 from common.errors import PrivacyError
 
+_BLOCK = 32
+"""Rows that are added up in float32; a unit more or less changes how the others' are rounded."""
+
+_HELD = 2**22
+
 
 def trainable(model: nn.Module) -> dict[str, nn.Parameter]:
     """Parameters that train, by name, in `named_parameters()` order; a shared one appears once.
@@ -26,6 +31,19 @@ def trainable(model: nn.Module) -> dict[str, nn.Parameter]:
                 "Train in float32, under torch.autocast if speed matters."
             )
     return found
+
+
+def block_sum(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
+    """left.T @ right for (n, a) and (n, b), as float64 (a, b): float32 over a few rows at a time,
+    their products added in float64. Holds at most `_HELD` values, or one product."""
+    rows, values = len(left), left.shape[1] * right.shape[1]
+    block = max(_BLOCK, -(-rows * values // _HELD))
+    if rows <= block:
+        return (left.T @ right).double()
+    whole = rows // block * block
+    first, second = (t[:whole].reshape(-1, block, t.shape[1]) for t in (left, right))
+    total = torch.bmm(first.transpose(1, 2), second).sum(0, dtype=torch.float64)
+    return total.add_(left[whole:].T @ right[whole:])
 
 
 class Accumulator:

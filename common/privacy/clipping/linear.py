@@ -4,6 +4,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from common.privacy.clipping.flat import block_sum
 from common.privacy.clipping.gram import gram_form, settled
 from common.privacy.clipping.layers import Call, Layer
 from common.privacy.clipping.pieces import Apart, Ghost, Kept, Piece
@@ -53,4 +54,4 @@ def _weight(
 
 
 def _contract(inputs: torch.Tensor, backprops: torch.Tensor) -> torch.Tensor:
-    return backprops.flatten(0, 1).T @ inputs.flatten(0, 1)
+    return block_sum(backprops.flatten(0, 1), inputs.flatten(0, 1))

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from common.errors import PrivacyError
-from common.privacy.clipping.flat import Accumulator
+from common.privacy.clipping.flat import Accumulator, block_sum
 from common.privacy.clipping.rule import ClipRule
 
 Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
@@ -98,7 +98,7 @@ def add_scaled(
         rows = rows[factors > 0]
         factors = factors[factors > 0]
     with torch.autocast(rows.device.type, enabled=False):
-        total.add(parameter, factors.to(rows.dtype) @ rows)
+        total.add(parameter, block_sum(factors.to(rows.dtype)[:, None], rows))
 
 
 def add_clipped(
