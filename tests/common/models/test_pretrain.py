@@ -12,8 +12,8 @@ from typer.testing import CliRunner
 from common.config import ModelSpec
 from common.data.cache import CellCache, prepare
 from common.errors import ConfigError, DataError, HemofedError, ModelError
-from common.models import build
 from common.model_cli import app
+from common.models import build
 from common.models.encoder_file import read_encoder, read_record, write_encoder
 from common.models.pretrain import Recipe, pretrain
 
