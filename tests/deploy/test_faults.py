@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import time
 from pathlib import Path
 
 from server.studies import Stored
@@ -24,6 +25,8 @@ def after(federation: Federation, stored: Stored, count: int) -> None:
 
 
 def kill(pid: int) -> None:
+    """In the middle of the next round, which lasts longer than this wait."""
+    time.sleep(0.6)
     os.kill(pid, signal.SIGKILL)
 
 
