@@ -154,8 +154,8 @@ class WSConvLayer(ConvLayer):
     gradient with respect to W', the raw gradient is s (G - mean(G) - <G, W'> W'). That is linear
     in G: the sum over units that were not kept is of G, and is taken to W once, at the end.
 
-    W' is made in float64. In float32 the mean of a filter whose weights are far from 0 is not quite
-    taken off, and the formula for the norm needs a W' of mean 0. A filter whose s is beyond
+    The formula for the norm needs a W' of mean 0, which float32 does not quite give to a filter
+    whose weights are far from 0; so the mean is taken off again. A filter whose s is beyond
     `_SCALES` makes every unit's norm NaN, so that none counts: its sums might overflow.
     """
 
@@ -163,16 +163,16 @@ class WSConvLayer(ConvLayer):
 
     def __init__(self, module: WSConv2d) -> None:
         super().__init__(module)
-        raw = module.weight.detach().double().flatten(1)
-        centred = raw - raw.mean(1, keepdim=True)
-        variance = torch.linalg.vecdot(centred, centred) / raw.shape[1]
-        scale = ((variance + module.epsilon) * raw.shape[1]).rsqrt()
-        weight = centred.mul_(scale[:, None]).to(module.weight.dtype)
+        raw = module.weight.detach().flatten(1)
+        variance, mean = torch.var_mean(raw, dim=1, keepdim=True, correction=0)
+        scale = ((variance + module.epsilon) * raw.shape[1]).rsqrt_()
+        weight = (raw - mean).mul_(scale)
+        weight -= weight.mean(1, keepdim=True)
         self.weight = weight.view_as(module.weight)
         self.lengths = torch.linalg.vecdot(weight, weight)
-        sane = (scale > 1 / _SCALES) & (scale < _SCALES) & self.lengths.isfinite()
+        sane = (scale[:, 0] > 1 / _SCALES) & (scale[:, 0] < _SCALES) & self.lengths.isfinite()
         self.sane = bool(sane.all())
-        self.scale = scale.where(sane, torch.nan).to(weight.dtype)
+        self.scale = scale[:, 0].where(sane, torch.nan)
         self.owed: torch.Tensor | None = None
         """A sum of factor * G, float64 of the weight's shape."""
 
