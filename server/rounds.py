@@ -24,7 +24,7 @@ from common.files import replacing, write_text
 from common.metrics import Tally
 from common.models import Classifier, build, trainable
 from common.payload import Layout, Vector, encode, flatten, load
-from common.protocol import Task, Update, read_tally
+from common.protocol import Task, Update, read_head, read_tally
 from server import checkpoints
 from server.aggregation import Optimizer, RunningSum, averaged, reject, update_norm
 from server.checkpoints import State
@@ -124,6 +124,7 @@ class Rounds:
         """Check one reply and add it to the sum; its line for the record."""
         if isinstance(reply, str):
             return {"status": reply}
+        self._note_head(site, reply)
         try:
             update = Update.read(reply, self._layout.size)
             if update.layout != self._layout.digest:
@@ -134,8 +135,6 @@ class Rounds:
         if reason:
             return {"status": f"left out: {reason}"}
         total.add(update.values, self._weights[site])
-        if update.head:
-            self._heads[site] = update.head
         return {
             "status": "ok",
             "update_norm": update_norm(update.values),
@@ -161,8 +160,14 @@ class Rounds:
         for site, reply in exchange(self._grid, messages, self._study.round.deadline_seconds):
             with suppress(FederationError):
                 if isinstance(reply, Message):
+                    self._note_head(site, reply)
                     tallies[site] = read_tally(reply, classes)
         return dict(sorted(tallies.items()))
+
+    def _note_head(self, site: str, reply: Message) -> None:
+        """Keep the site's ledger head, to be shown to it at the next message."""
+        if head := read_head(reply):
+            self._heads[site] = head
 
     def _pooled(self, tallies: dict[str, Tally]) -> Tally:
         """The sum over the sites that train."""
