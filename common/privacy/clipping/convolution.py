@@ -27,6 +27,9 @@ images as groups of one convolution have them."""
 
 _SCALES = 2.0**60
 
+_CACHED = 2**15
+"""Values to take from W' to W at once, so that they stay in a processor's cache."""
+
 
 class ConvLayer(Layer):
     """Conv2d with zero padding: any stride, dilation and groups."""
@@ -186,24 +189,33 @@ class WSConvLayer(ConvLayer):
     def finish(self, total: Accumulator) -> None:
         parameter = self.parameter("weight")
         if self.owed is not None and self.sane and parameter is not None:
-            total.add(parameter, self._to_raw(self.owed[None]))
+            view = total.views[id(parameter)]
+            some = max(1, _CACHED // self.weight[0].numel())
+            for start in range(0, len(view), some):
+                filters = slice(start, start + some)
+                view[filters] += self._to_raw(self.owed[None, filters], filters)[0]
         self.owed = None
 
     def _weight(self, parameter: nn.Parameter, call: Call) -> Piece:
         piece = super()._weight(parameter, call)
         if isinstance(piece, Ghost):
-            if self.owed is None:
-                self.owed = torch.zeros_like(self.weight, dtype=torch.float64)
-            piece.into = self.owed
+            piece.owe = self._owe
         return piece
 
-    def _unit_gradients(self, call: Call) -> torch.Tensor:
-        return self._to_raw(super()._unit_gradients(call))
+    def _owe(self, found: torch.Tensor) -> None:
+        if self.owed is None:
+            self.owed = found.to(torch.float64, memory_format=torch.contiguous_format)
+        else:
+            self.owed += found
 
-    def _to_raw(self, gradients: torch.Tensor) -> torch.Tensor:
-        """(n, *weight.shape) with respect to W' -> with respect to W, in place."""
-        rows = gradients.view(len(gradients), *self.weight.flatten(1).shape)
-        weight, scale = self.weight.flatten(1).to(rows.dtype), self.scale.to(rows.dtype)
+    def _unit_gradients(self, call: Call) -> torch.Tensor:
+        return self._to_raw(super()._unit_gradients(call), slice(None))
+
+    def _to_raw(self, gradients: torch.Tensor, filters: slice) -> torch.Tensor:
+        """(n, filters, ...) with respect to W' -> with respect to W, in place."""
+        rows = gradients.view(*gradients.shape[:2], -1)
+        weight = self.weight.flatten(1)[filters].to(rows.dtype)
+        scale = self.scale[filters].to(rows.dtype)
         rows -= rows.mean(2, keepdim=True)
         along = torch.linalg.vecdot(rows, weight)[..., None]
         rows.addcmul_(along, weight, value=-1)

@@ -12,6 +12,9 @@ _BLOCK = 32
 
 _HELD = 2**22
 
+_FEW = 2**14
+"""So few values are sooner taken to float64 than cut into blocks."""
+
 
 def trainable(model: nn.Module) -> dict[str, nn.Parameter]:
     """Parameters that train, by name, in `named_parameters()` order; a shared one appears once.
@@ -37,6 +40,8 @@ def block_sum(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
     """left.T @ right for (n, a) and (n, b), as float64 (a, b): float32 over a few rows at a time,
     their products added in float64. Holds at most `_HELD` values, or one product."""
     rows, values = len(left), left.shape[1] * right.shape[1]
+    if left.numel() + right.numel() <= _FEW:
+        return left.double().T @ right.double()
     block = max(_BLOCK, -(-rows * values // _HELD))
     if rows <= block:
         return (left.T @ right).double()

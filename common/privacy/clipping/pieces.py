@@ -61,8 +61,8 @@ class Ghost:
     contract: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
     """(inputs, backprops scaled by row) -> gradient of the parameter's shape."""
     apart: Apart | None = None
-    into: torch.Tensor | None = None
-    """Where the contraction is added; None: to the parameter's part of the total."""
+    owe: Callable[[torch.Tensor], None] | None = None
+    """Takes the contraction; None: it is added to the parameter's part of the total."""
 
     def squares(self) -> torch.Tensor:
         return self.squared
@@ -80,10 +80,10 @@ class Ghost:
         else:
             backprops = _scaled(backprops, factors)
         found = self.contract(inputs, backprops)
-        if self.into is None:
+        if self.owe is None:
             total.add(self.parameter, found)
         else:
-            self.into.add_(found)
+            self.owe(found)
 
     def _add_apart(self, apart: Apart, factors: torch.Tensor, total: Accumulator) -> torch.Tensor:
         """Add these units' gradients; the factors of the others, and 0 for these."""

@@ -14,17 +14,12 @@ def full_float32() -> Iterator[None]:
     are deterministic, since a gradient that is computed twice must be the same. What was set
     before is set again afterwards.
     """
-    chosen = torch.get_float32_matmul_precision()
     cudnn = torch.backends.cudnn
+    before = torch.get_float32_matmul_precision(), cudnn.allow_tf32, cudnn.deterministic
     torch.set_float32_matmul_precision("highest")
+    cudnn.allow_tf32, cudnn.deterministic = False, True
     try:
-        with cudnn.flags(
-            enabled=cudnn.enabled,
-            benchmark=cudnn.benchmark,
-            benchmark_limit=cudnn.benchmark_limit,
-            deterministic=True,
-            allow_tf32=False,
-        ):
-            yield
+        yield
     finally:
-        torch.set_float32_matmul_precision(chosen)
+        torch.set_float32_matmul_precision(before[0])
+        cudnn.allow_tf32, cudnn.deterministic = before[1:]

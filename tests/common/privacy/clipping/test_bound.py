@@ -285,10 +285,10 @@ def test_a_large_sum_changes_by_one_unit_s_share_alone() -> None:
     assert float((whole - without - one).norm()) < 1e-4
 
 
-@given(rows=st.integers(0, 200), seed=st.integers(0, 9))
-def test_a_sum_over_blocks_is_the_product(rows: int, seed: int) -> None:
+@given(rows=st.integers(0, 200), seed=st.integers(0, 9), wide=st.sampled_from([5, 300]))
+def test_a_sum_over_blocks_is_the_product(rows: int, seed: int, wide: int) -> None:
     generator = torch.Generator().manual_seed(seed)
-    left, right = torch.randn(2, rows, 5, generator=generator)
+    left, right = torch.randn(2, rows, wide, generator=generator)
     expected = left.double().T @ right.double()
     torch.testing.assert_close(block_sum(left, right), expected, rtol=1e-4, atol=1e-4)
 

@@ -265,3 +265,14 @@ def redraw(model: nn.Module, generator: torch.Generator | None = None) -> Draw:
         for parameter in model.parameters():
             parameter.copy_(draw.randn(*parameter.shape) * 0.5)
     return draw
+
+
+@pytest.mark.parametrize("kind", [nn.Conv2d, WSConv2d])
+@pytest.mark.parametrize("kept", [0, 1e9])
+def test_images_with_channels_last(
+    reference: Reference, kind: type[nn.Conv2d], kept: float
+) -> None:
+    model = Pooled(kind(4, 8, 3), channels=8)
+    images = redraw(model).randn(6, 4, 5, 5).to(memory_format=torch.channels_last)
+    with mock.patch.object(convolution, "_KEEP", kept):
+        agree(model, images, None, reference)
