@@ -99,7 +99,13 @@ def test_ctrl_c_says_how_to_go_on(tmp_path: Path) -> None:
     path.write_text(dump(simulation(study={"rounds": 400})))
     command = [sys.executable, "-m", "hemofed", "simulate", str(path), "--out", str(out)]
     with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        # A test run in the background ignores Ctrl-C, and so would its children.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     ) as process:
         while not (out / "rounds.jsonl").exists():
             time.sleep(0.01)
