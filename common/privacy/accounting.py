@@ -13,10 +13,7 @@ from collections.abc import Callable, Iterable
 from functools import lru_cache, reduce
 from typing import Any, Literal, get_args
 
-import dp_accounting
 import numpy as np
-from dp_accounting.pld import privacy_loss_distribution
-from dp_accounting.rdp import RdpAccountant, compute_epsilon
 from numpy.typing import NDArray
 
 from common.errors import PrivacyError
@@ -206,20 +203,26 @@ def _rdp(merged: tuple[Event, ...], delta: float) -> float:
     total = sum(
         event.steps * _rdp_step(event.sample_rate, event.noise_multiplier) for event in merged
     )
+    from dp_accounting.rdp import compute_epsilon  # slow to import, like all of dp_accounting
+
     return float(compute_epsilon(_RDP_ORDERS, total, delta)[0])
 
 
 @lru_cache(maxsize=256)
 def _rdp_step(sample_rate: float, noise_multiplier: float) -> NDArray[np.float64]:
     """One step's Renyi divergence at each of `_RDP_ORDERS`."""
-    gaussian = dp_accounting.GaussianDpEvent(noise_multiplier)
-    sampled = dp_accounting.PoissonSampledDpEvent(sample_rate, gaussian)
+    from dp_accounting import GaussianDpEvent, PoissonSampledDpEvent
+    from dp_accounting.rdp import RdpAccountant
+
+    sampled = PoissonSampledDpEvent(sample_rate, GaussianDpEvent(noise_multiplier))
     return np.asarray(RdpAccountant(_RDP_ORDERS).compose(sampled).rdp)
 
 
 @lru_cache(maxsize=16)
 def _step(sample_rate: float, noise_multiplier: float, interval: float) -> Any:
     """One step's privacy loss distribution, the dearest part of most questions."""
+    from dp_accounting.pld import privacy_loss_distribution
+
     return privacy_loss_distribution.from_gaussian_mechanism(
         noise_multiplier,
         sampling_prob=sample_rate,
