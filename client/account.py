@@ -8,8 +8,7 @@ from client.ledger import Ledger
 from client.ledger_binding import data_fingerprint
 from client.policy import Policy, permit, read_policy
 from common.config import Site, Study
-from common.privacy.accounting import Event, calibrate, epsilon
-from common.privacy.plan import study_event
+from common.privacy.accounting import Event, calibrate, epsilon, study_event
 from common.protocol import Task
 
 

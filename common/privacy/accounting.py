@@ -16,6 +16,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from common.config import PrivacySpec
 from common.errors import PrivacyError
 from common.privacy.events import ADJACENCY, Event, expect, merge
 
@@ -126,6 +127,19 @@ def calibrate(epsilon: float, delta: float, sample_rate: float, steps: int) -> f
     start = _secant(start, lambda k: math.log(max(roughly(k), 1e-9 * epsilon) / epsilon))
     start = _first_below(start, lambda k: roughly(k) <= epsilon)
     return _multiplier(_first_below(start, lambda k: meets(k, "pld")))
+
+
+def study_event(privacy: PrivacySpec, rounds: int) -> Event:
+    """All that `rounds` rounds do to a site's data, with the noise that meets the epsilon."""
+    steps = rounds * privacy.local_steps
+    return Event(
+        mechanism="poisson_discrete_gaussian",
+        sample_rate=privacy.sample_rate,
+        noise_multiplier=calibrate(privacy.epsilon, privacy.delta, privacy.sample_rate, steps),
+        steps=steps,
+        unit=privacy.unit,
+        mode="local",
+    )
 
 
 def _first(low: int, high: int, holds: Callable[[int], bool]) -> int:

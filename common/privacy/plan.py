@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from common.config import PrivacySpec, Study
+from common.config import Study
 from common.errors import PrivacyError
-from common.privacy.accounting import ACCOUNTANT, Event, calibrate, epsilon
+from common.privacy.accounting import ACCOUNTANT, Event, epsilon, study_event
 from common.privacy.adversaries import Cohort, View, views
 from common.privacy.events import ADJACENCY
 from common.privacy.groups import patient_epsilon
@@ -104,19 +104,6 @@ def make_plan(study: Study, cohort: Cohort | None = None) -> Plan:
         by_patient=tuple(
             (images, patient_epsilon(event, privacy.delta, images)) for images in IMAGES_A_PATIENT
         ),
-    )
-
-
-def study_event(privacy: PrivacySpec, rounds: int) -> Event:
-    """All that `rounds` rounds do to a site's data, with the noise that meets the epsilon."""
-    steps = rounds * privacy.local_steps
-    return Event(
-        mechanism="poisson_discrete_gaussian",
-        sample_rate=privacy.sample_rate,
-        noise_multiplier=calibrate(privacy.epsilon, privacy.delta, privacy.sample_rate, steps),
-        steps=steps,
-        unit=privacy.unit,
-        mode="local",
     )
 
 

@@ -12,8 +12,7 @@ from client.account import study_noise
 from client.entropy import Entropy
 from common.config import Study
 from common.errors import PrivacyError
-from common.privacy.accounting import ACCOUNTANT, ADJACENCY, Event, epsilon
-from common.privacy.plan import study_event
+from common.privacy.accounting import ACCOUNTANT, ADJACENCY, Event, epsilon, study_event
 from simulations.audit import guesses as choose
 from simulations.audit.attack import Sight, attack
 from simulations.audit.canaries import make_canaries

@@ -26,7 +26,7 @@ from common.cells import CODES
 from common.config import Member, ModelSpec, Study, TrainingSpec
 from common.data.store import CellCache
 from common.models import build
-from common.privacy.plan import study_event
+from common.privacy.accounting import study_event
 from simulations.synthetic import STYLES, Patient, render_cell
 
 Floats = NDArray[np.float64]
