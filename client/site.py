@@ -1,6 +1,5 @@
 """Which site this client is, and its cells."""
 
-import hashlib
 import os
 from dataclasses import dataclass
 from functools import lru_cache
@@ -85,12 +84,6 @@ class SiteCells:
                 images[mine] = part.take(positions[mine] - start)
             start += len(part)
         return images
-
-    @property
-    def fingerprint(self) -> str:
-        """Hex digest of all parts' pixels, labels and patients."""
-        digest = hashlib.sha256("".join(part.fingerprint for part in self.parts).encode())
-        return digest.hexdigest()
 
 
 @lru_cache(maxsize=256)
