@@ -98,6 +98,31 @@ class ServerOptimizer(Strict):
     tau: float = Field(default=1e-3, gt=0, le=1)
     ema: float = Field(default=0.0, ge=0, lt=1)
     """Decay per round of the averaged model that is evaluated and released; 0: no averaging."""
+    aggregation: Literal["mean", "trimmed_mean", "median", "krum", "multi_krum"] = "mean"
+    """How the sites' updates become one. mean: weighted as the cohort says. The others bear
+    `byzantine_sites` that send anything, count every site the same, and keep all updates of a
+    round in memory. trimmed_mean, median: coordinate by coordinate (Yin et al. 2018, arXiv
+    1803.01498, definitions 1 and 2). krum: the update nearest to its neighbours; multi_krum: the
+    mean of the best n - f - 2 (Blanchard et al. 2017, arXiv 1703.02757)."""
+    byzantine_sites: int = Field(default=0, ge=0, le=10000)
+    """f, the most sites of a round that may send anything; trimmed_mean leaves out as many of the
+    largest and of the smallest values."""
+
+    @model_validator(mode="after")
+    def _robust_against_some(self) -> Self:
+        if (self.aggregation == "mean") != (self.byzantine_sites == 0):
+            raise ValueError(
+                f"aggregation: {self.aggregation} with byzantine_sites={self.byzantine_sites}: the "
+                "mean bears no false site, the others need to know how many to bear: give both, or "
+                "neither"
+            )
+        return self
+
+    @property
+    def fewest_updates(self) -> int:
+        """Updates that the aggregation needs in a round, f false ones among them."""
+        more = 3 if self.aggregation in ("krum", "multi_krum") else 1
+        return 2 * self.byzantine_sites + more
 
 
 class EvaluationSpec(Strict):
@@ -175,6 +200,23 @@ class Study(Strict):
             raise ValueError(
                 f"model.weights={weights}: under privacy give model.weights_sha256 too, so that "
                 "every site can check that it approved this file"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _enough_for_the_aggregation(self) -> Self:
+        needed, server = self.server.fewest_updates, self.server
+        if self.round.min_sites < needed:
+            raise ValueError(
+                f"round.min_sites={self.round.min_sites}: server.aggregation {server.aggregation} "
+                f"with byzantine_sites={server.byzantine_sites} needs {needed} updates a round; "
+                f"set round.min_sites to {needed} or more, or expect fewer false sites"
+            )
+        training = sum(member.role == "train" for member in self.cohort.values())
+        if self.cohort and training < needed:
+            raise ValueError(
+                f"cohort: {training} sites train: server.aggregation {server.aggregation} with "
+                f"byzantine_sites={server.byzantine_sites} needs {needed} updates a round"
             )
         return self
 

@@ -1,4 +1,4 @@
-"""The rounds of a study: ask the sites, check and sum what they send, step, remember.
+"""The rounds of a study: ask the sites, check and aggregate what they send, step, remember.
 
 Flower's own strategies have no quorum, deadline, checkpoint or resume; this loop does, on the
 same Grid.
@@ -26,9 +26,10 @@ from common.models import Classifier, build, trainable
 from common.payload import Layout, Vector, encode, flatten, load
 from common.protocol import Task, Update, read_head, read_tally
 from server import checkpoints
-from server.aggregation import Optimizer, RunningSum, averaged, reject, update_norm
+from server.aggregation import Aggregation, aggregation_for
 from server.checkpoints import State
 from server.exchange import Roster, exchange
+from server.optimizer import Optimizer, averaged
 
 OUTCOME = "outcome.json"
 
@@ -63,7 +64,6 @@ class Rounds:
         self._parameters = trainable(self._model)
         self._layout = Layout.of(self._model)
         self._roster = Roster(grid, set(study.cohort))
-        self._weights = _shares(study)
         self._heads: dict[str, str] = {}
 
     def run(self) -> Outcome:
@@ -99,14 +99,14 @@ class Rounds:
         return record
 
     def _train(self, state: State, record: Record) -> NDArray[np.float64]:
-        """The weighted mean update of this round; the record is told of every site."""
+        """The sites' updates of this round as one; the record is told of every site."""
         task = Task(self._study, state.round + 1, record["attempt"])
         training = [name for name, member in self._study.cohort.items() if member.role == "train"]
         messages = self._messages("train", task, state.model, training)
-        total, good = RunningSum(self._layout.size), 0
+        updates, good = aggregation_for(self._study, self._layout.size), 0
         arriving = exchange(self._grid, messages, self._study.round.deadline_seconds)
         for site, reply in arriving:
-            entry = record["sites"][site] = self._accept(site, reply, total)
+            entry = record["sites"][site] = self._accept(site, reply, updates)
             good += entry["status"] == "ok"
         record["sites"] = dict(sorted(record["sites"].items()))
         size = 4 * self._layout.size
@@ -118,10 +118,10 @@ class Rounds:
                 f"{self._study.round.min_sites} ({said}); the rounds before are kept, resume when "
                 "the sites are well"
             )
-        return total.mean()
+        return updates.result()
 
-    def _accept(self, site: str, reply: Message | str, total: RunningSum) -> Record:
-        """Check one reply and add it to the sum; its line for the record."""
+    def _accept(self, site: str, reply: Message | str, updates: Aggregation) -> Record:
+        """Check one reply and add it to the round's updates; its line for the record."""
         if isinstance(reply, str):
             return {"status": reply}
         self._note_head(site, reply)
@@ -129,15 +129,12 @@ class Rounds:
             update = Update.read(reply, self._layout.size)
             if update.layout != self._layout.digest:
                 raise ModelError(f"its layout {update.layout[:12]} is not the study's")
+            norm = updates.add(site, update.values)
         except HemofedError as error:
             return {"status": f"left out: {error}"}
-        reason = reject(update.values, self._study.round.max_update_norm)
-        if reason:
-            return {"status": f"left out: {reason}"}
-        total.add(update.values, self._weights[site])
         return {
             "status": "ok",
-            "update_norm": update_norm(update.values),
+            "update_norm": norm,
             "loss": update.loss,
             "epsilon": update.epsilon,
             "seconds": update.seconds,
@@ -258,14 +255,3 @@ def write_model(model: Classifier, study: Study, path: Path) -> None:
     }
     with replacing(path) as temporary:
         save_file(tensors, temporary, metadata={"study": study.model_dump_json()})
-
-
-def _shares(study: Study) -> dict[str, float]:
-    """Each training site's share of the weight; they sum to 1."""
-    weights = {
-        name: member.weight for name, member in study.cohort.items() if member.role == "train"
-    }
-    total = sum(weights.values())
-    if total <= 0:
-        raise FederationError("the cohort has no training site with a positive weight")
-    return {name: weight / total for name, weight in weights.items()}

@@ -10,7 +10,7 @@ from client.ledger import Ledger
 from client.ledger_binding import data_fingerprint
 from client.policy import Policy
 from client.site import open_site
-from common.config import CellSource, Member, Runtime, Site, Study, dump
+from common.config import CellSource, Member, Runtime, Site, Study, dump, parse
 from common.errors import DataError
 from common.files import replacing, write_text
 from simulations.config import Simulation
@@ -129,9 +129,11 @@ def _plan(
     runtime: Runtime,
 ) -> Plan:
     """Write the study and its sites; what a broken-off run left is kept."""
-    quorum = study.round.model_copy(update={"min_sites": 1})
-    changes = {"cohort": cohort} if name == FEDERATED else {"cohort": cohort, "round": quorum}
-    plan = Plan(name, study.model_copy(update=changes), folder)
+    content = study.model_dump() | {"cohort": cohort}
+    if name != FEDERATED:  # one site trains: it is its own quorum, and there is nothing to outvote
+        content["round"]["min_sites"] = 1
+        content["server"] |= {"aggregation": "mean", "byzantine_sites": 0}
+    plan = Plan(name, parse(Study, content, f"{name}: the study of this partition"), folder)
     write_text(plan.study_file, dump(plan.study))
     for site in sites:
         if site.name in cohort:

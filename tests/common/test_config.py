@@ -37,6 +37,17 @@ def test_a_misspelt_key_is_named_with_its_place_and_the_nearest_known_one(tmp_pa
         ("name: a\ncell_types: [myeloblast]", "two or more"),
         ("name: a\nmodel: {name: resnet}", "resnet18"),
         ("rounds: 3", "name"),
+        ("name: a\nserver: {aggregation: median}", "give both, or neither"),
+        ("name: a\nserver: {byzantine_sites: 1}", "give both, or neither"),
+        (
+            "name: a\nserver: {aggregation: krum, byzantine_sites: 2}\nround: {min_sites: 6}",
+            "needs 7 updates a round; set round.min_sites to 7",
+        ),
+        (
+            "name: a\nserver: {aggregation: median, byzantine_sites: 1}\nround: {min_sites: 3}\n"
+            "cohort: {a: {}, b: {}, c: {role: test}}",
+            "2 sites train",
+        ),
     ],
 )
 def test_a_value_out_of_range_is_named_with_its_bound(tmp_path: Path, text: str, said: str) -> None:

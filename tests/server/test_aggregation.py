@@ -1,111 +1,216 @@
+"""What every aggregation rule promises, and what the robust ones do."""
+
+from typing import Any
+
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from common.config import ServerOptimizer
-from common.errors import ModelError
-from server.aggregation import Optimizer, RunningSum, averaged, reject
+from common.config import Member, RoundPolicy, ServerOptimizer, Study
+from common.errors import FederationError, ModelError
+from server import robust
+from server.aggregation import aggregation_for
 
-rng = np.random.default_rng(0)
+RULES = ("mean", "trimmed_mean", "median", "krum", "multi_krum")
+ROBUST = RULES[1:]
+MAX_NORM = 1e4
 
-
-def updates(seed: int, sites: int, size: int, scale: float) -> tuple[np.ndarray, np.ndarray]:
-    draws = np.random.default_rng(seed)
-    values = (draws.standard_normal((sites, size)) * scale).astype(np.float32)
-    return values, draws.dirichlet(np.ones(sites))
-
-
-cases = given(st.integers(0, 1000), st.integers(1, 12), st.integers(0, 300), st.floats(1e-6, 1e3))
+Updates = dict[str, np.ndarray]
 
 
-@cases
-def test_the_mean_is_the_weighted_mean(seed: int, sites: int, size: int, scale: float) -> None:
-    values, weights = updates(seed, sites, size, scale)
-    total = RunningSum(size)
-    for value, weight in zip(values, weights, strict=True):
-        total.add(value, weight)
-    expected = (values.astype(np.float64) * weights[:, None]).sum(0) / weights.sum()
-    np.testing.assert_allclose(total.mean(), expected, atol=1e-11 * sites, rtol=1e-12)
+def study(rule: str, bad: int, sites: int) -> Study:
+    names = [f"s{n:02}" for n in range(sites)]
+    return Study(
+        name="test",
+        server=ServerOptimizer(aggregation=rule, byzantine_sites=bad),  # type: ignore[arg-type]
+        round=RoundPolicy(min_sites=sites, max_update_norm=MAX_NORM),
+        cohort={name: Member(units=1, weight=n + 1) for n, name in enumerate(names)},
+    )
 
 
+def aggregate(of: Study, updates: Updates, order: Any = None) -> np.ndarray:
+    rule = aggregation_for(of, len(next(iter(updates.values()))))
+    for site in order or updates:
+        rule.add(site, updates[site])
+    return rule.result()
+
+
+def drawn(draws: np.random.Generator, sites: int, size: int) -> Updates:
+    """Few different values, so that ties are common."""
+    values = draws.choice([-2, -1, -0.0, 0, 0.5, 1, 1e-3, 3.14], (sites, size))
+    return {f"s{n:02}": values[n].astype(np.float32) for n in range(sites)}
+
+
+def hostile(draws: np.random.Generator, size: int) -> np.ndarray:
+    """Anything within the norm bound."""
+    direction = draws.standard_normal(size)
+    length = MAX_NORM * 0.999 * draws.choice([1, 1e-2, 1e-4, 1e-6])
+    return (direction * length / np.linalg.norm(direction)).astype(np.float32)
+
+
+cases = given(st.integers(0, 10_000), st.integers(1, 4), st.integers(0, 4), st.integers(1, 40))
+"""A seed, f, sites more than are needed, and values an update."""
+
+
+def needed(rule: str, bad: int) -> int:
+    return ServerOptimizer(aggregation=rule, byzantine_sites=bad).fewest_updates  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("rule", RULES)
 @cases
 def test_the_order_of_arrival_changes_no_bit(
-    seed: int, sites: int, size: int, scale: float
+    rule: str, seed: int, bad: int, more: int, size: int
 ) -> None:
-    values, weights = updates(seed, sites, size, scale)
-    means = []
-    for order in (range(sites), reversed(range(sites)), rng.permutation(sites)):
-        total = RunningSum(size)
-        for site in order:
-            total.add(values[site], weights[site])
-        means.append(total.mean())
-    assert (means[0] == means[1]).all()
-    assert (means[0] == means[2]).all()
+    bad = 0 if rule == "mean" else bad
+    draws = np.random.default_rng(seed)
+    updates = drawn(draws, needed(rule, bad) + more, size)
+    one = study(rule, bad, len(updates))
+    shuffled = [str(site) for site in draws.permutation(list(updates))]
+    first = aggregate(one, updates).tobytes()
+    assert aggregate(one, updates, list(reversed(updates))).tobytes() == first
+    assert aggregate(one, updates, shuffled).tobytes() == first
 
 
-def test_sites_left_out_do_not_shrink_the_mean() -> None:
-    total = RunningSum(2)
-    total.add(np.array([1, 2], np.float32), 0.25)
-    np.testing.assert_allclose(total.mean(), [1, 2])
+@pytest.mark.parametrize("rule", ["trimmed_mean", "median"])
+@cases
+def test_trimming_is_what_sorting_each_coordinate_says(
+    rule: str, seed: int, bad: int, more: int, size: int
+) -> None:
+    updates = drawn(np.random.default_rng(seed), needed(rule, bad) + more, size)
+    found = aggregate(study(rule, bad, len(updates)), updates)
+    stacked = np.stack(list(updates.values())).astype(np.float64)
+    if rule == "median":
+        expected = np.median(stacked, axis=0)
+    else:
+        expected = np.sort(stacked, axis=0)[bad : len(updates) - bad].mean(axis=0)
+    np.testing.assert_allclose(found, expected, rtol=1e-14, atol=1e-15)
 
 
-def test_no_weight_has_no_mean() -> None:
-    with pytest.raises(ModelError, match="positive weight"):
-        RunningSum(3).mean()
+def attacked(draws: np.random.Generator, honest: Updates, bad: int) -> Updates:
+    """The updates with `bad` of them replaced by false ones, which may be copies of each other."""
+    size = len(next(iter(honest.values())))
+    sites = [str(site) for site in draws.permutation(list(honest))[:bad]]
+    same = hostile(draws, size)
+    colluding = draws.random() < 0.5
+    return honest | {site: same if colluding else hostile(draws, size) for site in sites}
 
 
-def test_the_largest_update_that_is_accepted_does_not_overflow() -> None:
-    total = RunningSum(1)
-    for _ in range(8):
-        total.add(np.array([2.0**20], np.float32), 1 / 8)
-    assert total.mean() == [2.0**20]
+@pytest.mark.parametrize("rule", ["trimmed_mean", "median"])
+@cases
+def test_false_sites_leave_each_value_among_the_honest_ones(
+    rule: str, seed: int, bad: int, more: int, size: int
+) -> None:
+    draws = np.random.default_rng(seed)
+    before = drawn(draws, needed(rule, bad) + more, size)
+    updates = attacked(draws, before, bad)
+    found = aggregate(study(rule, bad, len(updates)), updates)
+    honest = np.stack([updates[s] for s in updates if updates[s] is before[s]]).astype(np.float64)
+    assert (np.nextafter(honest.min(axis=0), -np.inf) <= found).all()
+    assert (found <= np.nextafter(honest.max(axis=0), np.inf)).all()
 
 
-@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 3e38])
-def test_an_update_that_is_not_finite_or_too_large_is_rejected(value: float) -> None:
-    assert reject(np.array([0, value], np.float32), 1e4)
+@pytest.mark.parametrize("rule", ["krum", "multi_krum"])
+@cases
+def test_krum_takes_no_false_update_from_afar(
+    rule: str, seed: int, bad: int, more: int, size: int
+) -> None:
+    """An honest score is at most (n - f - 2) D^2, D the honest ones' diameter; a false one counts
+    an honest neighbour at least."""
+    draws = np.random.default_rng(seed)
+    sites = needed(rule, bad) + more
+    before = {
+        f"s{n:02}": draws.standard_normal(size).astype(np.float32) * 0.1 for n in range(sites)
+    }
+    updates = attacked(draws, before, bad)
+    honest = np.stack([updates[s] for s in updates if updates[s] is before[s]]).astype(np.float64)
+    false = np.stack([updates[s] for s in updates if updates[s] is not before[s]])
+    diameter = max(np.linalg.norm(one - other) for one in honest for other in honest)
+    nearest = min(np.linalg.norm(one - other) for one in honest for other in false)
+    assume(nearest > diameter * np.sqrt(sites - bad - 2) * (1 + 1e-6))
+    found = aggregate(study(rule, bad, sites), updates)
+    if rule == "krum":
+        assert (honest == found).all(axis=1).any()
+    else:
+        assert (np.abs(found) <= np.abs(honest).max(axis=0) * (1 + 1e-12)).all()
 
 
-def test_an_update_at_the_bound_is_accepted() -> None:
-    assert reject(np.array([3, 4], np.float32), 5.0) is None
-    assert reject(np.zeros(0, np.float32), 5.0) is None
-    assert "exceeds" in (reject(np.array([3, 4.001], np.float32), 5.0) or "")
+def krum_scores(values: np.ndarray, bad: int) -> np.ndarray:
+    """Blanchard et al.'s scores, one distance after the other."""
+    scores = []
+    for mine in values:
+        distances = sorted(float(((mine - other) ** 2).sum()) for other in values)
+        scores.append(sum(distances[1 : len(values) - bad - 1]))
+    return np.array(scores)
 
 
-def test_fedavg_with_rate_one_gives_the_mean_model() -> None:
-    model, mean = np.ones(3, np.float32), np.array([0.5, -1, 0])
-    np.testing.assert_allclose(Optimizer(ServerOptimizer()).step(model, mean), [1.5, 0, 1])
+@cases
+def test_krum_is_an_update_of_the_lowest_score(seed: int, bad: int, more: int, size: int) -> None:
+    updates = drawn(np.random.default_rng(seed), needed("krum", bad) + more, size)
+    found = aggregate(study("krum", bad, len(updates)), updates)
+    values = np.stack(list(updates.values())).astype(np.float64)
+    scores = krum_scores(values, bad)
+    chosen = (values == found).all(axis=1)
+    assert chosen.any()
+    assert scores[chosen].min() <= scores.min() * (1 + 1e-9) + 1e-9
 
 
-@pytest.mark.parametrize("name", ["fedavgm", "fedadam", "fedyogi"])
-def test_adaptive_optimizers_follow_their_formulas(name: str) -> None:
-    spec = ServerOptimizer(name=name, learning_rate=0.1, beta1=0.9, beta2=0.99, tau=0.01)
-    optimizer, model = Optimizer(spec), np.zeros(1, np.float32)
-    x, m, v = 0.0, 0.0, 0.01**2
-    for d in (0.3, -0.2, 0.05):
-        model = optimizer.step(model, np.array([d]))
-        m = 0.9 * m + (1.0 if name == "fedavgm" else 0.1) * d
-        if name == "fedavgm":
-            x += 0.1 * m
-            continue
-        v = 0.99 * v + 0.01 * d * d if name == "fedadam" else v - 0.01 * d * d * np.sign(v - d * d)
-        x += 0.1 * m / (np.sqrt(v) + 0.01)
-    assert model[0] == pytest.approx(x, rel=1e-5)
+@settings(deadline=None)
+@cases
+def test_multi_krum_is_the_mean_of_the_lowest_scores(
+    seed: int, bad: int, more: int, size: int
+) -> None:
+    draws = np.random.default_rng(seed)
+    updates = {
+        f"s{n:02}": draws.standard_normal(size + 3).astype(np.float32)
+        for n in range(needed("multi_krum", bad) + more)
+    }
+    values = np.stack(list(updates.values())).astype(np.float64)
+    scores, keep = krum_scores(values, bad), len(values) - bad - 2
+    ranked = np.sort(scores)
+    assume(keep == len(scores) or ranked[keep] - ranked[keep - 1] > 1e-6)
+    found = aggregate(study("multi_krum", bad, len(updates)), updates)
+    expected = values[np.argsort(scores)[:keep]].mean(axis=0)
+    np.testing.assert_allclose(found, expected, rtol=1e-12, atol=1e-12)
 
 
-def test_an_optimizer_with_saved_moments_goes_on_bit_for_bit() -> None:
-    spec = ServerOptimizer(name="fedadam", learning_rate=0.1)
-    whole, model = Optimizer(spec), np.ones(4, np.float32)
-    steps = [rng.standard_normal(4) for _ in range(4)]
-    for step in steps[:2]:
-        model = whole.step(model, step)
-    again, copy = Optimizer(spec, {k: v.copy() for k, v in whole.moments.items()}), model.copy()
-    for step in steps[2:]:
-        model, copy = whole.step(model, step), again.step(copy, step)
-    assert (model == copy).all()
+@pytest.mark.parametrize("rule", ROBUST)
+def test_a_declared_weight_helps_nobody(rule: str) -> None:
+    draws = np.random.default_rng(0)
+    updates = drawn(draws, 5, 30)
+    one = study(rule, 1, 5)
+    heavy = one.cohort | {"s00": Member(units=1, weight=1e6)}
+    other = one.model_copy(update={"cohort": heavy})
+    assert aggregate(one, updates).tobytes() == aggregate(other, updates).tobytes()
 
 
-def test_the_average_without_decay_is_the_model() -> None:
-    model = rng.standard_normal(5).astype(np.float32)
-    assert (averaged(np.zeros(5, np.float32), model, 0.0, 1) == model).all()
+@pytest.mark.parametrize("rule", ROBUST)
+def test_many_blocks_are_one(rule: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    draws = np.random.default_rng(0)
+    updates = {f"s{n:02}": draws.standard_normal(1003).astype(np.float32) for n in range(7)}
+    one = study(rule, 2, 7)
+    whole = aggregate(one, updates)
+    monkeypatch.setattr(robust, "_VALUES_AT_ONCE", 7 * 100)
+    np.testing.assert_allclose(aggregate(one, updates), whole, rtol=1e-14)
+
+
+@pytest.mark.parametrize("rule", ROBUST)
+def test_fewer_updates_than_bear_the_false_ones_are_an_error(rule: str) -> None:
+    few = needed(rule, 2) - 1
+    updates = drawn(np.random.default_rng(0), few + 1, 4)
+    one = study(rule, 2, len(updates))
+    with pytest.raises(FederationError, match=f"{few} sound updates; {rule} needs {few + 1}"):
+        aggregate(one, updates, list(updates)[:few])
+
+
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("value", [np.nan, 3e38])
+def test_no_rule_takes_what_is_not_sound(rule: str, value: float) -> None:
+    updates = drawn(np.random.default_rng(0), 6, 4)
+    one = study(rule, 0 if rule == "mean" else 1, 6)
+    rule_of_round = aggregation_for(one, 4)
+    with pytest.raises(ModelError, match="not finite|exceeds max_update_norm"):
+        rule_of_round.add("s05", np.array([0, 1, value, 0], np.float32))
+    for site in list(updates)[:5]:
+        rule_of_round.add(site, updates[site])
+    assert rule_of_round.result().tobytes() == aggregate(one, updates, list(updates)[:5]).tobytes()

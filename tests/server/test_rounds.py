@@ -228,6 +228,58 @@ def test_a_bad_reply_is_named_and_left_out_and_the_others_count(tmp_path: Path, 
         np.testing.assert_allclose(mixed[name], expected[name], atol=1e-7)
 
 
+ROBUST = ("trimmed_mean", "median", "krum", "multi_krum")
+
+
+def five(rule: str, bad: int = 1, rounds: int = 2) -> Study:
+    """Five sites; the last one has declared a weight that lets it decide a mean."""
+    return study(
+        rounds=rounds,
+        cohort={name: Member(units=10, weight=99 if name == "e" else 1) for name in "abcde"},
+        round=RoundPolicy(min_sites=5, deadline_seconds=0.2, max_update_norm=50),
+        server=ServerOptimizer(aggregation=rule, byzantine_sites=bad),  # type: ignore[arg-type]
+    )
+
+
+def distance(one: Path, other: Path) -> float:
+    left, right = (load_file(folder / "model.safetensors") for folder in (one, other))
+    return float(np.sqrt(sum(((left[name] - right[name]) ** 2).sum() for name in left)))
+
+
+@pytest.mark.parametrize("rule", ["mean", *ROBUST])
+def test_one_hostile_site_at_the_norm_bound(tmp_path: Path, rule: str) -> None:
+    """It takes a mean over, and moves a robust rule no further than honest sites differ."""
+    one = five(rule, bad=rule != "mean")
+    shape = layout(one)
+    push = np.full(shape.size, 49.9 / shape.size**0.5, np.float32)
+    hostile = instead(one, lambda: Update(push, shape.digest).content())
+    records = run(one, tmp_path / "attacked", sites_of(one) | {"e": hostile})
+    assert all(entry["status"] == "ok" for entry in records[-1]["sites"].values())
+    run(one, tmp_path / "honest", sites_of(one))
+    moved = distance(tmp_path / "attacked", tmp_path / "honest")
+    if rule == "mean":
+        assert moved > 40
+    else:
+        assert moved < 2 * one.rounds * 0.01 * shape.size**0.5
+
+
+@pytest.mark.parametrize("rule", ROBUST)
+def test_a_robust_run_that_was_cut_off_ends_with_the_bits_of_an_unbroken_one(
+    tmp_path: Path, rule: str
+) -> None:
+    one = five(rule, rounds=3)
+
+    def dies(record: Record) -> None:
+        if record["round"] == 2:
+            raise Broken
+
+    run(one, tmp_path / "whole", sites_of(one))
+    with pytest.raises(Broken):
+        run(one, tmp_path / "cut", sites_of(one), dies)
+    run(one, tmp_path / "cut", sites_of(one))
+    assert distance(tmp_path / "whole", tmp_path / "cut") == 0
+
+
 def test_too_few_sound_replies_stop_the_run_with_each_reason(tmp_path: Path) -> None:
     one = study(round=RoundPolicy(min_sites=2, deadline_seconds=0.2))
     shape = layout(one)

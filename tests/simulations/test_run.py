@@ -21,7 +21,7 @@ from common.metrics import NAMES
 from common.privacy.accounting import Event, calibrate, epsilon
 from server.rounds import Record
 from simulations.plan import Plan
-from simulations.run import federate, run
+from simulations.run import federate, prepare, run
 from tests.simulations.small import PRIVATE, Silent, numbers, simulation
 
 
@@ -171,3 +171,14 @@ def test_another_config_is_not_run_into_a_used_folder(tmp_path: Path) -> None:
     federate(simulation(), tmp_path, Silent())
     with pytest.raises(ConfigError, match="holds a run of another config"):
         federate(simulation(study={"rounds": 4}), tmp_path, Silent())
+
+
+def test_a_baseline_of_one_site_takes_the_mean_whatever_the_study_bears(tmp_path: Path) -> None:
+    robust = {"server": {"aggregation": "median", "byzantine_sites": 1}, "round": {"min_sites": 3}}
+    config = simulation(study=robust, baselines=["local_only", "centralised"])
+    federated, *baselines = prepare(config, tmp_path, Silent()).plans
+    assert federated.study.server == config.study.server
+    assert len(baselines) == 4
+    for plan in baselines:
+        study = load(Study, plan.study_file)
+        assert (study.server.aggregation, study.round.min_sites) == ("mean", 1)
