@@ -10,6 +10,7 @@ from threading import Event
 from client.home import SiteHome
 from client.link import FleetLink, HaltedError
 from client.membership import Membership
+from client.record import SiteRecord
 from client.runner import Runner
 from client.supernode import SuperNode
 from common.errors import FederationError
@@ -27,7 +28,8 @@ def serve(home: SiteHome, halt: Event) -> None:
         link = FleetLink(membership.address, membership.authority, membership.node_key(), halt)
         runner = Runner(home.site_file, home.runner_log)
         try:
-            SuperNode(home, link, runner, log, halt).serve()
+            record = SiteRecord(home, membership, log)
+            SuperNode(home, link, runner, record, halt).serve()
         except HaltedError:
             return
         finally:

@@ -12,18 +12,17 @@ import time
 from pathlib import Path
 from threading import Event
 
-from flwr.app import ConfigRecord, Message
+from flwr.app import Message
 from flwr.proto.fleet_pb2 import PullMessagesResponse
 
 from client.home import SiteHome
 from client.link import FleetLink, RunOverError
+from client.record import SiteRecord
 from client.runner import Runner, RunnerDiedError
-from common.audit_log import AuditLog
 from common.bundle import BUNDLE_HASH
-from common.config import Study, parse
-from common.errors import ConfigError, FederationError, HemofedError, PrivacyError
+from common.errors import FederationError, HemofedError, PrivacyError
 from common.files import replacing, write_text
-from common.protocol import read_refusal, refusal_content
+from common.protocol import refusal_content
 
 _BUSY_POLL, _IDLE_POLL, _BUSY_FOR = 0.1, 2.0, 10.0
 """Seconds between two looks: short for a while after a message, for rounds follow one another."""
@@ -35,12 +34,12 @@ class SuperNode:
     """One site's node. `serve` ends when `halt` is set."""
 
     def __init__(
-        self, home: SiteHome, link: FleetLink, runner: Runner, log: AuditLog, halt: Event
+        self, home: SiteHome, link: FleetLink, runner: Runner, record: SiteRecord, halt: Event
     ) -> None:
         self._home = home
         self._link = link
         self._runner = runner
-        self._audit = log
+        self._record = record
         self._halt = halt
         self._answered = 0
         self._told: dict[str, int | None] = {}
@@ -74,11 +73,12 @@ class SuperNode:
     def _handle(self, pulled: PullMessagesResponse) -> None:
         try:
             message = self._link.fetch(pulled)
+            self._record.came(message)
             reply = self._reply(message)
             self._wait_while_paused()
             if self._halt.is_set():
                 return
-            self._record(message, reply)
+            self._record.leaves(message, reply)
             self._link.push(reply)
             self._answered += 1
         except RunOverError:
@@ -112,19 +112,6 @@ class SuperNode:
             _log.error("%s; once more", death)
             return self._runner.answer(message, max(left, 1.0), self._halt)
 
-    def _record(self, message: Message, reply: Message) -> None:
-        """The audit line of an answer, before it leaves."""
-        kind = message.metadata.message_type
-        task = message.content.config_records.get("task")
-        if task is None:
-            return
-        facts = {"kind": kind, "round": str(task.get("round"))[:20], "study": _digest(task)}
-        refused = "the ClientApp failed" if reply.has_error() else read_refusal(reply)
-        if refused:
-            self._audit.append("refused", reason=refused, **facts)
-        elif kind in ("train", "evaluate"):
-            self._audit.append("released", **facts)
-
     def _check_bundle(self, run: int) -> None:
         """Raise PrivacyError when the run comes with code; it was not fetched and never is."""
         if run in self._sound_runs:
@@ -153,14 +140,6 @@ class SuperNode:
         if content != self._told:
             write_text(self._home.status, json.dumps(content))
             self._told = content
-
-
-def _digest(task: ConfigRecord) -> str:
-    """The digest of the study in a task; what is no study has none."""
-    try:
-        return parse(Study, json.loads(str(task.get("study"))), "study in the message").digest
-    except (ValueError, ConfigError):
-        return "not a study"
 
 
 def _write(path: Path, content: bytes) -> None:

@@ -17,25 +17,33 @@ def verify_command(
     ],
     site: Annotated[str | None, typer.Option(help="Whose key in a registry.json.")] = None,
     head: Annotated[
-        str | None, typer.Option(help="A head that the other side witnessed: finds removed lines.")
+        str | None, typer.Option(help="A head that somebody noted: finds removed lines.")
     ] = None,
     witness: Annotated[
-        Path | None, typer.Option(help="The other side's log: all heads that it recorded.")
+        Path | None,
+        typer.Option(help="The other side's log: every head that it recorded must be in FILE."),
     ] = None,
     peer: Annotated[
-        str | None, typer.Option(help="With --witness: the name that the other side uses for it.")
+        str | None,
+        typer.Option(help="With --witness: FILE's owner as the other side calls it, or server."),
     ] = None,
 ) -> None:
     """Check every line, the chain and the signatures; the first fault ends it with exit code 6."""
-    from common.audit_log import verify, witnessed_heads
-    from common.errors import FederationError
+    from common.audit_log import Witnessed, verify, witnessed
+    from common.errors import ConfigError, FederationError
 
-    heads = witnessed_heads(witness, peer) if witness else frozenset()
-    fault = verify(file, _public_key(key, site), head=head, heads=heads)
+    if (witness is None) != (peer is None):
+        raise ConfigError("--witness and --peer: give both, or neither")
+    heads = witnessed(witness, peer) if witness and peer else []
+    noted = [Witnessed(head)] if head else []
+    public = _public_key(key, site)
+    fault = verify(file, public, heads) or (verify(file, public, noted) if noted else None)
     if fault:
         raise FederationError(f"{fault}")
     lines = file.read_bytes().count(b"\n")
     typer.echo(f"{file}: {lines} lines, all as they were written")
+    if heads:
+        typer.echo(f"{witness}: recorded {len(heads)} heads of it, all in their order")
 
 
 def _public_key(path: Path, site: str | None) -> str:

@@ -7,7 +7,7 @@ import re
 from typing import Any
 
 from common.errors import PrivacyError
-from common.identity.signatures import canonical
+from common.identity.signatures import canonical, statement
 
 BEGINNING = hashlib.sha256(b"hemofed audit log 1").hexdigest()
 """What stands for the hash before the first line of the first file."""
@@ -56,6 +56,11 @@ def parse_line(line: bytes) -> dict[str, Any]:
     if not isinstance(fields["facts"], dict) or type(fields["n"]) is not int:
         raise ValueError("does not have the fields of an audit line")
     return fields
+
+
+def seal_message(head: str, introduced: str = "") -> bytes:
+    """What a signature line signs: the head before it, and the key that it introduces, if any."""
+    return statement("audit", {"head": head, "introduces": introduced})
 
 
 def check_event(event: str, facts: dict[str, Fact]) -> None:

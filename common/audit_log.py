@@ -2,8 +2,8 @@
 
 Each line bears the SHA-256 of the one before and of itself, and is on disk before `append`
 returns. A line with an Ed25519 signature over the chain so far comes at intervals and at `close`.
-Both sides of a federation keep a log and witness each other's head every round, so that neither
-can rewrite its own alone.
+Both sides of a federation keep a log and witness each other's signed head every round, so that
+neither can rewrite its own alone.
 
 | what happened to the file                | how it is found                                       |
 |------------------------------------------|-------------------------------------------------------|
@@ -25,13 +25,23 @@ from typing import Self
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from common.audit_file import AuditFile
-from common.audit_line import BEGINNING, KEY_EVENTS, SIGN_EVERY, Fact, check_event, make_line
-from common.audit_verify import Fault, present_key, seal_message, verify, witnessed_heads
+from common.audit_line import (
+    BEGINNING,
+    KEY_EVENTS,
+    SIGN_EVERY,
+    Fact,
+    check_event,
+    make_line,
+    seal_message,
+)
+from common.audit_reader import Fault, present_key
+from common.audit_verify import verify
+from common.audit_witness import SignedHead, Witnessed, witnessed
 from common.errors import FederationError
 from common.identity.keys import signing_public_pem
 from common.identity.signatures import fingerprint, sign
 
-__all__ = ["AuditLog", "Fault", "verify", "witnessed_heads"]
+__all__ = ["AuditLog", "Fault", "SignedHead", "Witnessed", "verify", "witnessed"]
 
 ROTATE_BYTES = 64 * 2**20
 RESERVED = {*KEY_EVENTS, "signature"}
@@ -86,9 +96,15 @@ class AuditLog:
                 self._rotate(file)
             return head
 
-    def witness(self, other_head: str, peer: str = "") -> str:
-        """Record the head of the log of `peer`, and return this log's head to give in turn."""
-        return self.append("witness", peer=peer, head=other_head)
+    def signed_head(self) -> SignedHead:
+        """The head for the other side to witness."""
+        with self._writing() as file:
+            return SignedHead(file.head, sign(self._key, seal_message(file.head)))
+
+    def witness(self, other: SignedHead, peer: str, **facts: Fact) -> None:
+        """Record the head of the log of `peer`, which the caller has checked."""
+        head = {"head": other.hash, "signature": other.signature}
+        self.append("witness", peer=peer, **head, **facts)
 
     def sign(self) -> None:
         """Sign the chain so far, unless its last line is a signature."""

@@ -1,28 +1,16 @@
 """Checking an audit log: the first line that does not fit, and why."""
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from common.audit_line import BEGINNING, KEY_EVENTS, SIGN_EVERY, parse_line
+from common.audit_line import BEGINNING, SIGN_EVERY, parse_line, seal_message
+from common.audit_reader import Fault, log_files, log_lines
+from common.audit_witness import Place, Witnessed, contradiction
 from common.errors import FederationError
 from common.identity.keys import parse_signing_public, signing_public_pem
-from common.identity.signatures import statement
 from common.identity.signatures import verify as verify_signature
-
-
-@dataclass(frozen=True)
-class Fault:
-    """Where a log stops being what was written."""
-
-    path: Path
-    line: int
-    """From 1, as an editor counts; one past the last when something is missing at the end."""
-    why: str
-
-    def __str__(self) -> str:
-        return f"{self.path}: line {self.line} {self.why}"
 
 
 @dataclass
@@ -30,8 +18,12 @@ class _State:
     """The chain so far."""
 
     trusted: str
-    wanted: set[str]
-    """Heads that others witnessed and that were not passed yet."""
+    wanted: frozenset[str]
+    """Heads that others witnessed."""
+    places: dict[str, Place] = field(default_factory=dict)
+    """Those of them that were passed."""
+    keys: set[str] = field(default_factory=set)
+    """PEM of all keys that signed so far."""
     head: str = BEGINNING
     next: int = 0
     key: str = ""
@@ -42,102 +34,33 @@ class _State:
     """Lines since the last signature."""
 
 
-_KEY_MARKS = tuple(f'"event":"{event}"'.encode() for event in KEY_EVENTS)
 _MOST_UNSIGNED = 4 * SIGN_EVERY
 """Crashes can delay a signature by a few lines; a log without any was written by another."""
 
 
-def seal_message(head: str, introduced: str = "") -> bytes:
-    """What a signature line signs: the head before it, and the key that it introduces, if any."""
-    return statement("audit", {"head": head, "introduces": introduced})
-
-
-def verify(
-    path: Path, public: str, *, head: str | None = None, heads: Iterable[str] = ()
-) -> Fault | None:
+def verify(path: Path, public: str, witnessed: Sequence[Witnessed] = ()) -> Fault | None:
     """The first fault of the log that `path` ends, or None when all fits.
 
     public: PEM of the key that signs it, as its owner gave it: the first one, or any later one
-    that has signed. head, heads: what the other side witnessed, all of which must be in it. Files
-    put aside by rotation are read too where they lie beside `path`; the oldest that is there counts
-    as the beginning. Raises FederationError when a file or `public` cannot be read.
+    that has signed. witnessed: heads that the other side recorded, all of which must be in it, in
+    their order. Files put aside by rotation are read too where they lie beside `path`; the oldest
+    that is there counts as the beginning. Raises FederationError when a file or `public` cannot be
+    read.
     """
-    wanted = {*heads, *([head] if head else [])}
+    wanted = frozenset(head.hash for head in witnessed)
     state = _State(signing_public_pem(parse_signing_public(public)), wanted)
-    files = _files(path)
+    files = log_files(path)
     number = 0
     for file in files:
-        for number, line in _lines(file):
+        for number, line in log_lines(file):
             why = _step(state, line, first=file is files[0] and number == 1)
             if why:
                 return Fault(file, number, why)
+            if state.head in wanted:
+                state.places[state.head] = Place(state.next - 1, file, number)
     if not state.trust:
         return Fault(path, number, "ends a log that the given key neither began nor signed")
-    if state.wanted:
-        missing = ", ".join(f"{head:.16}…" for head in sorted(state.wanted)[:3])
-        return Fault(path, number + 1, f"is missing: a head that was witnessed, {missing}")
-    return None
-
-
-def witnessed_heads(path: Path, peer: str | None = None) -> frozenset[str]:
-    """The heads of the log of `peer` (None: of any) that the log in `path` recorded.
-
-    Raises FederationError when a line is damaged; `verify` that log too, with its own key.
-    """
-    heads = set()
-    for file in _files(path):
-        for number, line in _lines(file):
-            try:
-                fields = parse_line(line.removesuffix(b"\n"))
-            except ValueError as error:
-                raise FederationError(f"{Fault(file, number, str(error))}") from error
-            if fields["event"] == "witness" and peer in (None, fields["facts"].get("peer")):
-                heads.add(str(fields["facts"].get("head")))
-    return frozenset(heads)
-
-
-def present_key(path: Path) -> str | None:
-    """PEM of the key that signs the log from its last line on; None when there is no log.
-
-    Lines are not checked; the file's own claim is what a writer has to agree with.
-    """
-    key = None
-    if path.exists():
-        for _, line in _lines(path):
-            if any(mark in line for mark in _KEY_MARKS):
-                try:
-                    key = str(parse_line(line.removesuffix(b"\n"))["facts"]["key"])
-                except (ValueError, KeyError):
-                    continue
-    return key
-
-
-def _files(path: Path) -> list[Path]:
-    """`path` and the files before it that lie beside it, oldest first."""
-    files = [path]
-    while True:
-        first = next((line for _, line in _lines(files[0])), b"")
-        try:
-            fields = parse_line(first.removesuffix(b"\n"))
-        except ValueError:
-            return files
-        before = files[0].with_name(Path(str(fields["facts"].get("file", ""))).name or "-")
-        if fields["event"] != "continues" or before in files or not before.is_file():
-            return files
-        files.insert(0, before)
-
-
-def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
-    """The lines with their ends, numbered from 1; an empty file has an empty line 1."""
-    try:
-        with path.open("rb") as file:
-            number = 0
-            for number, line in enumerate(file, start=1):
-                yield number, line
-            if number == 0:
-                yield 1, b""
-    except OSError as error:
-        raise FederationError(f"{path}: cannot be read ({error.strerror})") from error
+    return contradiction(witnessed, state.places, state.keys, Place(0, files[0], 1))
 
 
 def _step(state: _State, line: bytes, *, first: bool) -> str | None:
@@ -153,7 +76,7 @@ def _step(state: _State, line: bytes, *, first: bool) -> str | None:
         state.head, state.next = fields["previous"], fields["n"]
     why = _misplaced(state, fields, first) or _signed(state, event, facts)
     state.head, state.next = fields["hash"], fields["n"] + 1
-    state.wanted.discard(state.head)
+    state.keys.add(state.key)
     return why
 
 

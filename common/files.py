@@ -1,5 +1,6 @@
 """Files that are either whole or not there."""
 
+import hashlib
 import os
 import secrets
 from collections.abc import Iterator
@@ -39,3 +40,9 @@ def sync(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 (hex) of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

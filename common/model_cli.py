@@ -86,7 +86,7 @@ def _refuse_bad_name(out: Path) -> None:
 
 
 def _print(console: Console, file: Path, record: "EncoderRecord") -> None:
-    from common.models.encoder_file import file_digest
+    from common.files import file_digest
 
     table = Table("", "", title=file.name, show_header=False)
     table.columns[1].overflow = "fold"

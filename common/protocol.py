@@ -24,9 +24,11 @@ from flwr.app import (
 )
 
 from common.config import Study, parse
-from common.errors import FederationError, HemofedError, ModelError
+from common.errors import ConfigError, FederationError, HemofedError, ModelError
 from common.metrics import BINS, Tally
 from common.payload import Vector, decode, encode
+
+_KINDS = ("query.prepare", "train", "evaluate")
 
 
 @dataclass(frozen=True)
@@ -76,6 +78,23 @@ class Task:
         study = _study(str(record["study"]))
         numbers = int(str(record["round"])), int(str(record["attempt"]))
         return cls(study, *numbers, str(record["split"]), str(record["head"]))
+
+
+def task_facts(message: Message) -> dict[str, str | int] | None:
+    """What an audit line says of a message's task; None when it has none.
+
+    Whatever the sender wrote there, the facts are words and numbers of ours.
+    """
+    record = message.content.config_records.get("task")
+    if record is None:
+        return None
+    kind = message.metadata.message_type
+    numbers = {name: record.get(name) for name in ("round", "attempt")}
+    return {
+        "kind": kind if kind in _KINDS else "unknown",
+        "study": _digest(str(record.get("study"))),
+        **{name: value if type(value) is int else -1 for name, value in numbers.items()},
+    }
 
 
 @dataclass(frozen=True)
@@ -178,6 +197,14 @@ def read_refusal(message: Message) -> str | None:
 def _config(message: Message, name: str) -> ConfigRecord:
     """The config record of that name; an empty one when there is none."""
     return message.content.config_records.get(name) or ConfigRecord()
+
+
+def _digest(study: str) -> str:
+    """The digest of the study in a task; what is no study has none."""
+    try:
+        return _study(study).digest
+    except (ValueError, RecursionError, ConfigError):
+        return "not a study"
 
 
 @lru_cache(maxsize=8)

@@ -1,6 +1,7 @@
 """Flower's Grid on the SuperLink's state itself, for the rounds of a deployment."""
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from threading import Event
 
 from flwr.app import Error, Message, RecordDict
@@ -19,23 +20,35 @@ from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_conte
 from flwr.supercore.run import Run
 
 from common.errors import FederationError
+from common.protocol import task_facts
+from server.envelopes import Envelopes
 
 
 class StoppedError(Exception):
     """The service is asked to stop; the round under way is given up."""
 
 
+@dataclass(frozen=True)
+class _Sent:
+    """A message under way: to whom, and what an audit line says of it."""
+
+    site: str
+    about: dict[str, str | int] | None
+
+
 class StateGrid(Grid):
     """The Grid of one run. `halt` breaks off whatever waits on it.
 
-    A reply is handed out once all of it has come; a site that breaks off in the middle of an
-    upload holds nobody up.
+    Messages leave in envelopes, and the sites' are taken off here. A reply is handed out once all
+    of it has come; a site that breaks off in the middle of an upload holds nobody up.
     """
 
-    def __init__(self, state: LinkState, run: Run, halt: Event) -> None:
+    def __init__(self, state: LinkState, run: Run, halt: Event, envelopes: Envelopes) -> None:
         self._state = state
         self._run = run
         self._halt = halt
+        self._envelopes = envelopes
+        self._sent: dict[str, _Sent] = {}
         self._arriving: list[Message] = []
 
     def set_run(self, run: Run) -> None:
@@ -87,6 +100,8 @@ class StateGrid(Grid):
 
     def _push(self, message: Message) -> str | None:
         """The message's id; None when its node was removed in the meantime."""
+        sent = _Sent(self._site(message.metadata.dst_node_id), task_facts(message))
+        self._envelopes.seal(message)
         message.metadata.__dict__["_message_id"] = message.object_id
         run = self._run.run_id
         session = self._state.start_session(run)
@@ -98,7 +113,12 @@ class StateGrid(Grid):
         objects = get_all_nested_objects(message)
         for identifier in missing:
             self._state.store_object(run, session, identifier, objects[identifier].deflate())
+        self._sent[message.metadata.message_id] = sent
         return message.metadata.message_id
+
+    def _site(self, node: int) -> str:
+        """The registry's name for the node; "" when it was removed."""
+        return next((info.name for info in self._state.get_node_info(node_ids=[node])), "")
 
     def _complete(self) -> list[Message]:
         """The replies all of whose objects are there; the others go on arriving."""
@@ -108,9 +128,16 @@ class StateGrid(Grid):
             if message is None:
                 waiting.append(reply)
             else:
+                self._open(message)
                 done.append(message)
         self._arriving = waiting
         return done
+
+    def _open(self, reply: Message) -> None:
+        """Take the envelope off a reply, in the name of the node that the message went to."""
+        sent = self._sent.pop(reply.metadata.reply_to_message_id)
+        if reply.has_content():
+            self._envelopes.open(reply, sent.site, sent.about)
 
     def _assemble(self, reply: Message) -> Message | None:
         """The reply with its content, an error in its place, or None while it is coming.

@@ -31,7 +31,7 @@ from server.checkpoints import State
 from server.exchange import Roster, exchange
 from server.optimizer import Optimizer, averaged
 
-OUTCOME = "outcome.json"
+OUTCOME, MODEL = "outcome.json", "model.safetensors"
 
 Record = dict[str, Any]
 """A round as one line of rounds.jsonl."""
@@ -233,7 +233,7 @@ class Rounds:
         # cut off is a new one.
         attempt = checkpoints.begin(self._checkpoints, state.round + 1)
         tallies = self._tallies(best, Task(self._study, state.round, attempt, "test"))
-        write_model(self._model, self._study, self._out / "model.safetensors")
+        write_model(self._model, self._study, self._out / MODEL)
         outcome = Outcome(
             rounds=state.round,
             best_round=state.best_round or state.round,

@@ -17,12 +17,14 @@ from flwr.server.superlink.linkstate import LinkState
 from common.audit_log import AuditLog
 from common.config import Study
 from common.errors import HemofedError
+from common.files import file_digest
 from common.identity import load_signing_key
 from server.app import server_app
+from server.envelopes import Envelopes
 from server.flower_run import FlowerRun, end_unfinished
 from server.grid import StateGrid, StoppedError
 from server.readiness import wait_until_ready
-from server.rounds import Record
+from server.rounds import MODEL, Record
 from server.state import open_state
 from server.studies import Stored, stored_studies
 
@@ -66,7 +68,8 @@ class Runner:
 
     def _rounds(self, stored: Stored, study: Study) -> None:
         with FlowerRun(self._state) as flower:
-            grid = StateGrid(self._state, flower.run, self._halt)
+            envelopes = Envelopes(self._home, self._audit)
+            grid = StateGrid(self._state, flower.run, self._halt, envelopes)
             wait_until_ready(study, grid, lambda sites: self._waiting(stored, sites), self._halt)
             self._audit.append("study_started", study=study.name, digest=study.digest)
             config: dict[str, bool | float | int | str] = {
@@ -75,6 +78,8 @@ class Runner:
             }
             context = Context(flower.run.run_id, SUPERLINK_NODE_ID, {}, RecordDict(), config)
             server_app(lambda record: self._after_round(stored, study, record))(grid, context)
+        model = file_digest(stored.out / MODEL)
+        self._audit.append("exported", study=study.name, digest=study.digest, model=model)
 
     def _waiting(self, stored: Stored, sites: dict[str, str]) -> None:
         stored.say("waiting for sites", sites=sites)

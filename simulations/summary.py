@@ -21,7 +21,7 @@ from common.metrics import NAMES, Tally
 from common.models import trainable
 from common.models.classifier import parameter_count
 from common.privacy.accounting import ACCOUNTANT, ADJACENCY
-from server.rounds import OUTCOME
+from server.rounds import MODEL, OUTCOME
 from simulations.config import Simulation
 from simulations.partition import DealtSite
 from simulations.plan import CENTRALISED, FEDERATED, LOCAL, POOLED, Plan
@@ -95,7 +95,7 @@ def _site_examples(plan: Plan, file: Path) -> list[dict[str, Any]]:
     """Predictions on the first few test cells of each class of a site."""
     site, study = open_site(file), plan.study
     bench = workspace(site, study)
-    bench.model.load_state_dict(load_file(plan.folder / "model.safetensors"))
+    bench.model.load_state_dict(load_file(plan.folder / MODEL))
     inputs = bench.inputs
     test = inputs.cells.rows("test")
     labels = inputs.cells.labels[test]

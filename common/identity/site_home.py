@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 import common.config
 from common.audit_log import AuditLog
-from common.audit_verify import present_key
+from common.audit_reader import present_key
 from common.config import Strict
 from common.errors import ConfigError, FederationError
 from common.folders import whole_folder

@@ -1,6 +1,5 @@
 """A pretrained encoder as a safetensors file with a record of what it saw."""
 
-import hashlib
 import json
 from pathlib import Path
 from typing import Literal
@@ -80,9 +79,3 @@ def read_encoder(path: Path) -> tuple[EncoderRecord, dict[str, Tensor]]:
     except (ValidationError, json.JSONDecodeError) as error:
         raise ModelError(f"{path}: its record cannot be read: {error}") from error
     return record, state
-
-
-def file_digest(path: Path) -> str:
-    """SHA-256 (hex) of a file's bytes."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

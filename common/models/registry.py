@@ -7,10 +7,11 @@ from torch import nn
 
 from common.config import ModelSpec
 from common.errors import ModelError
+from common.files import file_digest
 from common.models import dinov2, efficientnet, imagenet, resnet, vit
 from common.models.classifier import Classifier
 from common.models.cnn import DEFAULT_WIDTH, SmallCNN
-from common.models.encoder_file import file_digest, read_encoder
+from common.models.encoder_file import read_encoder
 from common.models.layers import Standardise, initialise
 from common.models.weights import fit
 

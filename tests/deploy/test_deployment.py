@@ -2,7 +2,9 @@
 
 from pathlib import Path
 
-from tests.deploy.federation import running
+from client.membership import Membership
+from common.audit_log import verify, witnessed
+from tests.deploy.federation import Federation, running
 from tests.simulations.small import numbers
 
 
@@ -11,3 +13,19 @@ def test_the_deployed_model_is_the_simulated_one_bit_for_bit(tmp_path: Path) -> 
         stored = federation.run()
         federation.wait_for(stored, "completed")
     assert numbers(stored.out) == numbers(federation.simulated)
+    for name in federation.sites:
+        check_logs(federation, name)
+
+
+def check_logs(federation: Federation, name: str) -> None:
+    """Each side's log holds every head that the other side recorded of it, one a message."""
+    home = federation.sites[name].folder
+    mine, theirs = home / "audit.jsonl", federation.server / "audit.jsonl"
+    membership = Membership.load(home)
+    seen = witnessed(theirs, name)
+    assert verify(mine, membership.member.signing_public_key, seen) is None
+    rounds = federation.study.rounds
+    about = [head.about for head in seen if head.about and head.about["kind"] == "train"]
+    assert [facts["round"] for facts in about] == [*range(1, rounds + 1)]
+    assert len(seen) == 2 * rounds + 1 == len(witnessed(mine, "server"))
+    assert verify(theirs, membership.server_public_key, witnessed(mine, "server")) is None

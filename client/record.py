@@ -1,0 +1,83 @@
+"""What a site's audit log says of the messages: what was asked, under which policy, what left."""
+
+import logging
+
+from flwr.app import Message
+
+from client.home import SiteHome
+from client.membership import Membership
+from client.site import open_site
+from common.audit_log import AuditLog
+from common.envelope import WITNESSED_KINDS, Envelope, take_off
+from common.errors import ConfigError, FederationError
+from common.files import file_digest
+from common.protocol import read_head, read_refusal, task_facts
+
+SERVER = "server"
+"""What a site's audit log calls the one server that it has."""
+_log = logging.getLogger("hemofed.site")
+
+
+class SiteRecord:
+    """Writes the audit log of the site in `home`, and exchanges its head for the server's.
+
+    Every method raises FederationError when the log cannot be written; nothing leaves then.
+    """
+
+    def __init__(self, home: SiteHome, membership: Membership, log: AuditLog) -> None:
+        self._home = home
+        self._membership = membership
+        self._audit = log
+        self._policy = ""
+        self._waiting: set[str] = set()
+
+    def came(self, message: Message) -> None:
+        """Take the envelope off a message, and witness the server's head.
+
+        A head that the server's key did not sign is left out, with a line that says so.
+        """
+        head, about = take_off(message).head, task_facts(message)
+        self._note_policy()
+        if about is None or about["kind"] not in WITNESSED_KINDS:
+            return
+        try:
+            head.check(self._membership.server_public_key, "the server")
+        except FederationError as error:
+            _log.warning("%s", error)
+            self._audit.append("not_witnessed", peer=SERVER, **about)
+        else:
+            self._audit.witness(head, SERVER, **about)
+
+    def leaves(self, message: Message, reply: Message) -> None:
+        """Write the line of an answer before it leaves, and put the envelope around it."""
+        about = task_facts(message)
+        refused = "the ClientApp failed" if reply.has_error() else read_refusal(reply)
+        if about and refused:
+            self._refused(refused, about)
+        elif about and about["kind"] in WITNESSED_KINDS:
+            self._audit.append("released", ledger=read_head(reply), **about)
+        if reply.has_content():
+            reply.content = Envelope(self._audit.signed_head()).around(reply.content)
+
+    def _refused(self, reason: str, about: dict[str, str | int]) -> None:
+        """One line; of a study that waits for sites, and asks every few seconds, one in all."""
+        study = str(about["study"])
+        if about["kind"] in WITNESSED_KINDS or study not in self._waiting:
+            self._audit.append("refused", reason=reason, **about)
+        if about["kind"] not in WITNESSED_KINDS:
+            self._waiting.add(study)
+
+    def _note_policy(self) -> None:
+        """A line when the policy is another than at the message before, and at the first one."""
+        found = _policy_digest(self._home)
+        if found != self._policy:
+            self._audit.append("policy", digest=found)
+            self._policy = found
+
+
+def _policy_digest(home: SiteHome) -> str:
+    """SHA-256 (hex) of the site's policy file as it is; "none" when there is none."""
+    try:
+        return file_digest(open_site(home.site_file).policy)
+    except (OSError, ConfigError):
+        return "none"

@@ -1,0 +1,38 @@
+"""What the two ends of the wire, the server's Grid and a site's node, add to each other's messages.
+
+An envelope is put around a message's content when it leaves and taken off when it has come, so the
+ServerApp and the ClientApp never see one, and a simulation, which has no wire, has none.
+"""
+
+from dataclasses import dataclass
+
+from flwr.app import ConfigRecord, Message, RecordDict
+
+from common.audit_log import SignedHead
+
+WITNESSED_KINDS = ("train", "evaluate")
+"""Messages whose heads are recorded. A study that waits for sites asks them every few seconds."""
+_NAME = "envelope"
+
+
+@dataclass(frozen=True)
+class Envelope:
+    """The sender's word beside the content. What came over the wire is not checked yet."""
+
+    head: SignedHead
+    """Of the sender's audit log."""
+
+    def around(self, content: RecordDict) -> RecordDict:
+        """The content with the envelope; the argument, which messages may share, is not changed."""
+        record = ConfigRecord({"head": self.head.hash, "signature": self.head.signature})
+        return RecordDict({**content, _NAME: record})
+
+
+def take_off(message: Message) -> Envelope:
+    """Remove the message's envelope from its content; one of empty fields when it has none."""
+    record = ConfigRecord()
+    if message.has_content():
+        content = message.content
+        record = content.config_records.get(_NAME) or record
+        message.content = RecordDict({k: v for k, v in content.items() if k != _NAME})
+    return Envelope(SignedHead(str(record.get("head")), str(record.get("signature"))))

@@ -1,0 +1,50 @@
+"""The server's side of the envelopes: its audit head goes out, the sites' heads are witnessed."""
+
+import logging
+from pathlib import Path
+
+from flwr.app import Message
+
+from common.audit_log import AuditLog
+from common.envelope import WITNESSED_KINDS, Envelope, take_off
+from common.errors import FederationError
+from server.registry_file import RegistryFile
+
+_log = logging.getLogger("hemofed.rounds")
+
+
+class Envelopes:
+    """Of the server in `home`, whose audit log `log` is."""
+
+    def __init__(self, home: Path, log: AuditLog) -> None:
+        self._registry = RegistryFile(home)
+        self._audit = log
+
+    def seal(self, message: Message) -> None:
+        """Put the envelope around a message that leaves for a site."""
+        message.content = Envelope(self._audit.signed_head()).around(message.content)
+
+    def open(self, reply: Message, site: str, about: dict[str, str | int] | None) -> None:
+        """Take the envelope off a reply and witness the site's head.
+
+        about: what the reply answers. A head that the site's key did not sign is left out, with a
+        line that says so; the reply counts all the same. Raises FederationError when the audit log
+        cannot be written.
+        """
+        envelope = take_off(reply)
+        if about is None or about["kind"] not in WITNESSED_KINDS:
+            return
+        try:
+            envelope.head.check(self._key(site), f"site {site}")
+        except FederationError as error:
+            _log.warning("%s", error)
+            self._audit.append("not_witnessed", peer=site, **about)
+        else:
+            self._audit.witness(envelope.head, site, **about)
+
+    def _key(self, site: str) -> str:
+        """The signing key (PEM) of a member."""
+        member = self._registry.read().sites.get(site)
+        if member is None:
+            raise FederationError(f"site {site}: is not in the registry")
+        return member.signing_public_key

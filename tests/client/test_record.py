@@ -1,0 +1,153 @@
+"""What a site's audit log says of the messages, and the heads that go to and fro."""
+
+import json
+import resource
+import signal
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from flwr.app import Error, Message, RecordDict
+
+from client.app import client_app
+from client.home import SiteHome
+from client.membership import Membership
+from client.record import SiteRecord
+from common.audit_log import AuditLog, SignedHead, verify, witnessed
+from common.envelope import Envelope, take_off
+from common.errors import FederationError, PrivacyError
+from common.files import file_digest
+from common.identity import load_signing_key
+from common.identity.site_home import join, make_site
+from common.protocol import Update, refusal_content
+from server.provisioning import admit, make_kit, make_server
+from tests.client.lab import context, first_model, make_lab, message, study
+
+NOW = datetime.now(UTC)
+
+
+class Setting:
+    """A joined lab, and its server's audit log."""
+
+    def __init__(self, home: Path, server: Path) -> None:
+        make_server(server, "127.0.0.1:9092", NOW)
+        admit(server, make_site(home, "lab", NOW), NOW)
+        kit = make_kit(server, "lab")
+        join(home, kit, kit.fingerprint)
+        self.home, self.server = SiteHome(home), server / "audit.jsonl"
+        self.membership = Membership.load(home)
+        self.log = self.membership.audit_log()
+        self.server_log = AuditLog.open(self.server, load_signing_key(server / "signing.key"))
+        self.record = SiteRecord(self.home, self.membership, self.log)
+
+    def asked(
+        self, kind: str = "train", head: SignedHead | None = None, number: int = 1
+    ) -> Message:
+        """A message as it comes over the wire."""
+        asked = message(study(), kind, number)
+        asked.content = Envelope(head or self.server_log.signed_head()).around(asked.content)
+        return asked
+
+    def lines(self, event: str) -> list[dict[str, object]]:
+        rows = map(json.loads, self.log.path.read_text().splitlines())
+        return [row["facts"] for row in rows if row["event"] == event]
+
+
+@pytest.fixture
+def setting(tmp_path: Path) -> Iterator[Setting]:
+    one = Setting(make_lab(tmp_path / "lab").parent, tmp_path / "server")
+    yield one
+    one.log.close()
+    one.server_log.close()
+
+
+def test_heads_go_both_ways_and_each_log_holds_the_other(setting: Setting) -> None:
+    app = client_app()
+    for number in (1, 2, 3):
+        asked = setting.asked(number=number)
+        setting.record.came(asked)
+        assert "envelope" not in asked.content
+        reply = app(asked, context(setting.home.site_file))
+        row = Update.read(reply, len(first_model(study()))).head
+        setting.record.leaves(asked, reply)
+        head = take_off(reply).head
+        head.check(setting.membership.member.signing_public_key, "lab")
+        assert setting.lines("released")[-1]["ledger"] == row != ""
+        setting.server_log.witness(head, "lab", round=number)
+    mine, theirs = setting.log.path, setting.server
+    assert (
+        verify(mine, setting.membership.member.signing_public_key, witnessed(theirs, "lab")) is None
+    )
+    assert verify(theirs, setting.membership.server_public_key, witnessed(mine, "server")) is None
+    assert [line["round"] for line in setting.lines("witness")] == [1, 2, 3]
+
+
+@pytest.mark.parametrize("head", [SignedHead("", ""), SignedHead("smear.png", "x"), None])
+def test_a_head_that_the_server_did_not_sign_is_left_out(
+    setting: Setting, head: SignedHead | None
+) -> None:
+    setting.record.came(setting.asked(head=head or setting.log.signed_head()))
+    assert setting.lines("witness") == []
+    assert [line["peer"] for line in setting.lines("not_witnessed")] == ["server"]
+
+
+def test_whatever_a_server_writes_into_a_task_the_log_takes_it(setting: Setting) -> None:
+    asked = setting.asked()
+    task = asked.content.config_records["task"]
+    task["round"], task["attempt"], task["study"] = "smear.png", 2.5, "[" * 100_000
+    setting.record.came(asked)
+    setting.record.leaves(asked, Message(refusal_content(PrivacyError("x"), "ab"), reply_to=asked))
+    (line,) = setting.lines("refused")
+    assert (line["round"], line["attempt"], line["study"]) == (-1, -1, "not a study")
+
+
+def test_a_study_that_waits_for_sites_is_refused_in_one_line(setting: Setting) -> None:
+    for kind in ("query.prepare", "query.prepare", "train", "train"):
+        asked = setting.asked(kind)
+        setting.record.came(asked)
+        reply = Message(refusal_content(PrivacyError("x"), "ab"), reply_to=asked)
+        setting.record.leaves(asked, reply)
+    assert [line["kind"] for line in setting.lines("refused")] == [
+        "query.prepare",
+        "train",
+        "train",
+    ]
+    assert len(setting.lines("witness")) == 2
+
+
+def test_a_changed_policy_is_a_line(setting: Setting) -> None:
+    policy = setting.home.folder / "policy.yaml"
+    digests = [file_digest(policy)]
+    for _ in range(2):
+        setting.record.came(setting.asked())
+    policy.write_text(policy.read_text() + "# other\n")
+    digests.append(file_digest(policy))
+    setting.record.came(setting.asked())
+    policy.unlink()
+    setting.record.came(setting.asked())
+    assert [line["digest"] for line in setting.lines("policy")] == [*digests, "none"]
+
+
+def test_a_reply_that_is_an_error_is_recorded_and_leaves_as_it_is(setting: Setting) -> None:
+    asked = setting.asked()
+    reply = Message(Error(3, "x"), reply_to=asked)
+    setting.record.leaves(asked, reply)
+    assert reply.has_error() and len(setting.lines("refused")) == 1
+
+
+def test_nothing_leaves_when_the_log_cannot_be_written(setting: Setting) -> None:
+    asked = setting.asked()
+    setting.record.came(asked)
+    reply = Message(RecordDict(), reply_to=asked)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        size = setting.log.path.stat().st_size
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size + 10, limits[1]))
+        with pytest.raises(FederationError, match=r"audit.jsonl: the audit log cannot be written"):
+            setting.record.leaves(asked, reply)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert setting.lines("released") == [] and not reply.content
