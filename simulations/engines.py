@@ -116,8 +116,3 @@ def _ray_server(plan: Plan, observe: Observe) -> ServerApp:
 def _context(plan: Plan) -> Context:
     config: dict[str, Any] = {"study": str(plan.study_file), "out": str(plan.folder)}
     return Context(1, 1, {}, RecordDict(), config)
-
-
-def workers_of(runtime: Runtime, seed: int) -> WorkerPool:
-    """The pool that `runtime` asks for, its clients' randomness from `seed`."""
-    return WorkerPool(runtime.workers, make_client, seed)

@@ -12,8 +12,7 @@ from common.data.index import TABLE
 from common.data.store import CellCache
 from common.errors import ConfigError, DataError
 from simulations.config import DataSpec, Rendered
-from simulations.synthetic import VERSION, SiteSpec, is_rendered, synthesize
-from simulations.synthetic.site_style import named_styles
+from simulations.synthetic import VERSION, is_rendered
 
 DATA_VARIABLE = "HEMOFED_DATA"
 
@@ -54,6 +53,10 @@ def gather(spec: DataSpec, side: int, seed: int, progress: Progress) -> Labs:
 
 def _rendered(spec: Rendered, seed: int, progress: Progress) -> Path:
     """The folder of smears that `spec` and `seed` describe; rendered once a machine."""
+    # Slow to import, and of no use to who brings images.
+    from simulations.synthetic import SiteSpec, synthesize
+    from simulations.synthetic.site_style import named_styles
+
     description = f"{VERSION}|{seed}|{spec.model_dump_json()}"
     key = hashlib.sha256(description.encode()).hexdigest()[:32]
     out = default_root() / "rendered" / key

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from rich.console import Console
 from rich.progress import (
@@ -16,9 +16,11 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from server.rounds import Record
 from simulations.partition import DealtSite
 from simulations.plan import FEDERATED, LOCAL, Plan
+
+if TYPE_CHECKING:
+    from server.rounds import Record
 
 
 class Terminal:
@@ -64,7 +66,7 @@ class Terminal:
             else:
                 self._tasks[kind] = self._bars.add_task(kind, total=plan.study.rounds, note="")
 
-    def round_done(self, plan: Plan, record: Record) -> None:
+    def round_done(self, plan: Plan, record: "Record") -> None:
         task = self._tasks[_kind(plan)]
         if plan.name == FEDERATED:
             self._bars.update(task, completed=record["round"], note=_note(record))
@@ -125,7 +127,7 @@ def _kind(plan: Plan) -> str:
     return LOCAL if plan.name.startswith(LOCAL) else plan.name
 
 
-def _note(record: Record) -> str:
+def _note(record: "Record") -> str:
     """Balanced accuracy and epsilon, when the round has them."""
     parts = [f"{sum(e['status'] == 'ok' for e in record['sites'].values())} sites"]
     score = (record["evaluation"] or {}).get("global", {}).get("balanced_accuracy")

@@ -1,20 +1,24 @@
-"""A simulation from its config to its report."""
+"""A simulation from its config to its report.
+
+What loads torch is imported where it is used: the workers load it too, and are started first.
+"""
 
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from common.config import dump, load
 from common.errors import ConfigError
 from common.files import write_text
-from server.rounds import Record
 from simulations.config import Simulation
-from simulations.engines import run_local, run_ray, warm, workers_of
 from simulations.labs import Labs, gather
 from simulations.partition import DealtSite, deal
 from simulations.plan import Plan, make_plans
-from simulations.summary import summarise, write_examples, write_summary
+from simulations.seeded import workers_of
+
+if TYPE_CHECKING:
+    from server.rounds import Record
 
 Backend = Literal["local", "ray"]
 
@@ -26,7 +30,7 @@ class Watcher(Protocol):
 
     def planned(self, plans: list[Plan], sites: tuple[DealtSite, ...]) -> None: ...
 
-    def round_done(self, plan: Plan, record: Record) -> None: ...
+    def round_done(self, plan: Plan, record: "Record") -> None: ...
 
     def reporting(self) -> None: ...
 
@@ -72,10 +76,14 @@ def federate(
     _same_run(simulation, out)
     runtime, seed = simulation.runtime, simulation.study.seed
     if backend == "ray":
+        from simulations.engines import run_ray
+
         prepared = prepare(simulation, out, watcher)
         run_ray(prepared.plans, runtime, seed, watcher.round_done)
         return prepared
     with workers_of(runtime, seed) as pool:
+        from simulations.engines import run_local, warm
+
         prepared = prepare(simulation, out, watcher)
         warm(prepared.plans[0], pool, watcher.preparing)
         run_local(prepared.plans, pool, watcher.round_done)
@@ -90,7 +98,8 @@ def resumed(out: Path) -> Simulation:
 
 
 def _conclude(prepared: Prepared, out: Path) -> dict[str, Any]:
-    from simulations.report import write  # slow to import: it draws
+    from simulations.report import write
+    from simulations.summary import summarise, write_examples, write_summary
 
     summary = summarise(prepared.simulation, prepared.sites, prepared.plans, prepared.labs.kind)
     write_summary(out, summary)

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 
 from flwr.clientapp import ClientApp
 
-from client.app import client_app
+from common.config import Runtime
 from common.privacy.noise_source import NoiseSource
+from simulations.workers import WorkerPool
 
 
 @dataclass(frozen=True)
@@ -27,4 +28,15 @@ class SeededEntropy:
 
 def make_client(seed: int) -> ClientApp:
     """The ClientApp of a simulated site."""
+    from client.app import client_app  # loads torch; see `workers_of`
+
     return client_app(SeededEntropy(seed))
+
+
+def workers_of(runtime: Runtime, seed: int) -> WorkerPool:
+    """The pool that `runtime` asks for, its clients' randomness from `seed`.
+
+    This module leaves torch to the workers, so who starts the pool before loading torch itself
+    waits for one load of it and not for two.
+    """
+    return WorkerPool(runtime.workers, make_client, seed, preload=("client.app",))

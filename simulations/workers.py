@@ -57,10 +57,13 @@ class WorkerPool:
     milliseconds and shares their memory; that server starts beside whatever the caller does next.
     """
 
-    def __init__(self, workers: int | None, make: MakeClient, seed: int) -> None:
+    def __init__(
+        self, workers: int | None, make: MakeClient, seed: int, preload: tuple[str, ...] = ()
+    ) -> None:
+        """preload: modules that the clients need, besides the one of `make`."""
         self.size = workers or os.cpu_count() or 1
         self._context = multiprocessing.get_context("forkserver")
-        self._context.set_forkserver_preload([make.__module__, __name__])
+        self._context.set_forkserver_preload([make.__module__, __name__, *preload])
         self._start = (make, seed)
         self._idle: queue.SimpleQueue[_Worker] = queue.SimpleQueue()
         self._waiting: queue.PriorityQueue[_Job] = queue.PriorityQueue()

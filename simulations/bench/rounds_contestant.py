@@ -83,16 +83,20 @@ def bare(folder: Path) -> Clock:
 def federated(folder: Path, backend: str, workers: int) -> Clock:
     """The same clients through the apps, on one of the engines."""
     from common.config import Runtime, Study, load
-    from simulations.engines import run_local, run_ray, workers_of
     from simulations.plan import FEDERATED, Plan
+    from simulations.seeded import workers_of
 
     study = load(Study, folder / "study.yaml")
     plan, clock = Plan(FEDERATED, study, folder), Clock(study.rounds)
     runtime = Runtime(workers=workers)
     if backend == "ray":
+        from simulations.engines import run_ray
+
         run_ray([plan], runtime, study.seed, lambda _plan, _record: clock.tick())
     else:
         with workers_of(runtime, study.seed) as pool:
+            from simulations.engines import run_local
+
             run_local([plan], pool, lambda _plan, _record: clock.tick())
     return clock
 

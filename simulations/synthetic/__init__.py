@@ -7,9 +7,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from simulations.synthetic.dataset import RECORD, VERSION, is_rendered, synthesize
+    from simulations.synthetic.dataset import synthesize
     from simulations.synthetic.patient import Patient
     from simulations.synthetic.plan import SiteSpec, class_mix
+    from simulations.synthetic.record import RECORD, VERSION, is_rendered
     from simulations.synthetic.render import contact_sheet, render_cell
     from simulations.synthetic.site_style import STYLES, SiteStyle
 
@@ -28,7 +29,8 @@ __all__ = [
 ]
 
 _HOMES = {
-    **dict.fromkeys(("RECORD", "VERSION", "is_rendered", "synthesize"), "dataset"),
+    "synthesize": "dataset",
+    **dict.fromkeys(("RECORD", "VERSION", "is_rendered"), "record"),
     **dict.fromkeys(("SiteSpec", "class_mix"), "plan"),
     **dict.fromkeys(("contact_sheet", "render_cell"), "render"),
     **dict.fromkeys(("STYLES", "SiteStyle"), "site_style"),

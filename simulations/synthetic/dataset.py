@@ -31,13 +31,9 @@ from simulations.synthetic.plan import (
     generator,
     plan,
 )
+from simulations.synthetic.record import RECORD, VERSION, is_rendered
 from simulations.synthetic.render import encode, render_cell
 from simulations.synthetic.site_style import SiteStyle
-
-VERSION = 1
-"""Of the drawing: pictures of the same seed may differ between versions."""
-
-RECORD = "RENDERED.json"
 
 Progress = Callable[[int, int], None]
 """Called with (cells done, cells in all)."""
@@ -104,11 +100,6 @@ def describe(sites: Mapping[str, SiteSpec], *, seed: int, side: int) -> dict[str
             for name, spec in sites.items()
         },
     }
-
-
-def is_rendered(folder: Path) -> bool:
-    """Whether `folder`, or the folder that it lies in, was written by `synthesize`."""
-    return (folder / RECORD).is_file() or (folder.parent / RECORD).is_file()
 
 
 def _check(sites: Mapping[str, SiteSpec], side: int, workers: int) -> None:
