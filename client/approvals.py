@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 from client.home import SiteHome
 from client.membership import Membership
+from client.policy import cohort_refusal, read_policy
 from common.config import Site, Strict, Study, dump, parse
 from common.errors import ConfigError, FederationError, PrivacyError
 from common.files import write_text
@@ -18,7 +19,8 @@ class Approvals(Protocol):
     """What a site's ClientApp asks before it touches a cell for a study."""
 
     def check(self, site: Site, study: Study) -> None:
-        """Raise PrivacyError unless the study, to the last digit, is approved."""
+        """Raise PrivacyError unless the study, to the last digit, is approved, and enough of its
+        cohort are members of the consortium."""
         ...
 
 
@@ -57,6 +59,7 @@ class SignedApprovals:
                 f"{path}: is not this site's approval of study {study.name} ({error}); approve it "
                 "again if you mean to"
             ) from error
+        self._check_cohort(site, study)
 
     def approve(self, site: Site, study: Study, now: datetime | None = None) -> Path:
         """Record the approval, signed. Raises ConfigError when the signing key cannot be used."""
@@ -96,6 +99,13 @@ class SignedApprovals:
             str(signed["signature"]),
             "the approval",
         )
+
+    def _check_cohort(self, site: Site, study: Study) -> None:
+        """Raise PrivacyError when too few of those who train are members still."""
+        members = Membership.load(self._home.folder).registry.active()
+        reason = cohort_refusal(read_policy(site.policy), study, members)
+        if reason:
+            raise PrivacyError(f"study {study.name}: of the registry's active members {reason}")
 
     def _path(self, digest: str) -> Path:
         return self._home.approvals / f"{digest}.json"

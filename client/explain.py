@@ -1,11 +1,12 @@
 """A study in plain words, for the person who decides whether the site takes part."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from client.account import metrics_noise, study_noise
 from client.ledger import Ledger
 from client.ledger_summary import summarise
-from client.policy import Policy, read_policy, refusal
+from client.policy import Policy, cohort_refusal, read_policy, refusal
 from common.config import Site, Study
 from common.errors import PrivacyError
 from common.models import build
@@ -28,21 +29,25 @@ class Explanation:
     """Why the site's own policy refuses the study; None: it may train here."""
 
 
-def explain(site: Site, study: Study) -> Explanation:
-    """What `study` means for `site`. Raises PrivacyError when there is no policy."""
+def explain(site: Site, study: Study, members: Collection[str]) -> Explanation:
+    """What `study` means for `site`. Raises PrivacyError when there is no policy.
+
+    members: the active members of the registry that the site trusts.
+    """
     policy, noise = read_policy(site.policy), study_noise(study)
     topics = (
         ("study", f"{study.name}, digest {study.digest}"),
         ("description", study.description or "none given"),
         ("trains", _training(study)),
-        ("together", _cohort(site, study)),
+        ("together", _cohort(site, study, members)),
         ("privacy", _privacy(study, noise)),
         ("each round", _update(study)),
         ("of metrics", _metrics(policy, study)),
         ("never leave", "images, file names, patients' names, the texts of errors"),
         ("budget", _budget(site, policy)),
     )
-    return Explanation(topics, refusal(policy, study, noise))
+    refused = refusal(policy, study, noise) or cohort_refusal(policy, study, members)
+    return Explanation(topics, refused)
 
 
 def _training(study: Study) -> str:
@@ -54,7 +59,7 @@ def _training(study: Study) -> str:
     )
 
 
-def _cohort(site: Site, study: Study) -> str:
+def _cohort(site: Site, study: Study, members: Collection[str]) -> str:
     training = [name for name, member in study.cohort.items() if member.role == "train"]
     mine = study.cohort.get(site.name)
     if mine is None:
@@ -64,7 +69,9 @@ def _cohort(site: Site, study: Study) -> str:
     else:
         role = f"this site only evaluates ({mine.role})"
     needed = study.round.min_sites
-    return f"{', '.join(training)} train, at least {needed} in each round; {role}"
+    strangers = [name for name in training if name not in members]
+    gone = f"; NOT active members, so they will not: {', '.join(strangers)}" if strangers else ""
+    return f"{', '.join(training)} train, at least {needed} in each round{gone}; {role}"
 
 
 def _privacy(study: Study, noise: float) -> str:

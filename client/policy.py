@@ -1,5 +1,6 @@
 """What a site allows, whatever a study asks: its own file, which nothing from the wire changes."""
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import Literal, Self
 
@@ -64,9 +65,8 @@ def refusal(policy: Policy, study: Study, noise_multiplier: float) -> str | None
     noise_multiplier: what the study's epsilon comes to, by the site's own calculation.
     """
     privacy = study.privacy
-    training = sum(member.role == "train" for member in study.cohort.values())
-    if training < policy.min_cohort:
-        return f"{training} sites train; the policy's min_cohort is {policy.min_cohort}"
+    if reason := cohort_refusal(policy, study, study.cohort):
+        return reason
     if study.rounds > policy.max_rounds:
         return f"{study.rounds} rounds; the policy's max_rounds is {policy.max_rounds}"
     if privacy.mode == "none":
@@ -89,6 +89,14 @@ def refusal(policy: Policy, study: Study, noise_multiplier: float) -> str | None
             f"max_grad_norm {privacy.max_grad_norm:g} exceeds the policy's {policy.max_grad_norm:g}"
         )
     return None
+
+
+def cohort_refusal(policy: Policy, study: Study, members: Collection[str]) -> str | None:
+    """Why too few of `members` would train together, or None. A name alone is no site."""
+    training = sum(m.role == "train" and name in members for name, m in study.cohort.items())
+    if training >= policy.min_cohort:
+        return None
+    return f"{training} sites train; the policy's min_cohort is {policy.min_cohort}"
 
 
 def permit(policy: Policy, study: Study, noise_multiplier: float) -> None:

@@ -1,16 +1,19 @@
 """What a site's audit log says of the messages: what was asked, under which policy, what left."""
 
+import json
 import logging
+from typing import Any
 
 from flwr.app import Message
 
 from client.home import SiteHome
 from client.membership import Membership
 from client.site import open_site
-from common.audit_log import AuditLog
+from common.audit_log import AuditLog, SignedHead
 from common.envelope import WITNESSED_KINDS, Envelope, take_off
 from common.errors import ConfigError, FederationError
 from common.files import file_digest
+from common.identity.documents import LARGEST_BYTES
 from common.protocol import read_head, read_refusal, task_facts
 
 SERVER = "server"
@@ -30,14 +33,30 @@ class SiteRecord:
         self._audit = log
         self._policy = ""
         self._waiting: set[str] = set()
+        self._refused_registry = ""
 
     def came(self, message: Message) -> None:
-        """Take the envelope off a message, and witness the server's head.
+        """Take the envelope off a message, accept its registry, and witness the server's head.
 
-        A head that the server's key did not sign is left out, with a line that says so.
+        A registry that may not replace the present one, and a head that the server's key did not
+        sign, are left out, each with a line that says so.
         """
-        head, about = take_off(message).head, task_facts(message)
+        envelope, about = take_off(message), task_facts(message)
         self._note_policy()
+        self._accept(envelope.document)
+        self._witness(envelope.head, about)
+
+    def _accept(self, document: str) -> None:
+        """Go by a newer registry. One that is refused comes again and again, and is one line."""
+        if not document or document == self._refused_registry:
+            return
+        try:
+            self._membership = self._membership.accept(_json(document), self._audit)
+        except FederationError as error:
+            _log.error("%s", error)
+            self._refused_registry = document
+
+    def _witness(self, head: SignedHead, about: dict[str, str | int] | None) -> None:
         if about is None or about["kind"] not in WITNESSED_KINDS:
             return
         try:
@@ -57,7 +76,8 @@ class SiteRecord:
         elif about and about["kind"] in WITNESSED_KINDS:
             self._audit.append("released", ledger=read_head(reply), **about)
         if reply.has_content():
-            reply.content = Envelope(self._audit.signed_head()).around(reply.content)
+            envelope = Envelope(self._audit.signed_head(), self._membership.registry.version)
+            reply.content = envelope.around(reply.content)
 
     def _refused(self, reason: str, about: dict[str, str | int]) -> None:
         """One line; of a study that waits for sites, and asks every few seconds, one in all."""
@@ -73,6 +93,15 @@ class SiteRecord:
         if found != self._policy:
             self._audit.append("policy", digest=found)
             self._policy = found
+
+
+def _json(document: str) -> dict[str, Any]:
+    """The object in a document from the wire; {}, which passes no check, when it is none."""
+    try:
+        content = json.loads(document) if len(document) <= LARGEST_BYTES else None
+    except (ValueError, RecursionError):
+        return {}
+    return content if isinstance(content, dict) else {}
 
 
 def _policy_digest(home: SiteHome) -> str:

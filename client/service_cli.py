@@ -65,6 +65,7 @@ def approve(
     from client.approvals import SignedApprovals
     from client.explain import explain
     from client.home import SiteHome
+    from client.membership import Membership
     from client.site import open_site
     from common.config import Study, load
     from common.errors import PrivacyError
@@ -75,7 +76,8 @@ def approve(
         SignedApprovals(place).withdraw(asked)
         typer.echo(f"{asked.name}: withdrawn; its next message is refused")
         return
-    explanation = explain(site, asked)
+    members = Membership.load(place.folder).registry.active()
+    explanation = explain(site, asked, members)
     for topic, text in explanation.topics:
         Console().print(f"[bold]{topic:>12}[/bold]  {escape(text)}", soft_wrap=True)
     if explanation.refusal:

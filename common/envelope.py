@@ -21,10 +21,21 @@ class Envelope:
 
     head: SignedHead
     """Of the sender's audit log."""
+    registry: int = 0
+    """The version of the registry that the sender goes by; 0: it did not say."""
+    document: str = ""
+    """From the server: that registry, signed, as JSON; "" when the site has it."""
 
     def around(self, content: RecordDict) -> RecordDict:
         """The content with the envelope; the argument, which messages may share, is not changed."""
-        record = ConfigRecord({"head": self.head.hash, "signature": self.head.signature})
+        record = ConfigRecord(
+            {
+                "head": self.head.hash,
+                "signature": self.head.signature,
+                "registry": self.registry,
+                "document": self.document,
+            }
+        )
         return RecordDict({**content, _NAME: record})
 
 
@@ -35,4 +46,9 @@ def take_off(message: Message) -> Envelope:
         content = message.content
         record = content.config_records.get(_NAME) or record
         message.content = RecordDict({k: v for k, v in content.items() if k != _NAME})
-    return Envelope(SignedHead(str(record.get("head")), str(record.get("signature"))))
+    version = record.get("registry")
+    return Envelope(
+        SignedHead(str(record.get("head")), str(record.get("signature"))),
+        version if type(version) is int else 0,
+        str(record.get("document", "")),
+    )

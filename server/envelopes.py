@@ -1,4 +1,4 @@
-"""The server's side of the envelopes: its audit head goes out, the sites' heads are witnessed."""
+"""The server's side of the envelopes: its audit head and registry go out, heads are witnessed."""
 
 import logging
 from pathlib import Path
@@ -19,19 +19,28 @@ class Envelopes:
     def __init__(self, home: Path, log: AuditLog) -> None:
         self._registry = RegistryFile(home)
         self._audit = log
+        self._known: dict[str, int] = {}
 
-    def seal(self, message: Message) -> None:
-        """Put the envelope around a message that leaves for a site."""
-        message.content = Envelope(self._audit.signed_head()).around(message.content)
+    def seal(self, message: Message, site: str) -> None:
+        """Put the envelope around a message that leaves for the site.
+
+        The registry is in it until the site has said that it goes by this version.
+        """
+        version = self._registry.read().version
+        known = self._known.get(site) == version
+        document = "" if known else self._registry.document()
+        envelope = Envelope(self._audit.signed_head(), version, document)
+        message.content = envelope.around(message.content)
 
     def open(self, reply: Message, site: str, about: dict[str, str | int] | None) -> None:
-        """Take the envelope off a reply and witness the site's head.
+        """Take the envelope off a reply, note the site's registry and witness its head.
 
         about: what the reply answers. A head that the site's key did not sign is left out, with a
         line that says so; the reply counts all the same. Raises FederationError when the audit log
         cannot be written.
         """
         envelope = take_off(reply)
+        self._known[site] = envelope.registry
         if about is None or about["kind"] not in WITNESSED_KINDS:
             return
         try:

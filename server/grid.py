@@ -101,7 +101,7 @@ class StateGrid(Grid):
     def _push(self, message: Message) -> str | None:
         """The message's id; None when its node was removed in the meantime."""
         sent = _Sent(self._site(message.metadata.dst_node_id), task_facts(message))
-        self._envelopes.seal(message)
+        self._envelopes.seal(message, sent.site)
         message.metadata.__dict__["_message_id"] = message.object_id
         run = self._run.run_id
         session = self._state.start_session(run)

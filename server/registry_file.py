@@ -1,10 +1,12 @@
 """The registry of a server's home, as it is at this moment."""
 
+import json
 import os
 from pathlib import Path
 
 from common.errors import ConfigError
 from common.identity import Registry
+from common.identity.documents import read_json
 
 
 class RegistryFile:
@@ -25,5 +27,11 @@ class RegistryFile:
         stamp = found.st_ino, found.st_mtime_ns
         if stamp != self._seen:
             self._registry = Registry.load(self._home)
+            self._document = json.dumps(read_json(self._home / "registry.json"))
             self._seen = stamp
         return self._registry
+
+    def document(self) -> str:
+        """The registry with the server's signature, as JSON. Raises as `read` does."""
+        self.read()
+        return self._document

@@ -8,14 +8,17 @@ import pytest
 
 from client.app import client_app
 from client.approvals import SignedApprovals
+from client.explain import explain
 from client.home import SiteHome
+from client.membership import Membership
 from client.site import open_site
-from common.config import Site, dump
+from common.config import Member, Site, dump
 from common.errors import PrivacyError
+from common.identity.documents import read_json
 from common.identity.site_home import join, make_site
 from common.protocol import read_refusal
-from server.provisioning import admit, make_kit, make_server
-from tests.client.lab import context, make_lab, message, study
+from server.provisioning import admit, make_kit, make_server, revoke
+from tests.client.lab import OPEN, context, make_lab, message, study
 
 NOW = datetime.now(UTC)
 
@@ -64,6 +67,29 @@ def test_an_approval_that_nobody_at_the_site_signed_is_none(site: Path) -> None:
     path.write_text("{}")
     with pytest.raises(PrivacyError, match="is not this site's approval"):
         approvals.check(lab, one)
+
+
+def test_members_that_were_revoked_or_never_were_do_not_make_a_cohort(site: Path) -> None:
+    home, server = SiteHome(site.parent), site.parent.parent / "server"
+    admit(server, make_site(server.parent / "other", "other", NOW), NOW)
+    kit = make_kit(server, "lab")
+    join(home.folder, kit, kit.fingerprint)
+    (home.folder / "policy.yaml").write_text(dump(OPEN.model_copy(update={"min_cohort": 2})))
+    approvals, lab = SignedApprovals(home), open_site(site)
+    pair = study(cohort={"lab": Member(units=20), "other": Member(units=20)})
+    phantom = study(cohort={"lab": Member(units=20), "nobody": Member(units=20)})
+    for one in (pair, phantom):
+        approvals.approve(lab, one)
+    approvals.check(lab, pair)
+    with pytest.raises(PrivacyError, match=r"active members 1 sites train; .* min_cohort is 2"):
+        approvals.check(lab, phantom)
+    topics = dict(explain(lab, phantom, {"lab", "other"}).topics)
+    assert "NOT active members, so they will not: nobody" in topics["together"]
+    with Membership.load(home.folder).audit_log() as log:
+        revoke(server, "other", NOW)
+        Membership.load(home.folder).accept(read_json(server / "registry.json"), log)
+    with pytest.raises(PrivacyError, match="min_cohort is 2"):
+        approvals.check(lab, pair)
 
 
 def test_a_site_that_calls_itself_otherwise_is_not_the_one_that_approved(site: Path) -> None:

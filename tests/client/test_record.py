@@ -18,10 +18,12 @@ from common.audit_log import AuditLog, SignedHead, verify, witnessed
 from common.envelope import Envelope, take_off
 from common.errors import FederationError, PrivacyError
 from common.files import file_digest
-from common.identity import load_signing_key
+from common.identity import Registry, load_signing_key
+from common.identity.keys import make_node_key, make_signing_key
+from common.identity.request import Request
 from common.identity.site_home import join, make_site
 from common.protocol import Update, refusal_content
-from server.provisioning import admit, make_kit, make_server
+from server.provisioning import admit, make_kit, make_server, revoke
 from tests.client.lab import context, first_model, make_lab, message, study
 
 NOW = datetime.now(UTC)
@@ -32,22 +34,35 @@ class Setting:
 
     def __init__(self, home: Path, server: Path) -> None:
         make_server(server, "127.0.0.1:9092", NOW)
-        admit(server, make_site(home, "lab", NOW), NOW)
+        for site in ("lab", "other"):
+            admit(server, make_site(home.with_name(site), site, NOW), NOW)
         kit = make_kit(server, "lab")
         join(home, kit, kit.fingerprint)
-        self.home, self.server = SiteHome(home), server / "audit.jsonl"
+        self.home, self.server, self.operator = SiteHome(home), server / "audit.jsonl", server
         self.membership = Membership.load(home)
         self.log = self.membership.audit_log()
         self.server_log = AuditLog.open(self.server, load_signing_key(server / "signing.key"))
         self.record = SiteRecord(self.home, self.membership, self.log)
 
     def asked(
-        self, kind: str = "train", head: SignedHead | None = None, number: int = 1
+        self,
+        kind: str = "train",
+        head: SignedHead | None = None,
+        number: int = 1,
+        document: str = "",
     ) -> Message:
         """A message as it comes over the wire."""
         asked = message(study(), kind, number)
-        asked.content = Envelope(head or self.server_log.signed_head()).around(asked.content)
+        envelope = Envelope(head or self.server_log.signed_head(), document=document)
+        asked.content = envelope.around(asked.content)
         return asked
+
+    def replied(self) -> int:
+        """The registry's version that a reply names."""
+        asked = self.asked()
+        reply = Message(RecordDict(), reply_to=asked)
+        self.record.leaves(asked, reply)
+        return take_off(reply).registry
 
     def lines(self, event: str) -> list[dict[str, object]]:
         rows = map(json.loads, self.log.path.read_text().splitlines())
@@ -127,6 +142,47 @@ def test_a_changed_policy_is_a_line(setting: Setting) -> None:
     policy.unlink()
     setting.record.came(setting.asked())
     assert [line["digest"] for line in setting.lines("policy")] == [*digests, "none"]
+
+
+def test_a_registry_that_came_is_what_the_site_goes_by(setting: Setting) -> None:
+    before = setting.replied()
+    revoke(setting.operator, "other", NOW)
+    document = (setting.operator / "registry.json").read_text()
+    setting.record.came(setting.asked("query.prepare", document=document))
+    assert setting.replied() == before + 1
+    assert set(Membership.load(setting.home.folder).registry.active()) == {"lab"}
+    setting.record.came(setting.asked(document=document))
+    assert len(setting.lines("registry_accepted")) == 1 and not setting.lines("registry_refused")
+
+
+def swapped(setting: Setting) -> str:
+    """A registry in which somebody else has the other lab's name, signed by the server."""
+    registry = Registry.load(setting.operator)
+    request = Request.make("other", make_node_key(), make_signing_key(), NOW)
+    other = registry.sites["other"].model_copy(update={"requests": (request,)})
+    changes = {"version": registry.version + 1, "sites": {**registry.sites, "other": other}}
+    key = load_signing_key(setting.operator / "signing.key")
+    return json.dumps(registry.model_copy(update=changes).signed(key))
+
+
+@pytest.mark.parametrize("how", ["swapped key", "altered", "no JSON", "deep", "a list", "long"])
+def test_a_registry_that_may_not_replace_the_present_one_is_one_line(
+    setting: Setting, how: str
+) -> None:
+    before, kept = setting.replied(), (setting.home.folder / "kit" / "registry.json").read_text()
+    document = {
+        "swapped key": swapped(setting),
+        "altered": kept.replace("active", "revoked", 1),
+        "no JSON": kept[:-5],
+        "deep": "[" * 100_000,
+        "a list": "[1]",
+        "long": " " * 10**8,
+    }[how]
+    for _ in range(2):
+        setting.record.came(setting.asked(document=document))
+    assert len(setting.lines("registry_refused")) == 1 and len(setting.lines("witness")) == 2
+    assert setting.replied() == before
+    assert (setting.home.folder / "kit" / "registry.json").read_text() == kept
 
 
 def test_a_reply_that_is_an_error_is_recorded_and_leaves_as_it_is(setting: Setting) -> None:

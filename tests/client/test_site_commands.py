@@ -76,7 +76,7 @@ def test_a_study_that_the_policy_refuses_cannot_be_approved(home: SiteHome, tmp_
     with pytest.raises(PrivacyError, match="max_rounds is 2"):
         typed("approve", str(home.folder), str(file), "--yes")
     without = study(privacy={"mode": "none"})
-    topics = dict(explain(open_site(home.site_file), without).topics)
+    topics = dict(explain(open_site(home.site_file), without, {"lab"}).topics)
     assert topics["privacy"].startswith("NONE")
 
 

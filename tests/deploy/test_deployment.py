@@ -1,20 +1,26 @@
 """Real processes on loopback, TLS and node authentication on."""
 
+from datetime import UTC, datetime
 from pathlib import Path
 
 from client.membership import Membership
 from common.audit_log import verify, witnessed
+from common.identity import Registry
+from server.provisioning import prolong
 from tests.deploy.federation import Federation, running
 from tests.simulations.small import numbers
 
 
 def test_the_deployed_model_is_the_simulated_one_bit_for_bit(tmp_path: Path) -> None:
     with running(tmp_path) as federation:
+        prolong(federation.server, sorted(federation.sites)[0], datetime.now(UTC), days=30)
         stored = federation.run()
         federation.wait_for(stored, "completed")
     assert numbers(stored.out) == numbers(federation.simulated)
     for name in federation.sites:
         check_logs(federation, name)
+        kept = Membership.load(federation.sites[name].folder).registry
+        assert kept == Registry.load(federation.server)
 
 
 def check_logs(federation: Federation, name: str) -> None:

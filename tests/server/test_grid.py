@@ -25,7 +25,7 @@ from common.audit_line import seal_message
 from common.audit_log import AuditLog, SignedHead, verify
 from common.envelope import Envelope, take_off
 from common.errors import FederationError
-from common.identity import load_signing_key, node_public_pem, sign
+from common.identity import Registry, load_signing_key, node_public_pem, sign
 from common.identity.keys import make_node_key
 from common.identity.site_home import make_site
 from common.payload import decode, encode
@@ -34,7 +34,7 @@ from server.envelopes import Envelopes
 from server.exchange import Roster, exchange
 from server.flower_run import FlowerRun
 from server.grid import StateGrid, StoppedError
-from server.provisioning import admit, make_server
+from server.provisioning import admit, make_server, revoke
 from server.state import open_state
 from tests.client.lab import study
 
@@ -213,6 +213,24 @@ def test_a_message_bears_the_servers_head_and_the_sites_is_witnessed(setting: Se
     assert (line["peer"], line["head"]) == ("paris", head.hash)
     assert (line["kind"], line["round"], line["study"]) == ("train", 1, study().digest)
     assert verify(setting.home / "audit.jsonl", public) is None
+
+
+def test_a_registry_goes_out_until_the_site_has_it(setting: Setting) -> None:
+    def sent(has: int) -> str:
+        """What comes with a message; the site answers that it goes by version `has`."""
+        (identifier,) = setting.grid.push_messages([setting.message("paris")])
+        message = Message(RecordDict(), setting.nodes["paris"], "train")
+        message.content = setting.content(identifier)
+        reply = Message(Envelope(SignedHead("", ""), has).around(RecordDict()), reply_to=message)
+        setting.grid._envelopes.open(reply, "paris", None)
+        return take_off(message).document
+
+    version = Registry.load(setting.home).version
+    assert json.loads(sent(version - 1))["registry"]["version"] == version
+    assert sent(version) != "" and sent(version) == ""
+    revoke(setting.home, "rome", datetime.now(UTC))
+    assert json.loads(sent(version + 1))["registry"]["version"] == version + 1
+    assert sent(version + 1) == ""
 
 
 HOSTILE = {
