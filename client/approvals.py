@@ -47,10 +47,10 @@ class SignedApprovals:
 
     def check(self, site: Site, study: Study) -> None:
         path = self._path(study.digest)
-        if not path.is_file():
+        if not self.given(study):
             raise PrivacyError(
                 f"study {study.name}, digest {study.digest:.12}: is not approved at this site; "
-                f"read it and decide with `hemofed site approve {self._home.folder} STUDY.yaml`"
+                f"read it and decide with `hemofed site approve {self._home.folder} {study.name}`"
             )
         try:
             self._verify(path, site, study)
@@ -60,6 +60,10 @@ class SignedApprovals:
                 "again if you mean to"
             ) from error
         self._check_cohort(site, study)
+
+    def given(self, study: Study) -> bool:
+        """Whether an approval lies there, good or not."""
+        return self._path(study.digest).is_file()
 
     def approve(self, site: Site, study: Study, now: datetime | None = None) -> Path:
         """Record the approval, signed. Raises ConfigError when the signing key cannot be used."""

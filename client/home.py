@@ -19,6 +19,11 @@ class SiteHome:
         return self.folder / "approvals"
 
     @property
+    def proposals(self) -> Path:
+        """What the server proposed, one file a study."""
+        return self.folder / "proposals"
+
+    @property
     def state(self) -> Path:
         return self.folder / "state"
 

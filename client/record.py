@@ -8,13 +8,14 @@ from flwr.app import Message
 
 from client.home import SiteHome
 from client.membership import Membership
+from client.proposals import Proposals
 from client.site import open_site
 from common.audit_log import AuditLog, SignedHead
 from common.envelope import WITNESSED_KINDS, Envelope, take_off
 from common.errors import ConfigError, FederationError
 from common.files import file_digest
 from common.identity.documents import LARGEST_BYTES
-from common.protocol import read_head, read_refusal, task_facts
+from common.protocol import read_head, read_proposal, read_refusal, task_facts
 
 SERVER = "server"
 """What a site's audit log calls the one server that it has."""
@@ -34,6 +35,7 @@ class SiteRecord:
         self._policy = ""
         self._waiting: set[str] = set()
         self._refused_registry = ""
+        self._proposals = Proposals(home)
 
     def came(self, message: Message) -> None:
         """Take the envelope off a message, accept its registry, and witness the server's head.
@@ -45,6 +47,17 @@ class SiteRecord:
         self._note_policy()
         self._accept(envelope.document)
         self._witness(envelope.head, about)
+        if about and about["kind"] == "query.prepare":
+            self._keep(message, str(about["study"]))
+
+    def _keep(self, message: Message, digest: str) -> None:
+        """Keep a proposed study for a person to read; one that is not the server's is one line."""
+        try:
+            self._proposals.keep(read_proposal(message), "message from the server")
+        except (FederationError, ConfigError) as error:
+            if digest not in self._waiting:
+                _log.error("%s", error)
+                self._audit.append("proposal_refused", study=digest)
 
     def _accept(self, document: str) -> None:
         """Go by a newer registry. One that is refused comes again and again, and is one line."""

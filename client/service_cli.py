@@ -1,4 +1,4 @@
-"""`hemofed site check | approve | start | status | pause | resume`: the running client."""
+"""`hemofed site check | studies | approve | start | status | pause | resume`."""
 
 import json
 import signal
@@ -55,7 +55,10 @@ def check(
 @app.command()
 def approve(
     home: Home,
-    study: Annotated[Path, typer.Argument(help="The study's YAML, as the operator sent it.")],
+    study: Annotated[
+        str,
+        typer.Argument(help="Its name or digest, as `studies` lists it, or the operator's file."),
+    ],
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
     withdraw: Annotated[
         bool, typer.Option("--withdraw", help="Take an approval back instead.")
@@ -66,12 +69,13 @@ def approve(
     from client.explain import explain
     from client.home import SiteHome
     from client.membership import Membership
+    from client.proposals import Proposals
     from client.site import open_site
-    from common.config import Study, load
     from common.errors import PrivacyError
 
     place = SiteHome(home.absolute())
-    site, asked = open_site(place.site_file), load(Study, study)
+    proposal = Proposals(place).find(study)
+    site, asked = open_site(place.site_file), proposal.study
     if withdraw:
         SignedApprovals(place).withdraw(asked)
         typer.echo(f"{asked.name}: withdrawn; its next message is refused")
@@ -84,7 +88,30 @@ def approve(
         raise PrivacyError(f"{site.policy}: this site's policy refuses: {explanation.refusal}")
     if not yes:
         typer.confirm(f"Shall {site.name} take part?", abort=True)
+    Proposals(place).keep(proposal, study)
     typer.echo(f"approved: {SignedApprovals(place).approve(site, asked)}")
+
+
+@app.command()
+def studies(home: Home) -> None:
+    """The studies that the server proposed, and what this site says to each."""
+    from client.approvals import SignedApprovals
+    from client.home import SiteHome
+    from client.proposals import Proposals
+    from client.site import open_site
+    from common.errors import PrivacyError
+
+    place = SiteHome(home.absolute())
+    site, approvals = open_site(place.site_file), SignedApprovals(place)
+    table = Table("study", "digest", "approved")
+    for proposal in Proposals(place).all():
+        try:
+            approvals.check(site, proposal.study)
+            said = "yes"
+        except PrivacyError as error:
+            said = str(error) if approvals.given(proposal.study) else "not yet"
+        table.add_row(proposal.study.name, proposal.study.digest[:12], escape(said))
+    Console().print(table)
 
 
 @app.command()

@@ -1,7 +1,8 @@
 """What server and sites say to each other: the content of each message, written and read here.
 
 query          -> the site's name
-query.prepare  task -> the site's name, once its cells (and their features) are ready
+query.prepare  task (and the server's signature, in a deployment) -> the site's name, once its
+               cells (and their features) are ready
 train          task + model vector -> update vector + report
 evaluate       task + model vector -> tally
 Any of them may be answered with a refusal: the class of the error and a reference into the
@@ -27,6 +28,7 @@ from common.config import Study, parse
 from common.errors import ConfigError, FederationError, HemofedError, ModelError
 from common.metrics import BINS, Tally
 from common.payload import Vector, decode, encode
+from common.proposal import Proposal
 
 _KINDS = ("query.prepare", "train", "evaluate")
 
@@ -140,6 +142,22 @@ class Update:
             said["loss"],
             said["seconds"] or 0.0,
         )
+
+
+def proposal_content(proposal: Proposal) -> RecordDict:
+    """A deployed server's query.prepare: the study with its signature."""
+    content = Task(proposal.study, 0).content()
+    content["proposal"] = ConfigRecord({"signature": proposal.signature})
+    return content
+
+
+def read_proposal(message: Message) -> Proposal:
+    """The study that the message asks about, as signed. Raises FederationError or ConfigError."""
+    signature = _config(message, "proposal").get("signature")
+    if not isinstance(signature, str):
+        raise FederationError("a study that is not signed")
+    content = {"study": Task.read(message).study, "signature": signature}
+    return parse(Proposal, content, "proposal in the message")
 
 
 def tally_content(tally: Tally, head: str = "") -> RecordDict:

@@ -6,9 +6,9 @@ from threading import Event
 from flwr.app import Message
 from flwr.serverapp import Grid
 
-from common.config import Study
 from common.errors import FederationError
-from common.protocol import Task, read_name
+from common.proposal import Proposal
+from common.protocol import proposal_content, read_name
 from server.exchange import Roster, exchange
 
 _ASK_AGAIN_SECONDS = 5.0
@@ -17,14 +17,15 @@ Tell = Callable[[dict[str, str]], None]
 """Called with what each site of the cohort says: ready, refused with its reason, or absent."""
 
 
-def wait_until_ready(study: Study, grid: Grid, tell: Tell, halt: Event) -> None:
+def wait_until_ready(proposal: Proposal, grid: Grid, tell: Tell, halt: Event) -> None:
     """Return once `round.min_sites` training sites have approved the study and opened their cells.
 
     However long that takes: people read studies at their own pace. `tell` may raise to give up.
     """
+    study = proposal.study
     said = dict.fromkeys(study.cohort, "not connected")
     while not halt.is_set():
-        said |= _ask(study, grid, [site for site, word in said.items() if word != "ready"])
+        said |= _ask(proposal, grid, [site for site, word in said.items() if word != "ready"])
         tell(dict(said))
         training = [site for site, member in study.cohort.items() if member.role == "train"]
         if sum(said[site] == "ready" for site in training) >= study.round.min_sites:
@@ -32,11 +33,11 @@ def wait_until_ready(study: Study, grid: Grid, tell: Tell, halt: Event) -> None:
         halt.wait(_ASK_AGAIN_SECONDS)
 
 
-def _ask(study: Study, grid: Grid, sites: list[str]) -> dict[str, str]:
+def _ask(proposal: Proposal, grid: Grid, sites: list[str]) -> dict[str, str]:
     """What the sites say to `query.prepare`."""
-    wait = study.round.deadline_seconds
+    wait = proposal.study.round.deadline_seconds
     present = Roster(grid, set(sites)).present(wait)
-    content = Task(study, 0).content()
+    content = proposal_content(proposal)
     messages = {
         site: Message(content, node, "query.prepare", ttl=wait) for site, node in present.items()
     }

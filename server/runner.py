@@ -70,7 +70,9 @@ class Runner:
         with FlowerRun(self._state) as flower:
             envelopes = Envelopes(self._home, self._audit)
             grid = StateGrid(self._state, flower.run, self._halt, envelopes)
-            wait_until_ready(study, grid, lambda sites: self._waiting(stored, sites), self._halt)
+            wait_until_ready(
+                stored.proposal(), grid, lambda sites: self._waiting(stored, sites), self._halt
+            )
             self._audit.append("study_started", study=study.name, digest=study.digest)
             config: dict[str, bool | float | int | str] = {
                 "study": str(stored.file),

@@ -41,15 +41,17 @@ def run(
     """Propose a study and run it, as soon as the service is there and enough sites are."""
     from common.config import Study, load
     from common.identity import Registry
-    from server.studies import check_members, propose
+    from server.studies import PROPOSAL, check_members, propose
 
     asked = load(Study, study)
     check_members(asked, Registry.load(home))
     stored = propose(home, asked)
     stored.want("run")
     typer.echo(f"{stored.folder.name}: runs once {asked.round.min_sites} sites stand ready")
-    typer.echo(f"Send {stored.file} to the sites; each reads it and decides with")
-    typer.echo("  hemofed site approve HOME study.yaml")
+    typer.echo("Each site that runs gets it by itself, lists it, reads it and decides with")
+    typer.echo("  hemofed site studies HOME")
+    typer.echo(f"  hemofed site approve HOME {asked.name}")
+    typer.echo(f"To a site that does not run, send {stored.folder / PROPOSAL}")
     typer.echo(f"digest {asked.digest}")
 
 

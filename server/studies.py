@@ -4,6 +4,7 @@ The operator's commands only write these files, and the service only reads them:
 administrative API that anyone could call. Who may write to the home may run studies.
 
 studies/<name>-<digest>/study.yaml  the study, as its digest says
+                        proposal.json  the study with the server's signature, for the sites
                         wanted      "run" or "stop"
                         state.json  how far it is, in words
                         run/        rounds.jsonl, checkpoints/, model.safetensors
@@ -14,11 +15,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from common.audit_log import AuditLog
 from common.config import Study, dump, load
 from common.errors import ConfigError, FederationError
 from common.files import write_text
-from common.identity import Registry
+from common.identity import Registry, load_signing_key
+from common.identity.documents import read_document, write_document
+from common.proposal import Proposal
 
+PROPOSAL = "proposal.json"
 Wanted = Literal["run", "stop"]
 
 
@@ -46,6 +51,20 @@ class Stored:
             )
         return study
 
+    def proposal(self) -> Proposal:
+        """The study as the sites get it. Raises FederationError when it is not the server's own."""
+        path = self.folder / PROPOSAL
+        if not path.exists():
+            raise FederationError(
+                f"{path}: is missing; `hemofed server run` with the study's file signs it again"
+            )
+        proposal = read_document(Proposal, path)
+        public = (self.folder.parent.parent / "signing.pub").read_text(encoding="utf-8")
+        proposal.check(public, str(path))
+        if proposal.study.digest != self.study().digest:
+            raise FederationError(f"{path}: is the proposal of another study than {self.file}")
+        return proposal
+
     @property
     def wanted(self) -> Wanted:
         path = self.folder / "wanted"
@@ -69,12 +88,21 @@ class Stored:
 
 
 def propose(home: Path, study: Study) -> Stored:
-    """Store the study; again the same one, when it is there. Raises ConfigError: no cohort."""
+    """Sign and store the study; again the same one, when it is there.
+
+    Raises ConfigError: no cohort, or the server's signing key cannot be used.
+    """
     if not any(member.role == "train" for member in study.cohort.values()):
         raise ConfigError(f"study {study.name}: cohort: no site with the role train")
     stored = Stored(home / "studies" / _folder_name(study))
     if not stored.file.exists():
         write_text(stored.file, dump(study))
+    if not (stored.folder / PROPOSAL).exists():
+        key = load_signing_key(home / "signing.key")
+        with AuditLog.open(home / "audit.jsonl", key) as log:
+            log.append("proposed", study=study.name, digest=study.digest)
+        proposal = Proposal.make(study, key)
+        write_document(stored.folder / PROPOSAL, proposal.model_dump(mode="json"))
     return stored
 
 

@@ -13,6 +13,7 @@ from flwr.app import Error, Message, RecordDict
 from client.app import client_app
 from client.home import SiteHome
 from client.membership import Membership
+from client.proposals import MOST, Proposals
 from client.record import SiteRecord
 from common.audit_log import AuditLog, SignedHead, verify, witnessed
 from common.envelope import Envelope, take_off
@@ -22,7 +23,8 @@ from common.identity import Registry, load_signing_key
 from common.identity.keys import make_node_key, make_signing_key
 from common.identity.request import Request
 from common.identity.site_home import join, make_site
-from common.protocol import Update, refusal_content
+from common.proposal import Proposal
+from common.protocol import Update, proposal_content, refusal_content
 from server.provisioning import admit, make_kit, make_server, revoke
 from tests.client.lab import context, first_model, make_lab, message, study
 
@@ -183,6 +185,45 @@ def test_a_registry_that_may_not_replace_the_present_one_is_one_line(
     assert len(setting.lines("registry_refused")) == 1 and len(setting.lines("witness")) == 2
     assert setting.replied() == before
     assert (setting.home.folder / "kit" / "registry.json").read_text() == kept
+
+
+def prepare(setting: Setting, signature: str | None = None) -> Message:
+    """What a server asks while the study waits for sites."""
+    key = load_signing_key(setting.operator / "signing.key")
+    proposal = Proposal.make(study(), key)
+    if signature is not None:
+        proposal = proposal.model_copy(update={"signature": signature})
+    asked = setting.asked("query.prepare")
+    asked.content = RecordDict({**asked.content, **proposal_content(proposal)})
+    return asked
+
+
+def test_a_proposed_study_is_kept_for_a_person_to_read(setting: Setting) -> None:
+    for _ in range(2):
+        setting.record.came(prepare(setting))
+    (kept,) = Proposals(setting.home).all()
+    assert kept.study == study() and Proposals(setting.home).find(study().digest[:8]) == kept
+    assert setting.lines("proposal_refused") == []
+
+
+@pytest.mark.parametrize("signature", ["", "0" * 128, "x" * 1000])
+def test_a_study_that_the_server_did_not_sign_is_not_kept(setting: Setting, signature: str) -> None:
+    asked = prepare(setting, signature)
+    setting.record.came(asked)
+    refusal = Message(refusal_content(PrivacyError("not approved"), "ab"), reply_to=asked)
+    setting.record.leaves(asked, refusal)
+    setting.record.came(prepare(setting, signature))
+    assert Proposals(setting.home).all() == []
+    assert len(setting.lines("proposal_refused")) == 1
+
+
+def test_a_server_that_proposes_without_end_does_not_fill_the_disk(setting: Setting) -> None:
+    folder = setting.home.proposals
+    folder.mkdir()
+    for number in range(MOST):
+        (folder / f"{number}.json").touch()
+    setting.record.came(prepare(setting))
+    assert len(list(folder.iterdir())) == MOST
 
 
 def test_a_reply_that_is_an_error_is_recorded_and_leaves_as_it_is(setting: Setting) -> None:

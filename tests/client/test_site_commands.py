@@ -12,9 +12,12 @@ from client.explain import explain
 from client.home import SiteHome
 from client.service_cli import app
 from client.site import open_site
-from common.config import dump
-from common.errors import FederationError, PrivacyError
+from common.config import Study, dump
+from common.errors import ConfigError, FederationError, PrivacyError
+from common.identity import load_signing_key
+from common.identity.keys import make_signing_key
 from common.identity.site_home import join, make_site
+from common.proposal import Proposal
 from server.provisioning import admit, make_kit, make_server
 from tests.client.lab import OPEN, make_lab, study
 
@@ -53,10 +56,16 @@ def test_check_names_each_topic_and_what_is_wrong(home: SiteHome) -> None:
     assert found["ledger"] == found["identity"] == "wrong"
 
 
+def proposed(home: SiteHome, one: Study, file: Path) -> Path:
+    """The file that the operator would send."""
+    proposal = Proposal.make(one, load_signing_key(home.folder.parent / "server" / "signing.key"))
+    file.write_text(proposal.model_dump_json())
+    return file
+
+
 def test_approve_explains_asks_and_signs(home: SiteHome, tmp_path: Path) -> None:
     one, site = study(), open_site(home.site_file)
-    file = tmp_path / "study.yaml"
-    file.write_text(dump(one))
+    file = proposed(home, one, tmp_path / "proposal.json")
     typed("approve", str(home.folder), str(file), answer="n\n")
     with pytest.raises(PrivacyError):
         SignedApprovals(home).check(site, one)
@@ -64,20 +73,37 @@ def test_approve_explains_asks_and_signs(home: SiteHome, tmp_path: Path) -> None
     for word in (one.digest, "epsilon 4", "numbers leaves", "left: 100", "lab train"):
         assert word in said, said
     SignedApprovals(home).check(site, one)
-    typed("approve", str(home.folder), str(file), "--withdraw")
+    assert "yes" in typed("studies", str(home.folder))
+    typed("approve", str(home.folder), one.name, "--withdraw")
+    assert "not yet" in typed("studies", str(home.folder))
     with pytest.raises(PrivacyError):
         SignedApprovals(home).check(site, one)
 
 
 def test_a_study_that_the_policy_refuses_cannot_be_approved(home: SiteHome, tmp_path: Path) -> None:
     (home.folder / "policy.yaml").write_text(dump(OPEN.model_copy(update={"max_rounds": 2})))
-    file = tmp_path / "study.yaml"
-    file.write_text(dump(study()))
+    file = proposed(home, study(), tmp_path / "proposal.json")
     with pytest.raises(PrivacyError, match="max_rounds is 2"):
         typed("approve", str(home.folder), str(file), "--yes")
     without = study(privacy={"mode": "none"})
     topics = dict(explain(open_site(home.site_file), without, {"lab"}).topics)
     assert topics["privacy"].startswith("NONE")
+
+
+def test_only_what_this_sites_server_signed_can_be_approved(home: SiteHome, tmp_path: Path) -> None:
+    one = study()
+    file = proposed(home, one, tmp_path / "proposal.json")
+    other = json.loads(file.read_text())
+    other["study"]["rounds"] = 2
+    strange = Proposal.make(one, make_signing_key()).model_dump_json()
+    for text in (json.dumps(other), strange, dump(one), json.dumps(other["study"])):
+        file.write_text(text)
+        with pytest.raises(FederationError, match=r"proposal.json"):
+            typed("approve", str(home.folder), str(file), "--yes")
+    with pytest.raises(ConfigError, match="is no file, and 0 proposals are called so"):
+        typed("approve", str(home.folder), one.name, "--yes")
+    with pytest.raises(PrivacyError):
+        SignedApprovals(home).check(open_site(home.site_file), one)
 
 
 def test_pause_and_resume_are_files(home: SiteHome) -> None:

@@ -4,6 +4,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from client.membership import Membership
+from client.proposals import Proposals
 from common.audit_log import verify, witnessed
 from common.identity import Registry
 from server.provisioning import prolong
@@ -20,6 +21,7 @@ def test_the_deployed_model_is_the_simulated_one_bit_for_bit(tmp_path: Path) -> 
     for name in federation.sites:
         check_logs(federation, name)
         kept = Membership.load(federation.sites[name].folder).registry
+        assert [one.study for one in Proposals(federation.sites[name]).all()] == [federation.study]
         assert kept == Registry.load(federation.server)
 
 
