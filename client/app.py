@@ -15,6 +15,7 @@ from flwr.clientapp import ClientApp
 
 from client.account import pay_for_training, permit_study
 from client.approvals import Approvals
+from client.attendance import Clock, SitsOutError, attend
 from client.entropy import Entropy, SystemEntropy
 from client.policy import read_policy
 from client.release import released_tally
@@ -28,6 +29,7 @@ from common.payload import Vector, decode, flatten, load
 from common.protocol import (
     Task,
     Update,
+    absence_content,
     name_content,
     refusal_content,
     tally_content,
@@ -36,16 +38,20 @@ from common.protocol import (
 Handler = Callable[[Message, Site], RecordDict]
 
 
-def client_app(entropy: Entropy | None = None, approvals: Approvals | None = None) -> ClientApp:
+def client_app(
+    entropy: Entropy | None = None,
+    approvals: Approvals | None = None,
+    clock: Clock = datetime.now,
+) -> ClientApp:
     """A ClientApp that draws its private randomness from `entropy` (default: the system's).
 
     approvals: what a deployed site's runner asks before anything else; None (simulations): the
-    policy alone decides.
+    policy alone decides. clock: the local time, for the policy's hours.
     """
     bits: Entropy = entropy or SystemEntropy()
 
     def answer(message: Message, context: Context, handler: Handler) -> Message:
-        return _answer(message, context, _approved(handler, approvals))
+        return _answer(message, context, _asked(handler, approvals, clock))
 
     app = ClientApp()
 
@@ -68,26 +74,28 @@ def client_app(entropy: Entropy | None = None, approvals: Approvals | None = Non
     return app
 
 
-def _approved(handler: Handler, approvals: Approvals | None) -> Handler:
-    """The handler, once the study of the message is approved."""
-    if approvals is None:
-        return handler
+def _asked(handler: Handler, approvals: Approvals | None, clock: Clock) -> Handler:
+    """The handler, once the message's study is approved and it is the site's hour."""
 
     def asking(message: Message, site: Site) -> RecordDict:
-        approvals.check(site, Task.read(message).study)
+        if approvals is not None:
+            approvals.check(site, Task.read(message).study)
+        attend(site, clock)
         return handler(message, site)
 
     return asking
 
 
 def _answer(message: Message, context: Context, handler: Handler) -> Message:
-    """The handler's reply, or a refusal. An error's text stays in the site's log."""
+    """The handler's reply, an absence or a refusal. An error's text stays in the site's log."""
     log = Path("site.log")
     try:
         site = open_site(site_file(context))
         log = site.log
         torch.set_num_threads(site.runtime.threads)
         content = handler(message, site)
+    except SitsOutError as absence:
+        content = absence_content(str(absence))
     except Exception as error:
         reference = secrets.token_hex(4)
         _note(log, reference, error)

@@ -1,12 +1,14 @@
 """What a site allows, whatever a study asks: its own file, which nothing from the wire changes."""
 
 from collections.abc import Collection
+from datetime import datetime
 from pathlib import Path
 from typing import Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from client.budget import Budget
+from client.hours import Window
 from common.config import Strict, Study, load
 from common.errors import PrivacyError
 
@@ -32,6 +34,23 @@ class Policy(Strict):
     """What may leave of evaluations: nothing; confusion counts with noise, paid for in the ledger;
     or exact counts, losses and calibration."""
 
+    hours: tuple[str, ...] = ()
+    """Windows of local time (see client/hours.py) in which the site computes; (): at any time."""
+    gpu_memory_share: float = Field(default=1.0, gt=0, le=1)
+    """Most of a GPU's memory that training may take."""
+
+    @field_validator("hours", mode="before")
+    @classmethod
+    def _one_window_or_more(cls, value: object) -> object:
+        return (value,) if isinstance(value, str) else value
+
+    @field_validator("hours")
+    @classmethod
+    def _windows(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for text in value:
+            Window.parse(text)
+        return value
+
     @model_validator(mode="after")
     def _study_within_lifetime(self) -> Self:
         if self.study_epsilon > self.lifetime_epsilon:
@@ -40,6 +59,11 @@ class Policy(Strict):
                 f"{self.lifetime_epsilon}"
             )
         return self
+
+    def computes_at(self, moment: datetime) -> bool:
+        """Whether the site computes for studies at this local time."""
+        windows = [Window.parse(text) for text in self.hours]
+        return not windows or any(window.holds(moment) for window in windows)
 
     @property
     def budget(self) -> Budget:

@@ -73,11 +73,20 @@ def _policy(home: SiteHome, site: Site) -> tuple[Verdict, str]:
     policy = read_policy(site.policy)
     said = (
         f"epsilon {policy.lifetime_epsilon:g} for life, {policy.study_epsilon:g} a study, at delta "
-        f"{policy.delta:g}; metrics: {policy.metrics}"
+        f"{policy.delta:g}; metrics: {policy.metrics}; at most {policy.gpu_memory_share:.0%} of a "
+        "GPU's memory"
     )
     if policy.without_privacy:
         return "warning", f"{said}; studies WITHOUT privacy may train here (without_privacy: true)"
     return "ok", said
+
+
+def _hours(home: SiteHome, site: Site) -> tuple[Verdict, str]:
+    policy, now = read_policy(site.policy), datetime.now()
+    if not policy.hours:
+        return "ok", "computes at any time"
+    state = "in" if policy.computes_at(now) else "outside, so it sits out"
+    return "ok", f"{', '.join(policy.hours)} by the local clock; at {now:%a %H:%M} {state}"
 
 
 def _ledger(home: SiteHome, site: Site) -> tuple[Verdict, str]:
@@ -145,6 +154,7 @@ def _service(home: SiteHome, site: Site) -> tuple[Verdict, str]:
 _CHECKS: dict[str, Check] = {
     "cells": _cells,
     "policy": _policy,
+    "hours": _hours,
     "ledger": _ledger,
     "identity": _identity,
     "connection": _connection,

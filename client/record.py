@@ -15,7 +15,13 @@ from common.envelope import WITNESSED_KINDS, Envelope, take_off
 from common.errors import ConfigError, FederationError
 from common.files import file_digest
 from common.identity.documents import LARGEST_BYTES
-from common.protocol import read_head, read_proposal, read_refusal, task_facts
+from common.protocol import (
+    read_absence,
+    read_head,
+    read_proposal,
+    read_refusal,
+    task_facts,
+)
 
 SERVER = "server"
 """What a site's audit log calls the one server that it has."""
@@ -33,7 +39,7 @@ class SiteRecord:
         self._membership = membership
         self._audit = log
         self._policy = ""
-        self._waiting: set[str] = set()
+        self._noted: set[tuple[str, str | int]] = set()
         self._refused_registry = ""
         self._proposals = Proposals(home)
 
@@ -48,16 +54,15 @@ class SiteRecord:
         self._accept(envelope.document)
         self._witness(envelope.head, about)
         if about and about["kind"] == "query.prepare":
-            self._keep(message, str(about["study"]))
+            self._keep(message, about)
 
-    def _keep(self, message: Message, digest: str) -> None:
+    def _keep(self, message: Message, about: dict[str, str | int]) -> None:
         """Keep a proposed study for a person to read; one that is not the server's is one line."""
         try:
             self._proposals.keep(read_proposal(message), "message from the server")
         except (FederationError, ConfigError) as error:
-            if digest not in self._waiting:
-                _log.error("%s", error)
-                self._audit.append("proposal_refused", study=digest)
+            _log.error("%s", error)
+            self._note("proposal_refused", about)
 
     def _accept(self, document: str) -> None:
         """Go by a newer registry. One that is refused comes again and again, and is one line."""
@@ -84,21 +89,24 @@ class SiteRecord:
         """Write the line of an answer before it leaves, and put the envelope around it."""
         about = task_facts(message)
         refused = "the ClientApp failed" if reply.has_error() else read_refusal(reply)
+        absent = None if reply.has_error() else read_absence(reply)
         if about and refused:
-            self._refused(refused, about)
+            self._note("refused", about, reason=refused)
+        elif about and absent:
+            self._note("sat_out", about, reason=absent)
         elif about and about["kind"] in WITNESSED_KINDS:
             self._audit.append("released", ledger=read_head(reply), **about)
         if reply.has_content():
             envelope = Envelope(self._audit.signed_head(), self._membership.registry.version)
             reply.content = envelope.around(reply.content)
 
-    def _refused(self, reason: str, about: dict[str, str | int]) -> None:
+    def _note(self, event: str, about: dict[str, str | int], **facts: str) -> None:
         """One line; of a study that waits for sites, and asks every few seconds, one in all."""
-        study = str(about["study"])
-        if about["kind"] in WITNESSED_KINDS or study not in self._waiting:
-            self._audit.append("refused", reason=reason, **about)
+        once = (event, about["study"])
+        if about["kind"] in WITNESSED_KINDS or once not in self._noted:
+            self._audit.append(event, **about, **facts)
         if about["kind"] not in WITNESSED_KINDS:
-            self._waiting.add(study)
+            self._noted.add(once)
 
     def _note_policy(self) -> None:
         """A line when the policy is another than at the message before, and at the first one."""

@@ -6,9 +6,10 @@ from functools import lru_cache
 import torch
 
 from client.batches import Inputs
+from client.policy import read_policy
 from client.site import open_cells
 from common.config import ModelSpec, Site, Study
-from common.device import resolve
+from common.device import limit_memory, resolve
 from common.models import Classifier, build
 from common.models.features import cached_features
 from common.payload import Layout
@@ -26,6 +27,7 @@ class Workspace:
 def workspace(site: Site, study: Study) -> Workspace:
     """The study's model and the site's cells, ready for it."""
     device = resolve(site.runtime.device)
+    limit_memory(device, read_policy(site.policy).gpu_memory_share)
     model, layout = _model(study.model, len(study.cell_types), study.image_side, study.seed, device)
     cells = open_cells(site, study)
     if not model.frozen:

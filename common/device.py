@@ -19,6 +19,12 @@ def resolve(device: Literal["auto", "cpu", "cuda"]) -> torch.device:
     return torch.device(device)
 
 
+def limit_memory(device: torch.device, share: float) -> None:
+    """Let this process take at most `share` (0 to 1] of a GPU's memory; more is out of memory."""
+    if device.type == "cuda":
+        torch.cuda.set_per_process_memory_fraction(share, device.index)
+
+
 def autocast(device: torch.device, precision: Literal["float32", "bfloat16"]) -> torch.autocast:
     """A context that computes in bfloat16 where that is safe, if `precision` says so."""
     return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")

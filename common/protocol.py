@@ -5,6 +5,7 @@ query.prepare  task (and the server's signature, in a deployment) -> the site's 
                cells (and their features) are ready
 train          task + model vector -> update vector + report
 evaluate       task + model vector -> tally
+Each but query may be answered with an absence: the site sits out, and is asked the next time.
 Any of them may be answered with a refusal: the class of the error and a reference into the
 site's own log. The error's text stays at the site.
 """
@@ -202,6 +203,17 @@ def refusal_content(error: Exception, reference: str) -> RecordDict:
     """What leaves the site of an error: its class and a reference into the site's log."""
     kind = type(error).__name__ if isinstance(error, HemofedError) else "internal error"
     return RecordDict({"refusal": ConfigRecord({"kind": kind, "reference": reference})})
+
+
+def absence_content(reason: str) -> RecordDict:
+    """What a site says that takes no part this time; it is no refusal."""
+    return RecordDict({"absence": ConfigRecord({"reason": reason})})
+
+
+def read_absence(message: Message) -> str | None:
+    """The absence in words, or None when the reply is not one."""
+    record = message.content.config_records.get("absence")
+    return None if record is None else f"sits out: {record.get('reason')!s:.60}"
 
 
 def read_refusal(message: Message) -> str | None:

@@ -8,7 +8,7 @@ from flwr.app import Message, RecordDict
 from flwr.serverapp import Grid
 
 from common.errors import FederationError
-from common.protocol import read_name, read_refusal
+from common.protocol import read_absence, read_name, read_refusal
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.0005, 0.05
 """Seconds between two looks for replies: short at first, so that a fast site is not kept."""
@@ -110,4 +110,4 @@ def _push(grid: Grid, messages: Mapping[str, Message]) -> dict[str, str]:
 def _sound(reply: Message) -> Reply:
     if reply.has_error():
         return f"the client failed (Flower code {reply.error.code})"
-    return read_refusal(reply) or reply
+    return read_refusal(reply) or read_absence(reply) or reply

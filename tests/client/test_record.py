@@ -24,7 +24,7 @@ from common.identity.keys import make_node_key, make_signing_key
 from common.identity.request import Request
 from common.identity.site_home import join, make_site
 from common.proposal import Proposal
-from common.protocol import Update, proposal_content, refusal_content
+from common.protocol import Update, absence_content, proposal_content, refusal_content
 from server.provisioning import admit, make_kit, make_server, revoke
 from tests.client.lab import context, first_model, make_lab, message, study
 
@@ -131,6 +131,14 @@ def test_a_study_that_waits_for_sites_is_refused_in_one_line(setting: Setting) -
         "train",
     ]
     assert len(setting.lines("witness")) == 2
+
+
+def test_sitting_out_is_no_refusal(setting: Setting) -> None:
+    asked = setting.asked()
+    setting.record.came(asked)
+    setting.record.leaves(asked, Message(absence_content("outside its hours"), reply_to=asked))
+    assert setting.lines("refused") == setting.lines("released") == []
+    assert [line["reason"] for line in setting.lines("sat_out")] == ["sits out: outside its hours"]
 
 
 def test_a_changed_policy_is_a_line(setting: Setting) -> None:
