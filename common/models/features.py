@@ -14,6 +14,7 @@ from common.device import autocast
 from common.errors import DataError
 from common.files import replacing
 from common.models.classifier import Classifier
+from common.models.projection import weights_digest
 
 Features = NDArray[np.float32]
 Precision = Literal["float32", "bfloat16"]
@@ -87,12 +88,8 @@ def cached_features(
 
 
 def encoder_digest(model: Classifier) -> str:
-    """SHA-256 (hex) of the encoder's kind, input side, and all its weights and buffers."""
-    digest = hashlib.sha256(f"{type(model.encoder).__name__}|{model.input_side}\n".encode())
-    for name, value in model.encoder.state_dict().items():
-        digest.update(f"{name}|{tuple(value.shape)}|{value.dtype}\n".encode())
-        digest.update(value.detach().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()
+    """Names the encoder: its kind, its input side, and all its weights and buffers."""
+    return f"{type(model.encoder).__name__}|{model.input_side}|{weights_digest(model.encoder)}"
 
 
 def _key(model: Classifier, cells: Cells, device: torch.device, precision: Precision) -> str:

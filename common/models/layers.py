@@ -96,7 +96,12 @@ class Standardise(nn.Module):
     """
 
     def forward(self, features: Tensor) -> Tensor:
-        return F.layer_norm(features, features.shape[-1:])
+        return standardised(features)
+
+
+def standardised(features: Tensor) -> Tensor:
+    """Each row of (N, D) shifted to mean 0 and scaled to variance 1 over its D values."""
+    return F.layer_norm(features, features.shape[-1:])
 
 
 def group_norm(channels: int) -> nn.GroupNorm:

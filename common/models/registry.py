@@ -13,6 +13,7 @@ from common.models.classifier import Classifier
 from common.models.cnn import DEFAULT_WIDTH, SmallCNN
 from common.models.encoder_file import read_encoder
 from common.models.layers import Standardise, initialise
+from common.models.projection import projected, projection_file
 from common.models.weights import fit
 
 IMAGENET = "imagenet"
@@ -25,17 +26,20 @@ def build(spec: ModelSpec, num_classes: int, image_side: int, seed: int) -> Clas
     Raises ModelError: weights that are missing or do not fit, a width for a fixed architecture.
     """
     _check(spec)
+    generator = torch.Generator().manual_seed(seed)
     # The constructors of torch draw weights from the global generator; its state is put back and
     # every weight is drawn again from the seed, or loaded.
     with torch.random.fork_rng(devices=[]):
         encoder, dim, side = _encoder(spec, image_side)
+        if spec.weights is None:
+            initialise(encoder, generator)
+        else:
+            _load(encoder, spec, spec.weights)
+        if spec.projection is not None:
+            _check_digest(projection_file(spec.projection), spec.projection_sha256)
+            encoder, dim = projected(encoder, spec.projection)
         head = _head(spec, dim, num_classes)
-    generator = torch.Generator().manual_seed(seed)
     initialise(head, generator)
-    if spec.weights is None:
-        initialise(encoder, generator)
-    else:
-        _load(encoder, spec, spec.weights)
     return Classifier(encoder, head, dim, side, frozen=spec.encoder == "frozen")
 
 
@@ -69,7 +73,7 @@ def _encoder(spec: ModelSpec, image_side: int) -> tuple[nn.Module, int, int]:
 
 def _head(spec: ModelSpec, dim: int, num_classes: int) -> nn.Module:
     """Linear; behind an encoder that was trained elsewhere, on vectors of one norm."""
-    if spec.name in ("efficientnet-lite0", "dinov2-vits14"):
+    if spec.projection or spec.name in ("efficientnet-lite0", "dinov2-vits14"):
         return nn.Sequential(Standardise(), nn.Linear(dim, num_classes))
     return nn.Linear(dim, num_classes)
 
@@ -80,11 +84,7 @@ def _load(encoder: nn.Module, spec: ModelSpec, weights: str) -> None:
         fit(encoder, imagenet.lite0_encoder_state(checkpoint), str(checkpoint))
         return
     path = Path(weights)
-    if spec.weights_sha256 and (found := file_digest(path)) != spec.weights_sha256:
-        raise ModelError(
-            f"{path}: has SHA-256 {found:.12}, the study names {spec.weights_sha256:.12}; get the "
-            "file that the study was made with"
-        )
+    _check_digest(path, spec.weights_sha256)
     if spec.name == "dinov2-vits14":
         fit(encoder, dinov2.encoder_state(path), str(path))
         return
@@ -95,3 +95,12 @@ def _load(encoder: nn.Module, spec: ModelSpec, weights: str) -> None:
             f"for {spec.name}"
         )
     fit(encoder, state, f"{path} ({record.model}, width {record.width}, {record.side} px)")
+
+
+def _check_digest(path: Path, wanted: str | None) -> None:
+    """Raise ModelError when a study names the digest of its file and `path` is another one."""
+    if wanted and (found := file_digest(path)) != wanted:
+        raise ModelError(
+            f"{path}: has SHA-256 {found:.12}, the study names {wanted:.12}; get the file that the "
+            "study was made with"
+        )

@@ -1,0 +1,147 @@
+"""A fixed linear map behind a frozen encoder: fewer features, so less noise in a private head.
+
+Noise of one size falls on every coordinate of the head's gradient, so its length grows with the
+square root of the number of features, while most of what tells cells apart lies in few of their
+directions. The directions come from cells that need no protection, rendered or public ones, by
+principal component analysis without labels; they are a constant of the study and cost no privacy
+(public subspaces for private learning: Zhou et al. 2020, arXiv 2007.03813; Yu et al. 2021,
+arXiv 2102.12677).
+"""
+
+import hashlib
+import json
+from pathlib import Path
+
+import torch
+from pydantic import Field, ValidationError
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from common.config import Strict
+from common.errors import DataError, ModelError
+from common.files import replacing
+from common.models.layers import standardised
+
+RENDERED = "rendered"
+"""Names the map that is shipped: fitted on rendered cells, for EfficientNet-Lite0 of ImageNet."""
+
+WHITENING = 0.5
+"""Power of a direction's scale that is divided out: 0 keeps the features' shape, 1 makes all
+directions equally long. Half way trained best: it needs few steps and does not raise what is
+nearly noise."""
+
+_KEY = "hemofed_projection"
+_SHIPPED = Path(__file__).parent / "projections" / "rendered.safetensors"
+
+
+class ProjectionRecord(Strict):
+    """What a projection was fitted on."""
+
+    format: int = Field(default=1, ge=1, le=1)
+    sources: dict[str, str]
+    """The data folders' names, and the digest of the cells in each."""
+    images: int
+    side: int
+    encoder: str
+    """`weights_digest` of the encoder whose features it maps."""
+    hemofed: str
+    """Version that wrote the file."""
+
+
+class Projection(nn.Module):
+    """Features (N, D) -> (N, K): standardised one by one, centred, projected. Nothing trains."""
+
+    mean: Tensor
+    matrix: Tensor
+
+    def __init__(self, mean: Tensor, matrix: Tensor) -> None:
+        """mean: (D,). matrix: (D, K)."""
+        super().__init__()
+        self.register_buffer("mean", mean)
+        self.register_buffer("matrix", matrix)
+
+    @property
+    def dim(self) -> int:
+        """K."""
+        return self.matrix.shape[1]
+
+    def forward(self, features: Tensor) -> Tensor:
+        return (standardised(features) - self.mean) @ self.matrix
+
+
+def fit_projection(features: Tensor, dim: int) -> Projection:
+    """The `dim` leading principal directions of standardised features (N, D), half whitened.
+
+    Raises DataError: fewer cells than directions, or more directions than features.
+    """
+    count, width = features.shape
+    if not dim <= min(count - 1, width):
+        raise DataError(
+            f"{dim} directions need more cells than that and no more than {width} features; there "
+            f"are {count} cells"
+        )
+    values = standardised(features.double())
+    mean = values.mean(0)
+    spreads, directions = torch.linalg.eigh((values - mean).T @ (values - mean) / count)
+    spreads, directions = spreads.flip(0)[:dim].sqrt(), directions.flip(1)[:, :dim]
+    # A direction is found up to its sign; the largest entry is made positive.
+    largest = directions.gather(0, directions.abs().argmax(0, keepdim=True))
+    matrix = directions * largest.sign() * (spreads[0] / spreads) ** WHITENING
+    return Projection(mean.float(), matrix.half().float())
+
+
+def weights_digest(module: nn.Module) -> str:
+    """SHA-256 (hex) of all weights and buffers, with their names and shapes."""
+    digest = hashlib.sha256()
+    for name, value in module.state_dict().items():
+        digest.update(f"{name}|{tuple(value.shape)}|{value.dtype}\n".encode())
+        digest.update(value.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def write_projection(path: Path, projection: Projection, record: ProjectionRecord) -> None:
+    """Write the map (its matrix as float16, which it was rounded to) and its record, atomically."""
+    state = {"mean": projection.mean, "matrix": projection.matrix.half().contiguous()}
+    with replacing(path) as temporary:
+        save_file(state, temporary, metadata={_KEY: record.model_dump_json()})
+
+
+def projection_file(name: str) -> Path:
+    """The file that a study's `model.projection` names."""
+    return _SHIPPED if name == RENDERED else Path(name)
+
+
+def read_projection(path: Path) -> tuple[Projection, ProjectionRecord]:
+    """What `write_projection` wrote. Raises ModelError: no such file, damaged, or another kind."""
+    if not path.is_file():
+        raise ModelError(f"{path}: no such projection; make one with `hemofed model project`")
+    try:
+        with safe_open(path, framework="pt") as file:
+            record = ProjectionRecord.model_validate_json((file.metadata() or {})[_KEY])
+            mean, matrix = file.get_tensor("mean"), file.get_tensor("matrix").float()
+    except SafetensorError as error:
+        raise ModelError(f"{path}: is damaged or not a projection ({error})") from error
+    except (KeyError, ValidationError, json.JSONDecodeError) as error:
+        raise ModelError(
+            f"{path}: is not a projection; expected a file made by `hemofed model project`"
+        ) from error
+    fits = mean.ndim == 1 and matrix.ndim == 2 and matrix.shape[0] == mean.shape[0]
+    if not (fits and mean.isfinite().all() and matrix.isfinite().all()):
+        raise ModelError(f"{path}: its tensors are not a projection's; make it again")
+    return Projection(mean, matrix), record
+
+
+def projected(encoder: nn.Module, name: str) -> tuple[nn.Module, int]:
+    """The encoder with the projection that a study names behind it, and its output's size.
+
+    Raises ModelError: it cannot be read, or was fitted on the features of another encoder.
+    """
+    path = projection_file(name)
+    projection, record = read_projection(path)
+    if record.encoder != weights_digest(encoder):
+        raise ModelError(
+            f"{path}: was fitted on the features of another encoder ({record.encoder:.12}); fit "
+            "one for this encoder with `hemofed model project`"
+        )
+    return nn.Sequential(encoder, projection), projection.dim
