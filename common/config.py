@@ -216,6 +216,23 @@ class Study(Strict):
                 )
         return self
 
+    @model_validator(mode="after")
+    def _enough_for_the_aggregation(self) -> Self:
+        needed, server = self.server.fewest_updates, self.server
+        if self.round.min_sites < needed:
+            raise ValueError(
+                f"round.min_sites={self.round.min_sites}: server.aggregation {server.aggregation} "
+                f"with byzantine_sites={server.byzantine_sites} needs {needed} updates a round; "
+                f"set round.min_sites to {needed} or more, or expect fewer false sites"
+            )
+        training = sum(member.role == "train" for member in self.cohort.values())
+        if self.cohort and training < needed:
+            raise ValueError(
+                f"cohort: {training} sites train: server.aggregation {server.aggregation} with "
+                f"byzantine_sites={server.byzantine_sites} needs {needed} updates a round"
+            )
+        return self
+
     def __hash__(self) -> int:
         return hash(self.digest)
 
