@@ -145,6 +145,9 @@ class RoundPolicy(Strict):
     deadline_seconds: float = Field(default=3600.0, gt=0)
     max_update_norm: float = Field(default=1e4, gt=0, le=2**20)
     """A reply whose L2 norm exceeds this is left out and named."""
+    suspend_after: int = Field(default=3, ge=1, le=100000)
+    """Replies of a site left out in a row (their layout, their values, their norm, not readable)
+    after which the study asks it no more, until the operator lifts that."""
 
 
 class Member(Strict):

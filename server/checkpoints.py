@@ -34,6 +34,8 @@ class State:
     seconds: float = 0.0
     heads: dict[str, str] = field(default_factory=dict)
     """Site -> the head of its privacy ledger, as its last accepted reply said."""
+    offences: dict[str, int] = field(default_factory=dict)
+    """Site -> its replies left out in a row (`server.suspension`)."""
 
 
 def save(folder: Path, state: State, digest: str) -> None:
@@ -94,7 +96,7 @@ def begin(folder: Path, number: int) -> int:
 
 
 def _scalars(state: State) -> str:
-    names = ("round", "best_score", "best_round", "stale", "seconds", "heads")
+    names = ("round", "best_score", "best_round", "stale", "seconds", "heads", "offences")
     return json.dumps({name: getattr(state, name) for name in names})
 
 

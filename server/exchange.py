@@ -1,7 +1,7 @@
 """Messages to the sites and their replies, over Flower's Grid, with every wait bounded."""
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Protocol, runtime_checkable
 
 from flwr.app import Message, RecordDict
@@ -9,9 +9,13 @@ from flwr.serverapp import Grid
 
 from common.errors import FederationError
 from common.protocol import read_absence, read_name, read_refusal
+from server.suspension import LEFT_OUT
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.0005, 0.05
 """Seconds between two looks for replies: short at first, so that a fast site is not kept."""
+
+UNREADABLE = 100
+"""Error code of a reply that came and is no message; Flower's own codes are below."""
 
 Reply = Message | str
 """A sound reply, or why there is none."""
@@ -74,12 +78,15 @@ class Roster:
                 self._names[unknown[key]] = read_name(reply)
         return self._by_name()
 
-    def wait_for(self, count: int, deadline: float) -> dict[str, int]:
-        """Wait until `count` sites are there. Raises FederationError after `deadline` seconds."""
+    def wait_for(self, count: int, deadline: float, but: Collection[str] = ()) -> dict[str, int]:
+        """Wait until `count` sites are there, not counting those of `but`.
+
+        Raises FederationError after `deadline` seconds.
+        """
         end, pause = time.monotonic() + deadline, _FIRST_PAUSE
-        while len(sites := self.present(deadline)) < count:
+        while len(sites := self._present_but(but, deadline)) < count:
             if time.monotonic() > end:
-                missing = ", ".join(sorted(self._cohort - set(sites)))
+                missing = ", ".join(sorted(self._cohort - set(sites) - set(but)))
                 raise FederationError(
                     f"{len(sites)} of at least {count} sites are connected after {deadline:g} s; "
                     f"missing: {missing}"
@@ -87,6 +94,10 @@ class Roster:
             pause = min(2 * pause, 1.0)
             time.sleep(pause)
         return sites
+
+    def _present_but(self, but: Collection[str], deadline: float) -> dict[str, int]:
+        present = self.present(deadline)
+        return {site: node for site, node in present.items() if site not in but}
 
     def _by_name(self) -> dict[str, int]:
         sites: dict[str, int] = {}
@@ -108,6 +119,8 @@ def _push(grid: Grid, messages: Mapping[str, Message]) -> dict[str, str]:
 
 
 def _sound(reply: Message) -> Reply:
+    if reply.has_error() and reply.error.code == UNREADABLE:
+        return f"{LEFT_OUT}the reply cannot be read"
     if reply.has_error():
         return f"the client failed (Flower code {reply.error.code})"
     return read_refusal(reply) or read_absence(reply) or reply

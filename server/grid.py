@@ -6,7 +6,6 @@ from threading import Event
 
 from flwr.app import Error, Message, RecordDict
 from flwr.app.message import make_message, remove_content_from_message
-from flwr.common.constant import ErrorCode
 from flwr.server.superlink.linkstate import LinkState
 from flwr.serverapp import Grid
 from flwr.supercore.constant import NodeStatus
@@ -22,6 +21,7 @@ from flwr.supercore.run import Run
 from common.errors import FederationError
 from common.protocol import task_facts
 from server.envelopes import Envelopes
+from server.exchange import UNREADABLE
 
 
 class StoppedError(Exception):
@@ -175,4 +175,4 @@ class StateGrid(Grid):
 
 def _unreadable(error: Exception | None) -> Error:
     said = "no message" if error is None else type(error).__name__
-    return Error(ErrorCode.MESSAGE_UNAVAILABLE, f"the reply cannot be read ({said})")
+    return Error(UNREADABLE, f"the reply cannot be read ({said})")

@@ -30,6 +30,7 @@ from server.aggregation import Aggregation, aggregation_for
 from server.checkpoints import State
 from server.exchange import Roster, exchange
 from server.optimizer import Optimizer, averaged
+from server.suspension import LEFT_OUT, Offences, asked_to_lift, note_lifted
 
 OUTCOME, MODEL = "outcome.json", "model.safetensors"
 
@@ -65,6 +66,7 @@ class Rounds:
         self._layout = Layout.of(self._model)
         self._roster = Roster(grid, set(study.cohort))
         self._heads: dict[str, str] = {}
+        self._offences = Offences({}, study.round.suspend_after)
 
     def run(self) -> Outcome:
         """Run what is left of the study. Raises FederationError when a round has no quorum."""
@@ -84,8 +86,9 @@ class Rounds:
     def _round(self, state: State, optimizer: Optimizer) -> Record:
         """Train, step and evaluate; `state` is moved on."""
         started = time.perf_counter()
+        lifted = self._lift(state)
         attempt = checkpoints.begin(self._checkpoints, state.round + 1)
-        record: Record = {"round": state.round + 1, "attempt": attempt, "sites": {}}
+        record: Record = {"round": state.round + 1, "attempt": attempt, "lifted": lifted}
         mean = self._train(state, record)
         state.model = optimizer.step(state.model, mean)
         state.moments = optimizer.moments
@@ -102,11 +105,17 @@ class Rounds:
         """The sites' updates of this round as one; the record is told of every site."""
         task = Task(self._study, state.round + 1, record["attempt"])
         training = [name for name, member in self._study.cohort.items() if member.role == "train"]
+        suspended = {
+            site: status for site, status in self._offences.suspended().items() if site in training
+        }
+        record["sites"] = {site: {"status": status} for site, status in suspended.items()}
         messages = self._messages("train", task, state.model, training)
         updates, good = aggregation_for(self._study, self._layout.size), 0
         arriving = exchange(self._grid, messages, self._study.round.deadline_seconds)
         for site, reply in arriving:
             entry = record["sites"][site] = self._accept(site, reply, updates)
+            if self._offences.note(site, entry["status"]):
+                entry["suspended"] = True
             good += entry["status"] == "ok"
         record["sites"] = dict(sorted(record["sites"].items()))
         size = 4 * self._layout.size
@@ -131,7 +140,7 @@ class Rounds:
                 raise ModelError(f"its layout {update.layout[:12]} is not the study's")
             norm = updates.add(site, update.values)
         except HemofedError as error:
-            return {"status": f"left out: {error}"}
+            return {"status": f"{LEFT_OUT}{error}"}
         return {
             "status": "ok",
             "update_norm": norm,
@@ -183,7 +192,7 @@ class Rounds:
     ) -> dict[str, Message]:
         """One message a connected site, those with most cells first: they take longest."""
         quorum, wait = self._study.round.min_sites, self._study.round.deadline_seconds
-        present = self._roster.wait_for(quorum, wait)
+        present = self._roster.wait_for(quorum, wait, but=self._offences.suspended())
         order = sorted(sites, key=lambda site: (-self._study.cohort[site].units, site))
         number, vector = str(task.round), encode(model)
         return {
@@ -209,12 +218,27 @@ class Rounds:
             first = flatten(self._parameters)
             state = State(round=0, model=first, average=first)
         self._heads = state.heads
+        self._offences = Offences(state.offences, self._study.round.suspend_after)
         log = self._out / "rounds.jsonl"
         if log.exists():
             lines = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
             kept = [line for line in lines if line["round"] <= state.round]
             write_text(log, "".join(json.dumps(line) + "\n" for line in kept))
         return state
+
+    def _lift(self, state: State) -> list[str]:
+        """Ask suspended sites again, as the operator wants; their names.
+
+        The checkpoint knows it before the operator's note goes: neither a crash nor a later resume
+        lifts a suspension twice.
+        """
+        asked = asked_to_lift(self._out)
+        lifted = self._offences.forgive(asked)
+        if lifted:
+            checkpoints.save(self._checkpoints, state, self._study.digest)
+        if asked:
+            note_lifted(self._out)
+        return lifted
 
     def _append(self, record: Record) -> None:
         self._out.mkdir(parents=True, exist_ok=True)

@@ -29,6 +29,8 @@ from server.state import open_state
 from server.studies import Stored, stored_studies
 
 _IDLE_SECONDS = 0.5
+_KEPT = ("round", "rounds", "sites")
+"""What is still said of a study that is over."""
 _log = logging.getLogger("hemofed.rounds")
 
 
@@ -92,14 +94,23 @@ class Runner:
         stored.say("running", round=record["round"], rounds=study.rounds, sites=sites)
         good = sum(status == "ok" for status in sites.values())
         self._audit.append("round", digest=study.digest, round=record["round"], sites=good)
+        self._audit_suspensions(study, record)
         self._give_up_if_unwanted(stored)
+
+    def _audit_suspensions(self, study: Study, record: Record) -> None:
+        facts = {"digest": study.digest, "round": record["round"]}
+        for site in record["lifted"]:
+            self._audit.append("suspension_lifted", **facts, site=site)
+        for site, entry in record["sites"].items():
+            if entry.get("suspended"):
+                self._audit.append("site_suspended", **facts, site=site, reason=entry["status"])
 
     def _give_up_if_unwanted(self, stored: Stored) -> None:
         if stored.wanted != "run" or self._halt.is_set():
             raise StoppedError
 
     def _end(self, stored: Stored, state: str, **details: str) -> None:
-        kept = {key: value for key, value in stored.said().items() if key in ("round", "rounds")}
+        kept = {key: value for key, value in stored.said().items() if key in _KEPT}
         stored.say(state, **kept, **details)
         self._audit.append("study_ended", study=stored.folder.name, state=state)
 

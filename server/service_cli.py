@@ -66,12 +66,19 @@ def stop(home: Home, name: Name) -> None:
 
 
 @app.command()
-def resume(home: Home, name: Name) -> None:
+def resume(
+    home: Home,
+    name: Name,
+    lift: Annotated[
+        list[str] | None,
+        typer.Option(help="A suspended site that is to be asked again; may be given again."),
+    ] = None,
+) -> None:
     """Go on with a study that stopped or failed, from its last whole round."""
     from server.studies import find_stored
 
     stored = find_stored(home, name)
-    stored.study()
+    stored.lift(stored.study(), lift or [])
     stored.want("run")
     typer.echo(f"{stored.folder.name}: goes on from its last whole round")
 
@@ -92,8 +99,16 @@ def status(home: Home) -> None:
     for stored in stored_studies(home):
         said = stored.said()
         at = f"{said.get('round', 0)}/{said['rounds']}" if "rounds" in said else ""
-        table.add_row(stored.folder.name, stored.wanted, said["state"], at, said.get("reason", ""))
+        note = said.get("reason") or _not_well(said.get("sites", {}))
+        table.add_row(stored.folder.name, stored.wanted, said["state"], at, note)
     console.print(table)
+
+
+def _not_well(sites: dict[str, str]) -> str:
+    """The sites that are neither ready nor took part, with what they said."""
+    return "; ".join(
+        f"{site}: {word}" for site, word in sorted(sites.items()) if word not in ("ok", "ready")
+    )
 
 
 @app.command()

@@ -22,6 +22,7 @@ from common.files import write_text
 from common.identity import Registry, load_signing_key
 from common.identity.documents import read_document, write_document
 from common.proposal import Proposal
+from server.suspension import ask_to_lift
 
 PROPOSAL = "proposal.json"
 Wanted = Literal["run", "stop"]
@@ -73,6 +74,17 @@ class Stored:
     def want(self, wanted: Wanted) -> None:
         """Say what the service shall do."""
         write_text(self.folder / "wanted", wanted)
+
+    def lift(self, study: Study, sites: list[str]) -> None:
+        """Let suspended sites be asked again. Raises ConfigError: not in the study's cohort."""
+        unknown = sorted(set(sites) - set(study.cohort))
+        if unknown:
+            raise ConfigError(
+                f"--lift {', '.join(unknown)}: not in the cohort of {study.name}: "
+                f"{', '.join(sorted(study.cohort))}"
+            )
+        if sites:
+            ask_to_lift(self.out, sites)
 
     def say(self, state: str, **details: Any) -> None:
         """Note how far the study is."""

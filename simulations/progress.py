@@ -72,8 +72,9 @@ class Terminal:
             self._bars.update(task, completed=record["round"], note=_note(record))
             for site, entry in record["sites"].items():
                 if entry["status"] != "ok":
+                    after = "; the site is suspended" if entry.get("suspended") else ""
                     self._bars.console.print(
-                        f"round {record['round']}: {site}: {entry['status']}", style="yellow"
+                        f"round {record['round']}: {site}: {entry['status']}{after}", style="yellow"
                     )
         else:
             self._bars.update(task, advance=1)

@@ -34,6 +34,8 @@ def state(number: int) -> State:
         best_round=number,
         stale=1,
         seconds=2.5,
+        heads={"a": "ab12"},
+        offences={"b": 2},
     )
 
 

@@ -31,7 +31,7 @@ from common.identity.site_home import make_site
 from common.payload import decode, encode
 from common.protocol import Task, task_facts
 from server.envelopes import Envelopes
-from server.exchange import Roster, exchange
+from server.exchange import UNREADABLE, Roster, exchange
 from server.flower_run import FlowerRun
 from server.grid import StateGrid, StoppedError
 from server.provisioning import admit, make_server, revoke
@@ -177,7 +177,7 @@ def test_what_cannot_be_read_is_an_error_of_that_site_alone(
     setting.answer("paris", setting.taken("paris"))
     monkeypatch.setattr(grid, "_contents", lambda _: {"x": b"no object at all"})
     (reply,) = grid.pull_messages([identifier])
-    assert reply.has_error()
+    assert reply.error.code == UNREADABLE
     assert reply.metadata.reply_to_message_id == identifier
 
 
