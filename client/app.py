@@ -22,7 +22,7 @@ from client.release import released_tally
 from client.site import open_site, site_file
 from client.training import Job, train
 from client.workspace import Workspace, workspace
-from common.config import Site
+from common.config import Site, Study
 from common.errors import FederationError, HemofedError
 from common.models import trainable
 from common.payload import Vector, decode, flatten, load
@@ -124,7 +124,7 @@ def _train(message: Message, site: Site, entropy: Entropy) -> RecordDict:
         raise FederationError(f"study {study.name}: site {site.name} is not asked to train")
     permit_study(site, study)
     bench = workspace(site, study)
-    before = _receive(message, bench)
+    before = _receive(message, bench, study)
     account = pay_for_training(site, task, entropy)
     job = Job(study, site.name, member, task.round, account.noise_multiplier)
     loss = train(job, bench.inputs, entropy)
@@ -133,7 +133,8 @@ def _train(message: Message, site: Site, entropy: Entropy) -> RecordDict:
     change = flatten(trainable(bench.model)) - before
     layout = bench.layout.digest
     seconds = time.perf_counter() - started
-    return Update(change, layout, account.head, account.epsilon, loss, seconds).content()
+    update = Update(change, layout, account.head, account.epsilon, loss, seconds)
+    return update.content(study.transport.up)
 
 
 def _evaluate(message: Message, site: Site, entropy: Entropy) -> RecordDict:
@@ -142,12 +143,12 @@ def _evaluate(message: Message, site: Site, entropy: Entropy) -> RecordDict:
         raise FederationError(f"study {task.study.name}: site {site.name} is not in its cohort")
     permit_study(site, task.study)
     bench = workspace(site, task.study)
-    _receive(message, bench)
+    _receive(message, bench, task.study)
     tally, head = released_tally(site, task, bench.inputs, entropy)
     return tally_content(tally, head)
 
 
-def _receive(message: Message, bench: Workspace) -> Vector:
+def _receive(message: Message, bench: Workspace, study: Study) -> Vector:
     """Load the message's model vector; the vector, for the difference.
 
     Raises FederationError: none, or one that is not finite. ModelError: it does not fit.
@@ -155,7 +156,7 @@ def _receive(message: Message, bench: Workspace) -> Vector:
     arrays = message.content.array_records.get("model")
     if arrays is None or list(arrays) != ["values"]:
         raise FederationError(f"a {message.metadata.message_type} message without a model vector")
-    values = decode(arrays["values"], bench.layout.size)
+    values = decode(arrays["values"], bench.layout.size, study.transport.down)
     if not np.isfinite(values).all():
         raise FederationError("the message's model is not finite")
     load(trainable(bench.model), values)

@@ -89,7 +89,8 @@ def _update(study: Study) -> str:
     model = build(study.model, len(study.cell_types), study.image_side, study.seed)
     size = Layout.of(model).size
     protected = "with the noise in it" if study.privacy.mode != "none" else "as it is"
-    return f"one vector of {size:,} numbers leaves, the change of the model, {protected}"
+    number = study.transport.up
+    return f"one vector of {size:,} {number} leaves, the change of the model, {protected}"
 
 
 def _metrics(policy: Policy, study: Study) -> str:

@@ -21,6 +21,7 @@ from common.errors import ConfigError
 
 Engine = Literal["bookkeeping", "opacus", "vmap"]
 Unit = Literal["image", "patient"]
+Number = Literal["float32", "float16"]
 
 
 class Strict(BaseModel):
@@ -150,6 +151,20 @@ class RoundPolicy(Strict):
     after which the study asks it no more, until the operator lifts that."""
 
 
+class Transport(Strict):
+    """The form in which vectors travel, both ways the same in a simulation and a deployment.
+
+    float16 halves the bytes; a value is rounded by at most 2^-11 of itself (see
+    `common.payload.encode`). Under privacy the rounding follows the noise, and takes nothing away
+    from the guarantee.
+    """
+
+    down: Number = "float32"
+    """The model, to the sites. Rounded, it is what they start from and what they evaluate."""
+    up: Number = "float32"
+    """The updates, to the server, which adds them to its own float32 model."""
+
+
 class Member(Strict):
     """A site as the study knows it: public constants that the site agreed to declare."""
 
@@ -177,6 +192,7 @@ class Study(Strict):
     server: ServerOptimizer = ServerOptimizer()
     evaluation: EvaluationSpec = EvaluationSpec()
     round: RoundPolicy = RoundPolicy()
+    transport: Transport = Transport()
     cohort: dict[str, Member] = {}
 
     @model_validator(mode="after")

@@ -1,4 +1,4 @@
-"""A model's trainable parameters as ONE flat float32 vector, and back.
+"""A model's trainable parameters as ONE flat float32 vector, and back; its form on the wire.
 
 Flower's cost goes by the object, so a model travels as a single array. The layout's digest binds
 names, shapes and the frozen weights: a vector only ever counts where it fits, and a site whose
@@ -7,6 +7,7 @@ encoder file is another one is noticed.
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -16,11 +17,14 @@ from flwr.app import Array
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from common.config import Number
 from common.errors import ModelError
 
 Vector = NDArray[np.float32]
 
-_STYPE = "hemofed.float32"
+_EXPONENT_BYTES = 2
+_LARGEST_EXPONENT = 120
+"""2^120 and 2^-120 are float32 numbers of full precision."""
 
 
 @dataclass(frozen=True)
@@ -75,17 +79,61 @@ def load(parameters: Mapping[str, Tensor], values: Vector) -> None:
             start += value.numel()
 
 
-def encode(values: Vector) -> Array:
-    """The vector as a Flower array of raw little-endian float32."""
-    data = np.ascontiguousarray(values, dtype="<f4").tobytes()
-    return Array(dtype="float32", shape=values.shape, stype=_STYPE, data=data)
+def encode(values: Vector, number: Number = "float32") -> Array:
+    """The vector (P,) as a Flower array of raw little-endian numbers.
+
+    float16: each value v is rounded to v' with |v - v'| <= 2^-11 |v| + 2^-39 max|v|. All are
+    divided by one power of two, whose exponent goes before them, so that the largest lies in
+    [2^14, 2^15): nothing overflows, however large, and little underflows. A vector that is not
+    finite stays so, and raises nothing: what an update looks like is no site's error to tell.
+    """
+    if number == "float32":
+        data = np.ascontiguousarray(values, dtype="<f4").tobytes()
+    else:
+        exponent = _exponent(values)
+        with np.errstate(over="ignore", invalid="ignore", under="ignore"):
+            halves = (values * np.float32(2.0**-exponent)).astype("<f2")
+        data = exponent.to_bytes(_EXPONENT_BYTES, "little", signed=True) + halves.tobytes()
+    return Array(dtype=number, shape=values.shape, stype=_stype(number), data=data)
 
 
-def decode(array: Array, size: int) -> Vector:
-    """Read what `encode` wrote. Raises ModelError unless it is exactly `size` float32 values."""
-    if array.stype != _STYPE or tuple(array.shape) != (size,) or len(array.data) != 4 * size:
+def decode(array: Array, size: int, number: Number = "float32") -> Vector:
+    """Read what `encode` wrote. Raises ModelError unless it is exactly `size` such numbers."""
+    data, stype = array.data, _stype(number)
+    if (
+        array.stype != stype
+        or tuple(array.shape) != (size,)
+        or len(data) != encoded_bytes(size, number)
+    ):
         raise ModelError(
-            f"expected {size} values as {_STYPE}; got shape {tuple(array.shape)}, "
-            f"{len(array.data)} bytes as {array.stype!r:.40}"
+            f"expected {size} values as {stype}; got shape {tuple(array.shape)}, "
+            f"{len(data)} bytes as {array.stype!r:.40}"
         )
-    return np.frombuffer(array.data, dtype="<f4")
+    if number == "float32":
+        return np.frombuffer(data, dtype="<f4")
+    exponent = int.from_bytes(data[:_EXPONENT_BYTES], "little", signed=True)
+    if abs(exponent) > _LARGEST_EXPONENT:
+        raise ModelError(f"expected |exponent| <= {_LARGEST_EXPONENT} of {stype}; got {exponent}")
+    halves = np.frombuffer(data, dtype="<f2", offset=_EXPONENT_BYTES)
+    with np.errstate(over="ignore", invalid="ignore", under="ignore"):
+        return halves.astype(np.float32) * np.float32(2.0**exponent)
+
+
+def encoded_bytes(size: int, number: Number) -> int:
+    """Bytes of `size` values on the wire, without Flower's own."""
+    return 4 * size if number == "float32" else _EXPONENT_BYTES + 2 * size
+
+
+def _exponent(values: Vector) -> int:
+    """Of the power of two that float16 values are divided by; 0 for zeros and what is not finite.
+
+    Within what float32 can multiply by, both ways.
+    """
+    largest = float(np.abs(values).max(initial=0))
+    if largest == 0 or not np.isfinite(largest):
+        return 0
+    return max(math.frexp(largest)[1] - 15, -_LARGEST_EXPONENT)
+
+
+def _stype(number: Number) -> str:
+    return f"hemofed.{number}"

@@ -25,7 +25,7 @@ from flwr.app import (
     RecordDict,
 )
 
-from common.config import Study, parse
+from common.config import Number, Study, parse
 from common.errors import ConfigError, FederationError, HemofedError, ModelError
 from common.metrics import BINS, Tally
 from common.payload import Vector, decode, encode
@@ -112,22 +112,23 @@ class Update:
     loss: float | None = None
     seconds: float = 0.0
 
-    def content(self) -> RecordDict:
+    def content(self, number: Number = "float32") -> RecordDict:
+        """The reply's content; `number` as the study's `transport.up` says."""
         numbers = {"epsilon": self.epsilon, "loss": self.loss, "seconds": self.seconds}
         said: dict[str, MetricRecordValues] = {
             name: float(value) for name, value in numbers.items() if value is not None
         }
         return RecordDict(
             {
-                "update": ArrayRecord({"values": encode(self.values)}),
+                "update": ArrayRecord({"values": encode(self.values, number)}),
                 "layout": ConfigRecord({"digest": self.layout, "head": self.head}),
                 "report": MetricRecord(said),
             }
         )
 
     @classmethod
-    def read(cls, message: Message, size: int) -> "Update":
-        """Raises ModelError unless the reply holds exactly one vector of `size` float32."""
+    def read(cls, message: Message, size: int, number: Number = "float32") -> "Update":
+        """Raises ModelError unless the reply holds exactly one vector of `size` such numbers."""
         content = message.content
         arrays = content.array_records.get("update")
         layout = _config(message, "layout").get("digest")
@@ -136,7 +137,7 @@ class Update:
         report = content.metric_records.get("report") or MetricRecord()
         said = {name: _number(report.get(name)) for name in ("epsilon", "loss", "seconds")}
         return cls(
-            decode(arrays["values"], size),
+            decode(arrays["values"], size, number),
             layout,
             read_head(message),
             said["epsilon"],

@@ -23,7 +23,7 @@ from common.errors import FederationError, HemofedError, ModelError
 from common.files import replacing, write_text
 from common.metrics import Tally
 from common.models import Classifier, build, trainable
-from common.payload import Layout, Vector, encode, flatten, load
+from common.payload import Layout, Vector, encode, encoded_bytes, flatten, load
 from common.protocol import Task, Update, read_head, read_tally
 from server import checkpoints
 from server.aggregation import Aggregation, aggregation_for
@@ -118,8 +118,9 @@ class Rounds:
                 entry["suspended"] = True
             good += entry["status"] == "ok"
         record["sites"] = dict(sorted(record["sites"].items()))
-        size = 4 * self._layout.size
-        record["bytes_down"], record["bytes_up"] = size * len(messages), size * good
+        size, transport = self._layout.size, self._study.transport
+        record["bytes_down"] = encoded_bytes(size, transport.down) * len(messages)
+        record["bytes_up"] = encoded_bytes(size, transport.up) * good
         if good < self._study.round.min_sites:
             said = "; ".join(f"{site}: {e['status']}" for site, e in record["sites"].items())
             raise FederationError(
@@ -135,7 +136,7 @@ class Rounds:
             return {"status": reply}
         self._note_head(site, reply)
         try:
-            update = Update.read(reply, self._layout.size)
+            update = Update.read(reply, self._layout.size, self._study.transport.up)
             if update.layout != self._layout.digest:
                 raise ModelError(f"its layout {update.layout[:12]} is not the study's")
             norm = updates.add(site, update.values)
@@ -194,7 +195,7 @@ class Rounds:
         quorum, wait = self._study.round.min_sites, self._study.round.deadline_seconds
         present = self._roster.wait_for(quorum, wait, but=self._offences.suspended())
         order = sorted(sites, key=lambda site: (-self._study.cohort[site].units, site))
-        number, vector = str(task.round), encode(model)
+        number, vector = str(task.round), encode(model, self._study.transport.down)
         return {
             site: Message(
                 replace(task, head=self._heads.get(site, "")).content(vector),

@@ -44,7 +44,12 @@ class Federation:
     """A server's home and its sites' homes, made from a finished simulation's."""
 
     def __init__(self, folder: Path, config: Simulation | None = None) -> None:
-        config = config or simulation(study={"round": {"min_sites": 3, "deadline_seconds": 60}})
+        config = config or simulation(
+            study={
+                "round": {"min_sites": 3, "deadline_seconds": 60},
+                "transport": {"up": "float16"},
+            }
+        )
         self.simulated = folder / "simulated"
         federate(config, self.simulated, Silent())
         self.study = load(Study, self.simulated / "study.yaml")

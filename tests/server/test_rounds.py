@@ -60,10 +60,12 @@ def honest(of: Study, seed: int) -> Answer:
         task = Task.read(message)
         if message.metadata.message_type == "evaluate":
             return tally_content(tally(3 + task.round))
-        model = decode(message.content.array_records["model"]["values"], shape.size)
+        model = decode(
+            message.content.array_records["model"]["values"], shape.size, of.transport.down
+        )
         draws = np.random.default_rng((seed, task.round))
         change = draws.standard_normal(shape.size).astype(np.float32) * 0.01 - 0.1 * model
-        return Update(change, shape.digest, loss=1.0).content()
+        return Update(change, shape.digest, loss=1.0).content(of.transport.up)
 
     return answer
 
@@ -99,6 +101,30 @@ def test_a_run_leaves_its_rounds_its_model_and_its_test(tmp_path: Path) -> None:
     assert outcome["best_round"] == 4
     assert set(outcome["test"]) == {"a", "b"}
     assert load_file(tmp_path / "model.safetensors")
+
+
+@pytest.mark.parametrize("way", ["down", "up"])
+def test_half_the_bytes_travel_and_the_model_is_nearly_the_same(tmp_path: Path, way: str) -> None:
+    """Rounded by 2^-11 of a model of norm below 10, four times."""
+    whole, half = (
+        study(server=ServerOptimizer()),
+        study(server=ServerOptimizer(), transport={way: "float16"}),
+    )
+    exact = run(whole, tmp_path / "whole", sites_of(whole))
+    rounded = run(half, tmp_path / "half", sites_of(half))
+    for key in ("bytes_down", "bytes_up"):
+        ratio = rounded[0][key] / exact[0][key]
+        assert ratio == pytest.approx(0.5 if way in key else 1.0, rel=0.01)
+    apart = distance(tmp_path / "whole", tmp_path / "half")
+    assert 0 < apart < 4 * 10 * 2.0**-11
+
+
+def test_a_site_that_sends_another_form_than_the_study_says_is_left_out(tmp_path: Path) -> None:
+    one = study(rounds=1, transport={"up": "float16"})
+    other = study(rounds=1)
+    (record,) = run(one, tmp_path, sites_of(one) | {"b": honest(other, 1)})
+    assert "as hemofed.float16" in record["sites"]["b"]["status"]
+    assert record["sites"]["a"]["status"] == "ok"
 
 
 class Broken(Exception):

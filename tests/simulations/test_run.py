@@ -35,10 +35,17 @@ def figures(out: Path) -> list[dict[str, Any]]:
     return lines
 
 
-@pytest.mark.parametrize("privacy", [{}, PRIVATE], ids=["plain", "private"])
-def test_one_worker_and_two_give_the_same_bits(tmp_path: Path, privacy: dict[str, Any]) -> None:
+HALVED = {"transport": {"down": "float16", "up": "float16"}}
+
+
+@pytest.mark.parametrize(
+    "study",
+    [{}, {"privacy": PRIVATE}, {"privacy": PRIVATE} | HALVED],
+    ids=["plain", "private", "float16"],
+)
+def test_one_worker_and_two_give_the_same_bits(tmp_path: Path, study: dict[str, Any]) -> None:
     for workers in (1, 2):
-        config = simulation(study={"privacy": privacy}, runtime={"workers": workers})
+        config = simulation(study=dict(study), runtime={"workers": workers})
         federate(config, tmp_path / str(workers), Silent())
     assert numbers(tmp_path / "1") == numbers(tmp_path / "2")
     assert figures(tmp_path / "1") == figures(tmp_path / "2")
