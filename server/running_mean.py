@@ -50,13 +50,19 @@ class RunningMean:
         return norm
 
     def result(self) -> NDArray[np.float64]:
-        """sum(share * update) / sum(share), (P,). Raises ModelError without any share."""
+        """sum(share * update) / sum(share), (P,). Raises ModelError without any share.
+
+        It takes the place of the sum, so that no more memory is needed: ask once.
+        """
         weight = math.fsum(self._shares[site] for site in self._added)
         if weight <= 0:
             raise ModelError("no update with a positive weight to average")
-        origin = len(self._added) * int(self._shift.view(np.uint64)) % 2**64
-        multiples = (self._sum - np.uint64(origin)).view(np.int64)
-        return multiples * np.float64(self._step / weight)
+        origin = np.uint64(len(self._added) * int(self._shift.view(np.uint64)) % 2**64)
+        mean = self._sum.view(np.float64)
+        for start in range(0, len(mean), CHUNK):
+            multiples = (self._sum[start : start + CHUNK] - origin).view(np.int64)
+            mean[start : start + CHUNK] = multiples * (self._step / weight)
+        return mean
 
     def _pass(self, combine: np.ufunc, update: Vector, share: float) -> float:
         """Add or subtract `share * update`; the update's sum of squares."""

@@ -16,6 +16,7 @@ class Bench(StrEnum):
     CLIPPING = "clipping"
     NOISE = "noise"
     AUDIT = "audit"
+    AGGREGATION = "aggregation"
 
 
 def bench(

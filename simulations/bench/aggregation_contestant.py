@@ -1,0 +1,108 @@
+"""One contestant of `hemofed bench aggregation`, in a process of its own; prints JSON.
+
+    python -m simulations.bench.aggregation_contestant {layers,flat,mean} SITES
+
+layers: Flower's FedAvg on a ResNet-18's tensors. flat: the same on one tensor. mean: hemofed.
+The replies are made outside the time, which counts from their bytes to the aggregate; `seconds` are
+the processor's, which other work on the machine disturbs least. Memory is the process's peak
+(VmHWM) above what it held before the first reply came.
+"""
+
+import argparse
+import json
+import re
+import time
+from pathlib import Path
+
+import numpy as np
+from flwr.app import Array, ArrayRecord, MetricRecord, RecordDict
+from flwr.serverapp.strategy.strategy_utils import aggregate_arrayrecords
+
+from common.cells import CELL_TYPES
+from common.config import ModelSpec
+from common.models import build
+from common.payload import Layout, Vector, decode, encode
+from server.running_mean import RunningMean
+
+_MAX_NORM = 1e4
+
+
+class Clock:
+    """Adds up the processor's and the wall's time of what runs in its `with`."""
+
+    def __init__(self) -> None:
+        self.processor = self.wall = 0.0
+
+    def __enter__(self) -> None:
+        self.processor -= time.process_time()
+        self.wall -= time.perf_counter()
+
+    def __exit__(self, *_: object) -> None:
+        self.processor += time.process_time()
+        self.wall += time.perf_counter()
+
+
+def fedavg(shapes: list[tuple[int, ...]], base: Vector, sites: int, clock: Clock) -> None:
+    """Flower's aggregate of all replies, which it holds."""
+    replies = [
+        RecordDict(
+            {
+                "arrays": ArrayRecord({str(n): Array(part) for n, part in enumerate(parts)}),
+                "metrics": MetricRecord({"num-examples": 100 + site}),
+            }
+        )
+        for site in range(sites)
+        for parts in [_parts(shapes, base * np.float32(1 + site))]
+    ]
+    with clock:
+        aggregate_arrayrecords(replies, "num-examples")
+
+
+def running_mean(base: Vector, sites: int, clock: Clock) -> None:
+    """The running mean of all replies, one at a time."""
+    names = [str(site) for site in range(sites)]
+    with clock:
+        mean = RunningMean(len(base), dict.fromkeys(names, 1 / sites), _MAX_NORM)
+    for site, name in enumerate(names):
+        reply = encode(base * np.float32(1 + site))
+        with clock:
+            mean.add(name, decode(reply, len(base)))
+    with clock:
+        mean.result()
+
+
+def _parts(shapes: list[tuple[int, ...]], values: Vector) -> list[Vector]:
+    ends = np.cumsum([int(np.prod(shape)) for shape in shapes])
+    pieces = np.split(values, ends[:-1])
+    return [piece.reshape(shape) for piece, shape in zip(pieces, shapes, strict=True)]
+
+
+def _memory(field: str) -> float:
+    """VmHWM or VmRSS of this process, MiB."""
+    found = re.search(rf"{field}:\s+(\d+) kB", Path("/proc/self/status").read_text())
+    return int(found[1]) / 1024 if found else 0.0
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("contestant", choices=("layers", "flat", "mean"))
+    parser.add_argument("sites", type=int)
+    arguments = parser.parse_args()
+    model = build(ModelSpec(name="resnet18"), len(CELL_TYPES), 64, 0)
+    layout = Layout.of(model)
+    base = np.random.default_rng(0).standard_normal(layout.size, dtype=np.float32) * 1e-3
+    del model
+    held, clock = _memory("VmRSS"), Clock()
+    match arguments.contestant:
+        case "layers":
+            fedavg([shape for _, shape in layout.shapes], base, arguments.sites, clock)
+        case "flat":
+            fedavg([(layout.size,)], base, arguments.sites, clock)
+        case _:
+            running_mean(base, arguments.sites, clock)
+    figures = {"seconds": clock.processor, "wall, s": clock.wall}
+    print(json.dumps(figures | {"memory, MiB": _memory("VmHWM") - held}))
+
+
+if __name__ == "__main__":
+    main()
