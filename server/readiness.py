@@ -20,13 +20,13 @@ Tell = Callable[[dict[str, str]], None]
 def wait_until_ready(proposal: Proposal, grid: Grid, tell: Tell, halt: Event) -> None:
     """Return once `round.min_sites` training sites have approved the study and opened their cells.
 
-    However long that takes: people read studies at their own pace. `tell` may raise to give up.
+    However long that takes: people read studies at their own pace. All are asked each time, for a
+    site that was ready may have gone, or its hours may be over. `tell` may raise to give up.
     """
     study = proposal.study
-    said = dict.fromkeys(study.cohort, "not connected")
     while not halt.is_set():
-        said |= _ask(proposal, grid, [site for site, word in said.items() if word != "ready"])
-        tell(dict(said))
+        said = _ask(proposal, grid, list(study.cohort))
+        tell(said)
         training = [site for site, member in study.cohort.items() if member.role == "train"]
         if sum(said[site] == "ready" for site in training) >= study.round.min_sites:
             return

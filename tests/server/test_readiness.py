@@ -1,0 +1,52 @@
+"""A study begins when enough sites stand ready at one time."""
+
+from itertools import chain, repeat
+from threading import Event
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from flwr.app import Message, RecordDict
+
+from common.config import Study
+from common.errors import PrivacyError
+from common.proposal import Proposal
+from common.protocol import name_content, refusal_content
+from server import readiness
+from server.readiness import wait_until_ready
+from tests.server.fake_grid import Answer, FakeGrid
+
+STUDY = Study(name="s", cohort={"a": {}, "b": {}}, round={"min_sites": 2})
+
+
+def says(name: str, words: str) -> Answer:
+    """A site that is ready ("+") or refuses ("-"), time after time; the last word stays."""
+
+    order = chain(words, repeat(words[-1]))
+
+    def answer(message: Message) -> RecordDict:
+        if next(order) == "+":
+            return name_content(name)
+        return refusal_content(PrivacyError("outside its hours"), "ab12")
+
+    return answer
+
+
+def asks_until_ready(monkeypatch: pytest.MonkeyPatch, a: str, b: str) -> list[dict[str, str]]:
+    monkeypatch.setattr(readiness, "_ASK_AGAIN_SECONDS", 0.01)
+    told: list[dict[str, str]] = []
+    proposal = Proposal.make(STUDY, Ed25519PrivateKey.generate())
+    grid = FakeGrid({"a": says("a", a), "b": says("b", b)})
+    wait_until_ready(proposal, grid, told.append, Event())
+    return told
+
+
+def test_a_site_that_refuses_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    told = asks_until_ready(monkeypatch, "+", "--+")
+    assert len(told) == 3 and set(told[-1].values()) == {"ready"}
+    assert "refused" in told[0]["b"]
+
+
+def test_a_site_that_was_ready_once_is_not_counted_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    told = asks_until_ready(monkeypatch, "+-+", "-++")
+    assert len(told) == 3
+    assert told[1]["a"] != "ready" and told[1]["b"] == "ready"
