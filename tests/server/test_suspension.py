@@ -1,6 +1,7 @@
 """Sites whose replies are left out round after round, through whole runs on a fake grid."""
 
 import json
+from datetime import UTC, datetime
 from pathlib import Path
 from threading import Event
 from typing import Any
@@ -16,9 +17,10 @@ from common.errors import ConfigError, FederationError, PrivacyError
 from common.protocol import Task, Update, refusal_content
 from server.exchange import UNREADABLE, exchange
 from server.rounds import Record, Rounds
+from server.provisioning import make_server
 from server.runner import Runner
 from server.service_cli import app
-from server.studies import propose
+from server.studies import Stored, propose
 from server.suspension import Offences, ask_to_lift, asked_to_lift
 from tests.server.fake_grid import Answer, FakeGrid
 from tests.server.test_rounds import honest, instead, layout, run, sites_of, study
@@ -145,12 +147,14 @@ def test_a_suspended_site_does_not_count_towards_those_that_are_waited_for(tmp_p
 
 
 def test_the_operator_lifts_a_suspension_and_sees_who_is_suspended(tmp_path: Path) -> None:
-    stored = propose(tmp_path, three())
+    home = tmp_path / "server"
+    make_server(home, "127.0.0.1:9092", datetime.now(UTC))
+    stored = propose(home, three())
     stored.say("stopped", round=3, rounds=6, sites={"a": "ok", "c": "suspended: 2 replies"})
-    shown = CliRunner().invoke(app, ["status", str(tmp_path)], env={"COLUMNS": "200"})
+    shown = CliRunner().invoke(app, ["status", str(home)], env={"COLUMNS": "200"})
     assert "c: suspended: 2 replies" in shown.output
     assert "a: ok" not in shown.output
-    lift = ["resume", str(tmp_path), "test", "--lift"]
+    lift = ["resume", str(home), "test", "--lift"]
     assert isinstance(CliRunner().invoke(app, [*lift, "d"]).exception, ConfigError)
     assert stored.wanted == "stop"
     for site in ("c", "b"):
@@ -168,7 +172,7 @@ def test_the_audit_log_says_when_a_site_is_suspended_and_when_that_is_lifted(
         def append(self, event: str, **facts: Any) -> None:
             lines.append((event, facts.get("site")))
 
-    stored = propose(tmp_path, one)
+    stored = Stored(tmp_path / "study")
     stored.want("run")
     runner = Runner(tmp_path, None, Log(), Event())  # type: ignore[arg-type]
     sites = {"a": {"status": "ok"}, "c": {"status": "left out: x", "suspended": True}}
