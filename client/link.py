@@ -12,7 +12,6 @@ from typing import TypeVar
 import httpx
 from cryptography.hazmat.primitives.asymmetric import ec
 from flwr.app import Message
-from flwr.app.message import remove_content_from_message
 from flwr.common.serde import message_from_proto, message_to_proto
 from flwr.proto.fleet_pb2 import (
     ActivateNodeRequest,
@@ -29,12 +28,6 @@ from flwr.proto.message_pb2 import (
 )
 from flwr.proto.node_pb2 import Node
 from flwr.proto.run_pb2 import GetRunRequest
-from flwr.supercore.inflatable.inflatable_object import (
-    get_all_nested_objects,
-    get_object_tree,
-    iterate_object_tree,
-    no_object_id_recompute,
-)
 from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents
 from flwr.supercore.interceptors import RuntimeVersionHttpInterceptor
 from flwr.supernode.fleet_http_client import FleetHttpClient
@@ -43,6 +36,7 @@ from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
 from common.errors import FederationError
 from common.files import write_text
 from common.identity import node_public_pem
+from common.objects import identifiers, take_apart
 
 HEARTBEAT_SECONDS = 15.0
 """The server counts a site as gone after twice this long without a sign of life."""
@@ -114,7 +108,7 @@ class FleetLink:
         self._client.close()
 
     def pull(self) -> PullMessagesResponse | None:
-        """The next message without its content, or None."""
+        """The next message without its content, or None when there is none for some seconds."""
         response = self._ask(self._client.PullMessages, PullMessagesRequest(node=self._node))
         return response if response.messages_list else None
 
@@ -127,9 +121,8 @@ class FleetLink:
         """The message with its content. Raises RunOverError when the server has it no more."""
         head = message_from_proto(pulled.messages_list[0])
         tree = pulled.message_object_trees[0]
-        contents = {}
-        for part in iterate_object_tree(tree):
-            contents[part.object_id] = self._object(head.metadata.run_id, part.object_id)
+        run = head.metadata.run_id
+        contents = {part: self._object(run, part) for part in identifiers(tree)}
         message = inflate_object_from_contents(tree.object_id, contents)
         if not isinstance(message, Message):
             raise FederationError(
@@ -140,25 +133,23 @@ class FleetLink:
 
     def push(self, reply: Message) -> None:
         """Send the reply. Raises RunOverError when the run is over."""
-        reply.metadata.__dict__["_message_id"] = reply.object_id
-        with no_object_id_recompute():
-            request = PushMessagesRequest(
+        parts, run = take_apart(reply), reply.metadata.run_id
+        request = PushMessagesRequest(
+            node=self._node,
+            messages_list=[message_to_proto(parts.head)],
+            message_object_trees=[parts.tree],
+            clientapp_runtime_list=[0.0],
+        )
+        response = self._ask(self._client.PushMessages, request)
+        for identifier in response.objects_to_push:
+            part = PushObjectRequest(
                 node=self._node,
-                messages_list=[message_to_proto(remove_content_from_message(reply))],
-                message_object_trees=[get_object_tree(reply)],
-                clientapp_runtime_list=[0.0],
+                run_id=run,
+                object_id=identifier,
+                object_content=parts.objects[identifier].deflate(),
+                session_id=response.session_id,
             )
-            response = self._ask(self._client.PushMessages, request)
-            run, objects = reply.metadata.run_id, get_all_nested_objects(reply)
-            for identifier in response.objects_to_push:
-                part = PushObjectRequest(
-                    node=self._node,
-                    run_id=run,
-                    object_id=identifier,
-                    object_content=objects[identifier].deflate(),
-                    session_id=response.session_id,
-                )
-                self._ask(self._client.PushObject, part)
+            self._ask(self._client.PushObject, part)
         confirmed = ConfirmMessageReceivedRequest(
             node=self._node, run_id=run, message_object_id=reply.metadata.reply_to_message_id
         )

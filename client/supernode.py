@@ -24,8 +24,8 @@ from common.errors import FederationError, HemofedError, PrivacyError
 from common.files import replacing, write_text
 from common.protocol import refusal_content
 
-_BUSY_POLL, _IDLE_POLL, _BUSY_FOR = 0.1, 2.0, 10.0
-"""Seconds between two looks: short for a while after a message, for rounds follow one another."""
+_LOOK_SECONDS = 0.1
+"""Between two questions for messages; the server lets each wait until there is one."""
 _PAUSE_POLL = 0.5
 _log = logging.getLogger("hemofed.site")
 
@@ -50,16 +50,14 @@ class SuperNode:
         self._runner.start()
         self._link.connect(self._home.node_number)
         self._again()
-        last = time.monotonic()
         while not self._halt.is_set():
             self._tell()
             pulled = None if self._home.paused.exists() else self._link.pull()
             if pulled is not None:
                 _write(self._home.inflight, pulled.SerializeToString())
                 self._handle(pulled)
-                last = time.monotonic()
-            busy = time.monotonic() - last < _BUSY_FOR
-            self._halt.wait(_BUSY_POLL if busy else _IDLE_POLL)
+            else:
+                self._halt.wait(_LOOK_SECONDS)
 
     def _again(self) -> None:
         """Answer what a predecessor was answering when it was killed.

@@ -59,7 +59,9 @@ class Task:
         )
         content = RecordDict({"task": record})
         if model is not None:
-            content["model"] = ArrayRecord({"values": model})
+            # Not by the constructor, which copies the array; each copy would be hashed again.
+            vector = content["model"] = ArrayRecord()
+            vector["values"] = model
         return content
 
     def __post_init__(self) -> None:

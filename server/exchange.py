@@ -11,7 +11,7 @@ from common.errors import FederationError
 from common.protocol import read_absence, read_name, read_refusal
 from server.suspension import LEFT_OUT
 
-_FIRST_PAUSE, _LONGEST_PAUSE = 0.0005, 0.05
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.0005, 0.2
 """Seconds between two looks for replies: short at first, so that a fast site is not kept."""
 
 UNREADABLE = 100

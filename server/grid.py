@@ -5,20 +5,15 @@ from dataclasses import dataclass
 from threading import Event
 
 from flwr.app import Error, Message, RecordDict
-from flwr.app.message import make_message, remove_content_from_message
+from flwr.app.message import make_message
 from flwr.server.superlink.linkstate import LinkState
 from flwr.serverapp import Grid
 from flwr.supercore.constant import NodeStatus
-from flwr.supercore.inflatable.inflatable_object import (
-    get_all_nested_objects,
-    get_object_tree,
-    iterate_object_tree,
-    no_object_id_recompute,
-)
 from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents
 from flwr.supercore.run import Run
 
 from common.errors import FederationError
+from common.objects import identifiers, take_apart
 from common.protocol import task_facts
 from server.envelopes import Envelopes
 from server.exchange import UNREADABLE
@@ -79,8 +74,7 @@ class StateGrid(Grid):
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
         self._check()
-        with no_object_id_recompute():
-            pushed = [self._push(message) for message in messages]
+        pushed = [self._push(message) for message in messages]
         return [identifier for identifier in pushed if identifier]
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
@@ -102,17 +96,14 @@ class StateGrid(Grid):
         """The message's id; None when its node was removed in the meantime."""
         sent = _Sent(self._site(message.metadata.dst_node_id), task_facts(message))
         self._envelopes.seal(message, sent.site)
-        message.metadata.__dict__["_message_id"] = message.object_id
-        run = self._run.run_id
+        parts, run = take_apart(message), self._run.run_id
         session = self._state.start_session(run)
-        stored, missing = self._state.store_message_and_object_tree(
-            remove_content_from_message(message), get_object_tree(message), session
-        )
+        stored, missing = self._state.store_message_and_object_tree(parts.head, parts.tree, session)
         if not stored:
             return None
-        objects = get_all_nested_objects(message)
         for identifier in missing:
-            self._state.store_object(run, session, identifier, objects[identifier].deflate())
+            content = parts.objects[identifier].deflate()
+            self._state.store_object(run, session, identifier, content)
         self._sent[message.metadata.message_id] = sent
         return message.metadata.message_id
 
@@ -161,11 +152,12 @@ class StateGrid(Grid):
     def _contents(self, identifier: str) -> dict[str, bytes] | None:
         """The reply's objects by their id; None unless all are there."""
         contents = {}
-        for tree in iterate_object_tree(self._state.object_store.get_object_tree(identifier)):
-            content = self._state.get_object(self._run.run_id, tree.object_id)
+        # The last ones first: a site sends them last, and they are small.
+        for part in reversed(identifiers(self._state.object_store.get_object_tree(identifier))):
+            content = self._state.get_object(self._run.run_id, part)
             if not content:
                 return None
-            contents[tree.object_id] = content
+            contents[part] = content
         return contents
 
     def _check(self) -> None:

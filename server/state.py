@@ -14,7 +14,9 @@ from flwr.superlink.config_loader import get_objectstore_linkstate_factories
 from flwr.superlink.federation import NoOpFederationManager
 
 FOLDER = "state"
-_BUSY_MILLISECONDS = "60000"
+_SETTINGS = {"page_size": "65536", "busy_timeout": "60000"}
+"""Large pages: updates are large. Flower waits 5 s for a locked database, after which a reply is
+lost; ten sites at once are enough for that."""
 
 
 def database(home: Path) -> Path:
@@ -22,18 +24,17 @@ def database(home: Path) -> Path:
     return home / FOLDER / "link.sqlite"
 
 
-def wait_for_locks() -> None:
-    """Let this process wait for a locked database.
-
-    Flower waits 5 s, after which a reply is lost; ten sites at once are enough for that.
-    """
-    pragmas = dict(SQLITE_PRAGMAS) | {"busy_timeout": _BUSY_MILLISECONDS}
-    vars(sql_mixin)["SQLITE_PRAGMAS"] = tuple(pragmas.items())
+def prepare_database() -> None:
+    """Let this process open databases with the settings above."""
+    # The page size counts only before the first table and before the journal is a WAL.
+    vars(sql_mixin)["SQLITE_PRAGMAS"] = tuple(
+        (_SETTINGS | dict(SQLITE_PRAGMAS) | _SETTINGS).items()
+    )
 
 
 def open_state(home: Path) -> LinkState:
     """The state of the server home; made when there is none."""
-    wait_for_locks()
+    prepare_database()
     path = database(home)
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     _, factory = get_objectstore_linkstate_factories(str(path), NoOpFederationManager())

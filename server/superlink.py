@@ -15,23 +15,26 @@ import uvicorn
 from flwr.superlink.cli.flower_superlink import SuperLinkLifespan
 from flwr.superlink.config_loader import SuperLinkLifespanConfig, load_control_authn_plugin
 from flwr.superlink.main import create_app
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from server.doorbell import Doorbell
 from server.members import Registrar
-from server.state import database, open_state, wait_for_locks
+from server.state import database, open_state, prepare_database
 
 CERTIFICATE, PRIVATE_KEY, AUTHORITY = "server.crt", "server.key", "ca.crt"
 MAX_BODY = 512 * 2**20
 """Bytes of one request: an update of 128 million float32 parameters."""
 _FLEET, _HEALTH = "/v1/fleet/", "/health"
+_PULL = f"{_FLEET}pull-messages"
 _REGISTRY_SECONDS = 2.0
 
 
 class FleetOnly:
     """The application with all but the fleet API and the health check cut off."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, doorbell: Doorbell) -> None:
         self._app = app
+        self._doorbell = doorbell
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -41,7 +44,15 @@ class FleetOnly:
         elif not _bounded(scope):
             await _answer(scope, send, 413)
         else:
-            await self._app(scope, receive, send)
+            await self._pass_on(scope, receive, send)
+
+    async def _pass_on(self, scope: Scope, receive: Receive, send: Send) -> None:
+        body = await _body(receive)
+        if body is None:
+            return
+        if scope["path"] == _PULL and not await self._doorbell.wait(scope, receive):
+            return
+        await self._app(scope, _replay(body, receive), send)
 
 
 def _public(path: str) -> bool:
@@ -58,6 +69,31 @@ def _bounded(scope: Scope) -> bool:
     return length.isdigit() and int(length) <= MAX_BODY
 
 
+async def _body(receive: Receive) -> Message | None:
+    """The whole body as one message, or None when the site hung up before its end.
+
+    Each piece by itself would cost as much on its way through Flower's layers as the whole.
+    """
+    pieces, more = [], True
+    while more:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            return None
+        pieces.append(message.get("body", b""))
+        more = message.get("more_body", False)
+    return {"type": "http.request", "body": b"".join(pieces), "more_body": False}
+
+
+def _replay(first: Message, receive: Receive) -> Receive:
+    """A Receive that gives `first`, then what comes."""
+    waiting = [first]
+
+    async def again() -> Message:
+        return waiting.pop() if waiting else await receive()
+
+    return again
+
+
 async def _answer(scope: Scope, send: Send, status: int) -> None:
     if scope["type"] == "websocket":
         await send({"type": "websocket.close", "code": 1008})
@@ -68,13 +104,15 @@ async def _answer(scope: Scope, send: Send, status: int) -> None:
 
 def serve(home: Path, host: str, port: int) -> None:
     """Listen until SIGTERM. Reads the registry again whenever it changes."""
-    wait_for_locks()
+    prepare_database()
     registrar = Registrar(home, open_state(home))
     registrar.synchronise()
+    doorbell = Doorbell(database(home))
     threading.Thread(target=registrar.watch, args=(_REGISTRY_SECONDS,), daemon=True).start()
+    threading.Thread(target=doorbell.watch, daemon=True).start()
     app = create_app(_settings(home, host, port), SuperLinkLifespan)
     config = uvicorn.Config(
-        FleetOnly(app),
+        FleetOnly(app, doorbell),
         host=host,
         port=port,
         ssl_certfile=home / CERTIFICATE,

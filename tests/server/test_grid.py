@@ -6,115 +6,40 @@ import signal
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from threading import Event
 
 import numpy as np
 import pytest
-from flwr.app import ArrayRecord, Message, RecordDict
-from flwr.app.message import remove_content_from_message
-from flwr.common.constant import NOOP_ACCOUNT_NAME, NOOP_FLWR_AID
-from flwr.server.superlink.linkstate import LinkState
-from flwr.supercore.inflatable.inflatable_object import (
-    get_all_nested_objects,
-    get_object_tree,
-    no_object_id_recompute,
-)
-from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents
+from flwr.app import Message, RecordDict
+from flwr.common.constant import NOOP_FLWR_AID
+from flwr.supercore.object_store.sql_object_store import SqlObjectStore
 
 from common.audit_line import seal_message
-from common.audit_log import AuditLog, SignedHead, verify
+from common.audit_log import SignedHead, verify
 from common.envelope import Envelope, take_off
 from common.errors import FederationError
-from common.identity import Registry, load_signing_key, node_public_pem, sign
-from common.identity.keys import make_node_key
-from common.identity.site_home import make_site
-from common.payload import decode, encode
-from common.protocol import Task, task_facts
-from server.envelopes import Envelopes
+from common.identity import Registry, load_signing_key, sign
+from common.objects import PIECE_BYTES
+from common.payload import decode
+from common.protocol import task_facts
 from server.exchange import UNREADABLE, Roster, exchange
 from server.flower_run import FlowerRun
-from server.grid import StateGrid, StoppedError
-from server.provisioning import admit, make_server, revoke
-from server.state import open_state
+from server.grid import StoppedError
+from server.provisioning import revoke
 from tests.client.lab import study
-
-SITES = ("paris", "rome", "turin")
-
-
-class Setting:
-    """Three connected nodes, and a run whose Grid the tests use."""
-
-    def __init__(
-        self, state: LinkState, grid: StateGrid, halt: Event, nodes: dict[str, int], home: Path
-    ):
-        self.state, self.grid, self.halt, self.nodes = state, grid, halt, nodes
-        self.home = home
-
-    def message(self, site: str) -> Message:
-        content = Task(study(), 1).content()
-        return Message(content, self.nodes[site], "train", group_id="1", ttl=60)
-
-    def lines(self, event: str) -> list[dict[str, object]]:
-        """The facts of the server's audit lines of that event."""
-        rows = map(json.loads, (self.home / "audit.jsonl").read_text().splitlines())
-        return [row["facts"] for row in rows if row["event"] == event]
-
-    def taken(self, site: str) -> Message:
-        """The message as the site's node takes it."""
-        (message,) = self.state.get_message_ins(self.nodes[site], limit=1)
-        return message
-
-    def content(self, identifier: str) -> RecordDict:
-        """What the SuperLink keeps for the site."""
-        contents = self.grid._contents(identifier)
-        message = inflate_object_from_contents(identifier, contents or {})
-        assert isinstance(message, Message)
-        return message.content
-
-    def answer(
-        self, site: str, to: Message, damage: str = "", head: SignedHead | None = None
-    ) -> None:
-        """The site's reply, by the way of the fleet API's handlers."""
-        # What two sites send alike is stored once, so each sends numbers of its own.
-        vector = encode(np.full(5, SITES.index(site), dtype=np.float32))
-        content = RecordDict({"u": ArrayRecord({"values": vector})})
-        reply = Message(Envelope(head).around(content) if head else content, reply_to=to)
-        if damage == "another's name":
-            reply.metadata.__dict__["_src_node_id"] = self.nodes[site]
-        reply.metadata.__dict__["_message_id"] = reply.object_id
-        run = self.grid.run.run_id
-        with no_object_id_recompute():
-            session = self.state.start_session(run)
-            _, missing = self.state.store_message_and_object_tree(
-                remove_content_from_message(reply), get_object_tree(reply), session
-            )
-            objects = get_all_nested_objects(reply)
-        for number, identifier in enumerate(missing):
-            if damage == "half" and number:
-                return
-            content = objects[identifier].deflate()
-            self.state.store_object(run, session, identifier, content)
+from tests.server.nodes import SITES, Setting, connected
 
 
 @pytest.fixture
 def setting(tmp_path: Path) -> Iterator[Setting]:
-    import warnings
+    with connected(tmp_path) as one:
+        yield one
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # alembic, at Flower's settings
-        state = open_state(tmp_path)
-    nodes, home, now = {}, tmp_path / "server", datetime.now(UTC)
-    make_server(home, "127.0.0.1:9092", now)
-    for site in SITES:
-        admit(home, make_site(tmp_path / site, site, now), now)
-        key = node_public_pem(make_node_key())
-        nodes[site] = state.create_node(NOOP_FLWR_AID, NOOP_ACCOUNT_NAME, key, 0, name=site)
-        assert state.activate_node(nodes[site], 30)
-    halt = Event()
-    key = load_signing_key(home / "signing.key")
-    with FlowerRun(state) as flower, AuditLog.open(home / "audit.jsonl", key) as log:
-        grid = StateGrid(state, flower.run, halt, Envelopes(home, log))
-        yield Setting(state, grid, halt, nodes, home)
+
+def stored(setting: Setting) -> list[str]:
+    """The ids of all objects in the SuperLink's store."""
+    store = setting.state.object_store
+    assert isinstance(store, SqlObjectStore)
+    return [row["object_id"] for row in store.query("SELECT object_id FROM objects")]
 
 
 def collect(setting: Setting, sent: dict[str, Message]) -> dict[str, str]:
@@ -155,6 +80,31 @@ def test_one_whole_one_half_and_one_silent_reply(setting: Setting) -> None:
     assert np.array_equal(values, np.zeros(5, dtype=np.float32))
     assert "no reply within" in str(replies["rome"])
     assert "no reply within" in str(replies["turin"])
+
+
+def test_the_model_is_stored_once_for_all_sites(setting: Setting) -> None:
+    model = np.arange(PIECE_BYTES // 4 + 1, dtype=np.float32)
+    for site in SITES:
+        assert list(setting.grid.push_messages([setting.message(site, model)]))
+    contents = [setting.state.object_store.get(name) or b"" for name in stored(setting)]
+    assert sum(map(len, contents)) < 1.1 * model.nbytes
+
+
+def test_a_reply_under_way_is_not_read_again_and_again(
+    setting: Setting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    identifiers = list(setting.grid.push_messages([setting.message("rome")]))
+    setting.answer("rome", setting.taken("rome"), damage="half")
+    read: list[bytes | None] = []
+    original = setting.state.get_object
+
+    def get(run: int, identifier: str) -> bytes | None:
+        read.append(original(run, identifier))
+        return read[-1]
+
+    monkeypatch.setattr(setting.state, "get_object", get)
+    assert list(setting.grid.pull_messages(identifiers)) == []
+    assert read == [b""]
 
 
 def test_a_site_cannot_answer_for_another(setting: Setting) -> None:

@@ -1,0 +1,117 @@
+"""A question for messages waits until there is one, no longer, and not for a site that is gone."""
+
+import asyncio
+import time
+from base64 import b64encode
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from flwr.supercore.constant import FLEET_HTTP_PUBLIC_KEY_HEADER
+from starlette.types import Message, Scope
+
+from server import doorbell
+from server.doorbell import Doorbell
+from server.state import database
+from server.superlink import FleetOnly
+from tests.server.nodes import Setting, connected
+
+HOLD = 0.3
+
+
+@pytest.fixture
+def setting(tmp_path: Path) -> Iterator[Setting]:
+    with connected(tmp_path) as one:
+        yield one
+
+
+@pytest.fixture
+def bell(setting: Setting, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Doorbell:
+    monkeypatch.setattr(doorbell, "HOLD_SECONDS", HOLD)
+    return Doorbell(database(tmp_path))
+
+
+def request(key: bytes) -> Scope:
+    headers = [
+        (FLEET_HTTP_PUBLIC_KEY_HEADER.encode(), b64encode(key)),
+        (b"content-length", b"2"),
+    ]
+    path = "/v1/fleet/pull-messages"
+    return {"type": "http", "method": "POST", "path": path, "headers": headers}
+
+
+class Site:
+    """The other end of a request: sends its body in two pieces, and may hang up."""
+
+    def __init__(self, hangs_up: bool = False) -> None:
+        self._pieces = [b"a", b"b"]
+        self._hangs_up = hangs_up
+
+    async def receive(self) -> Message:
+        if self._pieces:
+            piece = self._pieces.pop(0)
+            return {"type": "http.request", "body": piece, "more_body": bool(self._pieces)}
+        if not self._hangs_up:
+            await asyncio.Event().wait()
+        return {"type": "http.disconnect"}
+
+
+def ask(bell: Doorbell, key: bytes, site: Site) -> tuple[list[Message], float]:
+    """What Flower's application got to read, and the seconds until then."""
+    read: list[Message] = []
+
+    async def app(scope: Scope, receive: Any, send: Any) -> None:
+        read.append(await receive())
+
+    async def send(message: Message) -> None: ...
+
+    started = time.monotonic()
+    asyncio.run(FleetOnly(app, bell)(request(key), site.receive, send))
+    return read, time.monotonic() - started
+
+
+WHOLE = [{"type": "http.request", "body": b"ab", "more_body": False}]
+
+
+def test_a_site_with_a_message_is_answered_at_once_and_another_is_held(
+    setting: Setting, bell: Doorbell
+) -> None:
+    list(setting.grid.push_messages([setting.message("paris")]))
+    bell.look()
+    read, seconds = ask(bell, setting.keys["paris"], Site())
+    assert read == WHOLE and seconds < HOLD / 2
+    read, seconds = ask(bell, setting.keys["rome"], Site())
+    assert read == WHOLE and seconds >= HOLD
+
+
+def test_a_message_that_was_taken_rings_no_more(setting: Setting, bell: Doorbell) -> None:
+    list(setting.grid.push_messages([setting.message("paris")]))
+    setting.taken("paris")
+    bell.look()
+    assert ask(bell, setting.keys["paris"], Site())[1] >= HOLD
+
+
+def test_a_message_that_comes_ends_the_wait(
+    setting: Setting, bell: Doorbell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(doorbell, "HOLD_SECONDS", 30.0)
+
+    async def asked() -> None:
+        async def receive() -> Message:
+            await asyncio.Event().wait()
+            raise AssertionError
+
+        held = asyncio.ensure_future(bell.wait(request(setting.keys["paris"]), receive))
+        await asyncio.sleep(0.1)
+        assert not held.done()
+        list(setting.grid.push_messages([setting.message("paris")]))
+        bell.look()
+        assert await asyncio.wait_for(held, 5)
+
+    asyncio.run(asked())
+
+
+def test_nothing_is_handed_to_a_site_that_hung_up(setting: Setting, bell: Doorbell) -> None:
+    read, seconds = ask(bell, setting.keys["rome"], Site(hangs_up=True))
+    assert read == [] and seconds < HOLD
