@@ -12,6 +12,7 @@ class Bench(StrEnum):
     """What can be measured."""
 
     ROUNDS = "rounds"
+    DEPLOY = "deploy"
     DATA = "data"
     CLIPPING = "clipping"
     NOISE = "noise"

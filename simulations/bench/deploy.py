@@ -1,0 +1,139 @@
+"""`hemofed bench deploy`: a deployment of hemofed beside one of stock Flower, on loopback.
+
+Real processes with TLS and node authentication on both sides. A site makes one SGD step on eight
+small images, so that what is measured is the framework and its transport. Bytes are counted at
+the sites' sockets, TLS and HTTP included, by a relay that both contestants go through.
+"""
+
+import json
+import shutil
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from itertools import pairwise
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from common.config import (
+    EvaluationSpec,
+    Member,
+    ModelSpec,
+    RoundPolicy,
+    Study,
+    TrainingSpec,
+    dump,
+)
+from common.files import write_text
+from simulations.bench import deploy_app, deploy_flower, deploy_hemofed
+from simulations.bench.harness import Measure, in_turn, report
+from simulations.bench.processes import Processes, free_port
+from simulations.bench.relay import Relay
+from simulations.bench.rounds import IMAGES, SIDE, WIDTH, write_sites
+
+_LOOK_SECONDS = 0.01
+_ROUND_SECONDS = deploy_app.ROUND_SECONDS
+_SMALL, _LARGE = ModelSpec(name="cnn", width=WIDTH), ModelSpec(name="resnet18")
+
+Start = Callable[[Path, Study, int, int, Processes], Path]
+Good = Callable[[Any], int]
+_CONTESTANTS: dict[str, tuple[Start, Good]] = {
+    "stock Flower": (deploy_flower.start, deploy_flower.good),
+    "hemofed": (deploy_hemofed.start, deploy_hemofed.good),
+}
+
+
+@dataclass(frozen=True)
+class Case:
+    """A federation to measure."""
+
+    sites: int
+    model: ModelSpec
+    parameters: str
+    rounds: int
+    """Measured; one before them and one after them are not."""
+
+    @property
+    def title(self) -> str:
+        return f"{self.sites} sites, {self.parameters} parameters"
+
+    def study(self) -> Study:
+        names = [f"site-{number:02d}" for number in range(self.sites)]
+        return Study(
+            name="bench",
+            image_side=SIDE,
+            rounds=self.rounds + 2,
+            cell_types=("myeloblast", "lymphocyte"),
+            model=self.model,
+            training=TrainingSpec(
+                batch_size=8, max_local_steps=1, learning_rate=0.05, augment=False
+            ),
+            cohort={name: Member(units=IMAGES) for name in names},
+            evaluation=EvaluationSpec(every=100_000),
+            round=RoundPolicy(min_sites=self.sites, deadline_seconds=_ROUND_SECONDS),
+        )
+
+
+def run(quick: bool, json_file: Path | None) -> None:
+    """Print, for each case: seconds a round, MB a round down and up, replies lost."""
+    if quick:
+        cases = [Case(2, _SMALL, "47k", 3), Case(2, _LARGE, "11.2M", 1)]
+    else:
+        models = ((_SMALL, "47k", 8), (_LARGE, "11.2M", 3))
+        cases = [Case(sites, *model) for sites in (2, 10) for model in models]
+    results = {}
+    for case in cases:
+        contestants: dict[str, Measure] = {
+            name: partial(_measure, case, *contestant) for name, contestant in _CONTESTANTS.items()
+        }
+        outcomes = in_turn(contestants, repetitions=1, warmup=0)
+        part = json_file.with_suffix(".part.json") if json_file else None
+        report(case.title, outcomes, "stock Flower", part)
+        if part:
+            results[case.title] = json.loads(part.read_text())
+            part.unlink()
+    if json_file:
+        write_text(json_file, json.dumps(results, indent=2))
+
+
+@dataclass(frozen=True)
+class _End:
+    """What was seen when a round was over."""
+
+    seconds: float
+    up: int
+    down: int
+    good: int
+
+
+def _measure(case: Case, start: Start, good: Good) -> dict[str, float]:
+    """One deployment, from its first round to the one before its last."""
+    study, port = case.study(), free_port()
+    folder = Path(tempfile.mkdtemp(prefix="hemofed-bench-"))
+    write_text(folder / "study.yaml", dump(study))
+    write_sites(folder, study)
+    with Relay(port) as relay, Processes(folder / "logs") as processes:
+        rounds = start(folder, study, port, relay.port, processes)
+        ends = _watch(rounds, case.rounds + 1, good, relay, processes)
+    shutil.rmtree(folder)
+    first, last = ends[0], ends[-1]
+    return {
+        "seconds": median(b.seconds - a.seconds for a, b in pairwise(ends)),
+        "MB down": (last.down - first.down) / case.rounds / 1e6,
+        "MB up": (last.up - first.up) / case.rounds / 1e6,
+        "replies lost": sum(case.sites - end.good for end in ends),
+    }
+
+
+def _watch(rounds: Path, count: int, good: Good, relay: Relay, processes: Processes) -> list[_End]:
+    """Wait for `count` lines of the file. Raises RuntimeError when a process ends before."""
+    ends: list[_End] = []
+    while len(ends) < count:
+        time.sleep(_LOOK_SECONDS)
+        lines = rounds.read_text().splitlines() if rounds.exists() else []
+        for line in lines[len(ends) : count]:
+            ends.append(_End(time.monotonic(), *relay.counted(), good(json.loads(line))))
+        processes.check()
+    return ends

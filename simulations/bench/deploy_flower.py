@@ -1,0 +1,125 @@
+"""Stock Flower's contestant of `hemofed bench deploy`: SuperLink, SuperNodes, `flwr run`.
+
+As its documentation has it: TLS, node authentication, subprocess isolation, state in memory.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+
+from cryptography.hazmat.primitives import serialization as form
+
+from common.config import Study
+from common.identity.keys import make_node_key
+from server.provisioning import make_server
+from server.service import SETTINGS
+from simulations.bench import deploy_app
+from simulations.bench.processes import Processes, free_port
+
+_START_SECONDS = 60.0
+_PYPROJECT = """
+[project]
+name = "bench"
+version = "1.0.0"
+license = "Apache-2.0"
+dependencies = []
+[tool.flwr.app]
+publisher = "bench"
+[tool.flwr.app.components]
+serverapp = "app:server"
+clientapp = "app:client"
+[tool.flwr.app.config]
+study = "{study}"
+rounds = "{rounds}"
+"""
+_CONNECTION = """
+[superlink]
+default = "bench"
+[superlink.bench]
+address = "127.0.0.1:{port}"
+root-certificates = "{authority}"
+"""
+
+
+def start(folder: Path, study: Study, port: int, relay: int, processes: Processes) -> Path:
+    """Start the SuperLink on `port`, the SuperNodes through `relay`, and the run.
+
+    folder: has study.yaml. Returns the file that gets a line a round.
+    """
+    keys, rounds = folder / "server", folder / "rounds.jsonl"
+    make_server(keys, f"127.0.0.1:{port}", datetime.now(UTC))
+    authority = str(keys / "ca.crt")
+    superlink = [_program("flower-superlink"), "--host", "127.0.0.1", "--port", str(port)]
+    superlink += ["--ssl-ca-certfile", authority, "--ssl-certfile", str(keys / "server.crt")]
+    superlink += ["--ssl-keyfile", str(keys / "server.key"), "--enable-supernode-auth"]
+    processes.start("superlink", superlink, _environment(folder / "flower"))
+    _write_app(folder, study, rounds)
+    connection = _CONNECTION.format(port=port, authority=authority)
+    _write(folder / "flower" / "config.toml", connection)
+    for name in study.cohort:
+        _make_key(folder / f"{name}.key")
+        _flwr(folder, "supernode", "register", str(folder / f"{name}.key.pub"))
+        supernode = [_program("flower-supernode"), "--superlink", f"127.0.0.1:{relay}"]
+        supernode += ["--root-certificates", authority, "--port", str(free_port())]
+        supernode += ["--auth-supernode-private-key", str(folder / f"{name}.key")]
+        processes.start(name, supernode, _environment(folder / f"flower-{name}"))
+    _flwr(folder, "run", str(folder / "app"))
+    return rounds
+
+
+def good(line: dict[str, int]) -> int:
+    """Replies that counted, by a line of the file."""
+    return line["good"]
+
+
+def _write_app(folder: Path, study: Study, rounds: Path) -> None:
+    project = _PYPROJECT.format(study=folder / "study.yaml", rounds=rounds)
+    _write(folder / "app" / "pyproject.toml", project)
+    shutil.copy(deploy_app.__file__, folder / "app" / "app.py")
+
+
+def _make_key(path: Path) -> None:
+    """Write an elliptic-curve key as OpenSSH does, and its public half beside it."""
+    key = make_node_key()
+    private = form.Encoding.PEM, form.PrivateFormat.OpenSSH, form.NoEncryption()
+    path.write_bytes(key.private_bytes(*private))
+    public = key.public_key().public_bytes(form.Encoding.OpenSSH, form.PublicFormat.OpenSSH)
+    path.with_suffix(".key.pub").write_bytes(public)
+
+
+def _flwr(folder: Path, *arguments: str) -> None:
+    """Run Flower's command; once more while the SuperLink is not there yet."""
+    environment = os.environ | _environment(folder / "flower")
+    end = time.monotonic() + _START_SECONDS
+    while True:
+        done = subprocess.run(  # noqa: S603  the command is ours
+            [_program("flwr"), *arguments],
+            capture_output=True,
+            text=True,
+            check=False,
+            env=environment,
+        )
+        if not done.returncode:
+            return
+        if time.monotonic() > end:
+            raise RuntimeError(f"flwr {' '.join(arguments)}:\n{done.stdout}{done.stderr}")
+        time.sleep(0.5)
+
+
+def _environment(home: Path) -> dict[str, str]:
+    """Flower starts programs of its own by name."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    return SETTINGS | {"FLWR_HOME": str(home), "PATH": path}
+
+
+def _program(name: str) -> str:
+    return str(Path(sys.executable).parent / name)
+
+
+def _write(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")

@@ -1,0 +1,43 @@
+"""hemofed's contestant of `hemofed bench deploy`: `server start` and a `site start` a site."""
+
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+
+from client.approvals import SignedApprovals
+from client.home import SiteHome
+from client.site import open_site
+from common.config import Study
+from common.identity.site_home import join, make_site
+from server.provisioning import admit, make_kit, make_server
+from server.studies import propose
+from simulations.bench.processes import Processes
+
+
+def start(folder: Path, study: Study, port: int, relay: int, processes: Processes) -> Path:
+    """Start the server on `port`, its sites through `relay`, and the study.
+
+    folder: has sites/NAME with the site's cells. Returns the file that gets a line a round.
+    """
+    server, now = folder / "server", datetime.now(UTC)
+    make_server(server, f"127.0.0.1:{relay}", now)
+    sites = {name: SiteHome(folder / "sites" / name) for name in study.cohort}
+    for name, home in sites.items():
+        admit(server, make_site(home.folder, name, now), now)
+    for name, home in sites.items():
+        kit = make_kit(server, name)
+        join(home.folder, kit, kit.fingerprint)
+        SignedApprovals(home).approve(open_site(home.site_file), study)
+    command = [sys.executable, "-m", "hemofed"]
+    listen = ["--listen", f"127.0.0.1:{port}"]
+    processes.start("server", [*command, "server", "start", str(server), *listen], {})
+    for name, home in sites.items():
+        processes.start(name, [*command, "site", "start", str(home.folder)], {})
+    stored = propose(server, study)
+    stored.want("run")
+    return stored.out / "rounds.jsonl"
+
+
+def good(line: dict[str, dict[str, dict[str, str]]]) -> int:
+    """Replies that counted, by a line of the file."""
+    return sum(entry["status"] == "ok" for entry in line["sites"].values())
