@@ -25,6 +25,10 @@ Vector = NDArray[np.float32]
 _EXPONENT_BYTES = 2
 _LARGEST_EXPONENT = 120
 """2^120 and 2^-120 are float32 numbers of full precision."""
+_LAST_BINADE = 113
+"""The exponent for a largest value of 2^127 or more: rounded up to 2^128 it would be infinite."""
+_BELOW_2_TO_15 = 32752.0
+"""The last float16 below 2^15."""
 
 
 @dataclass(frozen=True)
@@ -92,7 +96,10 @@ def encode(values: Vector, number: Number = "float32") -> Array:
     else:
         exponent = _exponent(values)
         with np.errstate(over="ignore", invalid="ignore", under="ignore"):
-            halves = (values * np.float32(2.0**-exponent)).astype("<f2")
+            scaled = values * np.float32(2.0**-exponent)
+            if exponent == _LAST_BINADE:
+                scaled = scaled.clip(-_BELOW_2_TO_15, _BELOW_2_TO_15)
+            halves = scaled.astype("<f2")
         data = exponent.to_bytes(_EXPONENT_BYTES, "little", signed=True) + halves.tobytes()
     return Array(dtype=number, shape=values.shape, stype=_stype(number), data=data)
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 from flwr.app import Array
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from torch import nn
 
@@ -42,6 +42,7 @@ floats = st.floats(width=32, allow_nan=False, allow_infinity=False)
     st.lists(floats | st.floats(-1, 1, width=32), max_size=20),
     st.integers(-149, 127),
 )
+@example([float(np.finfo(np.float32).max), float(np.finfo(np.float32).min)], 0)
 def test_float16_rounds_by_no_more_than_it_says(drawn: list[float], power: int) -> None:
     """Whatever the scale: from float32's smallest numbers to its largest, and both at once."""
     values = np.array(drawn, np.float32)

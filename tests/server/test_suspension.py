@@ -16,8 +16,8 @@ from common.config import Member, RoundPolicy, Study
 from common.errors import ConfigError, FederationError, PrivacyError
 from common.protocol import Task, Update, refusal_content
 from server.exchange import UNREADABLE, exchange
-from server.rounds import Record, Rounds
 from server.provisioning import make_server
+from server.rounds import Record, Rounds
 from server.runner import Runner
 from server.service_cli import app
 from server.studies import Stored, propose
