@@ -1,10 +1,8 @@
 """The site's connection to the server's fleet API: outbound HTTPS, nothing listens here."""
 
-import ssl
-import time
+import logging
 from collections.abc import Callable
 from contextlib import suppress
-from email.utils import parsedate_to_datetime
 from pathlib import Path
 from threading import Event, Thread
 from typing import TypeVar
@@ -33,6 +31,8 @@ from flwr.supercore.interceptors import RuntimeVersionHttpInterceptor
 from flwr.supernode.fleet_http_client import FleetHttpClient
 from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
 
+from client.clock import is_refused, skew
+from client.server_certificate import only, out_of_date
 from common.errors import FederationError
 from common.files import write_text
 from common.identity import node_public_pem
@@ -41,6 +41,7 @@ from common.objects import identifiers, take_apart
 HEARTBEAT_SECONDS = 15.0
 """The server counts a site as gone after twice this long without a sign of life."""
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 20.0
+_log = logging.getLogger("hemofed.site")
 
 Request = TypeVar("Request")
 Result = TypeVar("Result")
@@ -55,7 +56,11 @@ class HaltedError(Exception):
 
 
 class FleetLink:
-    """Speaks for one site, by its key. Waits out a server that is away; `halt` ends the wait."""
+    """Speaks for one site, by its key.
+
+    Waits out what passes, and says so: a server that is away, whose certificate has expired, or
+    from whose clock this one differs. `halt` ends the wait.
+    """
 
     def __init__(
         self, address: str, authority: Path, key: ec.EllipticCurvePrivateKey, halt: Event
@@ -64,6 +69,8 @@ class FleetLink:
         self._halt = halt
         self._node = Node()
         self._address = address
+        self._authority = authority
+        self._hindrance = ""
         self._client = FleetHttpClient(
             f"https://{address}",
             interceptors=[
@@ -167,33 +174,60 @@ class FleetLink:
                 raise HaltedError
 
     def _ask(self, call: Callable[[Request], Result], request: Request) -> Result:
-        """The answer, however long the server is away.
+        """The answer, however long the server cannot give it.
 
-        Raises FederationError when the server does not accept this site's key, RunOverError when it
-        has no more use for the answer, HaltedError.
+        Raises FederationError when server and site do not accept each other, RunOverError when the
+        server has no more use for the answer, HaltedError.
         """
         pause = _FIRST_PAUSE
         while True:
             try:
-                return call(request)
+                result = call(request)
             except httpx.HTTPStatusError as error:
-                if error.response.status_code < 500:
-                    raise self._refusal(error) from error
+                self._wait_out(*self._refused(error))
             except httpx.TransportError as error:
-                _raise_if_certificate(error, self._address)
+                self._wait_out(*self._unreached(error))
+            else:
+                self._wait_out("", "")
+                return result
             if self._halt.wait(pause):
                 raise HaltedError
             pause = min(2 * pause, _LONGEST_PAUSE)
 
-    def _refusal(self, error: httpx.HTTPStatusError) -> Exception:
-        """A refusal of the site, or one of the run."""
-        path = error.request.url.path
-        if error.response.status_code != 401 and not path.endswith("activate-node"):
-            return RunOverError()
-        return FederationError(
+    def _refused(self, error: httpx.HTTPStatusError) -> tuple[str, str]:
+        """What hinders the server from accepting a request, and in words, where that passes."""
+        status, path = error.response.status_code, error.request.url.path
+        if status >= 500:
+            return "server", f"{self._address}: cannot answer at this moment (HTTP {status})"
+        if status != 401 and not path.endswith("activate-node"):
+            raise RunOverError from error
+        ahead = skew(error.response)
+        if ahead is not None and is_refused(ahead):
+            return "clock", (
+                f"{self._address}: refuses this site's signatures, for this clock is {ahead:+.0f} "
+                "s off the server's; set the clock that is wrong, by NTP"
+            )
+        raise FederationError(
             f"{self._address}: does not accept this site's key: it is not a member, or not any "
-            f"more, or the clocks differ ({_skew(error.response)}); ask the operator"
-        )
+            "more; ask the operator"
+        ) from error
+
+    def _unreached(self, error: httpx.TransportError) -> tuple[str, str]:
+        """What hinders a connection, and in words, where that passes."""
+        fault = out_of_date(error, self._address, self._authority)
+        if fault:
+            return "certificate", fault
+        return "network", f"{self._address}: cannot be reached ({error})"
+
+    def _wait_out(self, hindrance: str, words: str) -> None:
+        """Say what hinders, once, and when it is over ("")."""
+        if hindrance == self._hindrance:
+            return
+        self._hindrance = hindrance
+        if hindrance:
+            _log.error("%s. This site waits, and goes on by itself", words)
+        else:
+            _log.warning("%s: answers again", self._address)
 
     def _beat(self) -> None:
         while not self._halt.wait(HEARTBEAT_SECONDS / 3):
@@ -202,36 +236,3 @@ class FleetLink:
 
     def _sign_of_life(self) -> SendNodeHeartbeatRequest:
         return SendNodeHeartbeatRequest(node=self._node, heartbeat_interval=HEARTBEAT_SECONDS)
-
-
-def only(authority: Path) -> ssl.SSLContext:
-    """TLS 1.3 to a server whose certificate this authority signed; no other authority counts."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.minimum_version = ssl.TLSVersion.TLSv1_3
-    try:
-        context.load_verify_locations(authority)
-    except OSError as error:
-        raise FederationError(
-            f"{authority}: is not a readable certificate ({error}); join the server's kit again"
-        ) from error
-    return context
-
-
-def _raise_if_certificate(error: httpx.TransportError, address: str) -> None:
-    """A certificate that does not fit will not fit a second later either."""
-    cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(cause, ssl.SSLCertVerificationError):
-            raise FederationError(
-                f"{address}: its certificate is not accepted ({cause.verify_message}); nothing was "
-                "sent. Somebody stands in between, or the certificate or this clock is out of date"
-            ) from error
-        cause = cause.__cause__ or cause.__context__
-
-
-def _skew(response: httpx.Response) -> str:
-    try:
-        theirs = parsedate_to_datetime(response.headers["date"]).timestamp()
-    except (KeyError, ValueError):
-        return "the server's clock is not known"
-    return f"this clock is {time.time() - theirs:+.0f} s off the server's"

@@ -2,33 +2,32 @@
 
 import shutil
 import ssl
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from typing import Literal
 
 import httpx
 
+from client.clock import is_refused, skew
 from client.home import SiteHome
 from client.ledger import Ledger
 from client.ledger_binding import data_fingerprint
 from client.ledger_summary import summarise
-from client.link import only
 from client.membership import Membership
 from client.policy import read_policy
+from client.server_certificate import only, out_of_date
 from client.service import runs
 from client.site import open_site
 from common.config import Site
 from common.data.store import CellCache
 from common.errors import FederationError, HemofedError
+from common.room import check_room
 from common.words import count
 
 Verdict = Literal["ok", "warning", "wrong"]
 
-_SKEW_WARNING, _SKEW_WRONG = 3.0, 20.0
-"""Seconds; Flower refuses a signature whose time is too far from the server's."""
+_SKEW_WARNING = 3.0
 _LEAST_DISK = 5 * 2**30
 _SECONDS = 5.0
 
@@ -118,15 +117,21 @@ def _connection(home: SiteHome, site: Site) -> tuple[Verdict, str]:
         with httpx.Client(verify=only(membership.authority), timeout=_SECONDS) as client:
             response = client.get(f"https://{membership.address}/health")
     except (httpx.TransportError, ssl.SSLError) as error:
-        raise FederationError(f"{membership.address}: cannot be reached ({error})") from error
-    skew = time.time() - parsedate_to_datetime(response.headers["date"]).timestamp()
-    said = f"{membership.address} answers {response.status_code}; this clock is {skew:+.0f} s off"
-    if response.status_code != 200 or abs(skew) > _SKEW_WRONG:
-        return "wrong", f"{said}; set it with NTP"
-    return ("warning" if abs(skew) > _SKEW_WARNING else "ok"), said
+        fault = out_of_date(error, membership.address, membership.authority)
+        said = fault or f"{membership.address}: cannot be reached ({error})"
+        raise FederationError(said) from error
+    ahead = skew(response)
+    said = f"{membership.address} answers {response.status_code}"
+    if response.status_code != 200 or ahead is None:
+        return "wrong", f"{said}; ask the operator"
+    said += f"; this clock is {ahead:+.0f} s off"
+    if is_refused(ahead):
+        return "wrong", f"{said}, and the server refuses its signatures; set it with NTP"
+    return ("warning" if abs(ahead) > _SKEW_WARNING else "ok"), said
 
 
 def _disk(home: SiteHome, site: Site) -> tuple[Verdict, str]:
+    check_room(home.folder)
     free = shutil.disk_usage(home.folder).free
     verdict: Verdict = "ok" if free >= _LEAST_DISK else "warning"
     return verdict, f"{free / 2**30:,.1f} GiB free; {_LEAST_DISK / 2**30:.0f} are enough"

@@ -19,8 +19,8 @@ from common.errors import FederationError
 def serve(home: SiteHome, halt: Event) -> None:
     """Answer the server until `halt`.
 
-    Raises ConfigError or FederationError: keys or kit are not sound, or the server refuses the
-    site.
+    Raises ConfigError or FederationError: keys or kit are not sound, the server refuses the site,
+    or the home cannot be written.
     """
     logging.basicConfig(format="%(asctime)s %(message)s", level=logging.WARNING)
     membership = Membership.load(home.folder)
@@ -32,6 +32,11 @@ def serve(home: SiteHome, halt: Event) -> None:
             SuperNode(home, link, runner, record, halt).serve()
         except HaltedError:
             return
+        except OSError as error:
+            raise FederationError(
+                f"{error.filename or home.folder}: {error.strerror}; this site stops, and what was "
+                "not sent stays here. Make room or mend the disk, and start it again"
+            ) from error
         finally:
             halt.set()
             runner.stop()

@@ -23,6 +23,7 @@ from common.bundle import BUNDLE_HASH
 from common.errors import FederationError, HemofedError, PrivacyError
 from common.files import replacing, write_text
 from common.protocol import refusal_content
+from common.room import check_room
 
 _LOOK_SECONDS = 0.1
 """Between two questions for messages; the server lets each wait until there is one."""
@@ -46,11 +47,16 @@ class SuperNode:
         self._sound_runs: set[int] = set()
 
     def serve(self) -> None:
-        """Answer messages. Raises FederationError when the server refuses this site."""
+        """Answer messages; none is taken that could not be answered for want of room.
+
+        Raises FederationError: the server refuses this site, or its disk is full.
+        """
+        check_room(self._home.folder)
         self._runner.start()
         self._link.connect(self._home.node_number)
         self._again()
         while not self._halt.is_set():
+            check_room(self._home.folder)
             self._tell()
             pulled = None if self._home.paused.exists() else self._link.pull()
             if pulled is not None:
@@ -97,18 +103,19 @@ class SuperNode:
         return Message(refusal_content(error, reference), reply_to=message)
 
     def _run(self, message: Message) -> Message:
-        """The runner's reply; a runner that dies gets a second try.
+        """The runner's reply; a runner that dies gets a second try, while the server still waits.
 
         Nothing had left when it died. What it had paid for, the ledger refuses to release again.
         """
-        left = message.metadata.created_at + message.metadata.ttl - time.time()
+        end = message.metadata.created_at + message.metadata.ttl
         try:
-            return self._runner.answer(message, max(left, 1.0), self._halt)
+            return self._runner.answer(message, max(end - time.time(), 1.0), self._halt)
         except RunnerDiedError as death:
-            if self._halt.is_set():
+            left = end - time.time()
+            if self._halt.is_set() or left <= 0:
                 raise
             _log.error("%s; once more", death)
-            return self._runner.answer(message, max(left, 1.0), self._halt)
+            return self._runner.answer(message, left, self._halt)
 
     def _check_bundle(self, run: int) -> None:
         """Raise PrivacyError when the run comes with code; it was not fetched and never is."""

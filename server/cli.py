@@ -136,7 +136,7 @@ def renew(
         _write_kit(home, site, out)
         return
     renew_server(home, _now(), address=address, days=days or SERVER_DAYS)
-    typer.echo(f"{home / 'server.crt'}: renewed; restart the server to use it")
+    typer.echo(f"{home / 'server.crt'}: renewed; a running server takes it up by itself")
     if address:
         typer.echo("Send every site its kit again: `hemofed server renew --site NAME`")
 

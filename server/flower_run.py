@@ -1,6 +1,7 @@
 """One Flower run around the rounds of a study: begun, kept alive, ended."""
 
 import threading
+from contextlib import suppress
 from types import TracebackType
 from typing import Self
 
@@ -15,6 +16,7 @@ from flwr.server.superlink.linkstate import LinkState
 from flwr.supercore.constant import NOOP_FEDERATION_ID, TaskType
 from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
+from sqlalchemy.exc import SQLAlchemyError
 
 from common.bundle import BUNDLE_HASH
 from common.errors import FederationError
@@ -67,7 +69,9 @@ class FlowerRun:
 
     def _beat(self) -> None:
         while not self._over.wait(HEARTBEAT_DEFAULT_INTERVAL / 3):
-            self._state.acknowledge_task_heartbeat(self._task)
+            # A full disk passes; a thread that ended would end the run later.
+            with suppress(SQLAlchemyError):
+                self._state.acknowledge_task_heartbeat(self._task)
 
 
 def end_unfinished(state: LinkState) -> None:

@@ -8,7 +8,6 @@ from flwr.common.constant import NOOP_ACCOUNT_NAME, NOOP_FLWR_AID
 from flwr.server.superlink.linkstate import LinkState
 from flwr.supercore.constant import NodeStatus
 
-from common.errors import HemofedError
 from common.identity import Registry
 
 _CONNECTABLE = [NodeStatus.REGISTERED, NodeStatus.ONLINE, NodeStatus.OFFLINE]
@@ -44,14 +43,16 @@ class Registrar:
     def watch(self, seconds: float) -> None:
         """Synchronise every `seconds`, so that revocations and expired memberships take effect.
 
-        A registry that is not sound changes nothing and is reported once.
+        A registry that is not sound, or a disk that is full, changes nothing and is reported once.
         """
         said = ""
         while True:
             time.sleep(seconds)
             try:
                 self.synchronise()
-            except HemofedError as error:
+            except Exception as error:  # a loop that ended would miss the next revocation
                 if str(error) != said:
-                    _log.error("%s", error)
+                    _log.error("the registry is not followed: %s", error)
                 said = str(error)
+            else:
+                said = ""

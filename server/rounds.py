@@ -222,9 +222,9 @@ class Rounds:
         self._offences = Offences(state.offences, self._study.round.suspend_after)
         log = self._out / "rounds.jsonl"
         if log.exists():
-            lines = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
-            kept = [line for line in lines if line["round"] <= state.round]
-            write_text(log, "".join(json.dumps(line) + "\n" for line in kept))
+            # One line a round; the last one may be cut off where a disk was full.
+            lines = log.read_text(encoding="utf-8").splitlines(keepends=True)
+            write_text(log, "".join(lines[: state.round]))
         return state
 
     def _lift(self, state: State) -> list[str]:

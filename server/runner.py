@@ -1,12 +1,15 @@
 """Runs the studies that are wanted, one after the other, with the installed ServerApp.
 
 A part that the service supervises. When it dies in the middle of a round, its successor finds the
-study still wanted and goes on from the last checkpoint, as a new Flower run.
+study still wanted and goes on from the last checkpoint, as a new Flower run. While the disk has no
+room for a round none is begun: one that is cut off costs the sites privacy for nothing.
 """
 
 import argparse
 import logging
 import signal
+import sys
+from contextlib import suppress
 from pathlib import Path
 from threading import Event
 
@@ -19,16 +22,18 @@ from common.config import Study
 from common.errors import HemofedError
 from common.files import file_digest
 from common.identity import load_signing_key
+from common.room import LEAST, NoRoomError, check_room, lack_of_room
 from server.app import server_app
 from server.envelopes import Envelopes
 from server.flower_run import FlowerRun, end_unfinished
 from server.grid import StateGrid, StoppedError
 from server.readiness import wait_until_ready
+from server.room import round_bytes
 from server.rounds import MODEL, Record
 from server.state import open_state
 from server.studies import Stored, stored_studies
 
-_IDLE_SECONDS = 0.5
+_IDLE_SECONDS, _ROOM_SECONDS = 0.5, 2.0
 _KEPT = ("round", "rounds", "sites")
 """What is still said of a study that is over."""
 _log = logging.getLogger("hemofed.rounds")
@@ -55,18 +60,28 @@ class Runner:
 
     def _run(self, stored: Stored) -> None:
         """Run one study to its end, its stop or its failure; a crash leaves it wanted."""
+        needed = LEAST
         try:
-            self._rounds(stored, stored.study())
+            study = stored.study()
+            needed = round_bytes(study)
+            check_room(self._home, needed)
+            self._rounds(stored, study)
+            stored.want("stop")
+            self._end(stored, "completed")
         except StoppedError:
             if not self._halt.is_set():
                 self._end(stored, "stopped")
-        except HemofedError as error:
-            _log.error("%s: %s", stored.folder.name, error)
-            stored.want("stop")
-            self._end(stored, "failed", reason=str(error))
-        else:
-            stored.want("stop")
-            self._end(stored, "completed")
+        except NoRoomError as error:
+            self._wait_for_room(stored, str(error))
+        except Exception as error:
+            # A full disk fails in many ways, by errors of SQLite and by replies that do not come.
+            lack = lack_of_room(self._home, needed)
+            if lack:
+                self._wait_for_room(stored, lack)
+            elif isinstance(error, HemofedError):
+                self._fail(stored, str(error))
+            else:
+                raise
 
     def _rounds(self, stored: Stored, study: Study) -> None:
         with FlowerRun(self._state) as flower:
@@ -96,6 +111,20 @@ class Runner:
         self._audit.append("round", digest=study.digest, round=record["round"], sites=good)
         self._audit_suspensions(study, record)
         self._give_up_if_unwanted(stored)
+        check_room(self._home, round_bytes(study))
+
+    def _wait_for_room(self, stored: Stored, lack: str) -> None:
+        """Say what is lacking, as far as that can be written; the study stays wanted."""
+        if stored.said()["state"] != (waiting := "waiting for room"):
+            _log.error("%s: waits and goes on by itself: %s", stored.folder.name, lack)
+        with suppress(OSError):
+            self._say(stored, waiting, reason=lack)
+        self._halt.wait(_ROOM_SECONDS)
+
+    def _fail(self, stored: Stored, reason: str) -> None:
+        _log.error("%s: %s", stored.folder.name, reason)
+        stored.want("stop")
+        self._end(stored, "failed", reason=reason)
 
     def _audit_suspensions(self, study: Study, record: Record) -> None:
         facts = {"digest": study.digest, "round": record["round"]}
@@ -110,9 +139,13 @@ class Runner:
             raise StoppedError
 
     def _end(self, stored: Stored, state: str, **details: str) -> None:
+        self._say(stored, state, **details)
+        self._audit.append("study_ended", study=stored.folder.name, state=state)
+
+    def _say(self, stored: Stored, state: str, **details: str) -> None:
+        """Note the state beside what is kept of the rounds done."""
         kept = {key: value for key, value in stored.said().items() if key in _KEPT}
         stored.say(state, **kept, **details)
-        self._audit.append("study_ended", study=stored.folder.name, state=state)
 
 
 def main() -> None:
@@ -124,8 +157,13 @@ def main() -> None:
     halt = Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: halt.set())
-    with AuditLog.open(home / "audit.jsonl", load_signing_key(home / "signing.key")) as log:
-        Runner(home, open_state(home), log, halt).serve()
+    try:
+        check_room(home)
+        with AuditLog.open(home / "audit.jsonl", load_signing_key(home / "signing.key")) as log:
+            Runner(home, open_state(home), log, halt).serve()
+    except HemofedError as error:
+        _log.error("%s", error)
+        sys.exit(error.exit_code)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ disk, so a restart loses no reply and no round.
 
 import ipaddress
 import json
+import logging
 import os
 import signal
 import subprocess
@@ -20,9 +21,10 @@ from typing import Any
 from common.errors import ConfigError, FederationError
 from common.files import write_text
 from common.identity import Registry
-from common.identity.certificates import is_expired, split_address
+from common.identity.certificates import check_certificate, is_expired, split_address
 
-SERVICE = "service.json"
+SERVICE, CERTIFICATE = "service.json", "server.crt"
+_log = logging.getLogger("hemofed.server")
 _LOOK_SECONDS, _STOP_SECONDS = 0.3, 12.0
 _FIRST_PAUSE, _LONGEST_PAUSE, _LONG_LIFE = 0.5, 30.0, 60.0
 
@@ -49,10 +51,10 @@ class Part:
     _pause: float = field(default=_FIRST_PAUSE)
     _due: float = 0.0
 
-    def look(self) -> bool:
-        """Start the process when it is not there and due; whether anything changed."""
+    def look(self) -> None:
+        """Start the process when it is not there and due."""
         if self.process is not None and self.process.poll() is None:
-            return False
+            return
         now = time.monotonic()
         if self.process is not None:
             lived, self.process = now - self._started, None
@@ -61,7 +63,7 @@ class Part:
             )
             self._due = now + (self._pause if self.restarts else 0.0)
         if now < self._due:
-            return False
+            return
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(  # noqa: S603  the command is ours
                 self.command,
@@ -72,7 +74,6 @@ class Part:
                 start_new_session=True,
             )
         self._started, self.restarts = now, self.restarts + 1
-        return True
 
     def stop(self, seconds: float) -> None:
         """End the process, by force after `seconds`."""
@@ -91,17 +92,19 @@ class Service:
 
     def __init__(self, home: Path, listen: str | None = None) -> None:
         registry = Registry.load(home)
-        certificate = home / "server.crt"
-        if is_expired(certificate, datetime.now(UTC)):
-            raise FederationError(
-                f"{certificate}: has expired, and no site would connect; run `hemofed server renew`"
-            )
+        for certificate in (home / "ca.crt", home / CERTIFICATE):
+            if is_expired(certificate, now := datetime.now(UTC)):
+                (fault,) = check_certificate(certificate, now)
+                raise FederationError(f"{fault}; until then no site would connect")
         host, port = split_address(listen or _everywhere(registry.address))
         logs = home / "logs"
         logs.mkdir(exist_ok=True)
         environment = SETTINGS | {"FLWR_HOME": str(home / "state" / "flwr")}
         python = [sys.executable, "-m"]
         self._home = home
+        self._told: dict[str, Any] = {}
+        self._complained = False
+        self._certificate = (home / CERTIFICATE).read_bytes()
         self._parts = [
             Part(name, [*python, module, str(home), *arguments], logs / f"{name}.log", environment)
             for name, module, arguments in (
@@ -113,20 +116,41 @@ class Service:
 
     def run(self, halt: Event) -> None:
         """Keep the parts alive until `halt`; then stop the rounds first, and the listener last."""
+        logging.basicConfig(format="%(asctime)s %(message)s", level=logging.WARNING)
         while not halt.wait(_LOOK_SECONDS):
-            if any([part.look() for part in self._parts]):
-                self._tell()
+            self._renew()
+            for part in self._parts:
+                part.look()
+            self._tell()
         for part in reversed(self._parts):
             part.stop(_STOP_SECONDS)
         (self._home / SERVICE).unlink(missing_ok=True)
 
+    def _renew(self) -> None:
+        """Start the listener again when its certificate was renewed; the sites wait meanwhile."""
+        certificate = (self._home / CERTIFICATE).read_bytes()
+        if certificate != self._certificate:
+            self._certificate = certificate
+            self._parts[0].stop(_STOP_SECONDS)
+
     def _tell(self) -> None:
+        """Keep the service file right; a full disk is complained of once, and tried again."""
         parts = {
             part.name: {"pid": part.process.pid, "restarts": part.restarts}
             for part in self._parts
             if part.process is not None
         }
-        write_text(self._home / SERVICE, json.dumps({"pid": os.getpid(), "parts": parts}))
+        content = {"pid": os.getpid(), "parts": parts}
+        if content == self._told:
+            return
+        try:
+            write_text(self._home / SERVICE, json.dumps(content))
+        except OSError as error:
+            if not self._complained:
+                _log.error("%s: cannot be written (%s); make room", self._home, error.strerror)
+            self._complained = True
+        else:
+            self._told, self._complained = content, False
 
     def _check_alone(self) -> None:
         """End what a killed predecessor left; raise FederationError when it is alive."""

@@ -3,6 +3,7 @@
 import json
 import signal
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 from threading import Event
 from typing import Annotated
@@ -85,7 +86,10 @@ def resume(
 
 @app.command()
 def status(home: Home) -> None:
-    """The service's parts, and how far each study is."""
+    """The service's parts, what is full or out of date, and how far each study is."""
+    from common.identity import Registry
+    from common.room import lack_of_room
+    from server.provisioning import expiries
     from server.service import read_service
     from server.studies import stored_studies
 
@@ -95,6 +99,9 @@ def status(home: Home) -> None:
     else:
         for name, part in told["parts"].items():
             console.print(f"{name}: process {part['pid']}, restarted {part['restarts']} times")
+    for warning in (lack_of_room(home), *expiries(home, Registry.load(home), datetime.now(UTC))):
+        if warning:
+            console.print(f"warning: {warning}", soft_wrap=True)
     table = Table("study", "wanted", "state", "round", "note")
     for stored in stored_studies(home):
         said = stored.said()

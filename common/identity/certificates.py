@@ -101,22 +101,26 @@ def check_certificate(path: Path, now: datetime) -> tuple[str, ...]:
 
     Raises ConfigError when it cannot be read.
     """
-    certificate = load_certificate(path)
+    return date_faults(load_certificate(path), str(path), now)
+
+
+def date_faults(certificate: x509.Certificate, what: str, now: datetime) -> tuple[str, ...]:
+    """The same of a certificate at hand, which the words call `what`."""
     first, last = certificate.not_valid_before_utc, certificate.not_valid_after_utc
     if now < first:
-        return (f"{path}: not valid before {first:%Y-%m-%d %H:%M} UTC; check this clock",)
+        return (f"{what}: not valid before {first:%Y-%m-%d %H:%M} UTC; check this clock",)
     if now >= last:
-        return (f"{path}: expired on {last:%Y-%m-%d}; {_way_out(certificate)}",)
+        return (f"{what}: expired on {last:%Y-%m-%d}; {_way_out(certificate)}",)
     left = (last - now).days
     if left < WARNING_DAYS:
-        return (f"{path}: expires in {left} days, on {last:%Y-%m-%d}; {_way_out(certificate)}",)
+        return (f"{what}: expires in {left} days, on {last:%Y-%m-%d}; {_way_out(certificate)}",)
     return ()
 
 
 def _way_out(certificate: x509.Certificate) -> str:
     if certificate.issuer == certificate.subject:
         return "make a new server home and have every site join it"
-    return "the operator runs `hemofed server renew` and restarts the server"
+    return "the operator runs `hemofed server renew`"
 
 
 def _builder(

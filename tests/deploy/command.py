@@ -12,9 +12,14 @@ app = typer.Typer()
 app.add_typer(server, name="server")
 app.add_typer(site, name="site")
 
-if __name__ == "__main__":
+
+def main() -> None:
     try:
         app()
     except HemofedError as error:
         print(error, file=sys.stderr)
         sys.exit(error.exit_code)
+
+
+if __name__ == "__main__":
+    main()

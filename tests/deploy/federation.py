@@ -1,5 +1,6 @@
-"""A small federation of real processes on loopback, and the simulation of the same study."""
+"""A small federation of real processes on loopback."""
 
+import json
 import os
 import shutil
 import signal
@@ -19,12 +20,15 @@ from client.site import open_site
 from common.config import Study, load
 from common.identity.site_home import join, make_site
 from server.provisioning import admit, make_kit, make_server
+from server.rounds import Record
 from server.studies import Stored, propose
 from simulations.config import Simulation
-from simulations.run import federate
-from tests.simulations.small import Silent, simulation
+from simulations.run import federate, prepare
+from tests.simulations.small import Silent, numbers, simulation
 
 DEADLINE = 300.0
+WHOLE = {"min_sites": 3, "deadline_seconds": 60}
+"""Rounds that need every site."""
 
 
 def free_port() -> int:
@@ -33,32 +37,40 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+def records(stored: Stored) -> list[Record]:
+    """The rounds that are over."""
+    log = stored.out / "rounds.jsonl"
+    return [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
+
+
+def has_begun(stored: Stored, number: int) -> bool:
+    """Whether the round is under way, or over."""
+    path = stored.out / "checkpoints" / "started.json"
+    return path.exists() and json.loads(path.read_text())["round"] >= number
+
+
 def wait_until(true: Callable[[], bool], what: str, seconds: float = DEADLINE) -> None:
     end = time.monotonic() + seconds
     while not true():
         assert time.monotonic() < end, f"after {seconds:g} s not yet: {what}"
-        time.sleep(0.05)
+        time.sleep(0.01)
 
 
 class Federation:
-    """A server's home and its sites' homes, made from a finished simulation's."""
+    """A server's home and its sites' homes, made from a simulation's."""
 
     def __init__(self, folder: Path, config: Simulation | None = None) -> None:
-        config = config or simulation(
-            study={
-                "round": {"min_sites": 3, "deadline_seconds": 60},
-                "transport": {"up": "float16"},
-            }
-        )
-        self.simulated = folder / "simulated"
-        federate(config, self.simulated, Silent())
-        self.study = load(Study, self.simulated / "study.yaml")
+        whole = {"round": WHOLE, "transport": {"up": "float16"}}
+        self._config = config or simulation(study=whole)
+        self._simulated = folder / "simulated"
+        prepare(self._config, self._simulated, Silent())
+        self.study = load(Study, self._simulated / "study.yaml")
         self.server = folder / "server"
         self.address = f"127.0.0.1:{free_port()}"
         make_server(self.server, self.address, datetime.now(UTC))
         self.sites = {name: SiteHome(folder / name) for name in sorted(self.study.cohort)}
         for name, home in self.sites.items():
-            shutil.copytree(self.simulated / "sites" / name, home.folder)
+            shutil.copytree(self._simulated / "sites" / name, home.folder)
             self._join(name, home)
         for name, home in self.sites.items():
             kit = make_kit(self.server, name)
@@ -73,20 +85,25 @@ class Federation:
     def approve(self, home: SiteHome, study: Study) -> None:
         SignedApprovals(home).approve(open_site(home.site_file), study)
 
-    def start(self, name: str) -> subprocess.Popen[bytes]:
-        """`server`, or a site."""
+    def simulate(self) -> bytes:
+        """The bits of the model that a simulation of the same study ends with."""
+        federate(self._config, self._simulated, Silent())
+        return numbers(self._simulated)
+
+    def start(self, name: str, command: str = "tests.deploy.command") -> subprocess.Popen[bytes]:
+        """`server`, or a site; `command` is the module that stands for `hemofed`."""
         if name == "server":
-            command = ["server", "start", str(self.server)]
+            arguments = ["server", "start", str(self.server)]
         else:
-            command = ["site", "start", str(self.sites[name].folder)]
-        return self._start(name, ["tests.deploy.command", *command])
+            arguments = ["site", "start", str(self.sites[name].folder)]
+        return self._start(name, [command, *arguments])
 
     def start_part(self, module: str, *arguments: str) -> subprocess.Popen[bytes]:
         """A part of the server alone, without the service around it."""
         return self._start(module, [module, str(self.server), *arguments])
 
     def _start(self, name: str, command: list[str]) -> subprocess.Popen[bytes]:
-        with (self.server / f"test-{name}.log").open("ab") as log:
+        with self.log(name).open("ab") as log:
             self.processes[name] = subprocess.Popen(
                 [sys.executable, "-m", *command],
                 stdout=log,
@@ -96,17 +113,56 @@ class Federation:
             )
         return self.processes[name]
 
+    def log(self, name: str) -> Path:
+        """What a process that was started here printed."""
+        return self.server.parent / f"{name}.log"
+
     def run(self, study: Study | None = None) -> Stored:
         stored = propose(self.server, study or self.study)
         stored.want("run")
         return stored
 
+    def pids(self, name: str) -> dict[str, int]:
+        """The processes of `server` (service, superlink, rounds) or a site (node, runner)."""
+        if name == "server":
+            told = json.loads((self.server / "service.json").read_text())
+            parts = {part: content["pid"] for part, content in told["parts"].items()}
+            return {"service": told["pid"]} | parts
+        told = json.loads(self.sites[name].status.read_text())
+        return {"node": told["pid"], "runner": told["runner"]}
+
+    def kill(self, name: str) -> None:
+        """Kill all processes of `server` or a site at once."""
+        for pid in self.pids(name).values():
+            os.kill(pid, signal.SIGKILL)
+        self.processes[name].wait()
+
     def logs(self) -> str:
-        files = [*self.server.glob("*.log"), *self.server.glob("logs/*.log")]
+        files = [*self.server.parent.glob("*.log"), *self.server.glob("logs/*.log")]
         for home in self.sites.values():
             files += [home.runner_log, home.folder / "site.log"]
         texts = [(file, file.read_text()) for file in files if file.exists()]
         return "\n".join(f"== {file}\n{text[-3000:]}" for file, text in texts)
+
+    def resume_if_short_of_sites(self, stored: Stored) -> None:
+        """What the operator does when a round had no quorum: a site that dies with a message in its
+        hands may miss it, and the round is then asked again on the operator's word."""
+        said = stored.said()
+        if said["state"] == "failed":
+            assert "min_sites" in json.dumps(said) or "connected" in json.dumps(said), said
+            stored.want("run")
+
+    def wait_in(self, stored: Stored, true: Callable[[], bool], what: str) -> None:
+        """Wait for what comes true while the study runs, however often it is resumed."""
+
+        def there() -> bool:
+            self.resume_if_short_of_sites(stored)
+            return true()
+
+        try:
+            wait_until(there, what)
+        except AssertionError as late:
+            raise AssertionError(f"{late}\n{stored.said()}\n{self.logs()}") from None
 
     def wait_for(self, stored: Stored, state: str, seconds: float = DEADLINE) -> dict[str, Any]:
         end = time.monotonic() + seconds
@@ -122,10 +178,10 @@ class Federation:
                 process.send_signal(signal.SIGTERM)
         for name, process in self.processes.items():
             try:
-                process.wait(15)
+                process.wait(60)
             except subprocess.TimeoutExpired:
                 os.killpg(process.pid, signal.SIGKILL)
-                raise AssertionError(f"{name} did not stop in 15 s\n{self.logs()}") from None
+                raise AssertionError(f"{name} did not stop in 60 s\n{self.logs()}") from None
 
 
 @contextmanager

@@ -1,47 +1,11 @@
 """Everything is killed in turn; the model is the simulation's all the same, bit for bit."""
 
-import json
 import os
 import signal
-import time
 from pathlib import Path
 
-from server.studies import Stored
-from tests.deploy.federation import Federation, running, wait_until
+from tests.deploy.federation import has_begun, records, running
 from tests.simulations.small import numbers, simulation
-
-
-def rounds(stored: Stored) -> int:
-    log = stored.out / "rounds.jsonl"
-    return len(log.read_text().splitlines()) if log.exists() else 0
-
-
-def resume_if_short_of_sites(stored: Stored) -> None:
-    """What the operator does when a round had no quorum: a site that dies with a message in its
-    hands may miss it, and the round is then asked again on the operator's word."""
-    said = stored.said()
-    if said["state"] == "failed":
-        assert "min_sites" in json.dumps(said), said
-        stored.want("run")
-
-
-def after(federation: Federation, stored: Stored, count: int) -> None:
-    def there() -> bool:
-        resume_if_short_of_sites(stored)
-        return rounds(stored) >= count
-
-    wait_until(there, f"round {count} is over\n{federation.logs()}")
-
-
-def kill(pid: int) -> None:
-    """In the middle of the next round, which lasts longer than this wait."""
-    time.sleep(0.6)
-    os.kill(pid, signal.SIGKILL)
-
-
-def part(federation: Federation, name: str) -> int:
-    content = json.loads((federation.server / "service.json").read_text())
-    return int(content["parts"][name]["pid"])
 
 
 def test_no_crash_changes_a_bit_of_the_model(tmp_path: Path) -> None:
@@ -50,33 +14,31 @@ def test_no_crash_changes_a_bit_of_the_model(tmp_path: Path) -> None:
         stored = federation.run()
         first, second, _ = federation.sites
 
-        after(federation, stored, 2)
-        kill(json.loads(federation.sites[first].status.read_text())["runner"])
+        def begun(number: int) -> bool:
+            return has_begun(stored, number)
 
-        after(federation, stored, 4)
-        kill(federation.processes[second].pid)
+        def in_hand(site: str, number: int) -> bool:
+            return begun(number) and federation.sites[site].inflight.exists()
+
+        federation.wait_in(stored, lambda: in_hand(first, 3), "a message to kill the runner with")
+        os.kill(federation.pids(first)["runner"], signal.SIGKILL)
+
+        federation.wait_in(stored, lambda: in_hand(second, 5), "a message to kill the node with")
+        os.kill(federation.processes[second].pid, signal.SIGKILL)
         federation.processes[second].wait()
         federation.start(second)
 
-        after(federation, stored, 6)
-        kill(part(federation, "rounds"))
+        federation.wait_in(stored, lambda: begun(7), "round 7")
+        os.kill(federation.pids("server")["rounds"], signal.SIGKILL)
 
-        after(federation, stored, 8)
-        kill(part(federation, "superlink"))
+        federation.wait_in(stored, lambda: begun(9), "round 9")
+        os.kill(federation.pids("server")["superlink"], signal.SIGKILL)
 
-        after(federation, stored, 10)
-        kill(federation.processes["server"].pid)
+        federation.wait_in(stored, lambda: begun(11), "round 11")
+        os.kill(federation.processes["server"].pid, signal.SIGKILL)
         federation.processes["server"].wait()
         federation.start("server")
 
-        def completed() -> bool:
-            resume_if_short_of_sites(stored)
-            return bool(stored.said()["state"] == "completed")
-
-        wait_until(completed, f"the study ends\n{federation.logs()}")
-        assert [json.loads(line)["round"] for line in _log(stored)] == list(range(1, 15))
-    assert numbers(stored.out) == numbers(federation.simulated)
-
-
-def _log(stored: Stored) -> list[str]:
-    return (stored.out / "rounds.jsonl").read_text().splitlines()
+        federation.wait_in(stored, lambda: stored.said()["state"] == "completed", "the end")
+        assert [record["round"] for record in records(stored)] == list(range(1, 15))
+    assert numbers(stored.out) == federation.simulate()

@@ -2,6 +2,9 @@
 
 import configparser
 import re
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -31,6 +34,18 @@ def test_a_unit_starts_the_service_and_gives_it_nothing_else(who: str) -> None:
     assert service["Restart"] == "always"
     for key in ("ProtectSystem", "NoNewPrivileges", "PrivateTmp", "ProtectHome"):
         assert service[key] in ("yes", "strict")
+
+
+@pytest.mark.parametrize("who", WHO)
+def test_systemd_finds_no_fault_in_a_unit(who: str, tmp_path: Path) -> None:
+    if not (analyze := shutil.which("systemd-analyze")):
+        pytest.skip("systemd is not here")
+    unit, name = tmp_path / f"hemofed-{who}.service", f"hemofed-{who}.service"
+    text = (DEPLOY / name).read_text()
+    # The program is not installed where the unit expects it; any other complaint is a fault.
+    unit.write_text(text.replace("/opt/hemofed/.venv/bin/hemofed", sys.executable))
+    found = subprocess.run([analyze, "verify", str(unit)], capture_output=True, text=True)
+    assert (found.returncode, name in found.stderr) == (0, False), found.stderr
 
 
 @pytest.mark.parametrize("who", WHO)

@@ -88,7 +88,7 @@ def test_rotation_renewal_and_revocation(command: Callable[..., "Result"]) -> No
     command("server", "renew", "srv", "--site", "munich", "--days", "7")
     found = json.loads(command("server", "list-sites", "srv", "--json").stdout)
     assert found["sites"]["munich"]["keys"] == "2" and "ends in 6 days" in found["warnings"][0]
-    assert "restart the server" in command("server", "renew", "srv").stdout
+    assert "a running server takes it up" in command("server", "renew", "srv").stdout
     moved = command("server", "renew", "srv", "--address", "fl.example.org:1").stdout
     assert "Send every site its kit" in moved
     assert command("server", "revoke-site", "srv", "munich", answer="n\n").exit_code == 1
