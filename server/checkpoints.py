@@ -51,10 +51,12 @@ def save(folder: Path, state: State, digest: str) -> None:
 
 
 def load(folder: Path, digest: str) -> State | None:
-    """The newest checkpoint, or None when there is none.
+    """The newest checkpoint, or None when there is none; what a killed `save` left is removed.
 
     Raises FederationError when it is unreadable or belongs to another study.
     """
+    for half in folder.glob(".round-*"):
+        half.unlink()
     paths = _all(folder)
     if not paths:
         return None

@@ -99,3 +99,10 @@ def test_a_killed_writer_leaves_the_last_round_that_it_reported_or_the_next(
     assert found
     assert found.round in (said, said + 1)
     assert (found.model == found.round).all()
+
+
+def test_what_a_killed_writer_left_half_written_does_not_stay(tmp_path: Path) -> None:
+    save(tmp_path, state(1), "digest")
+    (tmp_path / ".round-000002.safetensors.0123456789ab").write_bytes(b"half")
+    assert load(tmp_path, "digest")
+    assert [path.name for path in tmp_path.iterdir()] == ["round-000001.safetensors"]

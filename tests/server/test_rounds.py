@@ -145,6 +145,8 @@ def test_a_run_that_was_cut_off_ends_with_the_bits_of_an_unbroken_one(tmp_path: 
     for _ in range(2):
         with pytest.raises(Broken):
             run(one, tmp_path / "cut", sites_of(one), dies)
+    with (tmp_path / "cut" / "rounds.jsonl").open("a") as log:
+        log.write('{"round": 4, "sit')  # a disk was full
     run(one, tmp_path / "cut", sites_of(one), dies)
     whole = load_file(tmp_path / "whole" / "model.safetensors")
     cut = load_file(tmp_path / "cut" / "model.safetensors")
