@@ -26,8 +26,8 @@ from simulations.config import Simulation
 from simulations.run import federate, prepare
 from tests.simulations.small import Silent, numbers, simulation
 
-DEADLINE = 300.0
-WHOLE = {"min_sites": 3, "deadline_seconds": 60}
+DEADLINE = 900.0
+WHOLE = {"min_sites": 3, "deadline_seconds": 600}
 """Rounds that need every site."""
 
 

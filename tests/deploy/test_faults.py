@@ -9,7 +9,7 @@ from tests.simulations.small import numbers, simulation
 
 
 def test_no_crash_changes_a_bit_of_the_model(tmp_path: Path) -> None:
-    config = simulation(study={"rounds": 14, "round": {"min_sites": 3, "deadline_seconds": 25}})
+    config = simulation(study={"rounds": 14, "round": {"min_sites": 3, "deadline_seconds": 60}})
     with running(tmp_path, config) as federation:
         stored = federation.run()
         first, second, _ = federation.sites
