@@ -35,7 +35,7 @@ from server.studies import Stored, stored_studies
 
 _IDLE_SECONDS, _ROOM_SECONDS = 0.5, 2.0
 _KEPT = ("round", "rounds", "sites")
-"""What is still said of a study that is over."""
+"""What is still said of a study that does not run."""
 _log = logging.getLogger("hemofed.rounds")
 
 
