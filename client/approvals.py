@@ -8,11 +8,12 @@ from typing import Any, Protocol
 from client.home import SiteHome
 from client.membership import Membership
 from client.policy import cohort_refusal, read_policy
-from common.config import Site, Strict, Study, dump, parse
+from common.config import Site, Strict, Study
 from common.errors import ConfigError, FederationError, PrivacyError
 from common.files import write_text
 from common.identity import sign, verify
 from common.identity.signatures import statement
+from common.yaml_files import dump, parse
 
 
 class Approvals(Protocol):

@@ -90,7 +90,7 @@ def _update(study: Study) -> str:
     size = Layout.of(model).size
     protected = "with the noise in it" if study.privacy.mode != "none" else "as it is"
     number = study.transport.up
-    return f"one vector of {size:,} {number} leaves, the change of the model, {protected}"
+    return f"one vector of {size:,} {number} numbers leaves, the change of the model, {protected}"
 
 
 def _metrics(policy: Policy, study: Study) -> str:

@@ -9,8 +9,9 @@ from pydantic import Field, field_validator, model_validator
 
 from client.budget import Budget
 from client.hours import Window
-from common.config import Strict, Study, load
+from common.config import Strict, Study
 from common.errors import PrivacyError
+from common.yaml_files import load
 
 
 class Policy(Strict):

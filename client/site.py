@@ -10,10 +10,11 @@ from flwr.app import Context
 from numpy.typing import NDArray
 
 from common.cells import CELL_TYPES
-from common.config import CellSource, Site, Study, load
+from common.config import CellSource, Site, Study
 from common.data.cache import CellCache
 from common.data.splits import assign, assign_alone
 from common.errors import ConfigError, DataError
+from common.yaml_files import load
 
 SITES_VARIABLE = "HEMOFED_SITES"
 """A folder of sites, for engines that number their nodes (Flower's simulation engine)."""

@@ -36,13 +36,14 @@ def pretrain(
     device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option()] = "auto",
 ) -> None:
     """Train an encoder on public cells. No privacy: never use a hospital's own cells."""
-    from common.config import ModelSpec, parse
+    from common.config import ModelSpec
     from common.data.cache import CellCache, prepare
     from common.data.label_map import read_label_map
     from common.data.progress import counting
     from common.device import resolve
     from common.models.encoder_file import write_encoder
     from common.models.pretrain import Recipe, pretrain
+    from common.yaml_files import parse
 
     _refuse_bad_name(out)
     console = Console()

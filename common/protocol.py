@@ -25,11 +25,12 @@ from flwr.app import (
     RecordDict,
 )
 
-from common.config import Number, Study, parse
+from common.config import Number, Study
 from common.errors import ConfigError, FederationError, HemofedError, ModelError
 from common.metrics import BINS, Tally
 from common.payload import Vector, decode, encode
 from common.proposal import Proposal
+from common.yaml_files import parse
 
 _KINDS = ("query.prepare", "train", "evaluate")
 

@@ -5,8 +5,9 @@ from pathlib import Path
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
-from common.config import Study, load
+from common.config import Study
 from common.errors import ConfigError
+from common.yaml_files import load
 from server.rounds import Observer, Rounds
 
 

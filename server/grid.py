@@ -4,10 +4,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from threading import Event
 
-from flwr.app import Error, Message, RecordDict
+from flwr.app import Error, Message
 from flwr.app.message import make_message
 from flwr.server.superlink.linkstate import LinkState
-from flwr.serverapp import Grid
 from flwr.supercore.constant import NodeStatus
 from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents
 from flwr.supercore.run import Run
@@ -17,6 +16,7 @@ from common.objects import identifiers, take_apart
 from common.protocol import task_facts
 from server.envelopes import Envelopes
 from server.exchange import UNREADABLE
+from server.run_grid import RunGrid
 
 
 class StoppedError(Exception):
@@ -31,7 +31,7 @@ class _Sent:
     about: dict[str, str | int] | None
 
 
-class StateGrid(Grid):
+class StateGrid(RunGrid):
     """The Grid of one run. `halt` breaks off whatever waits on it.
 
     Messages leave in envelopes, and the sites' are taken off here. A reply is handed out once all
@@ -39,29 +39,12 @@ class StateGrid(Grid):
     """
 
     def __init__(self, state: LinkState, run: Run, halt: Event, envelopes: Envelopes) -> None:
+        super().__init__(run)
         self._state = state
-        self._run = run
         self._halt = halt
         self._envelopes = envelopes
         self._sent: dict[str, _Sent] = {}
         self._arriving: list[Message] = []
-
-    def set_run(self, run: Run) -> None:
-        self._run = run
-
-    @property
-    def run(self) -> Run:
-        return self._run
-
-    def create_message(
-        self,
-        content: RecordDict,
-        message_type: str,
-        dst_node_id: int,
-        group_id: str,
-        ttl: float | None = None,
-    ) -> Message:
-        return Message(content, dst_node_id, message_type, ttl=ttl, group_id=group_id)
 
     def get_node_ids(self) -> Iterable[int]:
         return list(self.site_names())

@@ -40,8 +40,9 @@ def run(
     study: Annotated[Path, typer.Argument(help="The study's YAML, with its cohort.")],
 ) -> None:
     """Propose a study and run it, as soon as the service is there and enough sites are."""
-    from common.config import Study, load
+    from common.config import Study
     from common.identity import Registry
+    from common.yaml_files import load
     from server.studies import PROPOSAL, check_members, propose
 
     asked = load(Study, study)

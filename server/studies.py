@@ -16,12 +16,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 from common.audit_log import AuditLog
-from common.config import Study, dump, load
+from common.config import Study
 from common.errors import ConfigError, FederationError
 from common.files import write_text
 from common.identity import Registry, load_signing_key
 from common.identity.documents import read_document, write_document
 from common.proposal import Proposal
+from common.yaml_files import dump, load
 from server.suspension import ask_to_lift
 
 PROPOSAL = "proposal.json"

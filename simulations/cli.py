@@ -38,7 +38,7 @@ def simulate(
     ] = False,
 ) -> None:
     """Play a federation of hospitals on this machine, and write a report."""
-    from common.config import find
+    from common.yaml_files import find
     from simulations.config import Simulation, read
     from simulations.progress import Terminal, results_table
     from simulations.run import prepare, resumed, run

@@ -5,7 +5,8 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from common.config import Runtime, Strict, Study, assign, parse, read_yaml
+from common.config import Runtime, Strict, Study
+from common.yaml_files import assign, parse, read_yaml
 
 
 class Rendered(Strict):

@@ -6,16 +6,16 @@ from itertools import count
 from pathlib import Path
 
 from flwr.app import Context, Message, RecordDict
-from flwr.serverapp import Grid
 from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
 
+from server.run_grid import RunGrid
 from simulations.workers import WorkerPool
 
 _SERVER_NODE = 1
 
 
-class LocalGrid(Grid):
+class LocalGrid(RunGrid):
     """The Grid of one run. Several runs may share one pool, each with a Grid of its own.
 
     sites: each node's site.yaml. Message contents are serialised on their way, so no side can
@@ -23,8 +23,8 @@ class LocalGrid(Grid):
     """
 
     def __init__(self, pool: WorkerPool, sites: Iterable[Path], run_id: int = 1) -> None:
+        super().__init__(Run.create_empty(run_id))
         self._pool = pool
-        self._run = Run.create_empty(run_id)
         self._contexts = {
             node: Context(run_id, node, {"site": str(path)}, RecordDict(), {})
             for node, path in enumerate(sites, start=_SERVER_NODE + 1)
@@ -33,23 +33,6 @@ class LocalGrid(Grid):
         self._waiting: dict[str, Future[tuple[Message, Context]]] = {}
         # Flower's Message reads its sender from this process-wide place.
         TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = run_id, _SERVER_NODE, 1
-
-    def set_run(self, run: Run) -> None:
-        self._run = run
-
-    @property
-    def run(self) -> Run:
-        return self._run
-
-    def create_message(
-        self,
-        content: RecordDict,
-        message_type: str,
-        dst_node_id: int,
-        group_id: str,
-        ttl: float | None = None,
-    ) -> Message:
-        return Message(content, dst_node_id, message_type, ttl=ttl, group_id=group_id)
 
     def get_node_ids(self) -> Iterable[int]:
         return list(self._contexts)

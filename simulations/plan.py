@@ -10,9 +10,10 @@ from client.ledger import Ledger
 from client.ledger_binding import data_fingerprint
 from client.policy import Policy
 from client.site import open_site
-from common.config import CellSource, Member, Runtime, Site, Study, dump, parse
+from common.config import CellSource, Member, Runtime, Site, Study
 from common.errors import DataError
 from common.files import replacing, write_text
+from common.yaml_files import dump, parse
 from simulations.config import Simulation
 from simulations.partition import DealtSite
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from common.config import dump, load
 from common.errors import ConfigError
 from common.files import write_text
+from common.yaml_files import dump, load
 from simulations.config import Simulation
 from simulations.labs import Labs, gather
 from simulations.partition import DealtSite, deal

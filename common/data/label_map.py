@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from common.cells import CODES, SKIP, resolve
-from common.config import read_yaml
 from common.errors import ConfigError, DataError
+from common.yaml_files import read_yaml
 
 
 def read_label_map(path: Path) -> dict[str, str]:

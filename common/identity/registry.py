@@ -12,12 +12,13 @@ from typing import Any, Literal, Self
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from pydantic import AwareDatetime, Field
 
-from common.config import Strict, parse
+from common.config import Strict
 from common.errors import ConfigError, FederationError
 from common.identity.certificates import WARNING_DAYS
 from common.identity.documents import read_json
 from common.identity.request import Request
 from common.identity.signatures import sign, statement, verify
+from common.yaml_files import parse
 
 
 class Member(Strict):

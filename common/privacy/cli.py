@@ -45,8 +45,8 @@ def plan(
     as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
 ) -> None:
     """Noise, epsilon by round, other choices, and what it is worth to a patient."""
-    from common.config import find, read_study
     from common.privacy.plan import cohort_of, make_plan
+    from common.yaml_files import find, read_study
 
     asked = read_study(find(study, "simulations"), settings or [])
     cohort = cohort_of(asked, sites, colluders, dropouts)

@@ -6,10 +6,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
+from common.config import Unit
 from common.errors import PrivacyError
 
 Mechanism = Literal["poisson_gaussian", "poisson_discrete_gaussian"]
-Unit = Literal["image", "patient"]
 Mode = Literal["local", "distributed"]
 
 ADJACENCY = {

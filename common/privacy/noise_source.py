@@ -56,11 +56,6 @@ class NoiseSource:
             raise PrivacyError("NoiseSource.seeded: the key is empty; give at least one byte")
         return cls(hashlib.sha256(b"hemofed seeded noise\0" + key).digest(), secure=False)
 
-    @property
-    def is_secure(self) -> bool:
-        """False for a seeded source, whose noise protects nobody."""
-        return self._secure
-
     def words(self, count: int) -> NDArray[np.uint64]:
         """The next `count` words of the stream, uint64 (count,)."""
         if self._secure and self._owner != (os.getpid(), _generation[0]):

@@ -41,7 +41,7 @@ def audit_command(
     """
     import torch
 
-    from common.config import read_study
+    from common.yaml_files import read_study
     from simulations.audit import audit, report
     from simulations.audit import membership as shadows
     from simulations.audit.randomness import Randomness

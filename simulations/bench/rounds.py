@@ -25,10 +25,10 @@ from common.config import (
     Site,
     Study,
     TrainingSpec,
-    dump,
 )
 from common.data.cache import prepare
 from common.files import write_text
+from common.yaml_files import dump
 from simulations.bench.harness import Measure, in_turn, report
 from simulations.plan import OPEN_POLICY
 

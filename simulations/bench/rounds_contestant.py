@@ -49,10 +49,11 @@ def bare(folder: Path) -> Clock:
     import torch
     from torch.nn import functional as F
 
-    from common.config import Study, load
+    from common.config import Study
     from common.data.batches import to_tensor
     from common.data.store import CellCache
     from common.models import build
+    from common.yaml_files import load
 
     torch.set_num_threads(1)
     study = load(Study, folder / "study.yaml")
@@ -82,7 +83,8 @@ def bare(folder: Path) -> Clock:
 
 def federated(folder: Path, backend: str, workers: int) -> Clock:
     """The same clients through the apps, on one of the engines."""
-    from common.config import Runtime, Study, load
+    from common.config import Runtime, Study
+    from common.yaml_files import load
     from simulations.plan import FEDERATED, Plan
     from simulations.seeded import workers_of
 

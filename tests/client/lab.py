@@ -11,11 +11,12 @@ from client.ledger import Ledger
 from client.ledger_binding import data_fingerprint
 from client.policy import Policy
 from client.site import open_site
-from common.config import CellSource, Member, Site, Study, dump
+from common.config import CellSource, Member, Site, Study
 from common.data.cache import prepare
 from common.models import build, trainable
 from common.payload import Vector, encode, flatten
 from common.protocol import Task
+from common.yaml_files import dump
 
 TYPES = ("myeloblast", "lymphocyte")
 OPEN = Policy(

@@ -11,11 +11,12 @@ from client.app import app, client_app
 from client.ledger import Ledger
 from client.ledger_binding import data_fingerprint
 from client.site import open_cells, open_site
-from common.config import CellSource, Member, Site, dump
+from common.config import CellSource, Member, Site
 from common.data.cache import prepare
 from common.payload import encode
 from common.privacy.accounting import epsilon
 from common.protocol import Update, read_name, read_refusal, read_tally
+from common.yaml_files import dump
 from simulations.seeded import SeededEntropy
 from tests.client.lab import OPEN, PRIVACY, context, first_model, make_lab, message, study
 

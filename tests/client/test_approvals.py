@@ -12,11 +12,12 @@ from client.explain import explain
 from client.home import SiteHome
 from client.membership import Membership
 from client.site import open_site
-from common.config import Member, Site, dump
+from common.config import Member, Site
 from common.errors import PrivacyError
 from common.identity.documents import read_json
 from common.identity.site_home import join, make_site
 from common.protocol import read_refusal
+from common.yaml_files import dump
 from server.provisioning import admit, make_kit, make_server, revoke
 from tests.client.lab import OPEN, context, make_lab, message, study
 

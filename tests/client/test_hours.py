@@ -16,10 +16,11 @@ from client.policy import Policy
 from client.service_cli import app as site_app
 from client.site import open_site
 from client.workspace import workspace
-from common.config import RoundPolicy, dump, load, parse
+from common.config import RoundPolicy
 from common.device import limit_memory
 from common.errors import ConfigError
 from common.protocol import read_absence, read_refusal
+from common.yaml_files import dump, load, parse
 from server.rounds import Record, Rounds
 from tests.client.lab import OPEN, context, make_lab, message, study
 from tests.server.fake_grid import Answer, FakeGrid

@@ -9,7 +9,7 @@ import pytest
 
 from client.membership import Membership
 from common.audit_log import verify
-from common.config import Site, load
+from common.config import Site
 from common.errors import ConfigError, FederationError
 from common.identity.certificates import certificate_pem, make_authority
 from common.identity.keys import (
@@ -22,6 +22,7 @@ from common.identity.kit import Kit
 from common.identity.registry import Member, Registry
 from common.identity.request import Request
 from common.identity.site_home import join, make_site, read_kit, read_request, rotate_keys
+from common.yaml_files import load
 
 NOW = datetime.now(UTC)
 

@@ -12,12 +12,13 @@ from client.explain import explain
 from client.home import SiteHome
 from client.service_cli import app
 from client.site import open_site
-from common.config import Study, dump
+from common.config import Study
 from common.errors import ConfigError, FederationError, PrivacyError
 from common.identity import load_signing_key
 from common.identity.keys import make_signing_key
 from common.identity.site_home import join, make_site
 from common.proposal import Proposal
+from common.yaml_files import dump
 from server.provisioning import admit, make_kit, make_server
 from tests.client.lab import OPEN, make_lab, study
 
@@ -70,7 +71,7 @@ def test_approve_explains_asks_and_signs(home: SiteHome, tmp_path: Path) -> None
     with pytest.raises(PrivacyError):
         SignedApprovals(home).check(site, one)
     said = typed("approve", str(home.folder), str(file), answer="y\n")
-    for word in (one.digest, "epsilon 4", "numbers leaves", "left: 100", "lab train"):
+    for word in (one.digest, "epsilon 4", "float32 numbers leaves", "left: 100", "lab train"):
         assert word in said, said
     SignedApprovals(home).check(site, one)
     assert "yes" in typed("studies", str(home.folder))

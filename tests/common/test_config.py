@@ -6,8 +6,9 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common.config import Member, Site, Study, dump, load, merge, override, parse
+from common.config import Member, Site, Study
 from common.errors import ConfigError
+from common.yaml_files import dump, load, merge, override, parse
 
 
 def write(folder: Path, text: str) -> Path:

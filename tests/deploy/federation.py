@@ -17,8 +17,9 @@ from typing import Any
 from client.approvals import SignedApprovals
 from client.home import SiteHome
 from client.site import open_site
-from common.config import Study, load
+from common.config import Study
 from common.identity.site_home import join, make_site
+from common.yaml_files import load
 from server.provisioning import admit, make_kit, make_server
 from server.rounds import Record
 from server.studies import Stored, propose

@@ -18,10 +18,11 @@ from client.ledger import Ledger
 from client.membership import Membership
 from client.site import open_site
 from common.audit_log import verify, witnessed
-from common.config import Study, dump
+from common.config import Study
 from common.errors import FederationError
 from common.identity.site_home import make_site
 from common.privacy.accounting import epsilon
+from common.yaml_files import dump
 from server import checkpoints
 from server.provisioning import admit
 from server.service_cli import app as server_app

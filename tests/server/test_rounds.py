@@ -7,14 +7,7 @@ import pytest
 from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
 from safetensors.numpy import load_file
 
-from common.config import (
-    EvaluationSpec,
-    Member,
-    ModelSpec,
-    RoundPolicy,
-    ServerOptimizer,
-    Study,
-)
+from common.config import EvaluationSpec, Member, ModelSpec, RoundPolicy, ServerOptimizer, Study
 from common.errors import FederationError, PrivacyError
 from common.metrics import Tally
 from common.models import build

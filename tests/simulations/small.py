@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from common.config import parse
+from common.yaml_files import parse
 from server.rounds import Record
 from simulations.config import Simulation
 from simulations.partition import DealtSite

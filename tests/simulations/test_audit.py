@@ -12,8 +12,9 @@ import torch
 import typer
 from typer.testing import CliRunner
 
-from common.config import PrivacySpec, Study, dump
+from common.config import PrivacySpec, Study
 from common.errors import PrivacyError
+from common.yaml_files import dump
 from simulations.audit import membership
 from simulations.audit.attack import attack
 from simulations.audit.audit import Audit, audit, matched_p

@@ -4,7 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from common.config import dump
+from common.yaml_files import dump
 from simulations.run import federate
 from tests.simulations.small import PRIVATE, Silent, numbers, simulation
 

@@ -15,10 +15,11 @@ import yaml
 
 from client.account import spent_epsilon
 from client.site import open_site
-from common.config import Study, dump, load
+from common.config import Study
 from common.errors import ConfigError
 from common.metrics import NAMES
 from common.privacy.accounting import Event, calibrate, epsilon
+from common.yaml_files import dump, load
 from server.rounds import Record
 from simulations.plan import Plan
 from simulations.run import federate, prepare, run

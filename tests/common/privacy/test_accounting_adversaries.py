@@ -7,11 +7,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from common.config import Member, Study, parse
+from common.config import Member, Study
 from common.errors import PrivacyError
 from common.privacy.accounting import Event, calibrate, epsilon
 from common.privacy.adversaries import Cohort, seen, views
 from common.privacy.plan import cohort_of
+from common.yaml_files import parse
 
 COHORTS = st.builds(
     lambda shares, colluders, dropouts: Cohort(

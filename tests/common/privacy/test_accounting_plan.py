@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING
 import pytest
 from PIL import Image
 
-from common.config import Study, parse
+from common.config import Study
 from common.errors import ConfigError, PrivacyError
 from common.privacy.accounting import Event, epsilon
 from common.privacy.groups import patient_epsilon
 from common.privacy.plan import Plan, make_plan
+from common.yaml_files import parse
 
 if TYPE_CHECKING:
     from click.testing import Result

@@ -77,9 +77,7 @@ def test_a_source_cannot_be_copied(source: NoiseSource) -> None:
             duplicate(source)
 
 
-def test_only_a_secure_source_says_so() -> None:
-    assert NoiseSource.secure().is_secure
-    assert not NoiseSource.seeded(b"key").is_secure
+def test_a_seeded_source_needs_a_key() -> None:
     with pytest.raises(PrivacyError, match="key is empty"):
         NoiseSource.seeded(b"")
 
