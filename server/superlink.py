@@ -7,6 +7,7 @@ what else exists is answered with 404, and nothing else listens anywhere.
 
 import argparse
 import logging
+import os
 import ssl
 import threading
 from pathlib import Path
@@ -17,6 +18,7 @@ from flwr.superlink.config_loader import SuperLinkLifespanConfig, load_control_a
 from flwr.superlink.main import create_app
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from common.identity.keys import PASSPHRASE_VARIABLE
 from server.doorbell import Doorbell
 from server.members import Registrar
 from server.state import database, open_state, prepare_database
@@ -117,6 +119,7 @@ def serve(home: Path, host: str, port: int) -> None:
         port=port,
         ssl_certfile=home / CERTIFICATE,
         ssl_keyfile=home / PRIVATE_KEY,
+        ssl_keyfile_password=os.environ.get(PASSPHRASE_VARIABLE),
         log_level="warning",
         server_header=False,
         timeout_graceful_shutdown=5,

@@ -18,6 +18,7 @@ from client.approvals import SignedApprovals
 from client.home import SiteHome
 from client.site import open_site
 from common.config import Study
+from common.identity.keys import new_passphrase
 from common.identity.site_home import join, make_site
 from common.yaml_files import load
 from server.provisioning import admit, make_kit, make_server
@@ -68,7 +69,7 @@ class Federation:
         self.study = load(Study, self._simulated / "study.yaml")
         self.server = folder / "server"
         self.address = f"127.0.0.1:{free_port()}"
-        make_server(self.server, self.address, datetime.now(UTC))
+        make_server(self.server, self.address, datetime.now(UTC), new_passphrase(ask=False))
         self.sites = {name: SiteHome(folder / name) for name in sorted(self.study.cohort)}
         for name, home in self.sites.items():
             shutil.copytree(self._simulated / "sites" / name, home.folder)

@@ -18,7 +18,7 @@ from client.link import FleetLink
 from client.membership import Membership
 from common.errors import FederationError
 from common.identity import node_public_pem
-from common.identity.keys import make_node_key
+from common.identity.keys import PASSPHRASE_VARIABLE, make_node_key
 from server.provisioning import revoke
 from server.superlink import MAX_BODY
 from tests.deploy.federation import Federation, wait_until
@@ -43,11 +43,14 @@ ASIDE = [
 
 @pytest.fixture(scope="module")
 def federation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Federation]:
-    one = Federation(tmp_path_factory.mktemp("attacked"))
-    one.start("server")
-    wait_until(lambda: status(one, "/health", b"") == 200, "the server is healthy")
-    yield one
-    one.close()
+    with pytest.MonkeyPatch.context() as environment:
+        # The server's keys are encrypted, as on a machine that others administer.
+        environment.setenv(PASSPHRASE_VARIABLE, "a passphrase of the operator")
+        one = Federation(tmp_path_factory.mktemp("attacked"))
+        one.start("server")
+        wait_until(lambda: status(one, "/health", b"") == 200, "the server is healthy")
+        yield one
+        one.close()
 
 
 def status(federation: Federation, path: str, body: bytes = b"x", **headers: str) -> int:
