@@ -1,6 +1,6 @@
 """Whether enough sites stand ready for a study, before its first round is paid for."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from threading import Event
 
 from flwr.app import Message
@@ -12,6 +12,8 @@ from common.protocol import proposal_content, read_name
 from server.exchange import Roster, exchange
 
 _ASK_AGAIN_SECONDS = 5.0
+_ANSWER_SECONDS = 30.0
+"""A site that is paused, or still computes its features, is asked again rather than waited for."""
 
 Tell = Callable[[dict[str, str]], None]
 """Called with what each site of the cohort says: ready, refused with its reason, or absent."""
@@ -24,27 +26,29 @@ def wait_until_ready(proposal: Proposal, grid: Grid, tell: Tell, halt: Event) ->
     site that was ready may have gone, or its hours may be over. `tell` may raise to give up.
     """
     study = proposal.study
+    training = [site for site, member in study.cohort.items() if member.role == "train"]
     while not halt.is_set():
-        said = _ask(proposal, grid, list(study.cohort))
+        said = dict.fromkeys(study.cohort, "not connected")
+        for site, word in _ask(proposal, grid):
+            said[site] = word
+            tell(dict(said))
+            if sum(said[site] == "ready" for site in training) >= study.round.min_sites:
+                return
         tell(said)
-        training = [site for site, member in study.cohort.items() if member.role == "train"]
-        if sum(said[site] == "ready" for site in training) >= study.round.min_sites:
-            return
         halt.wait(_ASK_AGAIN_SECONDS)
 
 
-def _ask(proposal: Proposal, grid: Grid, sites: list[str]) -> dict[str, str]:
-    """What the sites say to `query.prepare`."""
-    wait = proposal.study.round.deadline_seconds
-    present = Roster(grid, set(sites)).present(wait)
+def _ask(proposal: Proposal, grid: Grid) -> Iterator[tuple[str, str]]:
+    """What the sites say to `query.prepare`, as they say it; "asked" until then."""
+    wait = min(proposal.study.round.deadline_seconds, _ANSWER_SECONDS)
+    present = Roster(grid, set(proposal.study.cohort)).present(wait)
     content = proposal_content(proposal)
     messages = {
         site: Message(content, node, "query.prepare", ttl=wait) for site, node in present.items()
     }
-    said = dict.fromkeys(sites, "not connected")
+    yield from ((site, "asked") for site in present)
     for site, reply in exchange(grid, messages, wait):
-        said[site] = reply if isinstance(reply, str) else _ready(site, reply)
-    return said
+        yield site, reply if isinstance(reply, str) else _ready(site, reply)
 
 
 def _ready(site: str, reply: Message) -> str:

@@ -7,7 +7,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from flwr.app import Message, RecordDict
 
-from common.config import Study
+from common.config import RoundPolicy, Study
 from common.errors import PrivacyError
 from common.proposal import Proposal
 from common.protocol import name_content, refusal_content
@@ -31,22 +31,35 @@ def says(name: str, words: str) -> Answer:
     return answer
 
 
-def asks_until_ready(monkeypatch: pytest.MonkeyPatch, a: str, b: str) -> list[dict[str, str]]:
+def asks_until_ready(
+    monkeypatch: pytest.MonkeyPatch, a: str, b: str
+) -> tuple[int, list[dict[str, str]]]:
+    """How often the sites were asked, and what was told."""
     monkeypatch.setattr(readiness, "_ASK_AGAIN_SECONDS", 0.01)
     told: list[dict[str, str]] = []
     proposal = Proposal.make(STUDY, Ed25519PrivateKey.generate())
     grid = FakeGrid({"a": says("a", a), "b": says("b", b)})
     wait_until_ready(proposal, grid, told.append, Event())
-    return told
+    assert set(told[-1].values()) == {"ready"}
+    return grid.sent.count(("b", "query.prepare")), told
 
 
 def test_a_site_that_refuses_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    told = asks_until_ready(monkeypatch, "+", "--+")
-    assert len(told) == 3 and set(told[-1].values()) == {"ready"}
-    assert "refused" in told[0]["b"]
+    asked, told = asks_until_ready(monkeypatch, "+", "--+")
+    assert asked == 3
+    assert any("refused" in words["b"] for words in told)
 
 
 def test_a_site_that_was_ready_once_is_not_counted_later(monkeypatch: pytest.MonkeyPatch) -> None:
-    told = asks_until_ready(monkeypatch, "+-+", "-++")
-    assert len(told) == 3
-    assert told[1]["a"] != "ready" and told[1]["b"] == "ready"
+    asked, told = asks_until_ready(monkeypatch, "+-+", "-++")
+    assert asked == 3
+    assert any(words["a"] == "ready" and words["b"] != "ready" for words in told)
+
+
+def test_a_silent_site_holds_nobody_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    study = STUDY.model_copy(update={"round": RoundPolicy(min_sites=1)})
+    told: list[dict[str, str]] = []
+    grid = FakeGrid({"a": says("a", "+"), "b": lambda message: None})
+    proposal = Proposal.make(study, Ed25519PrivateKey.generate())
+    wait_until_ready(proposal, grid, told.append, Event())
+    assert told[-1] == {"a": "ready", "b": "asked"}
