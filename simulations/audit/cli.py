@@ -15,7 +15,10 @@ REFUTED = 7
 
 
 def audit_command(
-    study: Annotated[Path, typer.Argument(help="A study's YAML, or a simulation's.")],
+    study: Annotated[
+        str,
+        typer.Argument(help="A study's YAML, a simulation's, or its name in configs/simulations."),
+    ],
     settings: Annotated[
         list[str] | None,
         typer.Option(
@@ -41,13 +44,14 @@ def audit_command(
     """
     import torch
 
-    from common.yaml_files import read_study
+    from common.yaml_files import find, read_study
     from simulations.audit import audit, report
     from simulations.audit import membership as shadows
     from simulations.audit.randomness import Randomness
 
     torch.set_num_threads(1)
-    asked, bits, console = read_study(study, settings or []), Randomness(seed), Console()
+    asked = read_study(find(study, "simulations"), settings or [])
+    bits, console = Randomness(seed), Console()
     with Console(stderr=True).status("attacking with canaries (half a minute)"):
         canaries = audit.QUICK_CANARIES if quick else audit.CANARIES
         found = audit.audit(asked, bits.entropy(0), bits.coins(0), canaries, confidence)

@@ -72,9 +72,9 @@ class Case:
 def run(quick: bool, json_file: Path | None) -> None:
     """Print, for each case: seconds a round, MB a round down and up, replies lost."""
     if quick:
-        cases = [Case(2, _SMALL, "47k", 3), Case(2, _LARGE, "11.2M", 1)]
+        cases = [Case(2, _SMALL, "18k", 3), Case(2, _LARGE, "11.2M", 1)]
     else:
-        models = ((_SMALL, "47k", 8), (_LARGE, "11.2M", 3))
+        models = ((_SMALL, "18k", 8), (_LARGE, "11.2M", 3))
         cases = [Case(sites, *model) for sites in (2, 10) for model in models]
     results = {}
     for case in cases:

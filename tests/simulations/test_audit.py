@@ -171,6 +171,12 @@ def command(*words: str) -> Any:
     return CliRunner().invoke(app, list(words))
 
 
+def test_the_command_takes_a_shipped_studys_name() -> None:
+    passed = command("quickstart", "--quick", "--no-membership", "--seed", "4")
+    assert passed.exit_code == 0, passed.output
+    assert "passed" in passed.output
+
+
 def test_the_command_prints_writes_json_and_gates(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
