@@ -26,20 +26,21 @@ def build(spec: ModelSpec, num_classes: int, image_side: int, seed: int) -> Clas
     Raises ModelError: weights that are missing or do not fit, a width for a fixed architecture.
     """
     _check(spec)
-    generator = torch.Generator().manual_seed(seed)
+    # Streams of their own: a head does not depend on the encoder before it.
+    for_head, for_encoder = (torch.Generator().manual_seed(seed + n) for n in (0, 1))
     # The constructors of torch draw weights from the global generator; its state is put back and
     # every weight is drawn again from the seed, or loaded.
     with torch.random.fork_rng(devices=[]):
         encoder, dim, side = _encoder(spec, image_side)
         if spec.weights is None:
-            initialise(encoder, generator)
+            initialise(encoder, for_encoder)
         else:
             _load(encoder, spec, spec.weights)
         if spec.projection is not None:
             _check_digest(projection_file(spec.projection), spec.projection_sha256)
             encoder, dim = projected(encoder, spec.projection)
         head = _head(spec, dim, num_classes)
-    initialise(head, generator)
+    initialise(head, for_head)
     return Classifier(encoder, head, dim, side, frozen=spec.encoder == "frozen")
 
 

@@ -8,11 +8,18 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
 from flwr.supercore.inflatable import inflatable_object
 from flwr.supercore.inflatable.inflatable_object import get_object_tree
 from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents
+from flwr.supercore.task_identity import TaskIdentity
 
 from common.config import Study
 from common.objects import PIECE_BYTES, identifiers, take_apart
 from common.payload import encode
 from common.protocol import Task
+
+
+@pytest.fixture(autouse=True)
+def _sender() -> None:
+    """Flower's Message reads its sender from this process-wide place."""
+    TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = 1, 1, 1
 
 
 def message(vector: Array) -> Message:
