@@ -9,6 +9,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+import psutil
+
 _STOP_SECONDS = 20.0
 
 
@@ -38,6 +40,23 @@ class Processes:
                 log = (self._logs / f"{name}.log").read_text("utf-8", "replace")
                 raise RuntimeError(f"{name} ended with {process.returncode}:\n{log[-3000:]}")
 
+    def processor_seconds(self) -> float:
+        """Processor time so far of all of them and the processes they started, ended ones too."""
+        total = 0.0
+        for process in self._family():
+            with suppress(psutil.NoSuchProcess):
+                total += sum(process.cpu_times()[:4])
+        return total
+
+    def _family(self) -> list[psutil.Process]:
+        """The processes and all that they started and that run still."""
+        family = []
+        for process in self._running.values():
+            with suppress(psutil.NoSuchProcess):
+                top = psutil.Process(process.pid)
+                family += [top, *top.children(recursive=True)]
+        return family
+
     def __enter__(self) -> Self:
         return self
 
@@ -47,14 +66,17 @@ class Processes:
         value: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        family = self._family()
         # Asked in the order of their start reversed: sites first, so that they can say good-bye.
         for process in reversed(self._running.values()):
             process.send_signal(signal.SIGTERM)
         for process in reversed(self._running.values()):
             with suppress(subprocess.TimeoutExpired):
                 process.wait(_STOP_SECONDS)
-            with suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
+        for member in family:
+            with suppress(psutil.NoSuchProcess):
+                member.kill()
+        for process in self._running.values():
             process.wait()
 
 
