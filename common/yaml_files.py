@@ -1,6 +1,7 @@
 """Reading and writing the YAML files: every fault named with its file, key, value and bound."""
 
 import difflib
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -22,10 +23,19 @@ def find(name: str, kind: str) -> Path:
 
 def read_yaml(path: Path) -> dict[str, Any]:
     """The mapping in a YAML file. Raises ConfigError: no such file, not YAML, not a mapping."""
+    return _mapping(_text(path), path)
+
+
+def _text(path: Path) -> bytes:
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        return path.read_bytes()
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror})") from error
+
+
+def _mapping(text: bytes, path: Path) -> dict[str, Any]:
+    try:
+        content = yaml.safe_load(text.decode("utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: is not valid YAML: {error}") from error
     if not isinstance(content, dict):
@@ -35,7 +45,15 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 def load(kind: type[Model], path: Path) -> Model:
     """Read `path` as a `kind`. Raises ConfigError naming file, key, value and bound."""
-    return parse(kind, read_yaml(path), str(path))
+    found: Model = _understood(kind, path, _text(path))
+    return found
+
+
+@lru_cache(maxsize=64)
+def _understood(kind: type[Any], path: Path, text: bytes) -> Any:
+    """Kept by the file's bytes: a site's policy is read several times a message, and holds as it
+    stands at that moment."""
+    return parse(kind, _mapping(text, path), str(path))
 
 
 def parse(kind: type[Model], content: dict[str, Any], origin: str) -> Model:
