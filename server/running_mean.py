@@ -1,11 +1,7 @@
 """The weighted mean of a round's updates, added as they come."""
 
 import math
-import os
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
-from functools import partial
-from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,12 +9,6 @@ from numpy.typing import NDArray
 from common.errors import ModelError
 from common.payload import Vector
 from server.norm_check import CHUNK, require_bounded, square_sum
-
-_PARTS = 4
-"""Of a large vector, added at the same time on as many cores as there are. Fixed: the norm is a sum
-over the parts, and its last bit must not depend on the machine."""
-_LARGE = 1 << 18
-_threads = ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="sum")
 
 
 class RunningMean:
@@ -41,8 +31,7 @@ class RunningMean:
         self._shift = np.float64(1.5 * 2.0 ** (exponent + 2))
         self._sum = np.zeros(size, np.uint64)
         """Modulo 2^64, as is all that is added to it."""
-        ends = np.linspace(0, size, (_PARTS if size >= _LARGE else 1) + 1, dtype=int)
-        self._parts = [slice(*pair) for pair in pairwise(ends.tolist())]
+        self._scaled = np.empty(min(size, CHUNK))
         self._added: list[str] = []
 
     def add(self, site: str, update: Vector) -> float:
@@ -77,19 +66,12 @@ class RunningMean:
 
     def _pass(self, combine: np.ufunc, update: Vector, share: float) -> float:
         """Add or subtract `share * update`; the update's sum of squares."""
-        work = partial(self._pass_part, combine, update, share)
-        return sum(
-            map(work, self._parts) if len(self._parts) == 1 else _threads.map(work, self._parts)
-        )
-
-    def _pass_part(self, combine: np.ufunc, update: Vector, share: float, part: slice) -> float:
-        total, values, squares = self._sum[part], update[part], 0.0
-        scratch = np.empty(min(len(total), CHUNK))
+        squares = 0.0
         with np.errstate(over="ignore", invalid="ignore"):
-            for start in range(0, len(total), CHUNK):
-                place = total[start : start + CHUNK]
-                scaled = scratch[: len(place)]
-                scaled[:] = values[start : start + CHUNK]
+            for start in range(0, len(update), CHUNK):
+                place = self._sum[start : start + CHUNK]
+                scaled = self._scaled[: len(place)]
+                scaled[:] = update[start : start + CHUNK]
                 squares += square_sum(scaled)
                 scaled *= share
                 scaled += self._shift
