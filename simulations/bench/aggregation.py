@@ -6,13 +6,11 @@ strategy does, and the running mean one at a time, as the rounds do.
 """
 
 import json
-import subprocess
-import sys
 from functools import partial
 from pathlib import Path
 
 from common.files import write_text
-from simulations.bench.harness import Measure, in_turn, report
+from simulations.bench.harness import Measure, in_turn, report, said_by
 
 _CONTESTANTS = {
     "Flower FedAvg": "layers",
@@ -29,22 +27,12 @@ def run(quick: bool, json_file: Path | None) -> None:
             name: partial(_measure, kind, sites) for name, kind in _CONTESTANTS.items()
         }
         outcomes = in_turn(contestants, repetitions=3 if quick else 5, warmup=0)
-        part = json_file.with_suffix(f".{sites}.json") if json_file else None
         title = f"{sites} updates of a ResNet-18"
-        report(title, outcomes, "Flower FedAvg", part)
-        if part:
-            results[str(sites)] = json.loads(part.read_text(encoding="utf-8"))
-            part.unlink()
+        results[str(sites)] = report(title, outcomes, "Flower FedAvg", None)
     if json_file:
         write_text(json_file, json.dumps(results, indent=2))
 
 
 def _measure(kind: str, sites: int) -> dict[str, float]:
     """One run of a contestant in a fresh process."""
-    module = "simulations.bench.aggregation_contestant"
-    command = [sys.executable, "-m", module, kind, str(sites)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
-    if done.returncode:
-        raise RuntimeError(f"{' '.join(command)} failed:\n{done.stderr[-2000:]}")
-    said: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
-    return said
+    return said_by("simulations.bench.aggregation_contestant", kind, str(sites))

@@ -86,11 +86,7 @@ def run(quick: bool, json_file: Path | None) -> None:
             name: partial(_measure, case, *contestant) for name, contestant in _CONTESTANTS.items()
         }
         outcomes = in_turn(contestants, repetitions=1, warmup=0)
-        part = json_file.with_suffix(".part.json") if json_file else None
-        report(case.title, outcomes, "stock Flower", part)
-        if part:
-            results[case.title] = json.loads(part.read_text())
-            part.unlink()
+        results[case.title] = report(case.title, outcomes, "stock Flower", None)
     if json_file:
         write_text(json_file, json.dumps(results, indent=2))
 

@@ -6,6 +6,8 @@ turn, and what is compared is the ratio to the reference inside the same run.
 
 import json
 import statistics
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -44,8 +46,20 @@ def in_turn(contestants: dict[str, Measure], repetitions: int, warmup: int = 1) 
     return list(outcomes.values())
 
 
-def report(title: str, outcomes: list[Outcome], reference: str, json_file: Path | None) -> None:
-    """Print a table of medians, with the ratio of seconds to `reference`; write JSON if asked."""
+def said_by(module: str, *arguments: str) -> dict[str, Any]:
+    """What `python -m module` prints last, as JSON; a fresh process. RuntimeError: it failed."""
+    command = [sys.executable, "-m", module, *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
+    if done.returncode:
+        raise RuntimeError(f"{' '.join(command)} failed:\n{done.stderr[-2000:]}")
+    said: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return said
+
+
+def report(
+    title: str, outcomes: list[Outcome], reference: str, json_file: Path | None
+) -> dict[str, Any]:
+    """Print medians, with the ratio of seconds to `reference`; return them, written if asked."""
     base = _named(outcomes, reference).median("seconds")
     figures = list(dict.fromkeys(name for outcome in outcomes for name in outcome.samples))
     table = Table("contestant", *figures, f"x {reference}", title=title)
@@ -55,9 +69,10 @@ def report(title: str, outcomes: list[Outcome], reference: str, json_file: Path 
     console = Console()
     console.print(table)
     console.print("  ".join(f"{key}: {value}" for key, value in machine().items()), style="dim")
+    content = {"machine": machine(), **record(title, outcomes, reference)}
     if json_file:
-        content = {"machine": machine(), **record(title, outcomes, reference)}
         write_text(json_file, json.dumps(content, indent=2))
+    return content
 
 
 def record(title: str, outcomes: list[Outcome], reference: str) -> dict[str, Any]:

@@ -5,13 +5,10 @@ parameters, 128 images of 3x28x28 a client, one local epoch in batches of 32.
 """
 
 import json
-import subprocess
-import sys
 import tempfile
 import time
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -29,7 +26,7 @@ from common.config import (
 from common.data.cache import prepare
 from common.files import write_text
 from common.yaml_files import dump
-from simulations.bench.harness import Measure, in_turn, report
+from simulations.bench.harness import Measure, in_turn, report, said_by
 from simulations.plan import OPEN_POLICY
 
 IMAGES, SIDE, BATCH, WIDTH = 128, 28, 32, 8
@@ -58,11 +55,8 @@ def run(quick: bool, json_file: Path | None) -> None:
                 name: partial(_measure, plan, arguments) for name, arguments in _CONTESTANTS.items()
             }
             outcomes = in_turn(contestants, repetitions=1 if quick else 5, warmup=0)
-            part = json_file.with_suffix(f".{clients}.json") if json_file else None
-            report(f"{clients} clients", outcomes, "bare PyTorch loop", part)
-            if part:
-                results[str(clients)] = json.loads(part.read_text())
-                part.unlink()
+            title = f"{clients} clients"
+            results[str(clients)] = report(title, outcomes, "bare PyTorch loop", None)
     if json_file:
         write_text(json_file, json.dumps(results, indent=2))
 
@@ -108,12 +102,8 @@ def _random_images(folder: Path) -> Path:
 
 def _measure(plan: Path, arguments: list[str]) -> dict[str, float]:
     """One run of a contestant in a fresh process."""
-    command = [sys.executable, "-m", "simulations.bench.rounds_contestant", str(plan), *arguments]
     started = time.time()
-    done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
-    if done.returncode:
-        raise RuntimeError(f"{' '.join(command)} failed:\n{done.stderr[-2000:]}")
-    said: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    said = said_by("simulations.bench.rounds_contestant", str(plan), *arguments)
     ends = said["ends"]
     return {
         "seconds": float(np.median(np.diff(ends))),

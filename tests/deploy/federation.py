@@ -4,7 +4,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -24,6 +23,7 @@ from common.yaml_files import load
 from server.provisioning import admit, make_kit, make_server
 from server.rounds import Record
 from server.studies import Stored, propose
+from simulations.bench.processes import free_port
 from simulations.config import Simulation
 from simulations.run import federate, prepare
 from tests.simulations.small import Silent, numbers, simulation
@@ -31,12 +31,6 @@ from tests.simulations.small import Silent, numbers, simulation
 DEADLINE = 900.0
 WHOLE = {"min_sites": 3, "deadline_seconds": 600}
 """Rounds that need every site."""
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def records(stored: Stored) -> list[Record]:
