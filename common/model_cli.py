@@ -101,9 +101,9 @@ def project(
     from common.models.projection import (
         ProjectionRecord,
         fit_projection,
-        weights_digest,
         write_projection,
     )
+    from common.tensor_digest import tensor_digest
 
     _refuse_bad_name(out)
     console = Console()
@@ -121,7 +121,7 @@ def project(
         },
         images=len(features),
         side=side,
-        encoder=weights_digest(network.encoder),
+        encoder=tensor_digest(network.encoder.state_dict()),
         hemofed=importlib.metadata.version("hemofed"),
     )
     write_projection(out, fit_projection(features, dim), record)

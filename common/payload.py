@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from common.config import Number
 from common.errors import ModelError
+from common.tensor_digest import tensor_digest
 
 Vector = NDArray[np.float32]
 
@@ -42,13 +43,9 @@ class Layout:
     @classmethod
     def of(cls, model: nn.Module) -> "Layout":
         trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
-        digest = hashlib.sha256()
-        for name, value in model.state_dict().items():
-            if name not in trained:
-                digest.update(f"{name}|{tuple(value.shape)}|{value.dtype}".encode())
-                digest.update(value.detach().cpu().contiguous().numpy().tobytes())
+        frozen = {name: v for name, v in model.state_dict().items() if name not in trained}
         shapes = tuple((name, tuple(value.shape)) for name, value in trained.items())
-        return cls(shapes, digest.hexdigest())
+        return cls(shapes, tensor_digest(frozen))
 
     @property
     def size(self) -> int:

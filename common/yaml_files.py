@@ -11,22 +11,25 @@ from pydantic import BaseModel, ValidationError
 from common.config import Strict, Study
 from common.errors import ConfigError
 
+CONFIGS = Path(__file__).resolve().parent.parent / "configs"
+"""The files that hemofed ships."""
+
 Model = TypeVar("Model", bound=Strict)
 
 
 def find(name: str, kind: str) -> Path:
     """The file `name`, or the config of that name that hemofed ships in `configs/<kind>`."""
     path = Path(name)
-    shipped = Path(__file__).resolve().parent.parent / "configs" / kind / f"{name}.yaml"
+    shipped = CONFIGS / kind / f"{name}.yaml"
     return shipped if shipped.exists() and not path.exists() else path
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
     """The mapping in a YAML file. Raises ConfigError: no such file, not YAML, not a mapping."""
-    return _mapping(_text(path), path)
+    return _mapping(_content(path), path)
 
 
-def _text(path: Path) -> bytes:
+def _content(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
@@ -45,7 +48,7 @@ def _mapping(text: bytes, path: Path) -> dict[str, Any]:
 
 def load(kind: type[Model], path: Path) -> Model:
     """Read `path` as a `kind`. Raises ConfigError naming file, key, value and bound."""
-    found: Model = _understood(kind, path, _text(path))
+    found: Model = _understood(kind, path, _content(path))
     return found
 
 

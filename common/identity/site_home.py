@@ -13,7 +13,6 @@ from pathlib import Path
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from pydantic import ValidationError
 
-import common.config
 from common.audit_log import AuditLog
 from common.audit_reader import present_key
 from common.config import Strict
@@ -31,8 +30,7 @@ from common.identity.kit import Kit
 from common.identity.registry import Member, Registry
 from common.identity.request import Request
 from common.identity.signatures import same_fingerprint
-
-_SHIPPED = Path(common.config.__file__).parent.parent / "configs" / "sites"
+from common.yaml_files import CONFIGS
 
 
 class ServerFacts(Strict):
@@ -52,7 +50,7 @@ def make_site(home: Path, name: str, now: datetime, passphrase: str | None = Non
         request = _make_keys(draft, name, now, passphrase)
     for file in ("site.yaml", "policy.yaml"):
         if not (home / file).exists():
-            text = (_SHIPPED / file).read_text(encoding="utf-8")
+            text = (CONFIGS / "sites" / file).read_text(encoding="utf-8")
             save(home / file, text.replace("name: munich", f"name: {name}"))
     key = load_signing_key(_signing(identity), passphrase)
     with AuditLog.open(home / "audit.jsonl", key) as log:

@@ -14,7 +14,7 @@ from common.device import autocast
 from common.errors import DataError
 from common.files import replacing
 from common.models.classifier import Classifier
-from common.models.projection import weights_digest
+from common.tensor_digest import tensor_digest
 
 Features = NDArray[np.float32]
 Precision = Literal["float32", "bfloat16"]
@@ -89,7 +89,8 @@ def cached_features(
 
 def encoder_digest(model: Classifier) -> str:
     """Names the encoder: its kind, its input side, and all its weights and buffers."""
-    return f"{type(model.encoder).__name__}|{model.input_side}|{weights_digest(model.encoder)}"
+    encoder = model.encoder
+    return f"{type(encoder).__name__}|{model.input_side}|{tensor_digest(encoder.state_dict())}"
 
 
 def _key(model: Classifier, cells: Cells, device: torch.device, precision: Precision) -> str:

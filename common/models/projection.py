@@ -8,20 +8,17 @@ principal component analysis without labels; they are a constant of the study an
 arXiv 2102.12677).
 """
 
-import hashlib
-import json
 from pathlib import Path
 
 import torch
-from pydantic import Field, ValidationError
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from pydantic import Field
 from torch import Tensor, nn
 
 from common.config import Strict
 from common.errors import DataError, ModelError
-from common.files import replacing
 from common.models.layers import standardised
+from common.models.recorded import read_recorded, write_recorded
+from common.tensor_digest import tensor_digest
 
 RENDERED = "rendered"
 """Names the map that is shipped: fitted on rendered cells, for EfficientNet-Lite0 of ImageNet."""
@@ -44,7 +41,7 @@ class ProjectionRecord(Strict):
     images: int
     side: int
     encoder: str
-    """`weights_digest` of the encoder whose features it maps."""
+    """`tensor_digest` of the encoder whose features it maps."""
     hemofed: str
     """Version that wrote the file."""
 
@@ -91,20 +88,10 @@ def fit_projection(features: Tensor, dim: int) -> Projection:
     return Projection(mean.float(), matrix.half().float())
 
 
-def weights_digest(module: nn.Module) -> str:
-    """SHA-256 (hex) of all weights and buffers, with their names and shapes."""
-    digest = hashlib.sha256()
-    for name, value in module.state_dict().items():
-        digest.update(f"{name}|{tuple(value.shape)}|{value.dtype}\n".encode())
-        digest.update(value.detach().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()
-
-
 def write_projection(path: Path, projection: Projection, record: ProjectionRecord) -> None:
     """Write the map (its matrix as float16, which it was rounded to) and its record, atomically."""
-    state = {"mean": projection.mean, "matrix": projection.matrix.half().contiguous()}
-    with replacing(path) as temporary:
-        save_file(state, temporary, metadata={_KEY: record.model_dump_json()})
+    tensors = {"mean": projection.mean, "matrix": projection.matrix.half()}
+    write_recorded(path, _KEY, record, tensors)
 
 
 def projection_file(name: str) -> Path:
@@ -114,18 +101,10 @@ def projection_file(name: str) -> Path:
 
 def read_projection(path: Path) -> tuple[Projection, ProjectionRecord]:
     """What `write_projection` wrote. Raises ModelError: no such file, damaged, or another kind."""
-    if not path.is_file():
-        raise ModelError(f"{path}: no such projection; make one with `hemofed model project`")
-    try:
-        with safe_open(path, framework="pt") as file:
-            record = ProjectionRecord.model_validate_json((file.metadata() or {})[_KEY])
-            mean, matrix = file.get_tensor("mean"), file.get_tensor("matrix").float()
-    except SafetensorError as error:
-        raise ModelError(f"{path}: is damaged or not a projection ({error})") from error
-    except (KeyError, ValidationError, json.JSONDecodeError) as error:
-        raise ModelError(
-            f"{path}: is not a projection; expected a file made by `hemofed model project`"
-        ) from error
+    record, tensors = read_recorded(path, _KEY, ProjectionRecord, "hemofed model project")
+    if set(tensors) != {"mean", "matrix"}:
+        raise ModelError(f"{path}: its tensors are not a projection's; make it again")
+    mean, matrix = tensors["mean"], tensors["matrix"].float()
     fits = mean.ndim == 1 and matrix.ndim == 2 and matrix.shape[0] == mean.shape[0]
     if not (fits and mean.isfinite().all() and matrix.isfinite().all()):
         raise ModelError(f"{path}: its tensors are not a projection's; make it again")
@@ -139,7 +118,7 @@ def projected(encoder: nn.Module, name: str) -> tuple[nn.Module, int]:
     """
     path = projection_file(name)
     projection, record = read_projection(path)
-    if record.encoder != weights_digest(encoder):
+    if record.encoder != tensor_digest(encoder.state_dict()):
         raise ModelError(
             f"{path}: was fitted on the features of another encoder ({record.encoder:.12}); fit "
             "one for this encoder with `hemofed model project`"

@@ -16,10 +16,10 @@ from common.models.projection import (
     ProjectionRecord,
     fit_projection,
     read_projection,
-    weights_digest,
     write_projection,
 )
 from common.payload import Layout
+from common.tensor_digest import tensor_digest
 
 SMALL = ModelSpec(width=4, encoder="frozen")
 
@@ -77,7 +77,7 @@ def small_map(path: Path, encoder: str | None = None) -> ModelSpec:
     """A study's model with a projection in a file, fitted for it unless `encoder` is another."""
     network = build(SMALL, 2, 32, seed=0)
     width = network.embedding_dim
-    digest = encoder or weights_digest(network.encoder)
+    digest = encoder or tensor_digest(network.encoder.state_dict())
     write_projection(path, Projection(torch.zeros(width), torch.eye(width)[:, :3]), record(digest))
     return SMALL.model_copy(update={"projection": str(path)})
 
