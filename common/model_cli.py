@@ -83,6 +83,9 @@ def project(
         typer.Option(help="The encoder."),
     ] = "efficientnet-lite0",
     weights: Annotated[str, typer.Option(help="Its weights: imagenet, or a file.")] = "imagenet",
+    features: Annotated[
+        Literal["last", "middle"], typer.Option(help="Which of its features; see model.features.")
+    ] = "last",
     side: Annotated[int, typer.Option(min=16, max=512, help="Pixels along an image's edge.")] = 96,
     device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option()] = "auto",
 ) -> None:
@@ -107,25 +110,26 @@ def project(
 
     _refuse_bad_name(out)
     console = Console()
-    network = build(ModelSpec(name=model, weights=weights, encoder="frozen"), 2, side, seed=0)
+    spec = ModelSpec(name=model, weights=weights, encoder="frozen", features=features)
+    network = build(spec, 2, side, seed=0)
     found = []
     for folder in data:
         with counting(console, f"indexing {folder.name}") as report:
             found.append(CellCache.open(prepare(folder, side, progress=report)))
     parts = [extract(network, cells, np.arange(len(cells)), resolve(device)) for cells in found]
-    features = torch.from_numpy(np.concatenate(parts))
+    computed = torch.from_numpy(np.concatenate(parts))
     record = ProjectionRecord(
         sources={
             folder.resolve().name: cells.fingerprint
             for folder, cells in zip(data, found, strict=True)
         },
-        images=len(features),
+        images=len(computed),
         side=side,
         encoder=tensor_digest(network.encoder.state_dict()),
         hemofed=importlib.metadata.version("hemofed"),
     )
-    write_projection(out, fit_projection(features, dim), record)
-    console.print(f"{len(features)} cells, {features.shape[1]} features to {dim}: {out}")
+    write_projection(out, fit_projection(computed, dim), record)
+    console.print(f"{len(computed)} cells, {computed.shape[1]} features to {dim}: {out}")
     console.print(f"a study uses it with model.projection: {out}", soft_wrap=True)
 
 

@@ -4,12 +4,14 @@ EfficientNet-B0 without squeeze-and-excitation, with ReLU6, and with a stem and 
 width multiplier scales. The parameters are named as in the published weights.
 """
 
+import itertools
 import math
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from common.models.layers import FrozenBatchNorm, Recolour
+from common.models.layers import FrozenBatchNorm, Recolour, standardised
 
 DIM = 1280
 BATCH_NORM_EPSILON = 1e-3
@@ -102,6 +104,36 @@ class EfficientNetLite0(nn.Module):
         out = F.relu6(self._bn1(self._conv_head(self._blocks(out))))
         pooled: Tensor = out.mean(dim=(2, 3))
         return pooled
+
+
+class MiddleStages(nn.Module):
+    """(N, 3, S, S) ImageNet-normalised -> (N, 424): the means of stages 3 to 6, one after another.
+
+    The last layers of an ImageNet network name its classes; what tells cells apart, texture and
+    grain, is plainer before them. Each stage's part is standardised, so that all weigh alike. What
+    comes after stage 6 is left out.
+    """
+
+    FIRST, LAST = 3, 6
+    DIM = sum(stage[3] for stage in _STAGES[FIRST - 1 : LAST])
+
+    def __init__(self, network: EfficientNetLite0) -> None:
+        """Of a network with its weights, which are shared, not copied."""
+        super().__init__()
+        self.recolour = network.recolour
+        self._conv_stem, self._bn0 = network._conv_stem, network._bn0
+        starts = [sum(stage[4] for stage in _STAGES[:n]) for n in range(self.LAST + 1)]
+        self._stages = nn.ModuleList(
+            network._blocks[start:end] for start, end in itertools.pairwise(starts)
+        )
+
+    def forward(self, images: Tensor) -> Tensor:
+        out = F.relu6(self._bn0(convolve_same(self._conv_stem, self.recolour(images))))
+        means = []
+        for stage in self._stages:
+            out = stage(out)
+            means.append(standardised(out.mean(dim=(2, 3))))
+        return torch.cat(means[self.FIRST - 1 :], dim=1)
 
 
 def _blocks() -> list[nn.Module]:

@@ -21,7 +21,8 @@ from common.models.recorded import read_recorded, write_recorded
 from common.tensor_digest import tensor_digest
 
 RENDERED = "rendered"
-"""Names the map that is shipped: fitted on rendered cells, for EfficientNet-Lite0 of ImageNet."""
+"""Names the map that is shipped: fitted on rendered cells, for the middle features of
+EfficientNet-Lite0 of ImageNet."""
 
 WHITENING = 0.5
 """Power of a direction's scale that is divided out: 0 keeps the features' shape, 1 makes all

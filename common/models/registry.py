@@ -36,6 +36,8 @@ def build(spec: ModelSpec, num_classes: int, image_side: int, seed: int) -> Clas
             initialise(encoder, for_encoder)
         else:
             _load(encoder, spec, spec.weights)
+        if spec.features == "middle":
+            encoder, dim = _middle_stages(encoder, spec)
         if spec.projection is not None:
             _check_digest(projection_file(spec.projection), spec.projection_sha256)
             encoder, dim = projected(encoder, spec.projection)
@@ -70,6 +72,15 @@ def _encoder(spec: ModelSpec, image_side: int) -> tuple[nn.Module, int, int]:
             return efficientnet.EfficientNetLite0(), efficientnet.DIM, image_side
         case "dinov2-vits14":
             return vit.VisionTransformer(), vit.DIM, vit.SIDE
+
+
+def _middle_stages(network: nn.Module, spec: ModelSpec) -> tuple[nn.Module, int]:
+    """The network up to its middle, and the size of its features there."""
+    if not isinstance(network, efficientnet.EfficientNetLite0):
+        raise ModelError(
+            f"model.features: efficientnet-lite0 has middle ones, not {spec.name}; leave it out"
+        )
+    return efficientnet.MiddleStages(network), efficientnet.MiddleStages.DIM
 
 
 def _head(spec: ModelSpec, dim: int, num_classes: int) -> nn.Module:

