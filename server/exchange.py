@@ -11,8 +11,8 @@ from common.errors import FederationError
 from common.protocol import read_absence, read_name, read_refusal
 from server.suspension import LEFT_OUT
 
-_FIRST_PAUSE, _LONGEST_PAUSE = 0.0005, 0.2
-"""Seconds between two looks for replies: short at first, so that a fast site is not kept."""
+_SHORTEST_PAUSE, _LONGEST_PAUSE = 0.0005, 0.2
+"""Seconds between two looks for replies or sites."""
 
 UNREADABLE = 100
 """Error code of a reply that came and is no message; Flower's own codes are below."""
@@ -29,16 +29,19 @@ def exchange(
     deadline: seconds after which the sites still silent are given up.
     """
     waiting = _push(grid, messages)
-    end, pause = time.monotonic() + deadline, _FIRST_PAUSE
-    while waiting and time.monotonic() < end:
+    now = last = time.monotonic()
+    end = now + deadline
+    while waiting and now < end:
         replies = list(grid.pull_messages(list(waiting)))
         for reply in replies:
             site = waiting.pop(reply.metadata.reply_to_message_id, None)
             if site is not None:
                 yield site, _sound(reply)
-        pause = _FIRST_PAUSE if replies else min(2 * pause, _LONGEST_PAUSE)
-        if waiting and not replies:
-            time.sleep(pause)
+        if replies:
+            last = time.monotonic()
+        elif waiting:
+            _pause(now - last)
+        now = time.monotonic()
     for site in waiting.values():
         yield site, f"no reply within {deadline:g} s"
 
@@ -83,16 +86,16 @@ class Roster:
 
         Raises FederationError after `deadline` seconds.
         """
-        end, pause = time.monotonic() + deadline, _FIRST_PAUSE
+        started = time.monotonic()
         while len(sites := self._present_but(but, deadline)) < count:
-            if time.monotonic() > end:
+            waited = time.monotonic() - started
+            if waited > deadline:
                 missing = ", ".join(sorted(self._cohort - set(sites) - set(but)))
                 raise FederationError(
                     f"{len(sites)} of at least {count} sites are connected after {deadline:g} s; "
                     f"missing: {missing}"
                 )
-            pause = min(2 * pause, 1.0)
-            time.sleep(pause)
+            _pause(waited)
         return sites
 
     def _present_but(self, but: Collection[str], deadline: float) -> dict[str, int]:
@@ -107,6 +110,11 @@ class Roster:
             if name in self._cohort:
                 sites[name] = node
         return dict(sorted(sites.items()))
+
+
+def _pause(waited: float) -> None:
+    """A tenth of the seconds waited so far: a fast site is not kept, a slow one costs few looks."""
+    time.sleep(min(max(waited / 10, _SHORTEST_PAUSE), _LONGEST_PAUSE))
 
 
 def _push(grid: Grid, messages: Mapping[str, Message]) -> dict[str, str]:
