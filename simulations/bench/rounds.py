@@ -69,7 +69,10 @@ def _study(clients: int, rounds: int) -> Study:
         rounds=rounds,
         cell_types=("myeloblast", "lymphocyte"),
         model=ModelSpec(name="cnn", width=WIDTH),
-        training=TrainingSpec(batch_size=BATCH, learning_rate=0.05, augment=False),
+        # As the bare loop trains, and no more.
+        training=TrainingSpec(
+            batch_size=BATCH, learning_rate=0.05, augment=False, gradient_clip=None, warmup_steps=0
+        ),
         cohort={name: Member(units=IMAGES) for name in names},
         evaluation=EvaluationSpec(every=100_000),
     )

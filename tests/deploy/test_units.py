@@ -14,6 +14,7 @@ from tests.deploy.command import app
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 WHO = ("server", "site")
+CONTAINERS = (DEPLOY / "Containerfile").read_text()
 
 
 def starts(*arguments: str) -> bool:
@@ -50,11 +51,12 @@ def test_systemd_finds_no_fault_in_a_unit(who: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("who", WHO)
 def test_a_container_runs_the_service_without_root(who: str) -> None:
-    text = (DEPLOY / f"Containerfile.{who}").read_text()
-    entry = re.search(r'CMD \["(\w+)", "(\w+)", "(.+)"\]', text)
+    stages = dict(re.findall(r"^FROM \S+ AS (\w+)\n(.+?)(?=^FROM|\Z)", CONTAINERS, re.M | re.S))
+    entry = re.search(r'CMD \["(\w+)", "(\w+)", "(.+)"\]', stages[who])
     assert entry is not None
-    assert starts(entry[1], entry[2])
-    assert re.search(r"^USER (?!0|root)", text, re.M)
-    copied = re.findall(r"^COPY (?!--from)(.+) \S+$", text, re.M)
+    assert entry[1] == who and starts(entry[1], entry[2])
+    assert f"FROM base AS {who}" in CONTAINERS
+    assert re.search(r"^USER (?!0|root)", stages["base"], re.M)
+    copied = re.findall(r"^COPY (?!--from)(.+) \S+$", stages["build"], re.M)
     root = DEPLOY.parent
-    assert all((root / name).exists() for line in copied for name in line.split())
+    assert copied and all((root / name).exists() for line in copied for name in line.split())
