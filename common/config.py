@@ -210,11 +210,9 @@ class Study(Strict):
 
     @model_validator(mode="after")
     def _frozen_features(self) -> Self:
-        for key, value in (
-            ("projection", self.model.projection),
-            ("features", self.model.features if self.model.features != "last" else None),
-        ):
-            if self.model.encoder == "train" and value:
+        for key, unset in (("projection", None), ("features", "last")):
+            value = getattr(self.model, key)
+            if self.model.encoder == "train" and value != unset:
                 raise ValueError(
                     f"model.{key}={value}: is about the features of a frozen encoder; leave it "
                     "out, or set model.encoder to frozen"

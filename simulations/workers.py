@@ -71,8 +71,7 @@ class WorkerPool:
         self._all: list[_Worker] = []
         self._lock = threading.Lock()
         self._closed = False
-        # One more than workers: it has the next message ready when a worker becomes free.
-        self._threads = ThreadPoolExecutor(self.size + 1, thread_name_prefix="worker")
+        self._threads = ThreadPoolExecutor(self.size, thread_name_prefix="worker")
         for _ in range(self.size):
             self._idle.put(self._hire())
 
@@ -130,23 +129,15 @@ class WorkerPool:
             job.future.set_exception(error)
 
     def _call(self, message: Message, context: Context) -> Answer:
-        request = (
-            context_to_proto(context).SerializeToString(),
-            message_to_proto(message).SerializeToString(),
-        )
         worker = self._idle.get()
         try:
-            after, reply = worker.call(*request)
+            return worker.call(message, context)
         except (EOFError, OSError) as death:
             worker, code = self._replace(worker)
             reason = f"the worker died (exit code {code}, {type(death).__name__})"
             return Message(Error(_CLIENT_FAILED, reason), reply_to=message), context
         finally:
             self._idle.put(worker)
-        return (
-            message_from_proto(ProtoMessage.FromString(reply)),
-            context_from_proto(ProtoContext.FromString(after)),
-        )
 
 
 class _Worker:
@@ -162,11 +153,12 @@ class _Worker:
         self._process.start()
         theirs.close()
 
-    def call(self, context: bytes, message: bytes) -> tuple[bytes, bytes]:
-        """The context after the message, and the reply."""
-        self._line.send_bytes(context)
-        self._line.send_bytes(message)
-        return self._line.recv_bytes(), self._line.recv_bytes()
+    def call(self, message: Message, context: Context) -> Answer:
+        self._line.send_bytes(context_to_proto(context).SerializeToString())
+        self._line.send_bytes(message_to_proto(message).SerializeToString())
+        after = context_from_proto(ProtoContext.FromString(self._line.recv_bytes()))
+        reply = message_from_proto(ProtoMessage.FromString(self._line.recv_bytes()))
+        return reply, after
 
     def stop(self) -> int | None:
         """End the process, whatever it does; its exit code."""

@@ -130,10 +130,11 @@ class MiddleStages(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         out = F.relu6(self._bn0(convolve_same(self._conv_stem, self.recolour(images))))
         means = []
-        for stage in self._stages:
+        for number, stage in enumerate(self._stages, start=1):
             out = stage(out)
-            means.append(standardised(out.mean(dim=(2, 3))))
-        return torch.cat(means[self.FIRST - 1 :], dim=1)
+            if number >= self.FIRST:
+                means.append(standardised(out.mean(dim=(2, 3))))
+        return torch.cat(means, dim=1)
 
 
 def _blocks() -> list[nn.Module]:
