@@ -40,6 +40,9 @@ class ModelSpec(Strict):
     features: Literal["last", "middle"] = "last"
     """What a frozen efficientnet-lite0 gives the head: its last layer's 1,280 features, or its
     middle stages' 424, in which stained cells differ more than ImageNet's last layer sees."""
+    quarter_turns: bool = False
+    """The features of a frozen encoder are the mean over an image's four quarter turns: four times
+    the work, once a site, and a better head for the same noise."""
     projection: str | None = None
     """A fixed map of a frozen encoder's features to fewer ones: "rendered" (shipped, for the middle
     features of efficientnet-lite0 of ImageNet), or a file of `hemofed model project`. None: all
@@ -210,7 +213,7 @@ class Study(Strict):
 
     @model_validator(mode="after")
     def _frozen_features(self) -> Self:
-        for key, unset in (("projection", None), ("features", "last")):
+        for key, unset in (("projection", None), ("features", "last"), ("quarter_turns", False)):
             value = getattr(self.model, key)
             if self.model.encoder == "train" and value != unset:
                 raise ValueError(
@@ -220,7 +223,7 @@ class Study(Strict):
         if self.model.encoder == "frozen" and self.privacy.augmentations > 1:
             raise ValueError(
                 f"privacy.augmentations={self.privacy.augmentations}: a frozen encoder's features "
-                "are computed once, without augmentation; set it to 1, or model.encoder to train"
+                "are computed once; set it to 1 (model.quarter_turns takes the mean of four views)"
             )
         return self
 

@@ -99,6 +99,30 @@ class Standardise(nn.Module):
         return standardised(features)
 
 
+class QuarterTurns(nn.Module):
+    """The mean of an encoder's features over an image's four quarter turns.
+
+    A cell on a slide has no upright, an encoder of photographs has one; what it says of one pose
+    only is no news of the cell. The parts of one cell's features that depend on its pose cancel,
+    and the cells that must stay apart are told by fewer directions.
+    """
+
+    def __init__(self, encoder: nn.Module) -> None:
+        super().__init__()
+        self.encoder = encoder
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(N, 3, S, S) -> (N, D)."""
+        turned = [self.encoder(_turned(images, turn)) for turn in range(4)]
+        return torch.stack(turned).mean(0)
+
+
+def _turned(images: Tensor, quarters: int) -> Tensor:
+    turned = torch.rot90(images, quarters, (2, 3))
+    # A turn leaves strides that convolutions are slow on.
+    return turned.contiguous(memory_format=torch.channels_last)
+
+
 def standardised(features: Tensor) -> Tensor:
     """Each row of (N, D) shifted to mean 0 and scaled to variance 1 over its D values."""
     return F.layer_norm(features, features.shape[-1:])

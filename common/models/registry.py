@@ -12,7 +12,7 @@ from common.models import dinov2, efficientnet, imagenet, resnet, vit
 from common.models.classifier import Classifier
 from common.models.cnn import DEFAULT_WIDTH, SmallCNN
 from common.models.encoder_file import read_encoder
-from common.models.layers import Standardise, initialise
+from common.models.layers import QuarterTurns, Standardise, initialise
 from common.models.projection import projected, projection_file
 from common.models.weights import fit
 
@@ -41,6 +41,8 @@ def build(spec: ModelSpec, num_classes: int, image_side: int, seed: int) -> Clas
         if spec.projection is not None:
             _check_digest(projection_file(spec.projection), spec.projection_sha256)
             encoder, dim = projected(encoder, spec.projection)
+        if spec.quarter_turns:
+            encoder = QuarterTurns(encoder)
         head = _head(spec, dim, num_classes)
     initialise(head, for_head)
     return Classifier(encoder, head, dim, side, frozen=spec.encoder == "frozen")

@@ -84,6 +84,18 @@ def test_features_fit_the_head() -> None:
     torch.testing.assert_close(network.head(features), expected, rtol=1e-4, atol=1e-5)
 
 
+def test_quarter_turns_are_the_mean_of_four_and_a_turned_cell_is_the_same_cell() -> None:
+    spec = ModelSpec(width=2, encoder="frozen")
+    plain = build(spec, 3, 20, seed=0)
+    turned = build(spec.model_copy(update={"quarter_turns": True}), 3, 20, seed=0)
+    images = torch.randn(5, 3, 20, 20, generator=torch.Generator().manual_seed(1))
+    poses = [torch.rot90(images, turn, (2, 3)) for turn in range(4)]
+    expected = torch.stack([plain.embed(pose) for pose in poses]).mean(0)
+    assert not torch.allclose(plain.embed(poses[1]), plain.embed(images), atol=1e-3)
+    for pose in poses:
+        torch.testing.assert_close(turned.embed(pose), expected, rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize("damage", ["cut", "other", "nan"])
 def test_a_damaged_file_is_computed_anew(tmp_path: Path, damage: str) -> None:
     cells, network = Shelf(5), model()
@@ -121,5 +133,7 @@ def test_the_digest_follows_encoder_and_side_but_not_the_head() -> None:
     with torch.no_grad():
         next(network.encoder.parameters()).add_(1)
     assert encoder_digest(network) != before
+    turned = build(ModelSpec(width=2, encoder="frozen", quarter_turns=True), 3, 20, 0)
+    assert encoder_digest(turned) != before
     network.input_side = 21
     assert encoder_digest(network) != encoder_digest(model())

@@ -113,8 +113,10 @@ def test_the_shipped_map_fits_the_imagenet_encoder() -> None:
     assert Layout.of(model).digest != Layout.of(without).digest
 
 
-@pytest.mark.parametrize("model", [{"projection": "rendered"}, {"features": "middle"}])
-def test_a_trained_encoder_gives_no_chosen_features(model: dict[str, str]) -> None:
+@pytest.mark.parametrize(
+    "model", [{"projection": "rendered"}, {"features": "middle"}, {"quarter_turns": True}]
+)
+def test_a_trained_encoder_gives_no_chosen_features(model: dict[str, object]) -> None:
     with pytest.raises(ValueError, match="about the features of a frozen encoder"):
         Study(name="s", model=model)
 
