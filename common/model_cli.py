@@ -130,7 +130,8 @@ def project(
     )
     write_projection(out, fit_projection(computed, dim), record)
     console.print(f"{len(computed)} cells, {computed.shape[1]} features to {dim}: {out}")
-    console.print(f"a study uses it with model.projection: {out}", soft_wrap=True)
+    needs = "" if features == "last" else f", features: {features}"
+    console.print(f"a study uses it with model: {{projection: {out}{needs}}}", soft_wrap=True)
 
 
 @app.command()

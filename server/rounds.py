@@ -20,7 +20,7 @@ from safetensors.torch import save_file
 
 from common.config import Study
 from common.errors import FederationError, HemofedError, ModelError
-from common.files import replacing, write_text
+from common.files import replacing, sync, write_text
 from common.metrics import Tally
 from common.models import Classifier, build, trainable
 from common.payload import Layout, Vector, encode, encoded_bytes, flatten, load
@@ -242,9 +242,12 @@ class Rounds:
         return lifted
 
     def _append(self, record: Record) -> None:
+        """On disk before the checkpoint that counts the line."""
         self._out.mkdir(parents=True, exist_ok=True)
-        with (self._out / "rounds.jsonl").open("a", encoding="utf-8") as log:
-            log.write(json.dumps(record) + "\n")
+        log = self._out / "rounds.jsonl"
+        with log.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(record) + "\n")
+        sync(log)
 
     def _stale(self, state: State) -> bool:
         patience = self._study.evaluation.patience

@@ -215,6 +215,9 @@ def _model(study: Study, plan: Plan) -> dict[str, Any]:
         "name": study.model.name,
         "encoder": study.model.encoder,
         "weights": study.model.weights,
+        "features": study.model.features,
+        "quarter_turns": study.model.quarter_turns,
+        "projection": study.model.projection,
         "parameters": parameter_count(model),
         "trainable": sum(value.numel() for value in trainable(model).values()),
     }
