@@ -87,6 +87,7 @@ def trained(run: Run) -> dict[str, str]:
         "Model": f"{model['name']}, {model['parameters']:,} parameters, of which "
         f"{model['trainable']:,} trained (encoder: {model['encoder']})",
         "Starts from": model["weights"] or "random weights",
+        **({"Features": _features(model)} if model["encoder"] == "frozen" else {}),
         "Cells": "rendered by a program" if run.rendered else "images",
         "Trained at": words.listing(run.train_sites, 8) if run.train_sites else words.NONE,
         "Rounds": f"{summary['rounds']} ({stopped}); the model of round "
@@ -98,6 +99,14 @@ def trained(run: Run) -> dict[str, str]:
     if run.held_out:
         facts["Only evaluated at"] = words.listing(run.held_out, 8)
     return facts
+
+
+def _features(model: dict[str, Any]) -> str:
+    """What a frozen encoder gives the head, in words."""
+    source = "its middle stages" if model["features"] == "middle" else "its last layer"
+    turns = ", the mean over an image's four quarter turns" if model["quarter_turns"] else ""
+    fewer = f", mapped to fewer by {model['projection']}" if model["projection"] else ""
+    return f"of {source}{turns}{fewer}"
 
 
 def privacy(run: Run) -> list[str]:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from common.errors import DataError
 from common.labels import spread
-from simulations.report import source, words, write
+from simulations.report import page, source, words, write
 from simulations.report.figures import FIGURES, baselines, epsilon, examples, gains, learning
 from tests.simulations import report_run
 
@@ -66,6 +66,15 @@ def test_the_comparison_is_honest(
 ) -> None:
     run = run_of(tmp_path, federated=federated, local=local)
     assert said in baselines.caption(run)
+
+
+def test_a_frozen_encoder_says_which_features_the_head_saw(tmp_path: Path) -> None:
+    content = report_run.summary()
+    assert "Features" not in page.trained(run_of(tmp_path / "trained"))
+    content["model"] |= {"encoder": "frozen", "quarter_turns": True, "projection": "rendered"}
+    run = source.read(report_run.write(tmp_path / "frozen", content))
+    said = "of its last layer, the mean over an image's four quarter turns, mapped to fewer by "
+    assert page.trained(run)["Features"] == said + "rendered"
 
 
 def test_a_hundred_sites_and_a_single_round(tmp_path: Path) -> None:
