@@ -92,7 +92,7 @@ def trained(run: Run) -> dict[str, str]:
         "Trained at": words.listing(run.train_sites, 8) if run.train_sites else words.NONE,
         "Rounds": f"{summary['rounds']} ({stopped}); the model of round "
         f"{summary['best_round']} was kept",
-        "Time": f"{words.duration(summary['seconds'])} for the whole run",
+        "Time": f"{words.duration(summary['seconds'])} for the rounds and their evaluation",
         "Sent": f"{words.size(summary['bytes_up'])} from the sites, "
         f"{words.size(summary['bytes_down'])} to them",
     }
