@@ -30,8 +30,12 @@ def study_noise(study: Study) -> float:
 
 def metrics_noise(study: Study) -> float:
     """The evaluations' noise multiplier: meets `evaluation.epsilon` over all of them."""
-    evaluations = -(-study.rounds // study.evaluation.every) + 1
-    return calibrate(study.evaluation.epsilon, study.privacy.delta, 1.0, evaluations)
+    return calibrate(study.evaluation.epsilon, study.privacy.delta, 1.0, evaluations(study))
+
+
+def evaluations(study: Study) -> int:
+    """How often a site may be asked for noised counts: as planned, the test, and the spare ones."""
+    return -(-study.rounds // study.evaluation.every) + 1 + study.privacy.spare_rounds
 
 
 def permit_study(site: Site, study: Study) -> None:
@@ -46,7 +50,8 @@ def pay_for_training(site: Site, task: Task, entropy: Entropy) -> Account:
     if study.privacy.mode == "none":
         return Account()
     event = _event(study, noise, study.privacy.sample_rate, study.privacy.local_steps)
-    return _pay(site, policy, task, task.round, event, entropy)
+    most = study.rounds + study.privacy.spare_rounds
+    return _pay(site, policy, task, task.round, event, most, entropy)
 
 
 def pay_for_metrics(site: Site, task: Task, policy: Policy, entropy: Entropy) -> Account:
@@ -54,7 +59,7 @@ def pay_for_metrics(site: Site, task: Task, policy: Policy, entropy: Entropy) ->
     event = _event(task.study, metrics_noise(task.study), 1.0, 1)
     # Evaluations stand in the ledger beside the rounds, under numbers that no round has.
     number = -(2 * task.round + (task.split == "test")) - 1
-    return _pay(site, policy, task, number, event, entropy)
+    return _pay(site, policy, task, number, event, evaluations(task.study), entropy)
 
 
 def spent_epsilon(site: Site, study: Study) -> float:
@@ -64,17 +69,19 @@ def spent_epsilon(site: Site, study: Study) -> float:
 
 
 def _pay(
-    site: Site, policy: Policy, task: Task, number: int, event: Event, entropy: Entropy
+    site: Site, policy: Policy, task: Task, number: int, event: Event, most: int, entropy: Entropy
 ) -> Account:
     """Write the row; the noise may be drawn after this, not before.
 
+    The server says which round and attempt this is, so neither bounds what it may ask for: `most`
+    does, the number of such answers that the noise was calibrated for.
     A source that repeats (a simulation) gives the same bits for the same round again, so a round
     that was cut off releases nothing more when it is done again and is not paid twice.
     """
     study = task.study
     with _open(site, policy, task.head) as ledger:
         if not (entropy.repeats and ledger.has(study.digest, number)):
-            ledger.debit(study.digest, number, task.attempt, event)
+            ledger.debit(study.digest, number, task.attempt, event, most)
         spent = epsilon(ledger.events(study.digest), study.privacy.delta)
         return Account(event.noise_multiplier, spent, ledger.head)
 

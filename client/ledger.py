@@ -66,7 +66,7 @@ class Ledger:
         """
         ledger = cls.read(path, budget=budget)
         try:
-            ledger._check_is(fingerprint)
+            ledger.check_is(fingerprint)
             ledger.check_has(expected_head)
         except PrivacyError:
             ledger.close()
@@ -84,16 +84,20 @@ class Ledger:
             )
         return cls(LedgerFile(path), budget)
 
-    def debit(self, study: str, round: int, attempt: int, event: Event) -> Row:
+    def debit(
+        self, study: str, round: int, attempt: int, event: Event, most: int | None = None
+    ) -> Row:
         """Append what (study, round, attempt) will do; on disk when this returns.
 
-        Two processes may debit at once: each sees the other's rows before it decides. Raises
-        PrivacyError, with nothing written: the three were debited before; the noise multiplier is
-        0; the event's unit is not the ledger's; the budget would be exceeded; the disk failed.
+        A negative `round` is an evaluation. most: how many rounds (or evaluations) of the study
+        its noise was calibrated for, repeated attempts included. Two processes may debit at once:
+        each sees the other's rows before it decides. Raises PrivacyError, with nothing written:
+        the three were debited before; `most` are paid for; the noise multiplier is 0; the event's
+        unit is not the ledger's; the budget would be exceeded; the disk failed.
         """
         with self._file.transaction():
             self._refresh()
-            reason = self._refusal(study, round, attempt, event)
+            reason = self._refusal(study, round, attempt, event, most)
             if reason:
                 raise PrivacyError(
                     f"{self.path}: study {study:.12}, round {round}, attempt {attempt}: {reason}"
@@ -156,13 +160,23 @@ class Ledger:
         """The data set that the ledger is bound to."""
         return self.rows("bind")[-1].fingerprint
 
+    def check_is(self, fingerprint: str) -> None:
+        """Raise PrivacyError unless the ledger is the one of the data set `fingerprint`."""
+        if self.fingerprint != fingerprint:
+            raise PrivacyError(
+                f"{self.path}: is the ledger of data set {self.fingerprint:.12}, not of "
+                f"{fingerprint:.12}. If images were added to the same patients or lab, continue "
+                "it with `hemofed site ledger rebind`; otherwise name the right ledger"
+            )
+
     def check_has(self, head: str | None) -> None:
         """Raise PrivacyError unless `head` was the head once; None asks nothing."""
         if head is not None and head not in {row.hash for row in self._rows}:
             raise PrivacyError(
                 f"{self.path}: does not contain the row {head:.12} that was acknowledged last: it "
                 "is an older or another copy, and what was spent since is missing from it. "
-                "Restore the newest copy"
+                "Restore the newest copy; where that is lost, lower lifetime_epsilon by what was "
+                "spent since and see `hemofed site ledger adopt --help`"
             )
 
     def verify(self) -> int:
@@ -170,11 +184,10 @@ class Ledger:
 
         Raises PrivacyError naming the first fault.
         """
-        damage = self._file.damage()
-        if damage:
-            raise PrivacyError(f"{self.path}: SQLite finds it damaged: {damage}")
+        self._stop_at(self._file.damage())
         rows = self._file.rows(0)
         check(rows, str(self.path))
+        self._stop_at(self._file.alteration())
         self._rows = rows
         self.events()
         return len(rows)
@@ -194,10 +207,22 @@ class Ledger:
     ) -> None:
         self.close()
 
-    def _refusal(self, study: str, round: int, attempt: int, event: Event) -> str | None:
+    def _stop_at(self, fault: str | None) -> None:
+        if fault:
+            raise PrivacyError(f"{self.path}: {fault}. Restore the ledger's newest copy")
+
+    def _refusal(
+        self, study: str, round: int, attempt: int, event: Event, most: int | None
+    ) -> str | None:
         """Why the debit cannot be made."""
         if self.has(study, round, attempt):
             return "already paid for; a new attempt needs a new number, fresh samples and noise"
+        if most is not None and self._paid(study, evaluations=round < 0) >= most:
+            what = "evaluations" if round < 0 else "rounds"
+            return (
+                f"all {most} {what} that the study's epsilon is for are paid for, those that were "
+                "cut off included; a study that may lose more names more privacy.spare_rounds"
+            )
         if event.noise_multiplier == 0:
             return "noise multiplier 0 protects nobody; such a round is not a private one"
         unit = next((known.unit for known in self.events()), event.unit)
@@ -208,13 +233,10 @@ class Ledger:
             )
         return self.would_exceed(study, event)
 
-    def _check_is(self, fingerprint: str) -> None:
-        if self.fingerprint != fingerprint:
-            raise PrivacyError(
-                f"{self.path}: is the ledger of data set {self.fingerprint:.12}, not of "
-                f"{fingerprint:.12}. If images were added to the same patients or lab, continue "
-                "it with `hemofed site ledger rebind`; otherwise name the right ledger"
-            )
+    def _paid(self, study: str, *, evaluations: bool) -> int:
+        """Attempts of the study's rounds, or of its evaluations, that were debited."""
+        debits = self.rows("debit")
+        return sum(row.study == study and (row.round < 0) == evaluations for row in debits)
 
     def _refresh(self) -> None:
         """Read and check the rows that were appended since the last look."""

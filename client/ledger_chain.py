@@ -38,7 +38,7 @@ class Row:
         """What a "debit" pays for. Raises PrivacyError for an event this version cannot read."""
         try:
             return Event(**json.loads(self.body))
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, PrivacyError) as error:
             raise PrivacyError(
                 f"ledger row {self.number}: its event cannot be read ({error}); it was written by "
                 "another version of hemofed, or altered"

@@ -17,6 +17,7 @@ Where = Annotated[Path, typer.Argument(help="The site's site.yaml, or the ledger
 SiteFile = Annotated[Path, typer.Argument(help="The site's site.yaml.")]
 AsJson = Annotated[bool, typer.Option("--json", help="For programs.")]
 _BAR = 40
+_YAML = (".yaml", ".yml")
 
 
 @app.command()
@@ -49,6 +50,27 @@ def rebind(site: SiteFile) -> None:
 
 
 @app.command()
+def adopt(
+    site: SiteFile,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+) -> None:
+    """Go on with an older ledger when the newest copy is lost; the audit log will say so.
+
+    What was spent since is in it no more. Before this, lower `lifetime_epsilon` in the policy by
+    the epsilon of every study that the lab took part in since the copy was made.
+    """
+    from client.ledger_memory import adopt as adopt_ledger
+    from client.membership import Membership
+    from client.site import open_site
+
+    question = "Is lifetime_epsilon lowered by all that was spent since this copy was made?"
+    if not yes:
+        typer.confirm(question, abort=True)
+    head, lost = adopt_ledger(open_site(site), Membership.load(site.parent))
+    typer.echo(f"adopted at head {head}; releases that it does not hold: {lost}")
+
+
+@app.command()
 def show(
     where: Where,
     delta: Annotated[float, typer.Option(help="The delta that epsilon is stated at.")] = 1e-5,
@@ -78,11 +100,22 @@ def verify(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Check the file, every row and the chain; the first fault found ends it with exit code 5."""
+    """Check the file, every row and the chain; the first fault found ends it with exit code 5.
+
+    Of a site.yaml also whether it is the ledger of the site's cells, and holds all that the site's
+    audit log says was released.
+    """
     from client.ledger import Ledger
+    from client.ledger_binding import data_fingerprint
+    from client.ledger_memory import check_own_ledger
+    from client.site import open_site
 
     with Ledger.read(_file(where)) as ledger:
         ledger.check_has(head)
+        if where.suffix in _YAML:
+            site = open_site(where)
+            ledger.check_is(data_fingerprint(site))
+            check_own_ledger(site, where.parent / "audit.jsonl")
         rows = ledger.verify()
         if as_json:
             content = {"path": str(ledger.path), "rows": rows, "head": ledger.head, "sound": True}
@@ -94,7 +127,7 @@ def verify(
 def _file(where: Path) -> Path:
     from client.site import open_site
 
-    return open_site(where).ledger if where.suffix in (".yaml", ".yml") else where
+    return open_site(where).ledger if where.suffix in _YAML else where
 
 
 def _print(summary: "Summary", console: Console) -> None:

@@ -29,6 +29,8 @@ _SELECT = (
     "SELECT number, kind, study, round, attempt, body, time, hash FROM rows "
     "WHERE number >= ? ORDER BY number"
 )
+_COUNT_BELOW = "SELECT count(*) FROM rows WHERE number < 0"
+_SELECT_SCHEMA = "SELECT name, sql FROM sqlite_schema ORDER BY name"
 _INSERT = "INSERT INTO rows VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
 _PATIENCE_SECONDS = 30.0
 """How long a debit waits for another process's."""
@@ -95,7 +97,16 @@ class LedgerFile:
         """The first fault that SQLite finds in the file; None: none."""
         with _explained(self.path):
             (first, *_) = self._connection.execute("PRAGMA integrity_check").fetchone()
-        return None if first == "ok" else str(first)
+        return None if first == "ok" else f"SQLite finds it damaged: {first}"
+
+    def alteration(self) -> str | None:
+        """What is not as `create` made it, beside the rows from 0 on; None: nothing."""
+        with _explained(self.path):
+            schema = self._connection.execute(_SELECT_SCHEMA).fetchall()
+            (below,) = self._connection.execute(_COUNT_BELOW).fetchone()
+        if schema != _expected_schema():
+            return "what keeps its rows append-only was taken out of the file"
+        return f"{below} rows stand before its first" if below else None
 
     def close(self) -> None:
         """Close it."""
@@ -117,6 +128,13 @@ def _connect(path: Path) -> sqlite3.Connection:
         connection.close()
         raise
     return connection
+
+
+def _expected_schema() -> list[tuple[str, str]]:
+    """The tables, indices and triggers of a sound file, as `_SELECT_SCHEMA` gives them."""
+    with closing(sqlite3.connect(":memory:", isolation_level=None)) as fresh:
+        fresh.executescript(_SCHEMA)
+        return fresh.execute(_SELECT_SCHEMA).fetchall()
 
 
 def _next_row(last: Row | None, kind: Kind, study: str, round: int, attempt: int, body: str) -> Row:

@@ -13,6 +13,7 @@ from client.clock import is_refused, skew
 from client.home import SiteHome
 from client.ledger import Ledger
 from client.ledger_binding import data_fingerprint
+from client.ledger_memory import check_own_ledger
 from client.ledger_summary import summarise
 from client.membership import Membership
 from client.policy import read_policy
@@ -90,6 +91,7 @@ def _hours(home: SiteHome, site: Site) -> tuple[Verdict, str]:
 
 def _ledger(home: SiteHome, site: Site) -> tuple[Verdict, str]:
     policy = read_policy(site.policy)
+    check_own_ledger(site, home.folder / "audit.jsonl")
     with Ledger.open(site.ledger, data_fingerprint(site)) as ledger:
         rows = ledger.verify()
         summary = summarise(ledger, policy.delta, policy.lifetime_epsilon)

@@ -8,10 +8,12 @@ from contextlib import contextmanager
 from threading import Event
 
 from client.home import SiteHome
+from client.ledger_memory import check_own_ledger
 from client.link import FleetLink, HaltedError
 from client.membership import Membership
 from client.record import SiteRecord
 from client.runner import Runner
+from client.site import open_site
 from client.supernode import SuperNode
 from common.errors import FederationError
 
@@ -20,11 +22,12 @@ def serve(home: SiteHome, halt: Event) -> None:
     """Answer the server until `halt`.
 
     Raises ConfigError or FederationError: keys or kit are not sound, the server refuses the site,
-    or the home cannot be written.
+    or the home cannot be written. PrivacyError: the ledger lacks what the site's log says left.
     """
     logging.basicConfig(format="%(asctime)s %(message)s", level=logging.WARNING)
     membership = Membership.load(home.folder)
     with _alone(home), membership.audit_log() as log:
+        check_own_ledger(open_site(home.site_file), log.path)
         link = FleetLink(membership.address, membership.authority, membership.node_key(), halt)
         runner = Runner(home.site_file, home.runner_log)
         try:

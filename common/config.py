@@ -91,6 +91,9 @@ class PrivacySpec(Strict):
     sample_rate: float = Field(default=0.05, gt=0, le=1)
     """Each unit joins a step's batch with this probability, by itself (Poisson sampling)."""
     local_steps: int = Field(default=5, ge=1, le=10000)
+    spare_rounds: int = Field(default=0, ge=0, le=10000)
+    """Rounds that the noise is made for beside `rounds`. A round that a crash cut off is paid for;
+    it is done again out of these, and a site that has used them up answers no more."""
     max_grad_norm: float = Field(default=1.0, ge=1e-3, le=1e6)
     clipping: Literal["flat", "automatic"] = "flat"
     engine: Engine = "bookkeeping"

@@ -130,8 +130,9 @@ def calibrate(epsilon: float, delta: float, sample_rate: float, steps: int) -> f
 
 
 def study_event(privacy: PrivacySpec, rounds: int) -> Event:
-    """All that `rounds` rounds do to a site's data, with the noise that meets the epsilon."""
-    steps = rounds * privacy.local_steps
+    """All that `rounds` rounds, and the spare ones, may ever do to a site's data, with the noise
+    that meets the epsilon."""
+    steps = (rounds + privacy.spare_rounds) * privacy.local_steps
     return Event(
         mechanism="poisson_discrete_gaussian",
         sample_rate=privacy.sample_rate,

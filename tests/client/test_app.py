@@ -14,7 +14,7 @@ from client.site import open_cells, open_site
 from common.config import CellSource, Member, Site
 from common.data.cache import prepare
 from common.payload import encode
-from common.privacy.accounting import epsilon
+from common.privacy.accounting import Event, epsilon
 from common.protocol import Update, read_name, read_refusal, read_tally
 from common.yaml_files import dump
 from simulations.seeded import SeededEntropy
@@ -160,6 +160,28 @@ def test_the_study_never_spends_more_than_the_policy_lets_it(tmp_path: Path) -> 
     assert 3 <= answered < 12
     with Ledger.read(open_site(site).ledger) as ledger:
         assert epsilon(ledger.events(), 1e-3) <= 4.2
+
+
+@pytest.mark.parametrize("spare", [0, 2])
+def test_no_server_gets_more_out_of_a_study_than_its_epsilon(tmp_path: Path, spare: int) -> None:
+    """Whatever rounds and attempts it asks for, of training and of evaluations."""
+    site = make_lab(tmp_path, OPEN.model_copy(update={"metrics": "noised"}))
+    of = study(privacy=PRIVACY | {"spare_rounds": spare}, evaluation={"every": 3, "epsilon": 1.0})
+    app, answered = client_app(), dict.fromkeys(("train", "evaluate"), 0)
+    for kind, split in (("train", "validation"), ("evaluate", "validation"), ("evaluate", "test")):
+        for number in range(1, of.rounds + 1):
+            for attempt in range(3):
+                asked = message(of, kind, number, attempt=attempt, split=split)
+                reply = app(asked, context(site))
+                answered[kind] += read_refusal(reply) is None
+    assert answered == {"train": of.rounds + spare, "evaluate": 1 + 1 + spare}
+    with Ledger.read(tmp_path / "ledger.sqlite") as ledger:
+        events: dict[str, list[Event]] = {kind: [] for kind in answered}
+        for row in ledger.rows("debit"):
+            events["evaluate" if row.round < 0 else "train"].append(row.event)
+    assert 0.9 * 4.0 < epsilon(events["train"], of.privacy.delta) <= 4.0
+    assert epsilon(events["evaluate"], of.privacy.delta) <= 1.0
+    assert "privacy.spare_rounds" in (tmp_path / "site.log").read_text()
 
 
 def test_a_site_outside_the_cohort_does_not_train(tmp_path: Path) -> None:

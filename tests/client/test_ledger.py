@@ -147,6 +147,23 @@ def test_tampering_while_open_is_found_by_verify_and_by_debit(path: Path) -> Non
             ledger.verify()
 
 
+@pytest.mark.parametrize(
+    ("how", "said"),
+    [
+        ("DROP TRIGGER no_delete", "append-only"),
+        ("DROP INDEX once", "append-only"),
+        ("INSERT INTO rows SELECT -1, kind, study, 9, attempt, body, time, hash FROM rows "
+         "WHERE number = 3", "1 rows stand before"),
+    ],
+)  # fmt: skip
+def test_verify_finds_what_stands_beside_the_chain(path: Path, how: str, said: str) -> None:
+    connection = sqlite3.connect(path, isolation_level=None)
+    connection.execute(how)
+    connection.close()
+    with Ledger.open(path, CELLS) as ledger, pytest.raises(PrivacyError, match=said):
+        ledger.verify()
+
+
 @pytest.mark.parametrize("kept", [0, 100, 4096, 6000, -1])
 def test_a_file_cut_short_is_found(path: Path, kept: int) -> None:
     content = path.read_bytes()

@@ -99,6 +99,15 @@ def test_verify_tells_sound_from_damaged(command: Callable[..., "Result"], site:
     assert isinstance(command("verify", path).exception, PrivacyError)
 
 
+def test_verify_of_a_site_finds_another_data_sets_ledger(
+    command: Callable[..., "Result"], site: Path
+) -> None:
+    Ledger.create(site.parent / "ledger.sqlite", "0" * 64).close()
+    assert command("verify", site.parent / "ledger.sqlite").exit_code == 0
+    found = command("verify", site)
+    assert isinstance(found.exception, PrivacyError) and "is the ledger of" in str(found.exception)
+
+
 def test_new_images_continue_the_ledger(command: Callable[..., "Result"], site: Path) -> None:
     command("create", site)
     with Ledger.read(site.parent / "ledger.sqlite") as ledger:

@@ -6,15 +6,19 @@ import signal
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from threading import Event as Halt
 
 import pytest
 from flwr.app import Error, Message, RecordDict
 
 from client.app import client_app
 from client.home import SiteHome
+from client.ledger_memory import adopt, check_own_ledger
 from client.membership import Membership
 from client.proposals import MOST, Proposals
 from client.record import SiteRecord
+from client.service import serve
+from client.site import open_site
 from common.audit_log import AuditLog, SignedHead, verify, witnessed
 from common.envelope import Envelope, take_off
 from common.errors import FederationError, PrivacyError
@@ -98,6 +102,29 @@ def test_heads_go_both_ways_and_each_log_holds_the_other(setting: Setting) -> No
     )
     assert verify(theirs, setting.membership.server_public_key, witnessed(mine, "server")) is None
     assert [line["round"] for line in setting.lines("witness")] == [1, 2, 3]
+
+
+def test_an_older_ledger_is_found_by_the_sites_own_log_whatever_the_server_says(
+    setting: Setting,
+) -> None:
+    site = open_site(setting.home.site_file)
+    backup, app = site.ledger.read_bytes(), client_app()
+    for number in (1, 2):
+        asked = setting.asked(number=number)
+        setting.record.leaves(asked, app(asked, context(setting.home.site_file)))
+        check_own_ledger(site, setting.log.path)
+    for file in setting.home.folder.glob("ledger.sqlite*"):
+        file.unlink()
+    with pytest.raises(PrivacyError, match="missing"):
+        check_own_ledger(site, setting.log.path)
+    site.ledger.write_bytes(backup)
+    with pytest.raises(PrivacyError, match=r"older.*ledger adopt"):
+        check_own_ledger(site, setting.log.path)
+    with pytest.raises(PrivacyError, match="older"):
+        serve(setting.home, Halt())
+    head, lost = adopt(site, setting.membership)
+    assert lost == 2 and setting.lines("ledger_adopted")[-1] == {"ledger": head, "lost": 2}
+    check_own_ledger(site, setting.log.path)
 
 
 @pytest.mark.parametrize("head", [SignedHead("", ""), SignedHead("smear.png", "x"), None])
