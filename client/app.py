@@ -1,7 +1,6 @@
 """The Flower ClientApp: one lab's answers. The same in a simulation and in a deployment."""
 
 import secrets
-import time
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
@@ -116,7 +115,6 @@ def _train(message: Message, site: Site, entropy: Entropy) -> RecordDict:
     Nothing before the policy's word touches a cell, and once a cell is touched under privacy what
     leaves is noise on whatever came of it, never an error that depends on it.
     """
-    started = time.perf_counter()
     task = Task.read(message)
     study = task.study
     member = study.cohort.get(site.name)
@@ -132,8 +130,7 @@ def _train(message: Message, site: Site, entropy: Entropy) -> RecordDict:
         loss = None
     change = flatten(trainable(bench.model)) - before
     layout = bench.layout.digest
-    seconds = time.perf_counter() - started
-    update = Update(change, layout, account.head, account.epsilon, loss, seconds)
+    update = Update(change, layout, account.head, account.epsilon, loss)
     return update.content(study.transport.up)
 
 

@@ -113,11 +113,12 @@ class Update:
     """Of the site's ledger, after this round was paid; read back by `read_head`."""
     epsilon: float | None = None
     loss: float | None = None
-    seconds: float = 0.0
+    """Without privacy alone. Nothing else that depends on the cells is said, the time that training
+    took neither: the server has a clock of its own."""
 
     def content(self, number: Number = "float32") -> RecordDict:
         """The reply's content; `number` as the study's `transport.up` says."""
-        numbers = {"epsilon": self.epsilon, "loss": self.loss, "seconds": self.seconds}
+        numbers = {"epsilon": self.epsilon, "loss": self.loss}
         said: dict[str, MetricRecordValues] = {
             name: float(value) for name, value in numbers.items() if value is not None
         }
@@ -138,14 +139,13 @@ class Update:
         if arrays is None or list(arrays) != ["values"] or not isinstance(layout, str):
             raise ModelError("the reply holds no single update vector with its layout")
         report = content.metric_records.get("report") or MetricRecord()
-        said = {name: _number(report.get(name)) for name in ("epsilon", "loss", "seconds")}
+        said = {name: _number(report.get(name)) for name in ("epsilon", "loss")}
         return cls(
             decode(arrays["values"], size, number),
             layout,
             read_head(message),
             said["epsilon"],
             said["loss"],
-            said["seconds"] or 0.0,
         )
 
 

@@ -111,9 +111,11 @@ class Rounds:
         record["sites"] = {site: {"status": status} for site, status in suspended.items()}
         messages = self._messages("train", task, state.model, training)
         updates, good = aggregation_for(self._study, self._layout.size), 0
+        asked = time.perf_counter()
         arriving = exchange(self._grid, messages, self._study.round.deadline_seconds)
         for site, reply in arriving:
             entry = record["sites"][site] = self._accept(site, reply, updates)
+            entry["seconds"] = time.perf_counter() - asked
             if self._offences.note(site, entry["status"]):
                 entry["suspended"] = True
             good += entry["status"] == "ok"
@@ -147,7 +149,6 @@ class Rounds:
             "update_norm": norm,
             "loss": update.loss,
             "epsilon": update.epsilon,
-            "seconds": update.seconds,
         }
 
     def _evaluate(self, state: State, attempt: int) -> Record:
