@@ -98,8 +98,10 @@ def clipped_gradient_sum(
         chunk: rows at once, bounding memory; a unit is never split between chunks, and one that
             is larger is accumulated alone. None: the engine's choice.
 
-    Formal guarantees, for a model and loss that treat rows separately, whatever the parameters, the
-    loss's scale and the inputs, non-finite ones included:
+    Formal guarantees, for a model and loss that treat rows separately, as computed, whatever the
+    parameters, the loss's scale and the inputs, non-finite ones included (what a row's gradient
+    comes to in floating point is taken not to depend on the other rows of its chunk: see `chunks`
+    for the one case where it was seen to, and `common.privacy.noise` for what remains):
     1. A unit's share of the sum has an L2 norm of at most `max_grad_norm`, as computed: norms are
        rounded up by what float32 may lose to rounding (`MARGIN`, `gram_form`) and underflow. So
        adding or removing one unit changes the sum by at most that, but for 3.

@@ -34,7 +34,9 @@ def chunks(units: torch.Tensor | None, batch: int, limit: int) -> Iterator[Chunk
 
     `units`: int64 (batch,), the unit of each row in any order; None: each row is a unit. A unit of
     more than `limit` rows is a chunk by itself. What a chunk holds depends on the units' sizes
-    only through grouping; a unit's gradient is the same in any chunk.
+    only through grouping; a unit's gradient is the same in any chunk. No chunk has a single row:
+    libraries multiply one row by a matrix with another kernel than several, whose sums come in
+    another order, so that a unit's gradient would depend on whether another is in the batch.
 
     Raises:
         PrivacyError: `units` does not fit the batch, or `limit` < 1.
@@ -44,10 +46,10 @@ def chunks(units: torch.Tensor | None, batch: int, limit: int) -> Iterator[Chunk
     if batch == 0:
         return
     if units is None:
-        for rows in torch.split(torch.arange(batch), limit):
-            yield Chunk(rows[:, None], None)
-        return
-    yield from _pack(_members(units, batch), limit)
+        whole = (Chunk(rows[:, None], None) for rows in torch.split(torch.arange(batch), limit))
+    else:
+        whole = _pack(_members(units, batch), limit)
+    yield from (_accompanied(chunk) if chunk.rows.numel() == 1 else chunk for chunk in whole)
 
 
 def _members(units: torch.Tensor, batch: int) -> list[torch.Tensor]:
@@ -83,6 +85,11 @@ def _rectangle(group: list[torch.Tensor]) -> Chunk:
     for index, rows in enumerate(group):
         weights[index, : len(rows)] = 1 / len(rows)
     return Chunk(positions, weights)
+
+
+def _accompanied(chunk: Chunk) -> Chunk:
+    """A lone row, twice; the second time without weight."""
+    return Chunk(chunk.rows.expand(1, 2), torch.tensor([[1.0, 0.0]], dtype=torch.float64))
 
 
 def _padded(rows: torch.Tensor, width: int) -> torch.Tensor:

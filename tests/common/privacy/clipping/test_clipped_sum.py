@@ -79,6 +79,29 @@ def test_one_unit_moves_the_sum_by_at_most_the_bound(
         assert float(found.gradient.double().norm()) <= bound
 
 
+@pytest.mark.parametrize(("with_it", "chunk"), [(2, None), (3, None), (9, 4), (6, 5), (34, 33)])
+def test_neighbouring_batches_differ_by_the_bound_even_where_rounding_is_blown_up(
+    with_it: int, chunk: int | None
+) -> None:
+    """Head weights of +-1e9 on pairs of equal features make a logit of nothing but rounding errors:
+    it is the same for a unit whichever others there are, or its whole gradient would turn."""
+    draws = torch.Generator().manual_seed(with_it)
+    for _ in range(60):
+        half = torch.rand(34, 160, generator=draws)
+        weights = 1e9 * torch.randn(160, generator=draws)
+        head = nn.Linear(320, 2)
+        with torch.no_grad():
+            head.weight.copy_(torch.stack([torch.cat([weights, -weights]), torch.zeros(320)]))
+        rows, targets = torch.cat([half, half], dim=1), torch.zeros(34, dtype=torch.int64)
+        one, other = (
+            clipped_gradient_sum(
+                head, cross_entropy, rows[:n], targets[:n], max_grad_norm=1.0, chunk=chunk
+            ).gradient
+            for n in (with_it, with_it - 1)
+        )
+        assert float((one - other).norm()) <= 1.001
+
+
 @pytest.mark.parametrize("chunk", [2, 7, 100])
 def test_the_order_of_rows_and_the_names_of_units_do_not_matter(
     model: nn.Module, batch: tuple[Tensor, Tensor], chunk: int
