@@ -8,6 +8,7 @@ from client.ledger import Ledger
 from client.ledger_binding import data_fingerprint
 from client.policy import Policy, permit, read_policy
 from common.config import Site, Study
+from common.errors import PrivacyError
 from common.privacy.accounting import Event, calibrate, epsilon, study_event
 from common.protocol import Task
 
@@ -41,6 +42,39 @@ def evaluations(study: Study) -> int:
 def permit_study(site: Site, study: Study) -> None:
     """Raise PrivacyError when the site's policy refuses the study; no cell is looked at."""
     permit(read_policy(site.policy), study, study_noise(study))
+
+
+def check_affordable(site: Site, study: Study) -> None:
+    """Raise PrivacyError when the site's budget ends before the study would; nothing is paid."""
+    reason = unaffordable(site, read_policy(site.policy), study)
+    if reason:
+        raise PrivacyError(f"study {study.name} cannot be paid to its end: {reason}")
+
+
+def unaffordable(site: Site, policy: Policy, study: Study) -> str | None:
+    """Why the budget does not last for all that the study may ask for, or None.
+
+    Debits are held against the budget one by one too; this is so that no study is begun, and its
+    first rounds paid for, that cannot be ended.
+    """
+    planned = _planned(policy, study)
+    if not planned:
+        return None
+    with Ledger.read(site.ledger) as ledger:
+        others = [row.event for row in ledger.rows("debit") if row.study != study.digest]
+    return policy.budget.excess(planned, others)
+
+
+def _planned(policy: Policy, study: Study) -> list[Event]:
+    """All that the study may ever do to the site's cells, by the policy's word on metrics."""
+    if study.privacy.mode == "none":
+        return []
+    rate, steps = study.privacy.sample_rate, study.privacy.local_steps
+    rounds = study.rounds + study.privacy.spare_rounds
+    planned = [_event(study, study_noise(study), rate, steps * rounds)]
+    if policy.metrics == "noised":
+        planned.append(_event(study, metrics_noise(study), 1.0, evaluations(study)))
+    return planned
 
 
 def pay_for_training(site: Site, task: Task, entropy: Entropy) -> Account:

@@ -12,7 +12,7 @@ import torch
 from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
-from client.account import pay_for_training, permit_study
+from client.account import check_affordable, pay_for_training, permit_study
 from client.approvals import Approvals
 from client.attendance import Clock, SitsOutError, attend
 from client.entropy import Entropy, SystemEntropy
@@ -105,6 +105,7 @@ def _answer(message: Message, context: Context, handler: Handler) -> Message:
 def _prepare(message: Message, site: Site) -> RecordDict:
     study = Task.read(message).study
     permit_study(site, study)
+    check_affordable(site, study)
     workspace(site, study)
     return name_content(site.name)
 

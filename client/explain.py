@@ -3,7 +3,7 @@
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from client.account import metrics_noise, study_noise
+from client.account import metrics_noise, study_noise, unaffordable
 from client.ledger import Ledger
 from client.ledger_summary import summarise
 from client.policy import Policy, cohort_refusal, read_policy, refusal
@@ -46,8 +46,21 @@ def explain(site: Site, study: Study, members: Collection[str]) -> Explanation:
         ("never leave", "images, file names, patients' names, the texts of errors"),
         ("budget", _budget(site, policy)),
     )
-    refused = refusal(policy, study, noise) or cohort_refusal(policy, study, members)
+    refused = (
+        refusal(policy, study, noise)
+        or cohort_refusal(policy, study, members)
+        or _unpayable(site, policy, study)
+    )
     return Explanation(topics, refused)
+
+
+def _unpayable(site: Site, policy: Policy, study: Study) -> str | None:
+    """Why the study cannot be paid for to its end. A ledger that cannot be read is no such reason:
+    the topic "budget" says it, and the study cannot train."""
+    try:
+        return unaffordable(site, policy, study)
+    except PrivacyError:
+        return None
 
 
 def _training(study: Study) -> str:
@@ -79,8 +92,9 @@ def _privacy(study: Study, noise: float) -> str:
     if privacy.mode == "none":
         return "NONE. What leaves can be used to find out who was in the training cells"
     return (
-        f"epsilon {privacy.epsilon:g} at delta {privacy.delta:g} for each {privacy.unit}, over the "
-        f"whole study; gradients are clipped at {privacy.max_grad_norm:g} and noise of {noise:.3g} "
+        f"at most epsilon {privacy.epsilon:g} at delta {privacy.delta:g} for each {privacy.unit}, "
+        f"over the whole study and {count(privacy.spare_rounds, 'round')} that may have to be done "
+        f"again; gradients are clipped at {privacy.max_grad_norm:g} and noise of {noise:.3g} "
         "times that is added here, before anything leaves"
     )
 

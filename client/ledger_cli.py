@@ -17,6 +17,7 @@ Where = Annotated[Path, typer.Argument(help="The site's site.yaml, or the ledger
 SiteFile = Annotated[Path, typer.Argument(help="The site's site.yaml.")]
 AsJson = Annotated[bool, typer.Option("--json", help="For programs.")]
 _BAR = 40
+_LAST = "last debit (UTC)"
 _YAML = (".yaml", ".yml")
 
 
@@ -73,10 +74,13 @@ def adopt(
 @app.command()
 def show(
     where: Where,
-    delta: Annotated[float, typer.Option(help="The delta that epsilon is stated at.")] = 1e-5,
+    delta: Annotated[
+        float | None,
+        typer.Option(help="Where epsilon is stated; else the site's policy's, or 1e-5."),
+    ] = None,
     lifetime: Annotated[
         float | None,
-        typer.Option(min=0, help="The data set's lifetime epsilon, to see what is left."),
+        typer.Option(min=0, help="Lifetime epsilon, to see what is left; else the policy's."),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -85,7 +89,7 @@ def show(
     from client.ledger_summary import summarise
 
     with Ledger.read(_file(where)) as ledger:
-        summary = summarise(ledger, delta, lifetime)
+        summary = summarise(ledger, *_bounds(where, delta, lifetime))
     if as_json:
         typer.echo(json.dumps(summary.as_dict(), indent=2))
     else:
@@ -130,15 +134,28 @@ def _file(where: Path) -> Path:
     return open_site(where).ledger if where.suffix in _YAML else where
 
 
+def _bounds(where: Path, delta: float | None, lifetime: float | None) -> tuple[float, float | None]:
+    """Delta and the lifetime epsilon: what was given, else the policy's of a site that has one."""
+    from client.policy import read_policy
+    from client.site import open_site
+
+    if where.suffix in _YAML and (path := open_site(where).policy).is_file():
+        policy = read_policy(path)
+        return delta or policy.delta, lifetime or policy.lifetime_epsilon
+    return delta or 1e-5, lifetime
+
+
 def _print(summary: "Summary", console: Console) -> None:
     table = Table(title=f"Privacy ledger {summary.path}")
-    for name in ("study", "rounds", "attempts", "steps", "epsilon", "last debit (UTC)"):
-        table.add_column(name, justify="left" if name in ("study", "last debit (UTC)") else "right")
+    for name in ("study", "rounds", "evaluations", "attempts", "steps", "epsilon", _LAST):
+        table.add_column(name, justify="left" if name in ("study", _LAST) else "right")
     for study in summary.studies:
-        numbers = (study.rounds, study.attempts, study.steps)
+        numbers = (study.rounds, study.evaluations, study.attempts, study.steps)
         table.add_row(study.study[:12], *map(str, numbers), f"{study.epsilon:.4g}", study.last[:19])
     console.print(table)
-    left = "" if summary.left is None else f"; left of the lifetime bound: {summary.left:.4g}"
+    left = ""
+    if summary.left is not None:
+        left = f"; left for further rounds, by the lifetime filter: {summary.left:.4g}"
     console.print(f"spent: epsilon {summary.epsilon:.4g} at delta {summary.delta:g}{left}")
     if summary.adjacency:
         console.print(f"per {summary.unit}: {summary.adjacency}")

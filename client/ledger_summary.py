@@ -5,7 +5,7 @@ from typing import Any
 
 from client.ledger import Ledger
 from client.ledger_chain import Row
-from common.privacy.accounting import ACCOUNTANT, epsilon
+from common.privacy.accounting import ACCOUNTANT, epsilon, filtered_epsilon
 from common.privacy.events import ADJACENCY
 
 CURVE_POINTS = 16
@@ -17,6 +17,7 @@ class StudySpending:
 
     study: str
     rounds: int
+    evaluations: int
     attempts: int
     steps: int
     epsilon: float
@@ -39,7 +40,8 @@ class Summary:
     delta: float
     epsilon: float
     left: float | None
-    """Of the lifetime bound; None when none is known. Epsilons of studies do not simply add."""
+    """Of the lifetime bound, by the filter that every debit is held against, which counts more than
+    `epsilon`; None when no bound is known."""
     studies: tuple[StudySpending, ...]
     curve: tuple[tuple[int, float], ...]
     """(row number, epsilon of all rows up to it)."""
@@ -65,16 +67,21 @@ def summarise(ledger: Ledger, delta: float, lifetime: float | None) -> Summary:
         accountant=ACCOUNTANT["pld"],
         delta=delta,
         epsilon=spent,
-        left=None if lifetime is None else max(0.0, lifetime - spent),
+        left=None if lifetime is None else _left(ledger, delta, lifetime),
         studies=tuple(_spending([r for r in debits if r.study == name], delta) for name in names),
         curve=_curve(debits, delta),
     )
 
 
+def _left(ledger: Ledger, delta: float, lifetime: float) -> float:
+    return max(0.0, lifetime - filtered_epsilon(ledger.events(), lifetime, delta))
+
+
 def _spending(rows: list[Row], delta: float) -> StudySpending:
     return StudySpending(
         study=rows[0].study,
-        rounds=len({row.round for row in rows}),
+        rounds=len({row.round for row in rows if row.round >= 0}),
+        evaluations=len({row.round for row in rows if row.round < 0}),
         attempts=len(rows),
         steps=sum(row.event.steps for row in rows),
         epsilon=epsilon([row.event for row in rows], delta),

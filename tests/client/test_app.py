@@ -8,6 +8,7 @@ import pytest
 from flwr.app import Message
 
 from client.app import app, client_app
+from client.explain import explain
 from client.ledger import Ledger
 from client.ledger_binding import data_fingerprint
 from client.site import open_cells, open_site
@@ -189,6 +190,24 @@ def test_no_server_gets_more_out_of_a_study_than_its_epsilon(tmp_path: Path, spa
     assert 0.9 * 4.0 < epsilon(events["train"], of.privacy.delta) <= 4.0
     assert epsilon(events["evaluate"], of.privacy.delta) <= 1.0
     assert "privacy.spare_rounds" in (tmp_path / "site.log").read_text()
+
+
+@pytest.mark.parametrize(
+    ("policy", "said"),
+    [
+        ({"lifetime_epsilon": 4.0, "study_epsilon": 4.0, "delta": 1e-4}, "all studies together"),
+        ({"study_epsilon": 4.1, "delta": 1e-4, "metrics": "noised"}, "the study would cost"),
+    ],
+)
+def test_a_study_that_cannot_be_paid_to_its_end_is_not_begun(
+    tmp_path: Path, policy: dict[str, object], said: str
+) -> None:
+    site = make_lab(tmp_path, OPEN.model_copy(update=policy))
+    reply = app(message(study(), "query.prepare", number=0), context(site))
+    assert "PrivacyError" in str(read_refusal(reply))
+    assert "cannot be paid to its end" in (tmp_path / "site.log").read_text()
+    assert said in str(explain(open_site(site), study(), {"lab"}).refusal)
+    assert ledger_rows(site) == 0
 
 
 def test_a_site_outside_the_cohort_does_not_train(tmp_path: Path) -> None:

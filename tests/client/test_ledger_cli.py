@@ -13,7 +13,7 @@ from PIL import Image
 from client.ledger import Ledger
 from common.data.cache import prepare
 from common.errors import PrivacyError
-from common.privacy.accounting import Event, epsilon
+from common.privacy.accounting import Event, epsilon, filtered_epsilon
 
 if TYPE_CHECKING:
     from click.testing import Result
@@ -70,7 +70,9 @@ def test_a_ledger_is_made_once_and_shown(command: Callable[..., "Result"], site:
         head = ledger.head
     shown = json.loads(command("show", site, "--json", "--lifetime", "5").stdout)
     spent = epsilon([EVENT] * 5, 1e-5)
-    assert shown["epsilon"] == spent and shown["left"] == pytest.approx(5 - spent)
+    filtered = filtered_epsilon([EVENT] * 5, 5, 1e-5)
+    assert shown["epsilon"] == spent and shown["left"] == pytest.approx(5 - filtered)
+    assert shown["left"] < 5 - spent, "what is left is what the gate lets through"
     assert [(s["rounds"], s["attempts"], s["steps"]) for s in shown["studies"]] == [
         (3, 3, 6),
         (1, 2, 4),
@@ -79,6 +81,23 @@ def test_a_ledger_is_made_once_and_shown(command: Callable[..., "Result"], site:
     assert shown["curve"][-1] == [5, spent]
     text = command("show", path).stdout
     assert "aaaaaaaaaaaa" in text and "one patient, with all images, more" in text and head in text
+
+
+def test_a_sites_ledger_is_shown_by_its_own_policy(
+    command: Callable[..., "Result"], site: Path
+) -> None:
+    command("create", site)
+    (site.parent / "policy.yaml").write_text(
+        "{lifetime_epsilon: 6, study_epsilon: 3, delta: 1.0e-4}"
+    )
+    with Ledger.read(site.parent / "ledger.sqlite") as ledger:
+        for number in (1, 2, -3, -4, -5):
+            ledger.debit("a" * 64, number, 0, EVENT)
+    shown = json.loads(command("show", site, "--json").stdout)
+    assert shown["delta"] == 1e-4 and shown["epsilon"] == epsilon([EVENT] * 5, 1e-4)
+    assert shown["left"] == pytest.approx(6 - filtered_epsilon([EVENT] * 5, 6, 1e-4))
+    (study,) = shown["studies"]
+    assert (study["rounds"], study["evaluations"]) == (2, 3)
 
 
 def test_an_empty_ledger_is_shown(command: Callable[..., "Result"], site: Path) -> None:

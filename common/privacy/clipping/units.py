@@ -46,10 +46,11 @@ def chunks(units: torch.Tensor | None, batch: int, limit: int) -> Iterator[Chunk
     if batch == 0:
         return
     if units is None:
-        whole = (Chunk(rows[:, None], None) for rows in torch.split(torch.arange(batch), limit))
+        split = torch.split(torch.arange(batch), limit)
+        found: Iterator[Chunk] = (Chunk(rows[:, None], None) for rows in split)
     else:
-        whole = _pack(_members(units, batch), limit)
-    yield from (_accompanied(chunk) if chunk.rows.numel() == 1 else chunk for chunk in whole)
+        found = _pack(_members(units, batch), limit)
+    yield from (_accompanied(chunk) if chunk.rows.numel() == 1 else chunk for chunk in found)
 
 
 def _members(units: torch.Tensor, batch: int) -> list[torch.Tensor]:
