@@ -1,8 +1,9 @@
 """Kill -9 at any moment of a round: never a release without its row, never a lost row.
 
-A child process pays and then releases, round after round, as a site does; the parent kills it after
-a random time, restarts it, and at the end compares the ledger with the releases. The child forks
-from a small server process that has the modules imported, so that 200 kills take seconds.
+A child process is the lab's ClientApp: asked round after round it checks, samples, pays, clips,
+draws its noise and answers, as at a real site. The parent kills it after a random time, starts it
+again, and at the end compares the ledger with the answers that came out. The child forks from a
+small server process that has the modules imported, so that 200 kills take seconds.
 """
 
 import os
@@ -14,39 +15,52 @@ import time
 from pathlib import Path
 
 from client.ledger import Ledger
+from client.ledger_binding import data_fingerprint
+from client.site import open_site
+from tests.client.lab import OPEN, make_lab
 
 KILLS = 200
-CELLS = "cells"
+ROUNDS = 4000
+ROOT = Path(__file__).parents[2]
 
 _NURSERY = f"""
-import os, sys, time
+import os, sys
 from pathlib import Path
+import torch
+from client.app import client_app
 from client.ledger import Ledger
-from common.errors import PrivacyError
-from common.privacy.events import Event
+from client.site import open_site
+from common.protocol import Update, read_refusal
+from tests.client.lab import PRIVACY, context, first_model, message, study
 
-path, releases = Path(sys.argv[1]), Path(sys.argv[2])
-event = Event(mechanism="poisson_discrete_gaussian", sample_rate=0.1, noise_multiplier=1.0,
-              steps=1, unit="image")
+torch.set_num_threads(1)
+site, releases = Path(sys.argv[1]), Path(sys.argv[2])
+of = study(rounds={ROUNDS}, privacy=PRIVACY | {{"local_steps": 1}})
+size = len(first_model(of))
+# What a first round loads and calculates is had once, for all children.
+client_app()(message(of), context(Path(sys.argv[3])))
 
-def site():
-    with Ledger.open(path, {CELLS!r}) as ledger:
-        done = [row.round for row in ledger.rows("debit")]
-        number = max(done, default=-1) + 1
-        while True:
-            row = ledger.debit("study", number, 0, event)
-            handle = os.open(releases, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-            os.write(handle, f"{{number}} {{row.hash}}\\n".encode())
-            os.close(handle)
-            number += 1
+def lab():
+    app = client_app()
+    with Ledger.read(open_site(site).ledger) as ledger:
+        number = max((row.round for row in ledger.rows("debit")), default=0) + 1
+    while True:
+        reply = app(message(of, number=number), context(site))
+        refusal = read_refusal(reply)
+        if refusal:
+            raise RuntimeError(refusal)
+        handle = os.open(releases, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        os.write(handle, f"{{number}} {{Update.read(reply, size).head}}\\n".encode())
+        os.close(handle)
+        number += 1
 
 for line in sys.stdin:
     child = os.fork()
     if child == 0:
         try:
-            site()
+            lab()
         except BaseException as error:
-            (path.parent / "failure").write_text(repr(error))
+            releases.with_name("failure").write_text(repr(error))
         os._exit(1)
     print(child, flush=True)
     os.waitpid(child, 0)
@@ -55,33 +69,36 @@ for line in sys.stdin:
 
 
 def test_no_release_without_its_row_over_many_kills(tmp_path: Path) -> None:
-    path, releases = tmp_path / "ledger.sqlite", tmp_path / "releases"
-    Ledger.create(path, CELLS).close()
+    policy = OPEN.model_copy(update={"study_epsilon": 1e4, "lifetime_epsilon": 1e4})
+    site, releases = make_lab(tmp_path / "lab", policy), tmp_path / "releases"
+    other = make_lab(tmp_path / "other", policy)
     chance = random.Random(7)
     nursery = subprocess.Popen(
-        [sys.executable, "-c", _NURSERY, str(path), str(releases)],
+        [sys.executable, "-c", _NURSERY, str(site), str(releases), str(other)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
         bufsize=1,
+        cwd=ROOT,
     )
     assert nursery.stdin and nursery.stdout
     with nursery:
         for _ in range(KILLS):
             nursery.stdin.write("\n")
             child = int(nursery.stdout.readline())
-            time.sleep(chance.uniform(0.0, 0.06))
+            time.sleep(chance.uniform(0.0, 0.2))
             os.kill(child, signal.SIGKILL)
             assert nursery.stdout.readline() == "dead\n"
         nursery.stdin.close()
     failure = tmp_path / "failure"
     assert not failure.exists(), failure.read_text()
     released = [line.split() for line in releases.read_text().splitlines()]
-    with Ledger.open(path, CELLS) as ledger:
+    opened = open_site(site)
+    with Ledger.open(opened.ledger, data_fingerprint(opened)) as ledger:
         assert ledger.verify() == len(ledger.rows())
         paid = {str(row.round): row.hash for row in ledger.rows("debit")}
         rounds = [row.round for row in ledger.rows("debit")]
-    assert rounds == list(range(len(rounds))), "a row was lost or made twice"
+    assert rounds == list(range(1, len(rounds) + 1)), "a row was lost or made twice"
     assert len(released) > KILLS / 4, "the kills came before anything happened"
     for number, digest in released:
         assert paid[number] == digest
