@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from client.site import Rows, SiteCells
 from common.data.batches import augment, to_tensor
+from common.device import Precision
 from common.errors import DataError
 from common.privacy.noise_source import NoiseSource
 
@@ -23,18 +24,29 @@ class Inputs:
     device: torch.device
     features: Tensor | None = None
     """(N, D) when the encoder is frozen."""
+    images: Tensor | None = None
+    """uint8 (N, S, S, 3) on the device, where it has room for all; None: read batch by batch."""
+    precision: Precision = "float32"
+    """Of the network's arithmetic where no privacy hangs on it."""
 
     def batch(self, positions: Rows, draws: Tensor | None = None) -> Tensor:
         """Network input for the cells at `positions`; augmented by `draws` (B, VIEW_DRAWS)."""
         if self.features is not None:
-            return self.features[torch.from_numpy(positions)].to(self.device)
-        images = to_tensor(self.cells.take(positions), self.device)
+            return _chosen(self.features, positions).to(self.device)
+        if self.images is not None:
+            images = to_tensor(_chosen(self.images, positions), self.device)
+        else:
+            images = to_tensor(self.cells.take(positions), self.device)
         if draws is not None:
             images = augment(images, draws)
         return images.contiguous(memory_format=torch.channels_last)
 
     def targets(self, positions: Rows) -> Tensor:
         return torch.from_numpy(self.cells.labels[positions]).to(self.device)
+
+
+def _chosen(held: Tensor, positions: Rows) -> Tensor:
+    return held[torch.from_numpy(positions).to(held.device)]
 
 
 def shuffled(rows: Rows, batch_size: int, epochs: int, seed: int) -> Iterator[Rows]:

@@ -5,6 +5,7 @@ import torch
 
 from client.batches import Inputs
 from client.site import Rows
+from common.device import autocast
 from common.metrics import Floats
 
 BATCH = 64
@@ -20,7 +21,7 @@ def predict(inputs: Inputs, positions: Rows) -> Floats:
     was_training = network.training
     network.eval()
     parts = [np.zeros((0, 0))]
-    with torch.inference_mode():
+    with torch.inference_mode(), autocast(inputs.device, inputs.precision):
         for start in range(0, len(positions), BATCH):
             logits = network(inputs.batch(positions[start : start + BATCH]))
             parts.append(np.nan_to_num(logits.double().softmax(1).cpu().numpy()))

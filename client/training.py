@@ -14,6 +14,7 @@ from client.batches import Inputs, poisson, seed_of, shuffled
 from client.entropy import Entropy
 from common.config import Member, Study
 from common.data.batches import VIEW_DRAWS, draw_views
+from common.device import autocast
 from common.errors import DataError, ModelError
 from common.models import trainable
 from common.privacy.clipping import clipped_gradient_sum
@@ -79,7 +80,10 @@ def _train_plain(job: Job, inputs: Inputs) -> float:
         draws = None
         if training.augment:
             draws = draw_views(len(positions), generator)
-        value = loss(network(inputs.batch(positions, draws)), inputs.targets(positions)).mean()
+        batch = inputs.batch(positions, draws)
+        with autocast(inputs.device, inputs.precision):
+            logits = network(batch)
+        value = loss(logits.float(), inputs.targets(positions)).mean()
         value.backward()  # type: ignore[no-untyped-call]
         _pull_back(parameters, start, training.proximal_mu)
         if training.gradient_clip is not None:
@@ -109,6 +113,8 @@ def _train_private(job: Job, inputs: Inputs, entropy: Entropy) -> None:
     """DP-SGD (Abadi et al. 2016, algorithm 1) with public sampling rate and normaliser."""
     privacy, network = job.study.privacy, inputs.network
     parameters = list(trainable(network).values())
+    mu = job.study.training.proximal_mu
+    start = [value.detach().clone() for value in parameters] if mu else []
     optimizer = _optimizer(job, parameters)
     normaliser = privacy.sample_rate * job.member.units
     if normaliser <= 0:
@@ -121,6 +127,8 @@ def _train_private(job: Job, inputs: Inputs, entropy: Entropy) -> None:
     for _ in range(privacy.local_steps):
         noisy = _noisy_sum(job, inputs, sampling, noise)
         _set_gradients(parameters, noisy.to(inputs.device) / normaliser)
+        # After the noise and from the round's model alone: it looks at no cell.
+        _pull_back(parameters, start, mu)
         optimizer.step()
 
 
@@ -198,13 +206,7 @@ def _class_weights(study: Study) -> Tensor:
     power, prior = study.training.rare_class_power, study.training.class_prior
     if power == 0:
         return torch.ones(len(study.cell_types))
-    shares = torch.tensor([prior.get(name, 0.0) for name in study.cell_types])
-    if bool((shares <= 0).any()):
-        missing = [n for n, s in zip(study.cell_types, shares, strict=True) if s <= 0]
-        raise DataError(
-            f"training.rare_class_power={power} needs training.class_prior > 0 for every cell "
-            f"type; missing: {', '.join(missing)}"
-        )
+    shares = torch.tensor([prior[name] for name in study.cell_types])
     weights = shares.pow(-power)
     return (weights / weights.max()).clamp_min(_LEAST_WEIGHT)
 

@@ -3,13 +3,14 @@
 from dataclasses import dataclass
 from functools import lru_cache
 
+import numpy as np
 import torch
 
 from client.batches import Inputs
 from client.policy import read_policy
 from client.site import open_cells
 from common.config import ModelSpec, Site, Study
-from common.device import limit_memory, resolve
+from common.device import Precision, limit_memory, resolve
 from common.models import Classifier, build
 from common.models.features import cached_features
 from common.payload import Layout
@@ -30,10 +31,20 @@ def workspace(site: Site, study: Study) -> Workspace:
     limit_memory(device, read_policy(site.policy).gpu_memory_share)
     model, layout = _model(study.model, len(study.cell_types), study.image_side, study.seed, device)
     cells = open_cells(site, study)
-    if not model.frozen:
-        return Workspace(model, layout, Inputs(cells, model, device))
-    features = _features(site, study, device)
-    return Workspace(model, layout, Inputs(cells, model.head, device, features))
+    precision = _precision(site, study)
+    if model.frozen:
+        features = _features(site, study, device)
+        inputs = Inputs(cells, model.head, device, features, precision=precision)
+    else:
+        images = _images(site, study, device)
+        inputs = Inputs(cells, model, device, images=images, precision=precision)
+    return Workspace(model, layout, inputs)
+
+
+def _precision(site: Site, study: Study) -> Precision:
+    """Under privacy float32, whatever the runtime says: it must not touch the clipping, and in
+    bfloat16 a cell's features depend a little on the others of its batch."""
+    return "float32" if study.privacy.mode != "none" else site.runtime.precision
 
 
 @lru_cache(maxsize=2)
@@ -51,7 +62,18 @@ def _features(site: Site, study: Study, device: torch.device) -> torch.Tensor:
     """The frozen encoder's features of all the site's cells, (N, D); kept on disk."""
     model, _ = _model(study.model, len(study.cell_types), study.image_side, study.seed, device)
     parts = open_cells(site, study).parts
-    # In bfloat16 a cell's features depend a little on the others of its batch.
-    precision = "float32" if study.privacy.mode != "none" else site.runtime.precision
-    found = [cached_features(model, part, device, precision) for part in parts]
-    return torch.cat([torch.from_numpy(part) for part in found])
+    found = [cached_features(model, part, device, _precision(site, study)) for part in parts]
+    return torch.cat([torch.from_numpy(part) for part in found]).to(device)
+
+
+@lru_cache(maxsize=32)
+def _images(site: Site, study: Study, device: torch.device) -> torch.Tensor | None:
+    """All the site's pixels on a GPU that has room for them twice; None: they stay on disk."""
+    if device.type == "cpu":
+        return None
+    cells = open_cells(site, study)
+    needed = len(cells.labels) * 3 * cells.parts[0].side ** 2
+    free, _ = torch.cuda.mem_get_info(device)
+    if 2 * needed > free:
+        return None
+    return torch.from_numpy(cells.take(np.arange(len(cells.labels)))).to(device)

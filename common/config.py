@@ -215,6 +215,17 @@ class Study(Strict):
         return self
 
     @model_validator(mode="after")
+    def _rare_classes_have_a_prior(self) -> Self:
+        power, prior = self.training.rare_class_power, self.training.class_prior
+        missing = [name for name in self.cell_types if prior.get(name, 0.0) <= 0]
+        if power and missing:
+            raise ValueError(
+                f"training.rare_class_power={power}: needs training.class_prior > 0 for every cell "
+                f"type; missing: {', '.join(missing)}"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _frozen_features(self) -> Self:
         for key, unset in (("projection", None), ("features", "last"), ("quarter_turns", False)):
             value = getattr(self.model, key)
@@ -302,7 +313,12 @@ class Site(Strict):
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
     cells: tuple[CellSource, ...] = Field(min_length=1)
+    label_map: dict[str, str] = {}
+    """The lab's own names for cell types, for `hemofed data index SOURCE --label-map site.yaml`."""
     policy: Path = Path("policy.yaml")
     ledger: Path = Path("ledger.sqlite")
     log: Path = Path("site.log")
     runtime: Runtime = Runtime()
+
+    def __hash__(self) -> int:
+        return hash((self.name, self.cells, self.policy, self.ledger, self.log, self.runtime))

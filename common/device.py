@@ -6,6 +6,8 @@ import torch
 
 from common.errors import ConfigError
 
+Precision = Literal["float32", "bfloat16"]
+
 
 def resolve(device: Literal["auto", "cpu", "cuda"]) -> torch.device:
     """The device that a runtime's setting means. Raises ConfigError: cuda asked for, none there."""
@@ -25,6 +27,6 @@ def limit_memory(device: torch.device, share: float) -> None:
         torch.cuda.set_per_process_memory_fraction(share, device.index)
 
 
-def autocast(device: torch.device, precision: Literal["float32", "bfloat16"]) -> torch.autocast:
+def autocast(device: torch.device, precision: Precision) -> torch.autocast:
     """A context that computes in bfloat16 where that is safe, if `precision` says so."""
     return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")

@@ -73,6 +73,8 @@ class Tally:
     def intervals(self, resamples: int = 1000, seed: int = 0) -> dict[str, list[float] | None]:
         """95 % percentile bootstrap over the cells (Efron & Tibshirani 1993, ch. 13).
 
+        Cells are drawn class by class, as many as there are: were all drawn together, small classes
+        would be missing from many draws, and the balanced metrics' intervals beside their values.
         Cells counted in one place are alike but for their confidence, so their number is drawn
         (multinomial) and their confidence taken as the place's mean.
         """
@@ -81,9 +83,10 @@ class Tally:
         places = self.counts.reshape(-1)
         used = np.flatnonzero(places)
         rng = np.random.default_rng(seed)
-        drawn = rng.multinomial(self.total, places[used] / self.total, size=resamples)
         counts = np.zeros((resamples, places.size))
-        counts[:, used] = drawn
+        for mine in np.split(used, np.flatnonzero(np.diff(used // self.counts[0].size)) + 1):
+            total = places[mine].sum()
+            counts[:, mine] = rng.multinomial(total, places[mine] / total, size=resamples)
         mean = np.zeros(places.size)
         mean[used] = self.confidence.reshape(-1)[used] / places[used]
         shape = (resamples, *self.counts.shape)

@@ -155,9 +155,12 @@ class Rounds:
         """The averaged model on every site's validation cells; the best one is remembered."""
         task = Task(self._study, state.round, attempt)
         tallies = self._tallies(state.average, task)
-        pooled = self._pooled(tallies).metrics()
-        self._remember(state, pooled["balanced_accuracy"])
-        return {"global": pooled, "sites": {site: t.metrics() for site, t in tallies.items()}}
+        pooled = self._pooled(tallies)
+        self._remember(state, pooled.metrics()["balanced_accuracy"])
+        return {
+            "global": _scores(pooled) | {"intervals": pooled.intervals()},
+            "sites": {site: _scores(tally) for site, tally in tallies.items()},
+        }
 
     def _tallies(self, model: Vector, task: Task) -> dict[str, Tally]:
         """The model on the sites' cells of a split; a site that does not answer is left out."""
@@ -284,3 +287,8 @@ def write_model(model: Classifier, study: Study, path: Path) -> None:
     }
     with replacing(path) as temporary:
         save_file(tensors, temporary, metadata={"study": study.model_dump_json()})
+
+
+def _scores(tally: Tally) -> Record:
+    """A tally's metrics, and its recall of each class, in the order of the study's types."""
+    return {**tally.metrics(), "recall": [kind["recall"] for kind in tally.per_class()]}

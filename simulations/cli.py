@@ -15,7 +15,7 @@ def simulate(
     config: Annotated[
         str | None, typer.Argument(help="A YAML file, or the name of one in configs/simulations.")
     ] = None,
-    data: Annotated[Path | None, typer.Option(help="Folder of real images: data.root.")] = None,
+    data: Annotated[Path | None, typer.Option(help="Folder of images, one folder a lab.")] = None,
     settings: Annotated[
         list[str] | None,
         typer.Option(
@@ -51,7 +51,8 @@ def simulate(
         simulation: Simulation = resumed(resume)
         folder = resume
     else:
-        changes = list(settings or []) + ([f"data.root={data}"] if data else [])
+        images = ["data.source=images", f"data.root={data}"] if data else []
+        changes = images + list(settings or [])
         simulation = read(find(str(config), "simulations"), changes)
         folder = out or Path("runs") / f"{simulation.study.name}-{datetime.now():%Y%m%d-%H%M%S}"
     if workers is not None:

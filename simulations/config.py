@@ -28,6 +28,8 @@ class DataSpec(Strict):
     rendered: Rendered = Rendered()
     root: Path | None = None
     """images: a folder with one folder a lab, or one lab's folder; `--data` or HEMOFED_DATA."""
+    label_map: dict[str, str] = {}
+    """Labs' own names for cell types -> MLL23's, or "skip" for images to leave out."""
     um_per_px: dict[str, float] = {}
     """Lab -> physical scale of its images; unknown: the whole image becomes the square."""
 

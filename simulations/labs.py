@@ -44,6 +44,7 @@ def gather(spec: DataSpec, side: int, seed: int, progress: Progress) -> Labs:
         cache = prepare(
             folder,
             side,
+            label_map=spec.label_map or None,
             um_per_px=spec.um_per_px.get(lab),
             progress=lambda done, total, lab=lab: progress(f"indexing {lab}", done, total),  # type: ignore[misc]
         )

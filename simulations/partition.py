@@ -50,7 +50,8 @@ class DealtSite:
 def deal(labs: Mapping[str, CellCache], spec: PartitionSpec, seed: int) -> tuple[DealtSite, ...]:
     """Sites with their cells, by name. Raises DataError: an unknown lab, too few cells a site.
 
-    Each cell goes to one site; a patient's cells (of one lab) go together.
+    Each cell goes to one site; a patient's cells (of one lab) go together. A lab that is held out
+    is one site, split or not.
     """
     _known(spec, labs)
     if spec.pool:
@@ -72,7 +73,7 @@ def _by_lab(labs: Mapping[str, CellCache], spec: PartitionSpec, seed: int) -> di
     named: dict[str, list[Cell]] = {}
     for lab, cache in labs.items():
         cells = [(lab, row) for row in range(len(cache))]
-        if lab not in spec.split:
+        if lab not in spec.split or lab in spec.held_out:
             named[lab] = cells
             continue
         parts = _dealt(labs, cells, spec.split[lab], spec.min_cells, seed)

@@ -2,7 +2,7 @@
 
 import hashlib
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -10,14 +10,13 @@ from numpy.typing import NDArray
 
 from common.data.batches import to_tensor
 from common.data.cache import default_root
-from common.device import autocast
+from common.device import Precision, autocast
 from common.errors import DataError
 from common.files import replacing
 from common.models.classifier import Classifier
 from common.tensor_digest import tensor_digest
 
 Features = NDArray[np.float32]
-Precision = Literal["float32", "bfloat16"]
 
 
 class Cells(Protocol):

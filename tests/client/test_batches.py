@@ -1,11 +1,23 @@
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from client.batches import poisson, seed_of, shuffled
+from client.entropy import SystemEntropy
+from client.site import open_site
+from client.training import Job, train
+from client.workspace import workspace
+from common.config import Member
 from common.errors import DataError
+from common.models import trainable
+from common.payload import flatten, load
 from common.privacy.noise_source import NoiseSource
+from tests.client.lab import make_lab, study
 
 
 def source(seed: int) -> NoiseSource:
@@ -50,6 +62,31 @@ def test_one_more_unit_changes_nobody_elses_draw_rate() -> None:
 
 def test_rate_one_takes_everyone() -> None:
     assert len(poisson(np.arange(50), np.arange(50), 1.0, 1, source(1)).rows) == 50
+
+
+def test_pixels_on_the_device_make_the_batch_that_pixels_on_disk_make(tmp_path: Path) -> None:
+    site, of = open_site(make_lab(tmp_path)), study()
+    disk = workspace(site, of).inputs
+    held = replace(disk, images=torch.from_numpy(disk.cells.take(np.arange(40))))
+    chosen = np.array([7, 0, 31])
+    assert torch.equal(held.batch(chosen), disk.batch(chosen))
+
+
+def test_bfloat16_trains_near_float32_and_never_under_privacy(tmp_path: Path) -> None:
+    path = make_lab(tmp_path)
+    path.write_text(path.read_text() + "runtime: {precision: bfloat16}\n")
+    site, plain = open_site(path), study(privacy={})
+    assert workspace(site, study()).inputs.precision == "float32"
+    inputs, found = workspace(site, plain).inputs, {}
+    start = flatten(trainable(inputs.network))
+    for precision in ("float32", "bfloat16"):
+        load(trainable(inputs.network), start)
+        job = Job(plain, "lab", Member(units=20), 1, 0.0)
+        train(job, replace(inputs, precision=precision), SystemEntropy())
+        found[precision] = flatten(trainable(inputs.network)) - start
+    near, exact = found["bfloat16"], found["float32"]
+    assert not np.array_equal(near, exact)
+    assert np.linalg.norm(near - exact) < 0.1 * np.linalg.norm(exact)
 
 
 def test_no_cells_give_an_empty_sample() -> None:

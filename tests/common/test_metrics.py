@@ -84,6 +84,16 @@ def test_intervals_hold_the_figure_and_shrink_with_more_cells() -> None:
     assert widths[1] < widths[0] / 5
 
 
+def test_an_interval_lies_about_its_figure_where_classes_are_small() -> None:
+    confusion = np.diag([200, 2, 2, 1]) + np.array(
+        [[0, 20, 0, 0], [1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0]]
+    )
+    tally = Tally.of_confusion(confusion)
+    low, high = tally.intervals()["balanced_accuracy"]
+    value = tally.metrics()["balanced_accuracy"]
+    assert abs((low + high) / 2 - value) < 0.05
+
+
 def test_an_interval_covers_the_truth_about_as_often_as_it_says() -> None:
     truth, hits = 0.7, 0
     for seed in range(200):

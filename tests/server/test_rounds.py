@@ -343,5 +343,10 @@ def test_evaluation_counts_training_sites_together_and_every_site_alone(tmp_path
     one = study(cohort=cohort, rounds=2, evaluation=EvaluationSpec(every=2))
     records = run(one, tmp_path, sites_of(one))
     assert records[0]["evaluation"] is None
+    seen = records[1]["evaluation"]
+    low, high = seen["global"]["intervals"]["accuracy"]
+    assert low <= seen["global"]["accuracy"] <= high
+    classes = len(one.cell_types)
+    assert all(len(part["recall"]) == classes for part in (seen["global"], *seen["sites"].values()))
     assert set(records[1]["evaluation"]["sites"]) == {"a", "b", "far"}
     assert set(records[1]["sites"]) == {"a", "b"}

@@ -84,6 +84,13 @@ def test_quantity_skews_the_sizes_and_keeps_the_classes() -> None:
     assert np.std(shares, axis=0).max() < 0.1
 
 
+def test_a_lab_that_is_held_out_is_whole_and_never_trains_even_where_it_would_be_split() -> None:
+    labs = {"big": lab("big", 60, 0), "far": lab("far", 30, 0)}
+    spec = PartitionSpec(split={"far": Deal(sites=2)}, held_out=("far",), min_cells=1)
+    sites = {site.name: site for site in deal(labs, spec, 0)}
+    assert set(sites) == {"big", "far"} and sites["far"].held_out
+
+
 def test_by_lab_with_one_lab_split_and_one_held_out() -> None:
     labs = {name: lab(name, 90, n) for n, name in enumerate(("big", "far", "small"))}
     spec = PartitionSpec(split={"big": Deal(sites=3)}, held_out=("far",))

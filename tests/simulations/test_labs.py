@@ -1,0 +1,40 @@
+"""Which cells a simulation is made of: the folder that was given, under the names given for it."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from common.errors import DataError
+from simulations.config import DataSpec
+from simulations.labs import gather
+
+
+def write_cells(folder: Path, names: tuple[str, ...]) -> None:
+    for number, name in enumerate(names):
+        (folder / name).mkdir(parents=True)
+        pixels = np.full((20, 20, 3), 40 * number, np.uint8)
+        Image.fromarray(pixels).save(folder / name / "cell.png")
+
+
+def test_labs_own_names_are_mapped(tmp_path: Path) -> None:
+    write_cells(tmp_path / "lab", ("Mono", "monocyte", "Müll"))
+    spec = DataSpec(source="images", root=tmp_path)
+    with pytest.raises(DataError, match=r"nearest"):
+        gather(spec, 16, 0, lambda *_: None)
+    named = spec.model_copy(update={"label_map": {"Mono": "monocyte", "Müll": "skip"}})
+    labs = gather(named, 16, 0, lambda *_: None)
+    assert len(labs.caches["lab"]) == 2 and len(set(labs.caches["lab"].labels)) == 1
+
+
+def test_data_means_images_even_where_the_config_renders(tmp_path: Path) -> None:
+    from typer import Typer
+    from typer.testing import CliRunner
+
+    from simulations.cli import simulate
+
+    app = Typer()
+    app.command()(simulate)
+    found = CliRunner().invoke(app, ["quickstart", "--data", str(tmp_path)])
+    assert isinstance(found.exception, DataError) and str(tmp_path) in str(found.exception)
