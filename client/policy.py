@@ -128,4 +128,7 @@ def permit(policy: Policy, study: Study, noise_multiplier: float) -> None:
     """Raise PrivacyError with the reason when the study may not train here."""
     reason = refusal(policy, study, noise_multiplier)
     if reason:
-        raise PrivacyError(f"study {study.name} is refused: {reason}")
+        raise PrivacyError(
+            f"study {study.name} is refused by the site's policy.yaml: {reason}. No cell was looked "
+            "at and nothing paid; the study must change, or its owner the policy"
+        )

@@ -67,7 +67,7 @@ def _print(made: "Plan", console: Console) -> None:
     console.print(
         f"noise multiplier {made.noise_multiplier:.5g} on gradients clipped to "
         f"{made.max_grad_norm:g}: epsilon {made.epsilon:.4g} at delta {made.delta:g} after "
-        f"{made.rounds} rounds of {made.local_steps} steps (asked: {made.epsilon_asked:g}; the "
+        f"{_asked(made)} of {made.local_steps} steps (asked: {made.epsilon_asked:g}; the "
         f"live gate's RDP bound: {made.epsilon_rdp:.4g})"
     )
     console.print(f"per {made.unit}: {made.adjacency}")
@@ -76,9 +76,15 @@ def _print(made: "Plan", console: Console) -> None:
         console.print(text)
 
 
+def _asked(made: "Plan") -> str:
+    """How often a site may be asked to train."""
+    spare = f" and {made.spare_rounds} spare" if made.spare_rounds else ""
+    return f"{made.rounds}{spare} rounds"
+
+
 def _against(made: "Plan") -> Table:
     table = Table("", "mode", "against", title="Each site's epsilon, by who attacks it")
-    for name in ("noise", f"epsilon after {made.rounds} rounds"):
+    for name in ("noise", f"epsilon after {_asked(made)}"):
         table.add_column(name, justify="right")
     for letter, view in zip(ascii_uppercase, made.views, strict=False):
         numbers = (f"{view.noise_multiplier:.4g}", f"{view.epsilon:.4g}")
@@ -123,7 +129,8 @@ def _choices(made: "Plan") -> Table:
         )
     table.caption = (
         f"noise: the multiplier for epsilon {made.epsilon_asked:g}; gradient: with that, the "
-        "noise on a step's mean gradient against this plan's; epsilon: with this plan's multiplier"
+        "noise on a step's mean gradient over all sites (of one size) against this plan's; "
+        "epsilon: with this plan's multiplier"
     )
     return table
 

@@ -31,7 +31,7 @@ class Choice:
     noise_multiplier: float
     """What this choice needs for the study's epsilon."""
     relative_noise: float
-    """Noise on the mean gradient of a step, with that multiplier, over the plan's."""
+    """Noise on the sites' mean gradient of a step, with that multiplier, over the plan's."""
     epsilon_as_is: float
     """What this choice costs with the plan's own noise multiplier."""
 
@@ -54,6 +54,8 @@ class Plan:
     max_grad_norm: float
     sample_rate: float
     rounds: int
+    spare_rounds: int
+    """Rounds that may be done again after a crash: `epsilon` counts them."""
     local_steps: int
     cohort: Cohort | None
     """Whom distributed mode is forecast for; None: no cohort is known."""
@@ -96,6 +98,7 @@ def make_plan(study: Study, cohort: Cohort | None = None) -> Plan:
         max_grad_norm=privacy.max_grad_norm,
         sample_rate=privacy.sample_rate,
         rounds=study.rounds,
+        spare_rounds=privacy.spare_rounds,
         local_steps=privacy.local_steps,
         cohort=cohort,
         views=views(event, cohort, privacy.delta, _points(study.rounds), privacy.local_steps),
@@ -138,10 +141,15 @@ def _choices(study: Study, plan: Event) -> list[Choice]:
         "rate / 2": {"sample_rate": rate / 2},
         "rate x 2": {"sample_rate": min(1.0, 2 * rate)},
     }
-    return [
+    planned = [
         _choice(name, study, plan, change)
         for name, change in changes.items()
         if name == "as planned" or any(change[key] != _now(study, key) for key in change)
+    ]
+    # Each site's noise is its own: the mean of more of them, all of one size, has less.
+    return planned + [
+        replace(planned[0], change=f"sites {sign}", relative_noise=factor**-0.5)
+        for sign, factor in (("/ 2", 0.5), ("x 2", 2.0))
     ]
 
 

@@ -22,6 +22,7 @@ class OpacusEngine:
     """Works on a copy of the model, since Opacus leaves attributes on modules and parameters."""
 
     def __init__(self, problem: Problem) -> None:
+        _refuse_what_it_gets_wrong(problem.model)
         try:
             self.wrapped = GradSampleModule(
                 _hookable(problem.model), loss_reduction="sum", strict=False
@@ -47,6 +48,24 @@ class OpacusEngine:
 
     def finish(self, total: Accumulator) -> None:
         return None
+
+
+def _refuse_what_it_gets_wrong(model: nn.Module) -> None:
+    """Raise PrivacyError for layers whose per-row gradients Opacus 1.6 computes wrongly, silently:
+    measured against naive ones, they are 9 to 57 % off, though still clipped."""
+    wrong = None
+    uses = [id(parameter) for _, parameter in model.named_parameters(remove_duplicate=False)]
+    if len(uses) > len(set(uses)):
+        wrong = "a parameter that several layers share"
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Embedding) and module.padding_idx is not None:
+            wrong = f"{name}: an embedding with padding_idx"
+        if getattr(module, "padding_mode", "zeros") != "zeros":
+            wrong = f"{name}: padding_mode={module.padding_mode}"
+    if wrong:
+        raise PrivacyError(
+            f"engine opacus gives wrong gradients for {wrong}; use engine: bookkeeping"
+        )
 
 
 def _hookable(model: nn.Module) -> nn.Module:

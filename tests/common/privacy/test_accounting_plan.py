@@ -68,6 +68,9 @@ def test_other_choices_say_what_they_would_need_and_cost(plan: Plan) -> None:
     assert choices["rounds x 2"].noise_multiplier > plan.noise_multiplier
     assert choices["rounds x 2"].epsilon_as_is > plan.epsilon
     assert choices["rate / 2"].noise_multiplier < plan.noise_multiplier
+    wider = choices["sites x 2"]
+    assert wider.relative_noise == pytest.approx(math.sqrt(0.5))
+    assert (wider.noise_multiplier, wider.epsilon_as_is) == (plan.noise_multiplier, plan.epsilon)
     more = choices["steps x 2"]
     assert more.noise_multiplier == choices["rounds x 2"].noise_multiplier
     # Composed Gaussian mechanisms: noise grows with the root of the steps.

@@ -296,3 +296,31 @@ def test_a_sum_over_blocks_is_the_product(rows: int, seed: int, wide: int) -> No
 def test_parameters_of_few_bits_are_refused() -> None:
     with pytest.raises(PrivacyError, match="weight is torch.bfloat16"):
         share(nn.Linear(3, 2).bfloat16(), cross_entropy, torch.ones(1, 3).bfloat16(), 1.0)
+
+
+class Tied(nn.Module):
+    """Two layers of one weight."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.two = nn.Linear(4, 4), nn.Linear(4, 4)
+        self.two.weight = self.one.weight
+
+    def forward(self, rows: Tensor) -> Tensor:
+        return torch.as_tensor(self.two(self.one(rows).relu()))
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        Tied(),
+        nn.Sequential(nn.Embedding(4, 3, padding_idx=0), nn.Flatten(), nn.Linear(12, 2)),
+        nn.Sequential(nn.Conv2d(1, 2, 3, padding=1, padding_mode="reflect"), nn.Flatten()),
+    ],
+)
+def test_opacus_is_not_asked_for_what_it_gets_wrong(model: nn.Module) -> None:
+    rows = torch.zeros(2, 4, dtype=torch.int64)
+    with pytest.raises(PrivacyError, match="engine opacus gives wrong gradients"):
+        clipped_gradient_sum(
+            model, cross_entropy, rows, rows[:, 0], max_grad_norm=1.0, engine="opacus"
+        )
