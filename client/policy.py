@@ -129,6 +129,6 @@ def permit(policy: Policy, study: Study, noise_multiplier: float) -> None:
     reason = refusal(policy, study, noise_multiplier)
     if reason:
         raise PrivacyError(
-            f"study {study.name} is refused by the site's policy.yaml: {reason}. No cell was looked "
+            f"study {study.name} is refused by policy.yaml: {reason}. No cell was looked "
             "at and nothing paid; the study must change, or its owner the policy"
         )
