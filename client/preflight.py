@@ -152,7 +152,7 @@ def _device(home: SiteHome, site: Site) -> tuple[Verdict, str]:
 
 def _service(home: SiteHome, site: Site) -> tuple[Verdict, str]:
     if home.paused.exists():
-        return "warning", "paused: nothing leaves until `hemofed site resume`"
+        return "warning", "paused: sits out of each round until `hemofed site resume`"
     return "ok", "runs" if runs(home) else "does not run; `hemofed site start`"
 
 

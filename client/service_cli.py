@@ -116,17 +116,17 @@ def studies(home: Home) -> None:
 
 @app.command()
 def pause(home: Home) -> None:
-    """Let nothing leave from this moment on; a finished answer is held back."""
+    """Sit out from this moment on; an answer that is being computed does not leave either."""
     from client.home import SiteHome
     from common.files import write_text
 
     write_text(SiteHome(home).paused, "")
-    typer.echo("paused: nothing leaves until `hemofed site resume`")
+    typer.echo("paused: it sits out of each round until `hemofed site resume`")
 
 
 @app.command()
 def resume(home: Home) -> None:
-    """Go on after a pause."""
+    """Take part again after a pause."""
     from client.home import SiteHome
 
     SiteHome(home).paused.unlink(missing_ok=True)

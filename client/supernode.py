@@ -22,12 +22,11 @@ from client.runner import Runner, RunnerDiedError
 from common.bundle import BUNDLE_HASH
 from common.errors import FederationError, HemofedError, PrivacyError
 from common.files import replacing, write_text
-from common.protocol import refusal_content
+from common.protocol import absence_content, refusal_content
 from common.room import check_room
 
 _LOOK_SECONDS = 0.1
 """Between two questions for messages; the server lets each wait until there is one."""
-_PAUSE_POLL = 0.5
 _log = logging.getLogger("hemofed.site")
 
 
@@ -58,7 +57,7 @@ class SuperNode:
         while not self._halt.is_set():
             check_room(self._home.folder)
             self._tell()
-            pulled = None if self._home.paused.exists() else self._link.pull()
+            pulled = self._link.pull()
             if pulled is not None:
                 _write(self._home.inflight, pulled.SerializeToString())
                 self._handle(pulled)
@@ -79,7 +78,6 @@ class SuperNode:
             message = self._link.fetch(pulled)
             self._record.came(message)
             reply = self._reply(message)
-            self._wait_while_paused()
             if self._halt.is_set():
                 return
             self._record.leaves(message, reply)
@@ -90,6 +88,17 @@ class SuperNode:
         self._home.inflight.unlink(missing_ok=True)
 
     def _reply(self, message: Message) -> Message:
+        """The ClientApp's reply; in its place, while the site is paused, that it sits out.
+
+        An answer that was being computed when the pause came is dropped, and what it cost is spent:
+        held back, it would keep the whole federation waiting until the round's deadline.
+        """
+        reply = None if self._home.paused.exists() else self._computed(message)
+        if reply is None or self._home.paused.exists():
+            return Message(absence_content("paused"), reply_to=message)
+        return reply
+
+    def _computed(self, message: Message) -> Message:
         """The ClientApp's reply, or a refusal; an error's text stays in this site's log."""
         try:
             self._check_bundle(message.metadata.run_id)
@@ -128,11 +137,6 @@ class SuperNode:
                 "installed here. A server of another hemofed version, or not a hemofed server"
             )
         self._sound_runs.add(run)
-
-    def _wait_while_paused(self) -> None:
-        """Hold the reply back for as long as the site is paused."""
-        while self._home.paused.exists() and not self._halt.wait(_PAUSE_POLL):
-            self._tell()
 
     def _tell(self) -> None:
         """Keep the status file right; it is written only when something changed."""
