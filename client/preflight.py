@@ -3,8 +3,10 @@
 import shutil
 import ssl
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from threading import Event
 from typing import Literal
 
 import httpx
@@ -14,6 +16,7 @@ from client.home import SiteHome
 from client.ledger import Ledger
 from client.ledger_binding import data_fingerprint
 from client.ledger_summary import summarise
+from client.link import FleetLink, ShutOutError
 from client.membership import Membership
 from client.policy import read_policy
 from client.server_certificate import only, out_of_date
@@ -111,7 +114,7 @@ def _identity(home: SiteHome, site: Site) -> tuple[Verdict, str]:
 
 
 def _connection(home: SiteHome, site: Site) -> tuple[Verdict, str]:
-    """The server's TLS, and this clock against its."""
+    """The server's TLS, this clock against its, and whether it knows this site's key."""
     membership = Membership.load(home.folder)
     try:
         with httpx.Client(verify=only(membership.authority), timeout=_SECONDS) as client:
@@ -127,7 +130,20 @@ def _connection(home: SiteHome, site: Site) -> tuple[Verdict, str]:
     said += f"; this clock is {ahead:+.0f} s off"
     if is_refused(ahead):
         return "wrong", f"{said}, and the server refuses its signatures; set it with NTP"
+    _check_known(membership)
+    said += "; it knows this site's key"
     return ("warning" if abs(ahead) > _SKEW_WARNING else "ok"), said
+
+
+def _check_known(membership: Membership) -> None:
+    """Raise FederationError, in the words of `site start`, when the server shuts this site out."""
+    key = membership.node_key()
+    link = FleetLink(membership.address, membership.authority, key, Event())
+    with closing(link):
+        try:
+            link.check_known()
+        except ShutOutError as error:
+            raise membership.shut_out(error, datetime.now(UTC)) from error
 
 
 def _disk(home: SiteHome, site: Site) -> tuple[Verdict, str]:

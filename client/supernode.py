@@ -31,7 +31,7 @@ _log = logging.getLogger("hemofed.site")
 
 
 class SuperNode:
-    """One site's node. `serve` ends when `halt` is set."""
+    """One site's node, on a link that is connected. `serve` ends when `halt` is set."""
 
     def __init__(
         self, home: SiteHome, link: FleetLink, runner: Runner, record: SiteRecord, halt: Event
@@ -48,11 +48,9 @@ class SuperNode:
     def serve(self) -> None:
         """Answer messages; none is taken that could not be answered for want of room.
 
-        Raises FederationError: the server refuses this site, or its disk is full.
+        Raises ShutOutError: the server does not know this site any more. FederationError: it and
+        this site do not accept each other, or this site's disk is full.
         """
-        check_room(self._home.folder)
-        self._runner.start()
-        self._link.connect(self._home.node_number)
         self._again()
         while not self._halt.is_set():
             check_room(self._home.folder)

@@ -28,8 +28,6 @@ class Link(FleetLink):
         self._asked, self._end = asked, halt
         self.answers: list[Message] = []
 
-    def connect(self, memory: Path) -> None: ...
-
     def pull(self) -> PullMessagesResponse:
         return PullMessagesResponse()
 
@@ -52,8 +50,6 @@ class Asked(Runner):
         super().__init__(site, site.parent / "runner.log")
         self._site, self._then = site, then
         self.asked = 0
-
-    def start(self) -> None: ...  # type: ignore[override]
 
     def answer(self, message: Message, seconds: float, halt: Event) -> Message:
         self.asked += 1
