@@ -19,11 +19,11 @@ from client.ledger_summary import summarise
 from client.link import FleetLink, ShutOutError
 from client.membership import Membership
 from client.policy import read_policy
+from client.preflight_cells import look_at_cells
 from client.server_certificate import only, out_of_date
 from client.service import runs
 from client.site import open_site
 from common.config import Site
-from common.data.store import CellCache
 from common.errors import FederationError, HemofedError
 from common.room import check_room
 from common.words import count
@@ -64,19 +64,18 @@ def _line(topic: str, check: Check, home: SiteHome, site: Site) -> Line:
 
 
 def _cells(home: SiteHome, site: Site) -> tuple[Verdict, str]:
-    caches = [CellCache.open(source.folder) for source in site.cells]
-    cells = sum(len(cache) for cache in caches)
-    patients = len({patient for cache in caches for patient in cache.patients if patient})
-    said = f"{count(cells, 'cell')} of {count(patients, 'known patient')}"
-    return ("ok" if cells else "wrong"), said
+    return look_at_cells(site)
 
 
 def _policy(home: SiteHome, site: Site) -> tuple[Verdict, str]:
     policy = read_policy(site.policy)
     said = (
         f"epsilon {policy.lifetime_epsilon:g} for life, {policy.study_epsilon:g} a study, at delta "
-        f"{policy.delta:g}; metrics: {policy.metrics}; at most {policy.gpu_memory_share:.0%} of a "
-        "GPU's memory"
+        f"{policy.delta:g}; protects each {policy.unit}; noise at least "
+        f"{policy.min_noise_multiplier:g}, gradients clipped at {policy.max_grad_norm:g} at most, "
+        f"{count(policy.min_cohort, 'site')} or more that train, at most "
+        f"{count(policy.max_rounds, 'round')}; metrics: {policy.metrics}; at most "
+        f"{policy.gpu_memory_share:.0%} of a GPU's memory"
     )
     if policy.without_privacy:
         return "warning", f"{said}; studies WITHOUT privacy may train here (without_privacy: true)"

@@ -1,6 +1,7 @@
 """`hemofed site check` and `approve`, as typed."""
 
 import json
+import shutil
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -12,7 +13,8 @@ from client.explain import explain
 from client.home import SiteHome
 from client.service_cli import app
 from client.site import open_site
-from common.config import Study
+from common.config import CellSource, Site, Study
+from common.data.cache import prepare
 from common.errors import ConfigError, FederationError, PrivacyError
 from common.identity import load_signing_key
 from common.identity.keys import make_signing_key
@@ -55,6 +57,37 @@ def test_check_names_each_topic_and_what_is_wrong(home: SiteHome) -> None:
     result = CliRunner().invoke(app, ["check", str(home.folder), "--json"])
     found = {line["topic"]: line["verdict"] for line in json.loads(result.output)}
     assert found["ledger"] == found["identity"] == "wrong"
+
+
+def said_of(home: SiteHome, topic: str) -> tuple[str, str]:
+    """What `check` says of a topic: its verdict and its text."""
+    result = CliRunner().invoke(app, ["check", str(home.folder), "--json"])
+    lines = json.loads(result.output.splitlines()[0])
+    return next((line["verdict"], line["text"]) for line in lines if line["topic"] == topic)
+
+
+def test_check_says_what_is_wrong_with_the_cells(home: SiteHome, tmp_path: Path) -> None:
+    source = home.folder / "images"
+    assert said_of(home, "cells") == (
+        "ok",
+        f"40 cells of 10 known patients; `hemofed data check {source}` looks closer",
+    )
+    shutil.copy(source / "0.png", source / "1.png")
+    reindexed = Site(name="lab", cells=(CellSource(folder=prepare(source, 16)),))
+    home.site_file.write_text(dump(reindexed))
+    verdict, text = said_of(home, "cells")
+    assert verdict == "warning" and "1 image under two labels" in text
+    home.site_file.write_text(dump(Site(name="lab", cells=(CellSource(folder=source),))))
+    verdict, text = said_of(home, "cells")
+    assert verdict == "wrong" and "put the folder that it prints into site.yaml" in text
+
+
+def test_check_names_the_floors_of_the_policy(home: SiteHome) -> None:
+    floors = {"min_noise_multiplier": 0.7, "max_grad_norm": 2.5, "min_cohort": 3, "max_rounds": 77}
+    (home.folder / "policy.yaml").write_text(dump(OPEN.model_copy(update=floors)))
+    _, text = said_of(home, "policy")
+    for word in ("noise at least 0.7", "clipped at 2.5", "3 sites or more", "at most 77 rounds"):
+        assert word in text
 
 
 def proposed(home: SiteHome, one: Study, file: Path) -> Path:
