@@ -4,7 +4,7 @@ import shutil
 import ssl
 from collections.abc import Callable
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from threading import Event
 from typing import Literal
@@ -53,7 +53,14 @@ def check_site(home: SiteHome) -> list[Line]:
     Raises ConfigError when there is no readable site.yaml: nothing can be said without it.
     """
     site = open_site(home.site_file)
-    return [_line(topic, check, home, site) for topic, check in _CHECKS.items()]
+    lines = [_line(topic, check, home, site) for topic, check in _CHECKS.items()]
+    first = {line.text: line.topic for line in reversed(lines)}
+    return [_once(line, first[line.text]) for line in lines]
+
+
+def _once(line: Line, topic: str) -> Line:
+    """The line; what an earlier topic says already is not said again."""
+    return line if line.topic == topic else replace(line, text=f"as for {topic}, above")
 
 
 def _line(topic: str, check: Check, home: SiteHome, site: Site) -> Line:
