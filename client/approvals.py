@@ -84,6 +84,11 @@ class SignedApprovals:
         write_text(self._path(study.digest), json.dumps(signed, indent=2) + "\n")
         return self._path(study.digest)
 
+    def decline(self, study: Study, reason: str) -> None:
+        """Record that a person looked at the study and it was not approved."""
+        with Membership.load(self._home.folder).audit_log() as log:
+            log.append("not_approved", study=study.name, digest=study.digest, reason=reason[:500])
+
     def withdraw(self, study: Study) -> None:
         """Take the approval back; the next message for the study is refused."""
         with Membership.load(self._home.folder).audit_log() as log:
@@ -98,12 +103,14 @@ class SignedApprovals:
         membership = Membership.load(self._home.folder)
         if membership.name != site.name:
             raise FederationError(f"site.yaml says {site.name}, the identity {membership.name}")
-        verify(
-            membership.member.signing_public_key,
-            statement("approval", signed["approval"]),
-            str(signed["signature"]),
-            "the approval",
-        )
+        message, signature = statement("approval", signed["approval"]), str(signed["signature"])
+        former = [request.claim.signing_public_key for request in membership.member.requests[:-1]]
+        if any(_fits(key, message, signature) for key in former):
+            raise PrivacyError(
+                f"study {study.name}: was approved with keys that this site has changed since; "
+                f"approve it again with `hemofed site approve {self._home.folder} {study.name}`"
+            )
+        verify(membership.member.signing_public_key, message, signature, "the approval")
 
     def _check_cohort(self, site: Site, study: Study) -> None:
         """Raise PrivacyError when too few of those who train are members still."""
@@ -114,3 +121,12 @@ class SignedApprovals:
 
     def _path(self, digest: str) -> Path:
         return self._home.approvals / f"{digest}.json"
+
+
+def _fits(public: str, message: bytes, signature: str) -> bool:
+    """Whether the key (PEM) signed the message."""
+    try:
+        verify(public, message, signature)
+    except FederationError:
+        return False
+    return True

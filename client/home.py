@@ -29,7 +29,7 @@ class SiteHome:
 
     @property
     def paused(self) -> Path:
-        """There while the operator of the site wants nothing to leave."""
+        """There while a person at the site wants it to sit out."""
         return self.state / "paused"
 
     @property

@@ -41,6 +41,8 @@ from common.objects import identifiers, take_apart
 HEARTBEAT_SECONDS = 15.0
 """The server counts a site as gone after twice this long without a sign of life."""
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 20.0
+_INVALID_HEARTBEAT = 400
+"""Flower's HTTP code for it; that of a key which it does not know is another."""
 _log = logging.getLogger("hemofed.site")
 
 Request = TypeVar("Request")
@@ -55,6 +57,10 @@ class HaltedError(Exception):
     """The service is asked to stop while the server does not answer."""
 
 
+class ShutOutError(FederationError):
+    """The server does not know this site's key, or not by the node's number."""
+
+
 class FleetLink:
     """Speaks for one site, by its key.
 
@@ -67,6 +73,7 @@ class FleetLink:
     ) -> None:
         self._key = key
         self._halt = halt
+        self._closed = Event()
         self._node = Node()
         self._address = address
         self._authority = authority
@@ -80,14 +87,15 @@ class FleetLink:
             verify=only(authority),
         )
 
-    def connect(self, memory: Path) -> None:
-        """Become this key's node, or go on being the node that a predecessor was.
+    def connect(self, memory: Path) -> bool:
+        """Become this key's node, or go on being the node that a predecessor was; whether it does.
 
         memory: a file with the node's number. Without it the server would refuse the key for as
         long as it believes a killed predecessor alive, and give up what that was answering.
-        Raises FederationError: not a member.
+        Raises ShutOutError: not a member.
         """
-        if not (memory.exists() and self._continues(int(memory.read_text(encoding="utf-8")))):
+        continues = memory.exists() and self._continues(int(memory.read_text(encoding="utf-8")))
+        if not continues:
             request = ActivateNodeRequest(
                 public_key=node_public_pem(self._key), heartbeat_interval=HEARTBEAT_SECONDS
             )
@@ -95,6 +103,23 @@ class FleetLink:
             self._node = Node(node_id=number)
             write_text(memory, str(number))
         Thread(target=self._beat, daemon=True).start()
+        return continues
+
+    def check_known(self) -> None:
+        """Raise ShutOutError unless the server knows this key; nothing changes there.
+
+        It is asked for a node that gives no sign of life, ever: Flower looks the key up, refuses
+        the one and the other by different codes, and a client that runs is not disturbed. Raises
+        httpx.HTTPError when the server does not answer.
+        """
+        request = ActivateNodeRequest(public_key=node_public_pem(self._key), heartbeat_interval=0)
+        try:
+            self._client.ActivateNode(request)
+        except httpx.HTTPStatusError as error:
+            if error.response.status_code >= 500:
+                raise
+            if error.response.status_code != _INVALID_HEARTBEAT:
+                raise self._shut_out() from error
 
     def _continues(self, number: int) -> bool:
         """Whether the server still knows this key's node by that number."""
@@ -112,6 +137,7 @@ class FleetLink:
 
     def close(self) -> None:
         """Close the connection; the server counts the site as gone after a while."""
+        self._closed.set()
         self._client.close()
 
     def pull(self) -> PullMessagesResponse | None:
@@ -176,8 +202,8 @@ class FleetLink:
     def _ask(self, call: Callable[[Request], Result], request: Request) -> Result:
         """The answer, however long the server cannot give it.
 
-        Raises FederationError when server and site do not accept each other, RunOverError when the
-        server has no more use for the answer, HaltedError.
+        Raises ShutOutError or FederationError when server and site do not accept each other,
+        RunOverError when the server has no more use for the answer, HaltedError.
         """
         pause = _FIRST_PAUSE
         while True:
@@ -207,10 +233,10 @@ class FleetLink:
                 f"{self._address}: refuses this site's signatures, for this clock is {ahead:+.0f} "
                 "s off the server's; set the clock that is wrong, by NTP"
             )
-        raise FederationError(
-            f"{self._address}: does not accept this site's key: it is not a member, or not any "
-            "more; ask the operator"
-        ) from error
+        raise self._shut_out() from error
+
+    def _shut_out(self) -> ShutOutError:
+        return ShutOutError(f"{self._address}: does not accept this site's key")
 
     def _unreached(self, error: httpx.TransportError) -> tuple[str, str]:
         """What hinders a connection, and in words, where that passes."""
@@ -230,7 +256,7 @@ class FleetLink:
             _log.warning("%s: answers again", self._address)
 
     def _beat(self) -> None:
-        while not self._halt.wait(HEARTBEAT_SECONDS / 3):
+        while not self._closed.wait(HEARTBEAT_SECONDS / 3):
             with suppress(httpx.HTTPError):
                 self._client.SendNodeHeartbeat(self._sign_of_life())
 

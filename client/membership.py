@@ -101,6 +101,19 @@ class Membership:
         write_document(self.home / "kit" / "registry.json", signed)
         return replace(self, registry=registry, address=registry.address)
 
+    def shut_out(self, refusal: FederationError, now: datetime) -> FederationError:
+        """The server's refusal of this site's key, with the reason that the home can tell."""
+        following = self.home / "identity" / "next"
+        reason = "it is not a member, or not any more; ask the operator"
+        if following.is_dir():
+            reason = (
+                f"new keys wait in {following}; once the operator has admitted them, join the kit "
+                f"with `hemofed site join {self.home} {self.name}.kit.json`"
+            )
+        elif now >= self.member.not_after:
+            reason = "; ".join(self.member.warnings(self.name, now)) or reason
+        return FederationError(f"{refusal}: {reason}")
+
     def warnings(self, now: datetime) -> tuple[str, ...]:
         """What is to be said about this membership and the authority's dates; () is well."""
         found = list(check_certificate(self.authority, now))

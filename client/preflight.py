@@ -3,8 +3,10 @@
 import shutil
 import ssl
 from collections.abc import Callable
-from dataclasses import dataclass
+from contextlib import closing
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from threading import Event
 from typing import Literal
 
 import httpx
@@ -15,13 +17,14 @@ from client.ledger import Ledger
 from client.ledger_binding import data_fingerprint
 from client.ledger_memory import check_own_ledger
 from client.ledger_summary import summarise
+from client.link import FleetLink, ShutOutError
 from client.membership import Membership
 from client.policy import read_policy
+from client.preflight_cells import look_at_cells
 from client.server_certificate import only, out_of_date
 from client.service import runs
 from client.site import open_site
 from common.config import Site
-from common.data.store import CellCache
 from common.errors import FederationError, HemofedError
 from common.room import check_room
 from common.words import count
@@ -51,7 +54,14 @@ def check_site(home: SiteHome) -> list[Line]:
     Raises ConfigError when there is no readable site.yaml: nothing can be said without it.
     """
     site = open_site(home.site_file)
-    return [_line(topic, check, home, site) for topic, check in _CHECKS.items()]
+    lines = [_line(topic, check, home, site) for topic, check in _CHECKS.items()]
+    first = {line.text: line.topic for line in reversed(lines)}
+    return [_once(line, first[line.text]) for line in lines]
+
+
+def _once(line: Line, topic: str) -> Line:
+    """The line; what an earlier topic says already is not said again."""
+    return line if line.topic == topic else replace(line, text=f"as for {topic}, above")
 
 
 def _line(topic: str, check: Check, home: SiteHome, site: Site) -> Line:
@@ -62,19 +72,18 @@ def _line(topic: str, check: Check, home: SiteHome, site: Site) -> Line:
 
 
 def _cells(home: SiteHome, site: Site) -> tuple[Verdict, str]:
-    caches = [CellCache.open(source.folder) for source in site.cells]
-    cells = sum(len(cache) for cache in caches)
-    patients = len({patient for cache in caches for patient in cache.patients if patient})
-    said = f"{count(cells, 'cell')} of {count(patients, 'known patient')}"
-    return ("ok" if cells else "wrong"), said
+    return look_at_cells(site)
 
 
 def _policy(home: SiteHome, site: Site) -> tuple[Verdict, str]:
     policy = read_policy(site.policy)
     said = (
         f"epsilon {policy.lifetime_epsilon:g} for life, {policy.study_epsilon:g} a study, at delta "
-        f"{policy.delta:g}; metrics: {policy.metrics}; at most {policy.gpu_memory_share:.0%} of a "
-        "GPU's memory"
+        f"{policy.delta:g}; protects each {policy.unit}; noise at least "
+        f"{policy.min_noise_multiplier:g}, gradients clipped at {policy.max_grad_norm:g} at most, "
+        f"{count(policy.min_cohort, 'site')} or more that train, at most "
+        f"{count(policy.max_rounds, 'round')}; metrics: {policy.metrics}; at most "
+        f"{policy.gpu_memory_share:.0%} of a GPU's memory"
     )
     if policy.without_privacy:
         return "warning", f"{said}; studies WITHOUT privacy may train here (without_privacy: true)"
@@ -113,7 +122,7 @@ def _identity(home: SiteHome, site: Site) -> tuple[Verdict, str]:
 
 
 def _connection(home: SiteHome, site: Site) -> tuple[Verdict, str]:
-    """The server's TLS, and this clock against its."""
+    """The server's TLS, this clock against its, and whether it knows this site's key."""
     membership = Membership.load(home.folder)
     try:
         with httpx.Client(verify=only(membership.authority), timeout=_SECONDS) as client:
@@ -129,7 +138,20 @@ def _connection(home: SiteHome, site: Site) -> tuple[Verdict, str]:
     said += f"; this clock is {ahead:+.0f} s off"
     if is_refused(ahead):
         return "wrong", f"{said}, and the server refuses its signatures; set it with NTP"
+    _check_known(membership)
+    said += "; it knows this site's key"
     return ("warning" if abs(ahead) > _SKEW_WARNING else "ok"), said
+
+
+def _check_known(membership: Membership) -> None:
+    """Raise FederationError, in the words of `site start`, when the server shuts this site out."""
+    key = membership.node_key()
+    link = FleetLink(membership.address, membership.authority, key, Event())
+    with closing(link):
+        try:
+            link.check_known()
+        except ShutOutError as error:
+            raise membership.shut_out(error, datetime.now(UTC)) from error
 
 
 def _disk(home: SiteHome, site: Site) -> tuple[Verdict, str]:
@@ -154,7 +176,7 @@ def _device(home: SiteHome, site: Site) -> tuple[Verdict, str]:
 
 def _service(home: SiteHome, site: Site) -> tuple[Verdict, str]:
     if home.paused.exists():
-        return "warning", "paused: nothing leaves until `hemofed site resume`"
+        return "warning", "paused: sits out of each round until `hemofed site resume`"
     return "ok", "runs" if runs(home) else "does not run; `hemofed site start`"
 
 

@@ -45,7 +45,7 @@ class Proposals:
         Raises FederationError: not signed by this site's server. ConfigError: none, or several.
         """
         if Path(wanted).is_file():
-            return self.read(Path(wanted))
+            return self._given(Path(wanted))
         found = [
             one for one in self.all() if wanted in (one.study.name, one.study.digest[: len(wanted)])
         ]
@@ -62,6 +62,17 @@ class Proposals:
         proposal = read_document(Proposal, path)
         proposal.check(Membership.load(self._home.folder).server_public_key, str(path))
         return proposal
+
+    def _given(self, path: Path) -> Proposal:
+        """The proposal in a file that a person named, and may have mistaken for one."""
+        try:
+            read_document(Proposal, path)
+        except FederationError as error:
+            raise FederationError(
+                f"{path}: is no proposal; give the proposal.json that the operator has from "
+                "`hemofed server run`, or a study's name as `hemofed site studies` lists it"
+            ) from error
+        return self.read(path)
 
     def _files(self) -> list[Path]:
         return sorted(self._home.proposals.glob("*.json"))

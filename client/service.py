@@ -5,17 +5,20 @@ import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from threading import Event
 
 from client.home import SiteHome
 from client.ledger_memory import check_own_ledger
-from client.link import FleetLink, HaltedError
+from client.link import FleetLink, HaltedError, ShutOutError
 from client.membership import Membership
+from client.patience import Patience
 from client.record import SiteRecord
 from client.runner import Runner
 from client.site import open_site
 from client.supernode import SuperNode
 from common.errors import FederationError
+from common.room import check_room
 
 
 def serve(home: SiteHome, halt: Event) -> None:
@@ -26,13 +29,13 @@ def serve(home: SiteHome, halt: Event) -> None:
     """
     logging.basicConfig(format="%(asctime)s %(message)s", level=logging.WARNING)
     membership = Membership.load(home.folder)
-    with _alone(home), membership.audit_log() as log:
-        check_own_ledger(open_site(home.site_file), log.path)
-        link = FleetLink(membership.address, membership.authority, membership.node_key(), halt)
+    with _alone(home):
+        check_own_ledger(open_site(home.site_file), home.folder / "audit.jsonl")
         runner = Runner(home.site_file, home.runner_log)
         try:
-            record = SiteRecord(home, membership, log)
-            SuperNode(home, link, runner, record, halt).serve()
+            check_room(home.folder)
+            runner.start()
+            _serve(membership, home, runner, halt)
         except HaltedError:
             return
         except OSError as error:
@@ -43,8 +46,42 @@ def serve(home: SiteHome, halt: Event) -> None:
         finally:
             halt.set()
             runner.stop()
-            link.leave()
             home.status.unlink(missing_ok=True)
+
+
+def _serve(membership: Membership, home: SiteHome, runner: Runner, halt: Event) -> None:
+    """Serve as this member, and again, by the keys that are there then, when the server forgot it.
+
+    A server that lost its state knows the members of its registry by other numbers, and one that
+    admitted a site's next keys waits for the site to join.
+    """
+    patience = Patience(halt)
+    while not halt.is_set():
+        try:
+            _serve_as(membership, home, runner, patience, halt)
+        except ShutOutError as error:
+            patience.wait(membership.shut_out(error, datetime.now(UTC)))
+            membership = Membership.load(home.folder)
+        except FederationError:
+            before, membership = membership, Membership.load(home.folder)
+            if membership.member == before.member:
+                raise
+
+
+def _serve_as(
+    membership: Membership, home: SiteHome, runner: Runner, patience: Patience, halt: Event
+) -> None:
+    with membership.audit_log() as log:
+        link = FleetLink(membership.address, membership.authority, membership.node_key(), halt)
+        try:
+            if not link.connect(home.node_number):
+                # For a node that is no more; the server, which knows another, would not find it.
+                home.inflight.unlink(missing_ok=True)
+            patience.renew()
+            record = SiteRecord(home, membership, log)
+            SuperNode(home, link, runner, record, halt).serve()
+        finally:
+            link.leave()
 
 
 def runs(home: SiteHome) -> bool:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Column, Table
 
 if TYPE_CHECKING:
     from client.preflight import Line
@@ -74,10 +74,10 @@ def approve(
     from common.errors import PrivacyError
 
     place = SiteHome(home.absolute())
-    proposal = Proposals(place).find(study)
+    approvals, proposal = SignedApprovals(place), Proposals(place).find(study)
     site, asked = open_site(place.site_file), proposal.study
     if withdraw:
-        SignedApprovals(place).withdraw(asked)
+        approvals.withdraw(asked)
         typer.echo(f"{asked.name}: withdrawn; its next message is refused")
         return
     members = Membership.load(place.folder).registry.active()
@@ -85,11 +85,13 @@ def approve(
     for topic, text in explanation.topics:
         Console().print(f"[bold]{topic:>12}[/bold]  {escape(text)}", soft_wrap=True)
     if explanation.refusal:
+        approvals.decline(asked, f"the policy refuses: {explanation.refusal}")
         raise PrivacyError(f"{site.policy}: this site's policy refuses: {explanation.refusal}")
-    if not yes:
-        typer.confirm(f"Shall {site.name} take part?", abort=True)
+    if not yes and not typer.confirm(f"Shall {site.name} take part?"):
+        approvals.decline(asked, "a person said no")
+        raise typer.Abort
     Proposals(place).keep(proposal, study)
-    typer.echo(f"approved: {SignedApprovals(place).approve(site, asked)}")
+    typer.echo(f"approved: {approvals.approve(site, asked)}")
 
 
 @app.command()
@@ -103,7 +105,7 @@ def studies(home: Home) -> None:
 
     place = SiteHome(home.absolute())
     site, approvals = open_site(place.site_file), SignedApprovals(place)
-    table = Table("study", "digest", "approved")
+    table = _table("study", "digest", "approved")
     for proposal in Proposals(place).all():
         try:
             approvals.check(site, proposal.study)
@@ -116,17 +118,17 @@ def studies(home: Home) -> None:
 
 @app.command()
 def pause(home: Home) -> None:
-    """Let nothing leave from this moment on; a finished answer is held back."""
+    """Sit out from this moment on; an answer that is being computed does not leave either."""
     from client.home import SiteHome
     from common.files import write_text
 
     write_text(SiteHome(home).paused, "")
-    typer.echo("paused: nothing leaves until `hemofed site resume`")
+    typer.echo("paused: it sits out of each round until `hemofed site resume`")
 
 
 @app.command()
 def resume(home: Home) -> None:
-    """Go on after a pause."""
+    """Take part again after a pause."""
     from client.home import SiteHome
 
     SiteHome(home).paused.unlink(missing_ok=True)
@@ -149,8 +151,13 @@ def status(home: Home) -> None:
 
 def _print(lines: "list[Line]") -> None:
     colour = {"ok": "green", "warning": "yellow", "wrong": "red"}
-    table = Table("topic", "verdict", "what is there, or what to do")
+    table = _table("topic", "verdict", "what is there, or what to do")
     for line in lines:
         verdict = f"[{colour[line.verdict]}]{line.verdict}[/]"
         table.add_row(line.topic, verdict, escape(line.text))
     Console().print(table)
+
+
+def _table(*headers: str) -> Table:
+    """A table that folds what is too long, paths and names too, and cuts nothing off."""
+    return Table(*(Column(header, overflow="fold") for header in headers))

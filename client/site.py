@@ -99,7 +99,7 @@ def open_cells(site: Site, study: Study) -> SiteCells:
     classes = np.array([code.get(cell.name, -1) for cell in CELL_TYPES])
     parts, splits = [], []
     for source in site.cells:
-        part, given = _selected(source, _cache(source.folder, study.image_side))
+        part, given = selected(source, _cache(source.folder, study.image_side))
         known = np.flatnonzero((classes[part.labels] >= 0) & _counts(part, study))
         part = part.select(known)
         parts.append(part)
@@ -126,7 +126,7 @@ def _cache(folder: Path, side: int) -> CellCache:
     return cache
 
 
-def _selected(source: CellSource, cache: CellCache) -> tuple[CellCache, NDArray[np.str_]]:
+def selected(source: CellSource, cache: CellCache) -> tuple[CellCache, NDArray[np.str_]]:
     """The cells of the source, and the split given for each ("" where none is)."""
     if source.selection is None:
         return cache, cache.splits

@@ -22,17 +22,16 @@ from client.runner import Runner, RunnerDiedError
 from common.bundle import BUNDLE_HASH
 from common.errors import FederationError, HemofedError, PrivacyError
 from common.files import replacing, write_text
-from common.protocol import refusal_content
+from common.protocol import absence_content, refusal_content
 from common.room import check_room
 
 _LOOK_SECONDS = 0.1
 """Between two questions for messages; the server lets each wait until there is one."""
-_PAUSE_POLL = 0.5
 _log = logging.getLogger("hemofed.site")
 
 
 class SuperNode:
-    """One site's node. `serve` ends when `halt` is set."""
+    """One site's node, on a link that is connected. `serve` ends when `halt` is set."""
 
     def __init__(
         self, home: SiteHome, link: FleetLink, runner: Runner, record: SiteRecord, halt: Event
@@ -49,16 +48,14 @@ class SuperNode:
     def serve(self) -> None:
         """Answer messages; none is taken that could not be answered for want of room.
 
-        Raises FederationError: the server refuses this site, or its disk is full.
+        Raises ShutOutError: the server does not know this site any more. FederationError: it and
+        this site do not accept each other, or this site's disk is full.
         """
-        check_room(self._home.folder)
-        self._runner.start()
-        self._link.connect(self._home.node_number)
         self._again()
         while not self._halt.is_set():
             check_room(self._home.folder)
             self._tell()
-            pulled = None if self._home.paused.exists() else self._link.pull()
+            pulled = self._link.pull()
             if pulled is not None:
                 _write(self._home.inflight, pulled.SerializeToString())
                 self._handle(pulled)
@@ -79,7 +76,6 @@ class SuperNode:
             message = self._link.fetch(pulled)
             self._record.came(message)
             reply = self._reply(message)
-            self._wait_while_paused()
             if self._halt.is_set():
                 return
             self._record.leaves(message, reply)
@@ -90,6 +86,17 @@ class SuperNode:
         self._home.inflight.unlink(missing_ok=True)
 
     def _reply(self, message: Message) -> Message:
+        """The ClientApp's reply; in its place, while the site is paused, that it sits out.
+
+        An answer that was being computed when the pause came is dropped, and what it cost is spent:
+        held back, it would keep the whole federation waiting until the round's deadline.
+        """
+        reply = None if self._home.paused.exists() else self._computed(message)
+        if reply is None or self._home.paused.exists():
+            return Message(absence_content("paused"), reply_to=message)
+        return reply
+
+    def _computed(self, message: Message) -> Message:
         """The ClientApp's reply, or a refusal; an error's text stays in this site's log."""
         try:
             self._check_bundle(message.metadata.run_id)
@@ -128,11 +135,6 @@ class SuperNode:
                 "installed here. A server of another hemofed version, or not a hemofed server"
             )
         self._sound_runs.add(run)
-
-    def _wait_while_paused(self) -> None:
-        """Hold the reply back for as long as the site is paused."""
-        while self._home.paused.exists() and not self._halt.wait(_PAUSE_POLL):
-            self._tell()
 
     def _tell(self) -> None:
         """Keep the status file right; it is written only when something changed."""

@@ -84,6 +84,10 @@ class CellCache:
         taken: NDArray[np.uint8] = self._store[rows if self._rows is None else self._rows[rows]]
         return np.asarray(taken)
 
+    def line(self, at: int) -> NDArray[np.uint8]:
+        """(N, side, 3): the line of pixels at the height `at` of each image, not all the image."""
+        return np.asarray(self._store[slice(None) if self._rows is None else self._rows, at])
+
     def select(self, rows: NDArray[np.integer[Any]]) -> Self:
         """These rows, in this order, as a cache of their own; no pixel is read."""
         chosen = np.asarray(rows, dtype=np.int64)
@@ -115,7 +119,8 @@ def _read_meta(folder: Path) -> dict[str, Any]:
         meta = json.loads((folder / META).read_text(encoding="utf-8"))
     except OSError:
         raise DataError(
-            f"{folder}: is not a cell cache; make one with `hemofed data index SOURCE`"
+            f"{folder}: is not a cell cache; make one with `hemofed data index SOURCE`, and put "
+            "the folder that it prints into site.yaml"
         ) from None
     except ValueError as error:
         raise DataError(f"{folder / META}: damaged ({error}); index the source again") from error

@@ -93,8 +93,9 @@ def join(home: Path, kit: Kit, fingerprint: str, passphrase: str | None = None) 
     with _own_log(home, passphrase) as log:
         try:
             registry = _check_kit(home, name, kit, fingerprint)
-        except FederationError:
-            log.append("kit_refused", fingerprint=kit.fingerprint, told=fingerprint[:100])
+        except FederationError as error:
+            facts = {"fingerprint": kit.fingerprint, "told": fingerprint[:100]}
+            log.append("kit_refused", **facts, reason=str(error)[:500])
             raise
         log.append("joined", fingerprint=kit.fingerprint, registry=registry.version)
         _write_kit(home, kit, registry)
@@ -124,7 +125,20 @@ def check_own_entry(home: Path, name: str, registry: Registry) -> Member:
 
 def read_kit(path: Path) -> Kit:
     """The kit in a file. Raises FederationError."""
-    return read_document(Kit, path)
+    try:
+        return read_document(Kit, path)
+    except FederationError as error:
+        if not path.is_file():
+            raise
+        raise _damaged(str(path), error) from error
+
+
+def _damaged(what: str, error: FederationError) -> FederationError:
+    """What to say of a kit, or its registry, that did not come as it was sent."""
+    reason = str(error).removeprefix(f"{what}: ").partition(";")[0]
+    return FederationError(
+        f"{what}: damaged or altered ({reason}); ask the operator for the kit again"
+    )
 
 
 def _check_kit(home: Path, name: str, kit: Kit, fingerprint: str) -> Registry:
@@ -133,7 +147,10 @@ def _check_kit(home: Path, name: str, kit: Kit, fingerprint: str) -> Registry:
             f"kit: its fingerprint is not {fingerprint!r:.100}; have the operator read the "
             "server's fingerprint once more, and if it is the same again, do not use this kit"
         )
-    registry = Registry.open(kit.registry, kit.signing_public_key, "kit")
+    try:
+        registry = Registry.open(kit.registry, kit.signing_public_key, "kit")
+    except FederationError as error:
+        raise _damaged("kit", error) from error
     if kit.site != name:
         raise FederationError(f"kit: was made for {kit.site}; this site is {name}")
     member = check_own_entry(home, name, registry)

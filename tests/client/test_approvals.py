@@ -15,7 +15,7 @@ from client.site import open_site
 from common.config import Member, Site
 from common.errors import PrivacyError
 from common.identity.documents import read_json
-from common.identity.site_home import join, make_site
+from common.identity.site_home import join, make_site, rotate_keys
 from common.protocol import read_refusal
 from common.yaml_files import dump
 from server.provisioning import admit, make_kit, make_server, revoke
@@ -68,6 +68,24 @@ def test_an_approval_that_nobody_at_the_site_signed_is_none(site: Path) -> None:
     path.write_text("{}")
     with pytest.raises(PrivacyError, match="is not this site's approval"):
         approvals.check(lab, one)
+
+
+def test_what_was_approved_before_the_keys_changed_must_be_approved_again(site: Path) -> None:
+    home, server, one = SiteHome(site.parent), site.parent.parent / "server", study()
+    approvals, lab = SignedApprovals(home), open_site(site)
+    path = approvals.approve(lab, one)
+    admit(server, rotate_keys(home.folder, NOW), NOW)
+    kit = make_kit(server, "lab")
+    join(home.folder, kit, kit.fingerprint)
+    with pytest.raises(PrivacyError, match=r"keys that this site has changed since; approve it ag"):
+        approvals.check(lab, one)
+    signed = json.loads(path.read_text())
+    signed["approval"]["approved"] = "2020-01-01T00:00:00+00:00"
+    path.write_text(json.dumps(signed))
+    with pytest.raises(PrivacyError, match="it was altered, or signed with another key"):
+        approvals.check(lab, one)
+    approvals.approve(lab, one)
+    approvals.check(lab, one)
 
 
 def test_members_that_were_revoked_or_never_were_do_not_make_a_cohort(site: Path) -> None:

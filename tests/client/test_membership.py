@@ -79,6 +79,11 @@ def events(home: Path, key: str | None = None) -> list[str]:
     return [line["event"] for line in lines if line["event"] not in ("begin", "signature")]
 
 
+def facts(home: Path, event: str) -> list[dict[str, object]]:
+    lines = map(json.loads, (home / "audit.jsonl").read_text().splitlines())
+    return [line["facts"] for line in lines if line["event"] == event]
+
+
 def test_a_site_joins(home: Path, operator: Operator) -> None:
     with pytest.raises(ConfigError, match="has not joined"):
         Membership.load(home)
@@ -125,9 +130,12 @@ def test_a_kit_of_another_fingerprint_is_refused(home: Path, operator: Operator)
 def test_a_kit_with_an_altered_registry_is_refused(home: Path, operator: Operator) -> None:
     kit = operator.kit("lab")
     kit.registry["registry"]["sites"]["other"]["status"] = "revoked"
-    with pytest.raises(FederationError, match="kit: the registry: the signature does not fit"):
+    said = r"kit: damaged or altered \(the registry: the signature does not fit\); ask the operator"
+    with pytest.raises(FederationError, match=said):
         join(home, kit, kit.fingerprint)
     assert not (home / "kit").exists()
+    (line,) = facts(home, "kit_refused")
+    assert "the signature does not fit" in str(line["reason"])
 
 
 def test_a_kit_without_this_sites_own_keys_is_refused(home: Path, operator: Operator) -> None:
@@ -266,10 +274,26 @@ def test_a_damaged_kit_is_named(home: Path, operator: Operator, tmp_path: Path) 
     whole = operator.kit("lab").model_dump_json()
     for text in ("", "[]", "{}", whole[:-10], whole.replace("CERTIFICATE", "CERT"), "{" * 99999):
         path.write_text(text)
-        with pytest.raises(FederationError, match=r"lab.kit.json|certificate"):
+        with pytest.raises(FederationError, match=r"(?s)lab.kit.json: .*; ask the operator for"):
             read_kit(path)
-    with pytest.raises(FederationError, match="cannot be read"):
+    with pytest.raises(FederationError, match="none.json: cannot be read"):
         read_kit(tmp_path / "none.json")
+
+
+@pytest.mark.parametrize("key", ["signing_public_key", "node_public_key"])
+def test_a_kit_with_a_flipped_byte_in_a_key_is_named(
+    home: Path, operator: Operator, tmp_path: Path, key: str
+) -> None:
+    content = operator.kit("lab").model_dump(mode="json")
+    claim = content["registry"]["registry"]["sites"]["other"]["requests"][0]["claim"]
+    place = content if key == "signing_public_key" else claim
+    place[key] = place[key].replace("BEGIN", "BEGIM")
+    path = tmp_path / "lab.kit.json"
+    path.write_text(json.dumps(content))
+    with pytest.raises(
+        FederationError, match=r"kit.*: damaged or altered .*; ask the operator for"
+    ):
+        join(home, kit := read_kit(path), kit.fingerprint)
 
 
 def test_a_key_that_others_can_read_stops_the_site(home: Path, operator: Operator) -> None:

@@ -1,6 +1,7 @@
 """`hemofed site check` and `approve`, as typed."""
 
 import json
+import shutil
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -12,7 +13,8 @@ from client.explain import explain
 from client.home import SiteHome
 from client.service_cli import app
 from client.site import open_site
-from common.config import Study
+from common.config import CellSource, Site, Study
+from common.data.cache import prepare
 from common.errors import ConfigError, FederationError, PrivacyError
 from common.identity import load_signing_key
 from common.identity.keys import make_signing_key
@@ -57,6 +59,50 @@ def test_check_names_each_topic_and_what_is_wrong(home: SiteHome) -> None:
     assert found["ledger"] == found["identity"] == "wrong"
 
 
+def said_of(home: SiteHome, topic: str) -> tuple[str, str]:
+    """What `check` says of a topic: its verdict and its text."""
+    result = CliRunner().invoke(app, ["check", str(home.folder), "--json"])
+    lines = json.loads(result.output.splitlines()[0])
+    return next((line["verdict"], line["text"]) for line in lines if line["topic"] == topic)
+
+
+def test_check_says_what_is_wrong_with_the_cells(home: SiteHome, tmp_path: Path) -> None:
+    source = home.folder / "images"
+    assert said_of(home, "cells") == (
+        "ok",
+        f"40 cells of 10 known patients; `hemofed data check {source}` looks closer",
+    )
+    shutil.copy(source / "0.png", source / "1.png")
+    reindexed = Site(name="lab", cells=(CellSource(folder=prepare(source, 16)),))
+    home.site_file.write_text(dump(reindexed))
+    verdict, text = said_of(home, "cells")
+    assert verdict == "warning" and "1 image under two labels" in text
+    home.site_file.write_text(dump(Site(name="lab", cells=(CellSource(folder=source),))))
+    verdict, text = said_of(home, "cells")
+    assert verdict == "wrong" and "put the folder that it prints into site.yaml" in text
+
+
+def test_check_names_the_floors_of_the_policy(home: SiteHome) -> None:
+    floors = {"min_noise_multiplier": 0.7, "max_grad_norm": 2.5, "min_cohort": 3, "max_rounds": 77}
+    (home.folder / "policy.yaml").write_text(dump(OPEN.model_copy(update=floors)))
+    _, text = said_of(home, "policy")
+    for word in ("noise at least 0.7", "clipped at 2.5", "3 sites or more", "at most 77 rounds"):
+        assert word in text
+
+
+def test_check_says_each_fault_once(home: SiteHome) -> None:
+    policy = home.folder / "policy.yaml"
+    policy.write_text(policy.read_text().replace("hours: []", "hours: [noon]"))
+    assert "'noon': expected a window" in said_of(home, "policy")[1]
+    for topic in ("hours", "ledger"):
+        assert said_of(home, topic) == ("wrong", "as for policy, above")
+
+
+def audited(home: SiteHome, event: str) -> list[dict[str, object]]:
+    lines = map(json.loads, (home.folder / "audit.jsonl").read_text().splitlines())
+    return [line["facts"] for line in lines if line["event"] == event]
+
+
 def proposed(home: SiteHome, one: Study, file: Path) -> Path:
     """The file that the operator would send."""
     proposal = Proposal.make(one, load_signing_key(home.folder.parent / "server" / "signing.key"))
@@ -68,6 +114,8 @@ def test_approve_explains_asks_and_signs(home: SiteHome, tmp_path: Path) -> None
     one, site = study(), open_site(home.site_file)
     file = proposed(home, one, tmp_path / "proposal.json")
     typed("approve", str(home.folder), str(file), answer="n\n")
+    said_no = {"study": one.name, "digest": one.digest, "reason": "a person said no"}
+    assert audited(home, "not_approved") == [said_no] and audited(home, "approved") == []
     with pytest.raises(PrivacyError):
         SignedApprovals(home).check(site, one)
     said = typed("approve", str(home.folder), str(file), answer="y\n")
@@ -86,6 +134,8 @@ def test_a_study_that_the_policy_refuses_cannot_be_approved(home: SiteHome, tmp_
     file = proposed(home, study(), tmp_path / "proposal.json")
     with pytest.raises(PrivacyError, match="max_rounds is 2"):
         typed("approve", str(home.folder), str(file), "--yes")
+    (line,) = audited(home, "not_approved")
+    assert "the policy refuses" in str(line["reason"]) and "max_rounds is 2" in str(line["reason"])
     without = study(privacy={"mode": "none"})
     topics = dict(explain(open_site(home.site_file), without, {"lab"}).topics)
     assert topics["privacy"].startswith("NONE")
@@ -97,14 +147,33 @@ def test_only_what_this_sites_server_signed_can_be_approved(home: SiteHome, tmp_
     other = json.loads(file.read_text())
     other["study"]["rounds"] = 2
     strange = Proposal.make(one, make_signing_key()).model_dump_json()
-    for text in (json.dumps(other), strange, dump(one), json.dumps(other["study"])):
+    for text, said in (
+        (json.dumps(other), "the signature does not fit"),
+        (strange, "the signature does not fit"),
+        (dump(one), "is no proposal; give the proposal.json that the operator has"),
+        (json.dumps(other["study"]), "is no proposal"),
+    ):
         file.write_text(text)
-        with pytest.raises(FederationError, match=r"proposal.json"):
+        with pytest.raises(FederationError, match=rf"proposal.json: .*{said}"):
             typed("approve", str(home.folder), str(file), "--yes")
     with pytest.raises(ConfigError, match="is no file, and 0 proposals are called so"):
         typed("approve", str(home.folder), one.name, "--yes")
     with pytest.raises(PrivacyError):
         SignedApprovals(home).check(open_site(home.site_file), one)
+
+
+def test_studies_prints_long_names_and_reasons_whole(home: SiteHome, tmp_path: Path) -> None:
+    one = study(name="a-study-of-" + "very-" * 8 + "long-name")
+    typed("approve", str(home.folder), str(proposed(home, one, tmp_path / "one.json")), "--yes")
+    path = home.approvals / f"{one.digest}.json"
+    path.write_text("{}")
+    printed = typed("studies", str(home.folder))
+    rows = [line.split("│")[1:-1] for line in printed.splitlines() if line.startswith("│")]
+    names, _, said = (
+        "".join(cell.strip() for cell in column) for column in zip(*rows, strict=True)
+    )
+    assert one.name in names
+    assert str(path).replace(" ", "") in said.replace(" ", "")
 
 
 def test_pause_and_resume_are_files(home: SiteHome) -> None:

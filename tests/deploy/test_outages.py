@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from client.service_cli import app as site_app
 from common.identity.certificates import is_expired
 from server.provisioning import renew_server
 from server.service_cli import app as server_app
@@ -50,6 +51,12 @@ def rounds_without(stored: Stored, site: str, count: int) -> Callable[[], bool]:
     return lambda: sum(site not in record["sites"] for record in records(stored)) >= count
 
 
+def rounds_that_say(stored: Stored, site: str, word: str, count: int) -> Callable[[], bool]:
+    return lambda: (
+        sum(one["sites"].get(site, {}).get("status") == word for one in records(stored)) >= count
+    )
+
+
 def check(federation: Federation, name: str, topic: str) -> tuple[str, str]:
     """What `hemofed site check` says of a topic: its verdict and its text."""
     command = [sys.executable, "-m", ALTERED, "site", "check"]
@@ -72,6 +79,20 @@ def test_rounds_go_on_without_a_site_that_is_away_and_with_it_when_it_is_back(
     federation.kill(name)
     federation.wait_in(running, rounds_without(running, name, 3), "three rounds without it")
     federation.start(name, ALTERED)
+    federation.wait_in(running, lambda: ok(running, name), "the site takes part again")
+    assert max(record["seconds"] for record in records(running)) < DEADLINE / 2
+    assert_no_round_is_lost(running)
+
+
+def test_rounds_go_on_at_once_without_a_site_that_is_paused(
+    federation: Federation, running: Stored
+) -> None:
+    name = sorted(federation.sites)[0]
+    home = str(federation.sites[name].folder)
+    federation.wait_in(running, lambda: ok(running, name), "the site takes part")
+    typed(site_app, "pause", home)
+    federation.wait_in(running, rounds_that_say(running, name, "sits out: paused", 3), "it is out")
+    typed(site_app, "resume", home)
     federation.wait_in(running, lambda: ok(running, name), "the site takes part again")
     assert max(record["seconds"] for record in records(running)) < DEADLINE / 2
     assert_no_round_is_lost(running)

@@ -39,6 +39,8 @@ def test_a_pause_holds_the_next_release_and_a_changed_study_is_refused(tmp_path:
         stored = federation.run()
         wait_until(lambda: json.loads(home.status.read_text())["paused"], "the site is paused")
         said = federation.wait_for(stored, "waiting for sites")
+        paused = {name: "sits out: paused"}
+        wait_until(lambda: paused.items() <= stored.said().get("sites", {}).items(), "it is said")
         assert len(audited(federation, name, "released")) == before
         typed(site_app, "resume", str(home.folder))
         federation.wait_for(stored, "completed")

@@ -37,6 +37,18 @@ def test_a_unit_starts_the_service_and_gives_it_nothing_else(who: str) -> None:
         assert service[key] in ("yes", "strict")
 
 
+def test_a_sites_cache_is_in_its_home_where_the_unit_can_write() -> None:
+    unit = (DEPLOY / "hemofed-site.service").read_text()
+    home = re.search(r"^ExecStart=.* site start (\S+)$", unit, re.M)
+    state = re.search(r"^StateDirectory=(\S+)$", unit, re.M)
+    cache = re.search(r"^Environment=HEMOFED_CACHE=(\S+)$", unit, re.M)
+    assert home and state and cache
+    assert Path(cache[1]).is_relative_to(home[1])
+    assert Path(home[1]).is_relative_to(f"/var/lib/{state[1]}")
+    documented = (DEPLOY.parent / "docs" / "deployment.md").read_text()
+    assert f"HEMOFED_CACHE={cache[1]}" in documented
+
+
 @pytest.mark.parametrize("who", WHO)
 def test_systemd_finds_no_fault_in_a_unit(who: str, tmp_path: Path) -> None:
     if not (analyze := shutil.which("systemd-analyze")):

@@ -40,8 +40,8 @@ def check(
         *_unreadable(entries, measured),
         *listed.findings(),
         *duplicates.findings(entries, measured),
-        *_patients(entries),
-        *_types(entries),
+        *patients(entries),
+        *types(entries),
         *outliers.findings(entries, measured),
         *_drift(drift),
     ]
@@ -88,7 +88,8 @@ def _unreadable(entries: Sequence[Entry], measured: Measured) -> list[Finding]:
     ]
 
 
-def _patients(entries: Sequence[Entry]) -> list[Finding]:
+def patients(entries: Sequence[Entry]) -> list[Finding]:
+    """Patients whose cells are in two splits."""
     splits: dict[str, Counter[str]] = defaultdict(Counter)
     files: dict[str, list[str]] = defaultdict(list)
     for entry in entries:
@@ -117,7 +118,8 @@ def _patients(entries: Sequence[Entry]) -> list[Finding]:
     ]
 
 
-def _types(entries: Sequence[Entry]) -> list[Finding]:
+def types(entries: Sequence[Entry]) -> list[Finding]:
+    """Types with too few images, and a source of one type."""
     counts = Counter(entry.label for entry in entries if entry.known)
     found = []
     rare = [f"{label} ({number})" for label, number in sorted(counts.items()) if number < RARE]

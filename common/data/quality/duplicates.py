@@ -77,15 +77,15 @@ def findings(entries: Sequence[Entry], measured: Measured) -> list[Finding]:
     exact = same_bytes(measured)
     alike = same_picture(measured)
     found = [
-        *_by_consequence(entries, exact, frozenset(), "duplicate", "file", Severity.FAILURE),
-        *_by_consequence(
+        *by_consequence(entries, exact, frozenset(), "duplicate", "file", Severity.FAILURE),
+        *by_consequence(
             entries, alike.groups, alike.turned, "near-duplicate", "picture", Severity.WARNING
         ),
     ]
     return found
 
 
-def _by_consequence(
+def by_consequence(
     entries: Sequence[Entry],
     groups: Iterable[Group],
     turned: frozenset[int],
@@ -93,6 +93,7 @@ def _by_consequence(
     what: str,
     two_labels: Severity,
 ) -> list[Finding]:
+    """Findings on groups of like rows; `what` they share, `two_labels` how bad two labels are."""
     conflicts, leaks, others = [], [], []
     for group in groups:
         if len({entries[row].label for row in group}) > 1:

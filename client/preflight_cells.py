@@ -1,0 +1,28 @@
+"""What a site's check says of its cells, from their caches."""
+
+from pathlib import Path
+from typing import Literal
+
+from client.site import selected
+from common.config import Site
+from common.data.quality.cached import findings
+from common.data.store import CellCache
+from common.words import count
+
+
+def look_at_cells(site: Site) -> tuple[Literal["ok", "warning", "wrong"], str]:
+    """The verdict and the words. A finding is a warning: the client starts, and a person decides.
+
+    Raises DataError: a cache or a selection that cannot be read.
+    """
+    caches = [selected(source, CellCache.open(source.folder))[0] for source in site.cells]
+    cells = sum(len(cache) for cache in caches)
+    patients = len({patient for cache in caches for patient in cache.patients if patient})
+    said = [f"{count(cells, 'cell')} of {count(patients, 'known patient')}"]
+    if not cells:
+        return "wrong", said[0]
+    found = findings(caches)
+    said += [finding.what for finding in found]
+    sources = [cache.meta["source"] for cache in caches if Path(cache.meta["source"]).exists()]
+    said += [f"`hemofed data check {source}` looks closer" for source in dict.fromkeys(sources)]
+    return "warning" if found else "ok", "; ".join(said)

@@ -1,0 +1,35 @@
+"""How long a site that the server shuts out tries again."""
+
+import time
+from threading import Event
+
+import pytest
+
+from client import patience
+from client.patience import Patience
+from common.errors import FederationError
+
+REFUSAL = FederationError("not a member")
+
+
+def test_a_site_that_was_never_accepted_does_not_wait() -> None:
+    with pytest.raises(FederationError, match="not a member"):
+        Patience(Event()).wait(REFUSAL)
+
+
+def test_patience_ends_and_begins_anew_with_each_acceptance(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = 0.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    halt = Event()
+    halt.set()
+    patient = Patience(halt)
+    for _ in range(2):
+        patient.renew()
+        patient.wait(REFUSAL)
+        now += patience.SECONDS - 1
+        patient.wait(REFUSAL)
+        now += 1
+        with pytest.raises(FederationError, match="not a member"):
+            patient.wait(REFUSAL)

@@ -1,0 +1,110 @@
+"""The site's node: what it answers while the site is paused, and what the runner is asked then."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from threading import Event
+
+import pytest
+from flwr.app import Message
+from flwr.proto.fleet_pb2 import PullMessagesResponse
+
+from client.app import client_app
+from client.link import FleetLink
+from client.runner import Runner
+from client.supernode import SuperNode
+from common.bundle import BUNDLE_HASH
+from common.envelope import take_off
+from common.protocol import read_absence, read_name, read_refusal
+from tests.client.lab import context, make_lab
+from tests.client.test_record import Setting, prepare
+
+KINDS = ["query.prepare", "train", "evaluate"]
+
+
+class Link(FleetLink):
+    """A server that has one message, and takes its answer."""
+
+    def __init__(self, asked: Message, halt: Event) -> None:
+        self._asked, self._end = asked, halt
+        self.answers: list[Message] = []
+
+    def pull(self) -> PullMessagesResponse:
+        return PullMessagesResponse()
+
+    def fetch(self, pulled: PullMessagesResponse) -> Message:
+        return self._asked
+
+    def bundle_hash(self, run: int) -> str:
+        return BUNDLE_HASH
+
+    def push(self, reply: Message) -> None:
+        take_off(reply)
+        self.answers.append(reply)
+        self._end.set()
+
+
+class Asked(Runner):
+    """The ClientApp in this process; `then` happens once it has computed."""
+
+    def __init__(self, site: Path, then: Callable[[], object]) -> None:
+        super().__init__(site, site.parent / "runner.log")
+        self._site, self._then = site, then
+        self.asked = 0
+
+    def answer(self, message: Message, seconds: float, halt: Event) -> Message:
+        self.asked += 1
+        reply = client_app()(message, context(self._site))
+        self._then()
+        return reply
+
+
+@pytest.fixture
+def setting(tmp_path: Path) -> Iterator[Setting]:
+    one = Setting(make_lab(tmp_path / "lab").parent, tmp_path / "server")
+    one.home.state.mkdir()
+    yield one
+    one.log.close()
+    one.server_log.close()
+
+
+def answered(
+    setting: Setting, kind: str, then: Callable[[], object] = lambda: None
+) -> tuple[Message, Asked]:
+    """What leaves of one message, and the runner, which calls `then` when it has computed."""
+    asked = prepare(setting) if kind == "query.prepare" else setting.asked(kind)
+    halt = Event()
+    link, runner = Link(asked, halt), Asked(setting.home.site_file, then)
+    SuperNode(setting.home, link, runner, setting.record, halt).serve()
+    (reply,) = link.answers
+    return reply, runner
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_paused_site_says_at_once_that_it_sits_out_and_computes_nothing(
+    setting: Setting, kind: str
+) -> None:
+    setting.home.paused.touch()
+    reply, runner = answered(setting, kind)
+    assert read_absence(reply) == "sits out: paused" and read_refusal(reply) is None
+    assert runner.asked == 0
+    assert [line["reason"] for line in setting.lines("sat_out")] == ["sits out: paused"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_was_being_computed_when_the_pause_came_does_not_leave(
+    setting: Setting, kind: str
+) -> None:
+    reply, runner = answered(setting, kind, setting.home.paused.touch)
+    assert runner.asked == 1
+    assert read_absence(reply) == "sits out: paused" and list(reply.content) == ["absence"]
+    assert setting.lines("released") == []
+
+
+def test_a_site_takes_part_again_after_a_pause(setting: Setting) -> None:
+    setting.home.paused.touch()
+    answered(setting, "query.prepare")
+    setting.home.paused.unlink()
+    reply, _ = answered(setting, "query.prepare")
+    assert read_name(reply) == "lab"
+    reply, _ = answered(setting, "train")
+    assert read_absence(reply) is None and len(setting.lines("released")) == 1

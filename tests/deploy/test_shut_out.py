@@ -1,0 +1,98 @@
+"""A running site whose key the server does not know: it lost its state, was given another key of
+the site's, or revoked the site."""
+
+import shutil
+from collections.abc import Iterator
+from datetime import UTC, datetime
+
+import pytest
+
+from common.errors import FederationError
+from common.identity.site_home import join, rotate_keys
+from server.provisioning import admit, make_kit, revoke
+from server.studies import Stored
+from tests.deploy.federation import Federation, wait_until
+from tests.deploy.test_outages import ALTERED, DEADLINE, check, ok
+from tests.simulations.small import simulation
+
+
+@pytest.fixture(scope="module")
+def federation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Federation]:
+    policy = {"min_sites": 2, "deadline_seconds": DEADLINE}
+    config = simulation(study={"rounds": 5000, "round": policy})
+    one = Federation(tmp_path_factory.mktemp("shut_out"), config)
+    try:
+        one.start("server")
+        for name in one.sites:
+            one.start(name, ALTERED)
+        yield one
+    finally:
+        one.close()
+
+
+@pytest.fixture(scope="module")
+def running(federation: Federation) -> Stored:
+    """A study that goes on through all the tests."""
+    return federation.run()
+
+
+def all_ok(federation: Federation, stored: Stored) -> bool:
+    return all(ok(stored, name) for name in federation.sites)
+
+
+def said(federation: Federation, name: str) -> str:
+    return federation.log(name).read_text()
+
+
+def test_a_server_that_lost_its_state_is_survived(federation: Federation, running: Stored) -> None:
+    federation.wait_in(running, lambda: all_ok(federation, running), "all take part")
+    federation.kill("server")
+    shutil.rmtree(federation.server / "state")
+    federation.start("server")
+    word = "does not accept this site's key"
+    for name in federation.sites:
+        wait_until(lambda name=name: word in said(federation, name), "it is noticed")  # type: ignore[misc]
+    done = (running.out / "rounds.jsonl").stat().st_size
+
+    def again() -> bool:
+        grown = (running.out / "rounds.jsonl").stat().st_size > done
+        return grown and all_ok(federation, running)
+
+    federation.wait_in(running, again, "all take part again")
+    assert all(federation.processes[name].poll() is None for name in federation.sites)
+
+
+def test_a_rotation_under_way_is_survived(federation: Federation, running: Stored) -> None:
+    name, now = sorted(federation.sites)[1], datetime.now(UTC)
+    home = federation.sites[name]
+    federation.wait_in(running, lambda: ok(running, name), "the site takes part")
+    admit(federation.server, rotate_keys(home.folder, now), now)
+    words = f"does not accept this site's key: new keys wait in {home.folder}/identity/next"
+    wait_until(lambda: words in said(federation, name), f"it is said\n{federation.logs()}")
+    verdict, text = check(federation, name, "connection")
+    assert verdict == "wrong" and words in text
+    kit = make_kit(federation.server, name)
+    join(home.folder, kit, kit.fingerprint)
+    federation.approve(home, federation.study)
+    federation.wait_in(running, lambda: ok(running, name), "the site takes part again")
+    assert check(federation, name, "connection")[0] == "ok"
+    assert federation.processes[name].poll() is None
+
+
+def test_a_revoked_site_never_gets_in_again_and_is_told(
+    federation: Federation, running: Stored
+) -> None:
+    name = sorted(federation.sites)[2]
+    federation.wait_in(running, lambda: ok(running, name), "the site takes part")
+    before = check(federation, name, "connection")
+    assert before[0] == "ok" and "knows this site's key" in before[1]
+    assert ok(running, name), "the check did not disturb the running client"
+    revoke(federation.server, name, datetime.now(UTC))
+    words = "does not accept this site's key: it is not a member, or not any more; ask the operator"
+    assert federation.processes[name].wait(DEADLINE) == FederationError.exit_code
+    assert words in said(federation, name)
+    verdict, text = check(federation, name, "connection")
+    assert verdict == "wrong" and words in text
+    tries = said(federation, name).count("This site tries again")
+    assert federation.start(name, ALTERED).wait(DEADLINE) == FederationError.exit_code
+    assert said(federation, name).count("This site tries again") == tries
