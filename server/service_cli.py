@@ -31,7 +31,7 @@ def start(
     halt = Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: halt.set())
-    Service(home.absolute(), listen).run(halt)
+    Service(home.absolute(), listen).run(halt, typer.echo)
 
 
 @app.command()
@@ -91,15 +91,12 @@ def status(home: Home) -> None:
     from common.identity import Registry
     from common.room import lack_of_room
     from server.provisioning import expiries
-    from server.service import read_service
+    from server.service import processes
     from server.studies import stored_studies
 
-    console, told = Console(), read_service(home)
-    if told is None:
-        console.print("the service does not run; start it with `hemofed server start`")
-    else:
-        for name, part in told["parts"].items():
-            console.print(f"{name}: process {part['pid']}, restarted {part['restarts']} times")
+    console = Console()
+    for line in processes(home.absolute()):
+        console.print(line, soft_wrap=True)
     for warning in (lack_of_room(home), *expiries(home, Registry.load(home), datetime.now(UTC))):
         if warning:
             console.print(f"warning: {warning}", soft_wrap=True)
