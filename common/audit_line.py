@@ -76,6 +76,15 @@ def check_event(event: str, facts: dict[str, Fact]) -> None:
         raise PrivacyError(f"audit event {event}: facts of more than {LONGEST_FACTS} bytes")
 
 
+def loggable(text: str) -> str:
+    """The text as a fact, where others may have put into it what has no place in a log."""
+    try:
+        _check_fact("text", text)
+    except PrivacyError:
+        return "said in words that are not logged"
+    return text
+
+
 def _check_fact(what: str, value: Fact) -> None:
     if not isinstance(value, str | int | float):
         raise PrivacyError(f"{what}: a {type(value).__name__}; only words and numbers are logged")

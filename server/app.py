@@ -9,9 +9,10 @@ from common.config import Study
 from common.errors import ConfigError
 from common.yaml_files import load
 from server.rounds import Observer, Rounds
+from server.watcher import Watcher
 
 
-def server_app(observe: Observer | None = None) -> ServerApp:
+def server_app(observe: Observer | None = None, watcher: Watcher | None = None) -> ServerApp:
     """A ServerApp that runs the study named by the run config.
 
     run config: `study`, a study's YAML with its cohort; `out`, the folder of the run.
@@ -21,7 +22,7 @@ def server_app(observe: Observer | None = None) -> ServerApp:
     @app.main()
     def main(grid: Grid, context: Context) -> None:
         study = load(Study, _path(context, "study"))
-        Rounds(study, grid, _path(context, "out"), observe).run()
+        Rounds(study, grid, _path(context, "out"), observe, watcher).run()
 
     return app
 

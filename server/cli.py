@@ -59,10 +59,10 @@ def add_site(
     """Admit a site, or give a member its next keys, after its fingerprint was compared."""
     from common.identity.documents import read_document
     from common.identity.request import Request
-    from server.provisioning import admit
+    from server.provisioning import admit, check_request
 
     asked = read_document(Request, request)
-    asked.check()
+    check_request(home, asked)
     typer.echo(f"{asked.claim.name} asks with the fingerprint")
     typer.echo(f"  {asked.fingerprint}")
     if not yes:

@@ -1,7 +1,7 @@
 """Messages to the sites and their replies, over Flower's Grid, with every wait bounded."""
 
 import time
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Protocol, runtime_checkable
 
 from flwr.app import Message, RecordDict
@@ -81,19 +81,28 @@ class Roster:
                 self._names[unknown[key]] = read_name(reply)
         return self._by_name()
 
-    def wait_for(self, count: int, deadline: float, but: Collection[str] = ()) -> dict[str, int]:
+    def wait_for(
+        self,
+        count: int,
+        deadline: float,
+        but: Collection[str] = (),
+        tell: Callable[[set[str]], None] | None = None,
+    ) -> dict[str, int]:
         """Wait until `count` sites are there, not counting those of `but`.
 
-        Raises FederationError after `deadline` seconds.
+        tell: called with the sites that are not there, at each look. Raises FederationError after
+        `deadline` seconds.
         """
         started = time.monotonic()
         while len(sites := self._present_but(but, deadline)) < count:
             waited = time.monotonic() - started
+            missing = self._cohort - set(sites) - set(but)
+            if tell:
+                tell(missing)
             if waited > deadline:
-                missing = ", ".join(sorted(self._cohort - set(sites) - set(but)))
                 raise FederationError(
                     f"{len(sites)} of at least {count} sites are connected after {deadline:g} s; "
-                    f"missing: {missing}"
+                    f"missing: {', '.join(sorted(missing))}"
                 )
             _pause(waited)
         return sites

@@ -48,6 +48,7 @@ __all__ = [
     "Member",
     "Registry",
     "admit",
+    "check_request",
     "expiries",
     "make_kit",
     "make_server",
@@ -118,6 +119,19 @@ def admit(
         change.log.append(outcome, version=proposed.version, **facts)
         change.commit(proposed)
     return Admission(outcome, member)
+
+
+def check_request(home: Path, request: Request, *, passphrase: str | None = None) -> None:
+    """Raise FederationError, with an audit line, when the request's proofs do not fit.
+
+    `admit` looks too; this is for the caller who would have people compare fingerprints first.
+    """
+    try:
+        request.check()
+    except FederationError:
+        with _changing(home, passphrase) as change:
+            change.log.append("admission_refused", site=request.claim.name)
+        raise
 
 
 def revoke(home: Path, name: str, now: datetime, *, passphrase: str | None = None) -> Registry:

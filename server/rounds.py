@@ -6,7 +6,7 @@ same Grid.
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -28,9 +28,10 @@ from common.protocol import Task, Update, read_head, read_tally
 from server import checkpoints
 from server.aggregation import Aggregation, aggregation_for
 from server.checkpoints import State
-from server.exchange import Roster, exchange
+from server.exchange import Reply, Roster, exchange
 from server.optimizer import Optimizer, averaged
 from server.suspension import LEFT_OUT, Offences, asked_to_lift, note_lifted
+from server.watcher import Unwatched, Watcher
 
 OUTCOME, MODEL = "outcome.json", "model.safetensors"
 
@@ -56,11 +57,19 @@ class Outcome:
 class Rounds:
     """A study's run in the folder `out`: rounds.jsonl, checkpoints/, model.safetensors."""
 
-    def __init__(self, study: Study, grid: Grid, out: Path, observe: Observer | None) -> None:
+    def __init__(
+        self,
+        study: Study,
+        grid: Grid,
+        out: Path,
+        observe: Observer | None,
+        watcher: Watcher | None = None,
+    ) -> None:
         self._study = study
         self._grid = grid
         self._out = out
         self._observe = observe
+        self._watcher = watcher or Unwatched()
         self._model = build(study.model, len(study.cell_types), study.image_side, study.seed)
         self._parameters = trainable(self._model)
         self._layout = Layout.of(self._model)
@@ -112,10 +121,11 @@ class Rounds:
         messages = self._messages("train", task, state.model, training)
         updates, good = aggregation_for(self._study, self._layout.size), 0
         asked = time.perf_counter()
-        arriving = exchange(self._grid, messages, self._study.round.deadline_seconds)
-        for site, reply in arriving:
+        for site, reply in self._replies(messages):
             entry = record["sites"][site] = self._accept(site, reply, updates)
             entry["seconds"] = time.perf_counter() - asked
+            if entry["status"].startswith(LEFT_OUT):
+                self._watcher.left_out(task.round, site, entry["status"].removeprefix(LEFT_OUT))
             if self._offences.note(site, entry["status"]):
                 entry["suspended"] = True
             good += entry["status"] == "ok"
@@ -168,12 +178,21 @@ class Rounds:
         asked = [site for site in cohort if task.split == "test" or cohort[site].role != "test"]
         messages = self._messages("evaluate", task, model, asked)
         tallies: dict[str, Tally] = {}
-        for site, reply in exchange(self._grid, messages, self._study.round.deadline_seconds):
+        for site, reply in self._replies(messages):
             with suppress(FederationError):
                 if isinstance(reply, Message):
                     self._note_head(site, reply)
                     tallies[site] = read_tally(reply, classes)
         return dict(sorted(tallies.items()))
+
+    def _replies(self, messages: dict[str, Message]) -> Iterator[tuple[str, Reply]]:
+        """What each site says, as it comes; the watcher knows who has not said anything."""
+        waiting = set(messages)
+        self._watcher.waits_for(waiting)
+        for site, reply in exchange(self._grid, messages, self._study.round.deadline_seconds):
+            yield site, reply
+            waiting.discard(site)
+            self._watcher.waits_for(waiting)
 
     def _note_head(self, site: str, reply: Message) -> None:
         """Keep the site's ledger head, to be shown to it at the next message."""
@@ -197,7 +216,8 @@ class Rounds:
     ) -> dict[str, Message]:
         """One message a connected site, those with most cells first: they take longest."""
         quorum, wait = self._study.round.min_sites, self._study.round.deadline_seconds
-        present = self._roster.wait_for(quorum, wait, but=self._offences.suspended())
+        suspended, tell = self._offences.suspended(), self._watcher.waits_for
+        present = self._roster.wait_for(quorum, wait, but=suspended, tell=tell)
         order = sorted(sites, key=lambda site: (-self._study.cohort[site].units, site))
         number, vector = str(task.round), encode(model, self._study.transport.down)
         return {

@@ -17,6 +17,7 @@ from flwr.app import Context, RecordDict
 from flwr.common.constant import SUPERLINK_NODE_ID
 from flwr.server.superlink.linkstate import LinkState
 
+from common.audit_line import loggable
 from common.audit_log import AuditLog
 from common.config import Study
 from common.errors import HemofedError
@@ -32,10 +33,9 @@ from server.room import round_bytes
 from server.rounds import MODEL, Record
 from server.state import open_state
 from server.studies import Stored, stored_studies
+from server.watcher import Notes
 
 _IDLE_SECONDS, _ROOM_SECONDS = 0.5, 2.0
-_KEPT = ("round", "rounds", "sites")
-"""What is still said of a study that does not run."""
 _log = logging.getLogger("hemofed.rounds")
 
 
@@ -96,7 +96,10 @@ class Runner:
                 "out": str(stored.out),
             }
             context = Context(flower.run.run_id, SUPERLINK_NODE_ID, {}, RecordDict(), config)
-            server_app(lambda record: self._after_round(stored, study, record))(grid, context)
+            notes = Notes(stored, study, self._audit)
+            server_app(lambda record: self._after_round(stored, study, record), notes)(
+                grid, context
+            )
         model = file_digest(stored.out / MODEL)
         self._audit.append("exported", study=study.name, digest=study.digest, model=model)
 
@@ -118,7 +121,7 @@ class Runner:
         if stored.said()["state"] != (waiting := "waiting for room"):
             _log.error("%s: waits and goes on by itself: %s", stored.folder.name, lack)
         with suppress(OSError):
-            self._say(stored, waiting, reason=lack)
+            stored.say(waiting, reason=lack)
         self._halt.wait(_ROOM_SECONDS)
 
     def _fail(self, stored: Stored, reason: str) -> None:
@@ -132,20 +135,17 @@ class Runner:
             self._audit.append("suspension_lifted", **facts, site=site)
         for site, entry in record["sites"].items():
             if entry.get("suspended"):
-                self._audit.append("site_suspended", **facts, site=site, reason=entry["status"])
+                self._audit.append(
+                    "site_suspended", **facts, site=site, reason=loggable(entry["status"])
+                )
 
     def _give_up_if_unwanted(self, stored: Stored) -> None:
         if stored.wanted != "run" or self._halt.is_set():
             raise StoppedError
 
     def _end(self, stored: Stored, state: str, **details: str) -> None:
-        self._say(stored, state, **details)
+        stored.say(state, **details)
         self._audit.append("study_ended", study=stored.folder.name, state=state)
-
-    def _say(self, stored: Stored, state: str, **details: str) -> None:
-        """Note the state beside what is kept of the rounds done."""
-        kept = {key: value for key, value in stored.said().items() if key in _KEPT}
-        stored.say(state, **kept, **details)
 
 
 def main() -> None:

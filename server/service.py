@@ -1,7 +1,6 @@
 """The aggregator as one service: the closed SuperLink and the rounds, each a process of its own.
 
-A part that ends is started again, sooner the longer it had lived. Both keep what they need on
-disk, so a restart loses no reply and no round.
+Both keep what they need on disk, so a restart of either loses no reply and no round.
 """
 
 import ipaddress
@@ -9,10 +8,10 @@ import json
 import logging
 import os
 import signal
-import subprocess
+import socket
 import sys
-import time
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from threading import Event
@@ -22,11 +21,12 @@ from common.errors import ConfigError, FederationError
 from common.files import write_text
 from common.identity import Registry
 from common.identity.certificates import check_certificate, is_expired, split_address
+from server.part import Part
+from server.start_check import check_keys, check_port
 
 SERVICE, CERTIFICATE = "service.json", "server.crt"
 _log = logging.getLogger("hemofed.server")
 _LOOK_SECONDS, _STOP_SECONDS = 0.3, 12.0
-_FIRST_PAUSE, _LONGEST_PAUSE, _LONG_LIFE = 0.5, 30.0, 60.0
 
 SETTINGS = {
     "FLWR_TELEMETRY_ENABLED": "0",
@@ -37,71 +37,27 @@ SETTINGS = {
 """Flower's switches: it phones home and installs packages by default."""
 
 
-@dataclass
-class Part:
-    """A supervised process."""
-
-    name: str
-    command: list[str]
-    log: Path
-    environment: dict[str, str]
-    process: subprocess.Popen[bytes] | None = None
-    restarts: int = -1
-    _started: float = 0.0
-    _pause: float = field(default=_FIRST_PAUSE)
-    _due: float = 0.0
-
-    def look(self) -> None:
-        """Start the process when it is not there and due."""
-        if self.process is not None and self.process.poll() is None:
-            return
-        now = time.monotonic()
-        if self.process is not None:
-            lived, self.process = now - self._started, None
-            self._pause = (
-                _FIRST_PAUSE if lived > _LONG_LIFE else min(2 * self._pause, _LONGEST_PAUSE)
-            )
-            self._due = now + (self._pause if self.restarts else 0.0)
-        if now < self._due:
-            return
-        with self.log.open("ab") as log:
-            self.process = subprocess.Popen(  # noqa: S603  the command is ours
-                self.command,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                env=os.environ | self.environment,
-                start_new_session=True,
-            )
-        self._started, self.restarts = now, self.restarts + 1
-
-    def stop(self, seconds: float) -> None:
-        """End the process, by force after `seconds`."""
-        if self.process is None:
-            return
-        self.process.terminate()
-        try:
-            self.process.wait(seconds)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
-
-
 class Service:
-    """Supervises the parts of a server home until halted."""
+    """Supervises the parts of a server home until halted.
+
+    Raises ConfigError or FederationError, before any part is started, when one would only die of
+    it: the home, its keys or dates are not sound, it is served already, or the port is taken.
+    """
 
     def __init__(self, home: Path, listen: str | None = None) -> None:
         registry = Registry.load(home)
+        check_keys(home)
         for certificate in (home / "ca.crt", home / CERTIFICATE):
             if is_expired(certificate, now := datetime.now(UTC)):
                 (fault,) = check_certificate(certificate, now)
                 raise FederationError(f"{fault}; until then no site would connect")
-        host, port = split_address(listen or _everywhere(registry.address))
+        self._address = host, port = split_address(listen or _everywhere(registry.address))
         logs = home / "logs"
         logs.mkdir(exist_ok=True)
         environment = SETTINGS | {"FLWR_HOME": str(home / "state" / "flwr")}
         python = [sys.executable, "-m"]
         self._home = home
+        self._members = len(registry.active())
         self._told: dict[str, Any] = {}
         self._complained = False
         self._certificate = (home / CERTIFICATE).read_bytes()
@@ -113,18 +69,40 @@ class Service:
             )
         ]
         self._check_alone()
+        check_port(host, port)
 
-    def run(self, halt: Event) -> None:
-        """Keep the parts alive until `halt`; then stop the rounds first, and the listener last."""
+    def run(self, halt: Event, say: Callable[[str], None]) -> None:
+        """Keep the parts alive until `halt`; then stop the rounds first, and the listener last.
+
+        say: called with one line, once the sites can connect.
+        """
         logging.basicConfig(format="%(asctime)s %(message)s", level=logging.WARNING)
+        said = False
         while not halt.wait(_LOOK_SECONDS):
             self._renew()
             for part in self._parts:
                 part.look()
             self._tell()
+            if not said and (said := self._listens()):
+                say(self._words())
         for part in reversed(self._parts):
             part.stop(_STOP_SECONDS)
         (self._home / SERVICE).unlink(missing_ok=True)
+
+    def _listens(self) -> bool:
+        """Whether the parts run, and a site could connect."""
+        if not all(part.runs() for part in self._parts):
+            return False
+        with suppress(OSError), socket.create_connection(self._address, timeout=1.0):
+            return True
+        return False
+
+    def _words(self) -> str:
+        host, port = self._address
+        return (
+            f"{self._home}: serves {self._members} member sites at {host}:{port}; Ctrl-C or "
+            f"`kill {os.getpid()}` stops it"
+        )
 
     def _renew(self) -> None:
         """Start the listener again when its certificate was renewed; the sites wait meanwhile."""
@@ -176,6 +154,26 @@ def read_service(home: Path) -> dict[str, Any] | None:
     except ValueError as error:
         raise ConfigError(f"{path}: is not JSON; remove it when no service runs") from error
     return content
+
+
+def processes(home: Path) -> list[str]:
+    """What runs of the service of `home` (absolute) at this moment, a line each."""
+    told = read_service(home)
+    if told is None:
+        return ["the service does not run; start it with `hemofed server start`"]
+    serves, lines = is_alive(told["pid"], "server"), []
+    if not serves:
+        again = "`hemofed server start` goes on where it was"
+        lines.append(f"the service was killed (process {told['pid']}); {again}")
+    for name, part in told["parts"].items():
+        if not is_alive(part["pid"], str(home)):
+            what = " is gone" + ("; it is started again" if serves else "")
+        elif serves:
+            what = f", restarted {part['restarts']} times"
+        else:
+            what = ", left over; the next start ends it"
+        lines.append(f"{name}: process {part['pid']}{what}")
+    return lines
 
 
 def is_alive(pid: int, mention: str) -> bool:

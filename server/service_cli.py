@@ -6,10 +6,11 @@ import time
 from datetime import UTC, datetime
 from pathlib import Path
 from threading import Event
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 app = typer.Typer(help="The running aggregator.", no_args_is_help=True)
@@ -31,7 +32,7 @@ def start(
     halt = Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: halt.set())
-    Service(home.absolute(), listen).run(halt)
+    Service(home.absolute(), listen).run(halt, typer.echo)
 
 
 @app.command()
@@ -91,15 +92,12 @@ def status(home: Home) -> None:
     from common.identity import Registry
     from common.room import lack_of_room
     from server.provisioning import expiries
-    from server.service import read_service
+    from server.service import processes
     from server.studies import stored_studies
 
-    console, told = Console(), read_service(home)
-    if told is None:
-        console.print("the service does not run; start it with `hemofed server start`")
-    else:
-        for name, part in told["parts"].items():
-            console.print(f"{name}: process {part['pid']}, restarted {part['restarts']} times")
+    console = Console()
+    for line in processes(home.absolute()):
+        console.print(line, soft_wrap=True)
     for warning in (lack_of_room(home), *expiries(home, Registry.load(home), datetime.now(UTC))):
         if warning:
             console.print(f"warning: {warning}", soft_wrap=True)
@@ -107,16 +105,21 @@ def status(home: Home) -> None:
     for stored in stored_studies(home):
         said = stored.said()
         at = f"{said.get('round', 0)}/{said['rounds']}" if "rounds" in said else ""
-        note = said.get("reason") or _not_well(said.get("sites", {}))
-        table.add_row(stored.folder.name, stored.wanted, said["state"], at, note)
+        table.add_row(stored.folder.name, stored.wanted, said["state"], at, escape(_note(said)))
     console.print(table)
 
 
-def _not_well(sites: dict[str, str]) -> str:
-    """The sites that are neither ready nor took part, with what they said."""
-    return "; ".join(
-        f"{site}: {word}" for site, word in sorted(sites.items()) if word not in ("ok", "ready")
-    )
+def _note(said: dict[str, Any]) -> str:
+    """Why the study does not go on; or for whom it waits, and what other sites said last that are
+    neither ready nor took part."""
+    if "reason" in said:
+        return str(said["reason"])
+    waits, sites = said.get("waits", []), said.get("sites", {})
+    words = [f"waits for {', '.join(waits)}"] if waits else []
+    for site, word in sorted(sites.items()):
+        if site not in waits and word not in ("ok", "ready"):
+            words.append(f"{site}: {word}")
+    return "; ".join(words)
 
 
 @app.command()

@@ -27,6 +27,8 @@ from server.suspension import ask_to_lift
 
 PROPOSAL = "proposal.json"
 Wanted = Literal["run", "stop"]
+_KEPT = ("round", "rounds", "sites")
+"""What is still said of a study while it waits, and when it is over."""
 
 
 @dataclass(frozen=True)
@@ -88,8 +90,9 @@ class Stored:
             ask_to_lift(self.out, sites)
 
     def say(self, state: str, **details: Any) -> None:
-        """Note how far the study is."""
-        write_text(self.folder / "state.json", json.dumps({"state": state} | details))
+        """Note how far the study is; what is `_KEPT` stays as it was unless it is given."""
+        kept = {key: value for key, value in self.said().items() if key in _KEPT}
+        write_text(self.folder / "state.json", json.dumps({"state": state} | kept | details))
 
     def said(self) -> dict[str, Any]:
         """What `say` noted last."""

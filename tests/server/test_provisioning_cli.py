@@ -72,6 +72,24 @@ def test_two_people_and_a_telephone(command: Callable[..., "Result"]) -> None:
     assert lab in listed and server in listed and "warning" not in listed
 
 
+def test_a_forged_request_is_refused_before_anybody_is_asked_and_leaves_a_line(
+    command: Callable[..., "Result"],
+) -> None:
+    command("server", "init", "srv", "--address", "localhost:9092")
+    for name in ("munich", "berlin"):
+        command("site", "init", name, "--name", name)
+        command("site", "request", name)
+    asked, other = (json.loads(Path(f"{n}.request.json").read_text()) for n in ("munich", "berlin"))
+    asked["signature"] = other["signature"]
+    Path("munich.request.json").write_text(json.dumps(asked))
+    with pytest.raises(FederationError, match="request of munich: the signature does not fit"):
+        command("server", "add-site", "srv", "munich.request.json")
+    rows = map(json.loads, Path("srv/audit.jsonl").read_text().splitlines())
+    (line,) = [row["facts"] for row in rows if row["event"] == "admission_refused"]
+    assert line == {"site": "munich"}
+    assert Registry.load(Path("srv")).sites == {}
+
+
 def test_rotation_renewal_and_revocation(command: Callable[..., "Result"]) -> None:
     server = told(command("server", "init", "srv", "--address", "localhost:9092"))
     command("site", "init", "lab", "--name", "munich")
