@@ -38,6 +38,7 @@ def simulate(
     ] = False,
 ) -> None:
     """Play a federation of hospitals on this machine, and write a report."""
+    from common.errors import FederationError
     from common.yaml_files import find
     from simulations.config import Simulation, read
     from simulations.progress import Terminal, results_table
@@ -68,11 +69,19 @@ def simulate(
     except KeyboardInterrupt:
         console.print(f"\nstopped; go on with: hemofed simulate --resume {folder}")
         raise typer.Exit(INTERRUPTED) from None
+    except FederationError as error:
+        from simulations.report.refusals import explained
+
+        raise FederationError(explained(str(error), folder)) from error
     if prepare_only:
         console.print(
             f"HEMOFED_SITES={sites.absolute()} flwr run . --run-config "
             f'\'study="{plan.study_file.absolute()}" out="{plan.folder.absolute()}"\''
         )
         return
+    from simulations.report.refusals import never_used_in
+
     console.print(results_table(summary))
+    for line in never_used_in(folder):
+        console.print(line, style="yellow", markup=False, soft_wrap=True)
     console.print(f"report: {(folder / 'report.html').absolute()}")
