@@ -1,6 +1,7 @@
 """Reading and writing the YAML files: every fault named with its file, key, value and bound."""
 
 import difflib
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
@@ -18,10 +19,20 @@ Model = TypeVar("Model", bound=Strict)
 
 
 def find(name: str, kind: str) -> Path:
-    """The file `name`, or the config of that name that hemofed ships in `configs/<kind>`."""
+    """The file `name`, or the config of that name that hemofed ships in `configs/<kind>`.
+
+    Raises ConfigError, with the names that there are, when it is neither.
+    """
     path = Path(name)
-    shipped = CONFIGS / kind / f"{name}.yaml"
-    return shipped if shipped.exists() and not path.exists() else path
+    if path.exists():
+        return path
+    shipped = {file.stem: file for file in sorted((CONFIGS / kind).glob("*.yaml"))}
+    if name not in shipped:
+        raise ConfigError(
+            f"{name}: no such file, and no config that hemofed ships; those are: "
+            f"{', '.join(shipped)}"
+        )
+    return shipped[name]
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -59,13 +70,19 @@ def _understood(kind: type[Any], path: Path, text: bytes) -> Any:
     return parse(kind, _mapping(text, path), str(path))
 
 
-def parse(kind: type[Model], content: dict[str, Any], origin: str) -> Model:
-    """Validate `content` as a `kind`; `origin` names its source in an error."""
+def parse(
+    kind: type[Model], content: dict[str, Any], origin: str, settings: Sequence[str] = ()
+) -> Model:
+    """Validate `content` as a `kind`; `origin` names its source in an error.
+
+    settings: the assignments that went into `content`; an error names those it comes from.
+    """
     try:
         return kind.model_validate(content)
     except ValidationError as error:
-        faults = "\n".join(f"  {_explain(kind, fault)}" for fault in error.errors())
-        raise ConfigError(f"{origin}: {error.error_count()} wrong\n{faults}") from None
+        faults = "\n".join(f"  {_explain(kind, fault, settings)}" for fault in error.errors())
+        changed = ", changed by --set" if settings else ""
+        raise ConfigError(f"{origin}{changed}: {error.error_count()} wrong\n{faults}") from None
 
 
 def read_study(path: Path, settings: list[str]) -> Study:
@@ -76,12 +93,13 @@ def read_study(path: Path, settings: list[str]) -> Study:
     """
     content = read_yaml(path)
     if not isinstance(content.get("study"), dict):
-        return parse(Study, assign(content, settings, str(path)), str(path))
+        return parse(Study, assign(content, settings, str(path)), str(path), settings)
     whole = [
         setting if setting.startswith(("variant=", "study.")) else f"study.{setting}"
         for setting in settings
     ]
-    return parse(Study, assign(content, whole, str(path))["study"], str(path))
+    inner = [setting.removeprefix("study.") for setting in whole]
+    return parse(Study, assign(content, whole, str(path))["study"], str(path), inner)
 
 
 def assign(content: dict[str, Any], settings: list[str], origin: str) -> dict[str, Any]:
@@ -134,15 +152,39 @@ def dump(config: Strict) -> str:
     return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
 
 
-def _explain(kind: type[BaseModel], fault: Any) -> str:
-    path = ".".join(str(part) for part in fault["loc"]) or "(whole file)"
+def _explain(kind: type[BaseModel], fault: Any, settings: Sequence[str]) -> str:
+    loc = tuple(map(str, fault["loc"]))
+    at, below = _set_at(loc, settings), _set_below(loc, settings)
+    place = f"--set {at}" if at else ".".join(loc) or "(whole file)"
+    changed = f"; changed there: --set {', --set '.join(below)}" if below else ""
+    return f"{place}: {_wrong(kind, fault)}{changed}"
+
+
+def _wrong(kind: type[BaseModel], fault: Any) -> str:
     if fault["type"] == "extra_forbidden":
         known = _keys_at(kind, fault["loc"][:-1])
         near = difflib.get_close_matches(str(fault["loc"][-1]), known, 1, 0.5)
         hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(known)}"
-        return f"{path}: unknown key; {hint}"
-    value = "" if fault["type"] == "missing" else f" (value: {fault['input']!r:.80})"
-    return f"{path}: {fault['msg']}{value}"
+        return f"unknown key; {hint}"
+    # A whole mapping or list says less than the key's path does.
+    shown = fault["type"] != "missing" and not isinstance(fault["input"], Mapping | list | tuple)
+    value = f" (value: {fault['input']!r:.80})" if shown else ""
+    return f"{fault['msg'].removeprefix('Value error, ')}{value}"
+
+
+def _set_at(loc: tuple[str, ...], settings: Sequence[str]) -> str | None:
+    """The last assignment to the place `loc`, or to what holds it."""
+    found = [one for one in settings if _key(one) == loc[: len(_key(one))]]
+    return found[-1] if found else None
+
+
+def _set_below(loc: tuple[str, ...], settings: Sequence[str]) -> list[str]:
+    """The assignments to what the place `loc` holds: one of them may be at fault."""
+    return [one for one in settings if loc == _key(one)[: len(loc)] != _key(one)]
+
+
+def _key(setting: str) -> tuple[str, ...]:
+    return tuple(setting.partition("=")[0].split("."))
 
 
 def _keys_at(kind: type[BaseModel], path: tuple[Any, ...]) -> list[str]:

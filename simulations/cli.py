@@ -1,11 +1,15 @@
 """`hemofed simulate`."""
 
+import shlex
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.console import Console
+
+if TYPE_CHECKING:
+    from simulations.config import Simulation
 
 INTERRUPTED = 130
 """Exit code after Ctrl-C, as shells expect it."""
@@ -38,8 +42,8 @@ def simulate(
     ] = False,
 ) -> None:
     """Play a federation of hospitals on this machine, and write a report."""
+    from common.errors import FederationError
     from common.yaml_files import find
-    from simulations.config import Simulation, read
     from simulations.progress import Terminal, results_table
     from simulations.run import prepare, resumed, run
 
@@ -48,12 +52,10 @@ def simulate(
     if resume is not None:
         if settings or data or out:
             raise typer.BadParameter("--resume goes on as it was: leave out --set, --data, --out")
-        simulation: Simulation = resumed(resume)
+        simulation = resumed(resume)
         folder = resume
     else:
-        images = ["data.source=images", f"data.root={data}"] if data else []
-        changes = images + list(settings or [])
-        simulation = read(find(str(config), "simulations"), changes)
+        simulation = _read(find(str(config), "simulations"), settings or [], data)
         folder = out or Path("runs") / f"{simulation.study.name}-{datetime.now():%Y%m%d-%H%M%S}"
     if workers is not None:
         runtime = simulation.runtime.model_copy(update={"workers": workers})
@@ -67,13 +69,34 @@ def simulate(
             else:
                 summary = run(simulation, folder, terminal, backend)
     except KeyboardInterrupt:
-        console.print(f"\nstopped; go on with: hemofed simulate --resume {folder}")
+        typer.echo(f"\nstopped; go on with: hemofed simulate --resume {shlex.quote(str(folder))}")
         raise typer.Exit(INTERRUPTED) from None
+    except FederationError as error:
+        from simulations.report.refusals import explained
+
+        raise FederationError(explained(str(error), folder)) from error
     if prepare_only:
-        console.print(
-            f"HEMOFED_SITES={sites.absolute()} flwr run . --run-config "
-            f'\'study="{plan.study_file.absolute()}" out="{plan.folder.absolute()}"\''
+        # Not by the console, which would break the line: it is there to be pasted.
+        given = f'study="{plan.study_file.absolute()}" out="{plan.folder.absolute()}"'
+        typer.echo(
+            f"HEMOFED_SITES={shlex.quote(str(sites.absolute()))} flwr run . "
+            f"--run-config {shlex.quote(given)}"
         )
         return
+    from simulations.report.refusals import never_used_in
+
     console.print(results_table(summary))
-    console.print(f"report: {(folder / 'report.html').absolute()}")
+    for line in never_used_in(folder):
+        console.print(line, style="yellow", markup=False, soft_wrap=True)
+    typer.echo(f"report: {(folder / 'report.html').absolute()}")
+
+
+def _read(path: Path, settings: list[str], data: Path | None) -> "Simulation":
+    """The simulation in `path`, with the options' changes. Raises ConfigError naming the fault."""
+    from common.yaml_files import assign, merge, parse, read_yaml
+    from simulations.config import Simulation
+
+    content = assign(read_yaml(path), settings, str(path))
+    if data is not None:
+        content = merge(content, {"data": {"source": "images", "root": data}})
+    return parse(Simulation, content, str(path), settings)

@@ -9,12 +9,14 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
+    Task,
     TaskID,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
-from rich.table import Table
+from rich.table import Column, Table
+from rich.text import Text
 
 from simulations.partition import DealtSite
 from simulations.plan import FEDERATED, LOCAL, Plan
@@ -23,21 +25,27 @@ if TYPE_CHECKING:
     from server.rounds import Record
 
 
+_WIDE = 100
+"""Columns of a terminal from which on the bars are long."""
+
+
 class Terminal:
     """A `Watcher` that draws bars: one for the federation, one a kind of baseline."""
 
     def __init__(self, console: Console) -> None:
-        self._console = console
+        whole = Column(no_wrap=True)
+        # In a narrow terminal what may be cut is the text, never the counts and times.
         self._bars = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=24),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[note]}", style="dim"),
+            _Cut("{task.description}"),
+            BarColumn(24 if console.width >= _WIDE else 10, table_column=whole),
+            MofNCompleteColumn(table_column=whole),
+            TimeElapsedColumn(table_column=whole),
+            TimeRemainingColumn(table_column=whole),
+            _Cut("{task.fields[note]}", style="dim"),
             console=console,
         )
         self._tasks: dict[str, TaskID] = {}
+        self._done: dict[str, int] = {}
 
     def __enter__(self) -> Self:
         self._bars.start()
@@ -57,27 +65,32 @@ class Terminal:
         self._bars.update(self._tasks[what], completed=done, total=total)
 
     def planned(self, plans: list[Plan], sites: tuple[DealtSite, ...]) -> None:
+        for task in self._tasks.values():
+            self._bars.update(task, visible=False)
         self._bars.console.print(_sites_table(sites))
-        for plan in plans:
-            kind = _kind(plan)
-            if kind in self._tasks:
-                before = self._bars.tasks[self._tasks[kind]].total or 0
-                self._bars.update(self._tasks[kind], total=before + plan.study.rounds)
-            else:
-                self._tasks[kind] = self._bars.add_task(kind, total=plan.study.rounds, note="")
+        self._done = {plan.name: _rounds_done(plan) for plan in plans}
+        for kind in dict.fromkeys(map(_kind, plans)):
+            total = sum(plan.study.rounds for plan in plans if _kind(plan) == kind)
+            self._tasks[kind] = self._bars.add_task(
+                kind, total=total, completed=self._done_of(kind), note=""
+            )
 
     def round_done(self, plan: Plan, record: "Record") -> None:
-        task = self._tasks[_kind(plan)]
+        kind = _kind(plan)
+        self._done[plan.name] = record["round"]
+        self._bars.update(self._tasks[kind], completed=self._done_of(kind))
         if plan.name == FEDERATED:
-            self._bars.update(task, completed=record["round"], note=_note(record))
+            self._bars.update(self._tasks[kind], note=_note(record))
             for site, entry in record["sites"].items():
                 if entry["status"] != "ok":
                     after = "; the site is suspended" if entry.get("suspended") else ""
                     self._bars.console.print(
                         f"round {record['round']}: {site}: {entry['status']}{after}", style="yellow"
                     )
-        else:
-            self._bars.update(task, advance=1)
+
+    def _done_of(self, kind: str) -> int:
+        """Rounds done of all plans of a kind, those of an earlier run of the folder too."""
+        return sum(done for name, done in self._done.items() if _kind_of(name) == kind)
 
     def reporting(self) -> None:
         self._tasks["report"] = self._bars.add_task("report", total=None, note="figures and page")
@@ -124,17 +137,39 @@ def _sites_table(sites: tuple[DealtSite, ...]) -> Table:
     return table
 
 
+class _Cut(TextColumn):
+    """A text on one line, cut where there is no room for it."""
+
+    def get_table_column(self) -> Column:
+        return Column(overflow="ellipsis")
+
+    def render(self, task: Task) -> Text:
+        text = super().render(task)
+        text.no_wrap, text.overflow = True, "ellipsis"
+        return text
+
+
+def _rounds_done(plan: Plan) -> int:
+    log = plan.folder / "rounds.jsonl"
+    return len(log.read_text(encoding="utf-8").splitlines()) if log.exists() else 0
+
+
 def _kind(plan: Plan) -> str:
-    return LOCAL if plan.name.startswith(LOCAL) else plan.name
+    return _kind_of(plan.name)
+
+
+def _kind_of(name: str) -> str:
+    return LOCAL if name.startswith(LOCAL) else name
 
 
 def _note(record: "Record") -> str:
-    """Balanced accuracy and epsilon, when the round has them."""
-    parts = [f"{sum(e['status'] == 'ok' for e in record['sites'].values())} sites"]
+    """Balanced accuracy and epsilon, when the round has them; what may be cut off comes last."""
+    parts = []
     score = (record["evaluation"] or {}).get("global", {}).get("balanced_accuracy")
     if score is not None:
         parts.append(f"balanced {100 * score:.1f} %")
     spent = [e["epsilon"] for e in record["sites"].values() if e.get("epsilon") is not None]
     if spent:
         parts.append(f"epsilon {max(spent):.2f}")
+    parts.append(f"{sum(e['status'] == 'ok' for e in record['sites'].values())} sites")
     return ", ".join(parts)

@@ -7,7 +7,7 @@ from typing import Any
 from PIL import Image
 
 from common import pages
-from simulations.report import words
+from simulations.report import refusals, words
 from simulations.report.chart import Chart
 from simulations.report.figures import baselines, examples
 from simulations.report.source import Run, interval
@@ -180,7 +180,8 @@ def left_out(run: Run) -> list[tuple[str, str, list[int]]]:
     for row in run.rounds:
         for name, site in row["sites"].items():
             if site["status"] != "ok":
-                found.setdefault((name, site["status"]), []).append(int(row["round"]))
+                said = refusals.reason(site["status"], run.logs)
+                found.setdefault((name, said), []).append(int(row["round"]))
     return [(name, reason, rounds) for (name, reason), rounds in sorted(found.items())]
 
 

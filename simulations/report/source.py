@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from common.errors import DataError
+from simulations.report.refusals import Logs, read_logs
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,8 @@ class Run:
     rounds: list[dict[str, Any]]
     config: str
     examples: Examples
+    logs: Logs
+    """What the sites wrote of their refusals."""
 
     @property
     def cell_types(self) -> list[str]:
@@ -95,12 +98,14 @@ def read(folder: Path) -> Run:
         config = path.read_text(encoding="utf-8")
         path = folder / "predictions.npz"
         examples = _examples(path)
+        path = folder / "sites"
+        logs = read_logs(path)
     except (OSError, ValueError, KeyError) as error:
         raise DataError(
             f"{path}: cannot be read for the report ({error}); "
             "finish the run with `hemofed simulate … --resume DIR`"
         ) from error
-    return Run(summary=summary, rounds=rounds, config=config, examples=examples)
+    return Run(summary=summary, rounds=rounds, config=config, examples=examples, logs=logs)
 
 
 def _examples(path: Path) -> Examples:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from common.config import Member, Site, Study
 from common.errors import ConfigError
-from common.yaml_files import dump, load, merge, override, parse
+from common.yaml_files import dump, find, load, merge, override, parse, read_study
 
 
 def write(folder: Path, text: str) -> Path:
@@ -112,3 +112,43 @@ def test_merge_changes_neither_argument() -> None:
     base = {"a": {"b": 1}, "c": 2}
     assert merge(base, {"a": {"d": 3}}) == {"a": {"b": 1, "d": 3}, "c": 2}
     assert base == {"a": {"b": 1}, "c": 2}
+
+
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ("rounds=0", "--set rounds=0: Input should be greater than or equal to 1 (value: 0)"),
+        ("rouns=3", "--set rouns=3: unknown key; did you mean 'rounds'?"),
+        ("privacy={epsilon: -1}", "--set privacy={epsilon: -1}: Input should be greater than 0"),
+        ("rounds.x=3", "rounds: Input should be a valid integer; changed there: --set rounds.x=3"),
+    ],
+)
+@pytest.mark.parametrize("nested", [False, True], ids=["study", "simulation"])
+def test_a_fault_that_was_set_is_laid_on_the_setting(
+    tmp_path: Path, setting: str, said: str, nested: bool
+) -> None:
+    path = write(tmp_path, "study: {name: a}" if nested else "name: a")
+    with pytest.raises(ConfigError) as caught:
+        read_study(path, ["seed=3", setting])
+    assert f"  {said}" in str(caught.value)
+    assert "study.yaml, changed by --set: 1 wrong" in str(caught.value)
+    assert "seed=3" not in str(caught.value)
+
+
+def test_the_files_own_fault_is_not_laid_on_a_setting(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"\n  rounds: Input should be .* \(value: 0\)$"):
+        read_study(write(tmp_path, "name: a\nrounds: 0"), ["seed=3"])
+
+
+def test_a_fault_of_a_whole_mapping_does_not_print_it() -> None:
+    content = {"name": "quickstart", "cell_types": ["basofil", "monocyte"]}
+    with pytest.raises(ConfigError) as caught:
+        parse(Study, content, "test")
+    assert "basofil" in str(caught.value)
+    assert "quickstart" not in str(caught.value) and "Value error" not in str(caught.value)
+
+
+def test_a_config_that_is_not_there_lists_the_shipped_ones() -> None:
+    assert find("quickstart", "simulations").is_file()
+    with pytest.raises(ConfigError, match="nosuch: no such file.*five_labs, .*quickstart"):
+        find("nosuch", "simulations")

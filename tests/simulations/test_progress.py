@@ -1,0 +1,65 @@
+"""The terminal's bars: what may be cut, and what counts as done."""
+
+import io
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from simulations.plan import Plan
+from simulations.progress import Terminal
+from tests.simulations.small import simulation
+
+STUDY = simulation(study={"rounds": 60}).study
+RECORD: dict[str, Any] = {
+    "round": 55,
+    "sites": {name: {"status": "ok", "epsilon": 7.96} for name in "abcde"},
+    "evaluation": {"global": {"balanced_accuracy": 0.713}},
+}
+
+
+def screen(terminal: Terminal) -> list[str]:
+    console = terminal._bars.console
+    with console.capture() as captured:
+        console.print(terminal._bars.get_renderable())
+    return captured.get().splitlines()
+
+
+def terminal(width: int) -> Terminal:
+    return Terminal(
+        Console(file=io.StringIO(), width=width, force_terminal=True, color_system=None)
+    )
+
+
+def plans(folder: Path, *names: str) -> list[Plan]:
+    return [Plan(name, STUDY, folder / name) for name in names]
+
+
+@pytest.mark.parametrize("width", [80, 100])
+def test_long_names_leave_counts_and_times_whole(tmp_path: Path, width: int) -> None:
+    shown = terminal(width)
+    shown.preparing(f"indexing {'a-university-hospital-' * 4}", 12_345, 54_321)
+    (line,) = screen(shown)
+    assert "12345/54321 0:00:00 -:--:--" in line and "…" in line
+    found = plans(tmp_path, "federated", "centralised", "local_only-a")
+    shown.planned(found, ())
+    shown.preparing("features", 1, 5)
+    shown.round_done(found[0], RECORD)
+    lines = screen(shown)
+    assert len(lines) == 4, "what was prepared before the plans is done with"
+    assert "55/60 0:00:00 " in lines[0] and "balanced 71.3 %, epsilon 7.96" in lines[0]
+    assert max(map(len, lines)) <= width
+
+
+def test_rounds_of_an_earlier_run_count(tmp_path: Path) -> None:
+    found = plans(tmp_path, "federated", "centralised", "local_only-a", "local_only-b")
+    for plan, done in zip(found, (50, 60, 60, 10), strict=True):
+        plan.folder.mkdir()
+        (plan.folder / "rounds.jsonl").write_text("{}\n" * done)
+    shown = terminal(100)
+    shown.planned(found, ())
+    for line, counted in zip(screen(shown), ("50/60", "60/60", "70/120"), strict=True):
+        assert counted in line.replace(" ", "")
+    shown.round_done(found[3], RECORD | {"round": 11})
+    assert "71/120" in screen(shown)[2].replace(" ", "")
