@@ -56,6 +56,11 @@ def run(
     typer.echo(f"  hemofed site approve HOME {asked.name}")
     typer.echo(f"To a site that does not run, send {stored.folder / PROPOSAL}")
     typer.echo(f"digest {asked.digest}")
+    if asked.privacy.mode != "none" and not asked.privacy.spare_rounds:
+        typer.echo(
+            "privacy.spare_rounds is 0: a round that a crash cuts off is paid for and cannot be done "
+            "again, so the study may stop before its last round"
+        )
 
 
 @app.command()

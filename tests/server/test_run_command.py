@@ -1,0 +1,38 @@
+"""`hemofed server run` says what a person should know of a study before the labs read it."""
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from common.config import Member, Study
+from common.identity.site_home import make_site
+from common.yaml_files import dump
+from server.provisioning import admit, make_server
+from server.service_cli import app
+
+NOW = datetime.now(UTC)
+
+
+@pytest.mark.parametrize(
+    ("privacy", "said"),
+    [
+        ({"mode": "local"}, True),
+        ({"mode": "local", "spare_rounds": 2}, False),
+        ({"mode": "none"}, False),
+    ],
+)
+def test_a_private_study_that_no_round_may_fail_is_named(
+    tmp_path: Path, privacy: dict[str, object], said: bool
+) -> None:
+    make_server(tmp_path / "server", "127.0.0.1:9092", NOW)
+    for site in ("one", "two"):
+        admit(tmp_path / "server", make_site(tmp_path / site, site, NOW), NOW)
+    cohort = {"one": Member(units=20), "two": Member(units=20)}
+    study = Study.model_validate({"name": "first", "privacy": privacy, "cohort": cohort})
+    (tmp_path / "study.yaml").write_text(dump(study))
+    asked = ["run", str(tmp_path / "server"), str(tmp_path / "study.yaml")]
+    found = CliRunner().invoke(app, asked)
+    assert found.exit_code == 0, found.exception
+    assert ("spare_rounds is 0" in found.output) == said
