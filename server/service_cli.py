@@ -58,8 +58,8 @@ def run(
     typer.echo(f"digest {asked.digest}")
     if asked.privacy.mode != "none" and not asked.privacy.spare_rounds:
         typer.echo(
-            "privacy.spare_rounds is 0: a round that a crash cuts off is paid for and cannot be done "
-            "again, so the study may stop before its last round"
+            "privacy.spare_rounds is 0: a round that a crash cuts off is paid for and cannot be "
+            "done again, so the study may stop before its last round"
         )
 
 
