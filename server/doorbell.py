@@ -1,22 +1,20 @@
 """Lets a site's question for messages wait until there is one, so that it need not ask again.
 
 One look at the database serves all sites: ten sites that asked ten times a second would take most
-of a core. Who asks is told by the request's key as it stands there; that decides only how long
-the request waits, and Flower checks the signature when it goes on.
+of a core. Who asks is told by the key that the request was signed with.
 """
 
 import asyncio
 import sqlite3
 import time
-from base64 import b64decode
 from pathlib import Path
 
-from flwr.supercore.constant import FLEET_HTTP_PUBLIC_KEY_HEADER
 from starlette.types import Receive, Scope
+
+from server.gate import claimed_key
 
 HOLD_SECONDS = 2.0
 _LOOK_SECONDS = 0.05
-_HEADER = FLEET_HTTP_PUBLIC_KEY_HEADER.encode()
 _CALLED = """
     SELECT DISTINCT node.public_key FROM message_ins
     JOIN node ON node.node_id = message_ins.dst_node_id WHERE message_ins.delivered_at = ''
@@ -48,16 +46,8 @@ class Doorbell:
         receive: of a request whose body was read. Whether the site is still there; when it hung up,
         a message handed out would reach nobody.
         """
-        key, end = _key(scope), time.monotonic() + HOLD_SECONDS
+        key, end = claimed_key(scope), time.monotonic() + HOLD_SECONDS
         hung_up = asyncio.ensure_future(receive())
         while key not in self._called and time.monotonic() < end and not hung_up.done():
             await asyncio.wait({hung_up}, timeout=_LOOK_SECONDS)
         return not hung_up.done() and hung_up.cancel()
-
-
-def _key(scope: Scope) -> bytes:
-    """The public key (PEM) that the request says it was signed with; b"" when it says none."""
-    try:
-        return b64decode(dict(scope["headers"]).get(_HEADER, b""), validate=True)
-    except ValueError:
-        return b""

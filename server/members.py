@@ -8,18 +8,26 @@ from flwr.common.constant import NOOP_ACCOUNT_NAME, NOOP_FLWR_AID
 from flwr.server.superlink.linkstate import LinkState
 from flwr.supercore.constant import NodeStatus
 
+from common.audit_line import loggable
+from common.audit_log import AuditLog
+from common.errors import ConfigError, FederationError
+from common.files import file_digest
 from common.identity import Registry
+from server.gate import Gate
 
 _CONNECTABLE = [NodeStatus.REGISTERED, NodeStatus.ONLINE, NodeStatus.OFFLINE]
 _log = logging.getLogger("hemofed.members")
 
 
 class Registrar:
-    """Admits and removes nodes as the registry says."""
+    """Admits and removes nodes as the registry says, and has the gate go by it."""
 
-    def __init__(self, home: Path, state: LinkState) -> None:
+    def __init__(self, home: Path, state: LinkState, gate: Gate, log: AuditLog) -> None:
         self._home = home
         self._state = state
+        self._gate = gate
+        self._audit = log
+        self._refused = ""
 
     def synchronise(self) -> None:
         """Admit keys that are in the registry, remove nodes whose key is not.
@@ -27,7 +35,8 @@ class Registrar:
         A removed node is refused from its next request on, in the middle of a run too. Raises
         FederationError or ConfigError when the registry is not sound; nothing changes then.
         """
-        registry = Registry.load(self._home)
+        registry = self._load()
+        self._gate.follow(registry)
         members = {site: member.node_public_key for site, member in registry.active().items()}
         known = set()
         for node in self._state.get_node_info(statuses=_CONNECTABLE):
@@ -39,6 +48,18 @@ class Registrar:
         for site in sorted(set(members) - known):
             self._state.create_node(NOOP_FLWR_AID, NOOP_ACCOUNT_NAME, members[site], 0, name=site)
             _log.warning("site %s: admitted", site)
+
+    def _load(self) -> Registry:
+        """The registry. One that is not sound leaves an audit line, once."""
+        try:
+            return Registry.load(self._home)
+        except (ConfigError, FederationError) as error:
+            path = self._home / "registry.json"
+            digest = file_digest(path) if path.exists() else "missing"
+            if digest != self._refused:
+                self._audit.append("registry_refused", digest=digest, reason=loggable(str(error)))
+                self._refused = digest
+            raise
 
     def watch(self, seconds: float) -> None:
         """Synchronise every `seconds`, so that revocations and expired memberships take effect.

@@ -9,6 +9,7 @@ import argparse
 import logging
 import os
 import ssl
+import sys
 import threading
 from pathlib import Path
 
@@ -16,84 +17,89 @@ import uvicorn
 from flwr.superlink.cli.flower_superlink import SuperLinkLifespan
 from flwr.superlink.config_loader import SuperLinkLifespanConfig, load_control_authn_plugin
 from flwr.superlink.main import create_app
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
+from common.audit_log import AuditLog
+from common.errors import HemofedError
+from common.identity import load_signing_key
 from common.identity.keys import PASSPHRASE_VARIABLE
+from server.bodies import NOTHING, Bodies, announced_length, read_body, replay
 from server.doorbell import Doorbell
+from server.gate import Gate, claimed_key
+from server.http_protocol import BoundedHead
 from server.members import Registrar
+from server.refusals import Refusals
 from server.state import database, open_state, prepare_database
 
 CERTIFICATE, PRIVATE_KEY, AUTHORITY = "server.crt", "server.key", "ca.crt"
-MAX_BODY = 512 * 2**20
-"""Bytes of one request: an update of 128 million float32 parameters."""
 _FLEET, _HEALTH = "/v1/fleet/", "/health"
 _PULL = f"{_FLEET}pull-messages"
 _REGISTRY_SECONDS = 2.0
 
 
 class FleetOnly:
-    """The application with all but the fleet API and the health check cut off."""
+    """The application with all but the fleet API and the health check cut off.
 
-    def __init__(self, app: ASGIApp, doorbell: Doorbell) -> None:
+    | request                                            | answer               |
+    |----------------------------------------------------|----------------------|
+    | not HTTP, or of another path                       | 404, audit line      |
+    | of no length, or one above MAX_BODY                | 413                  |
+    | not signed by an active member's key               | 401, audit line      |
+    | too much of one site at a time, or its body pauses | 503: sites try again |
+
+    All but the last are answered before a byte of the body is read.
+    """
+
+    def __init__(self, app: ASGIApp, doorbell: Doorbell, gate: Gate, refusals: Refusals) -> None:
         self._app = app
         self._doorbell = doorbell
+        self._gate = gate
+        self._refusals = refusals
+        self._bodies = Bodies()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
             await self._app(scope, receive, send)
         elif scope["type"] != "http" or not _public(scope["path"]):
+            self._refusals.note(scope, "not served")
             await _answer(scope, send, 404)
-        elif not _bounded(scope):
+        elif scope["path"] == _HEALTH:
+            await self._app(scope, replay(NOTHING, receive), send)
+        elif (length := announced_length(scope)) is None:
             await _answer(scope, send, 413)
+        elif not self._gate.lets_in(scope):
+            await _answer(scope, send, 401)
         else:
-            await self._pass_on(scope, receive, send)
+            await self._take(length, scope, receive, send)
 
-    async def _pass_on(self, scope: Scope, receive: Receive, send: Send) -> None:
-        body = await _body(receive)
+    async def _take(self, length: int, scope: Scope, receive: Receive, send: Send) -> None:
+        key = claimed_key(scope)
+        if not self._bodies.take(key, length):
+            await _answer(scope, send, 503)
+            return
+        try:
+            await self._pass_on(length, scope, receive, send)
+        finally:
+            self._bodies.give_back(key, length)
+
+    async def _pass_on(self, length: int, scope: Scope, receive: Receive, send: Send) -> None:
+        body = await read_body(receive, length)
         if body is None:
+            await _answer(scope, send, 503)
             return
-        if scope["path"] == _PULL and not await self._doorbell.wait(scope, receive):
-            return
-        await self._app(scope, _replay(body, receive), send)
+        if scope["path"] == _PULL:
+            if not await self._doorbell.wait(scope, receive):
+                return
+            if not self._gate.lets_in(scope):  # revoked while it waited
+                await _answer(scope, send, 401)
+                return
+        await self._app(scope, replay(body, receive), send)
 
 
 def _public(path: str) -> bool:
     # The path is what the router matches; a dotted or doubled one is nobody's honest request.
     plain = "//" not in path and "/." not in path and "\\" not in path
     return path == _HEALTH or (plain and path.startswith(_FLEET))
-
-
-def _bounded(scope: Scope) -> bool:
-    """Whether the request says how long its body is, and that is not too long."""
-    if scope["method"] in ("GET", "HEAD"):
-        return True
-    length = dict(scope["headers"]).get(b"content-length", b"")
-    return length.isdigit() and int(length) <= MAX_BODY
-
-
-async def _body(receive: Receive) -> Message | None:
-    """The whole body as one message, or None when the site hung up before its end.
-
-    Each piece by itself would cost as much on its way through Flower's layers as the whole.
-    """
-    pieces, more = [], True
-    while more:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            return None
-        pieces.append(message.get("body", b""))
-        more = message.get("more_body", False)
-    return {"type": "http.request", "body": b"".join(pieces), "more_body": False}
-
-
-def _replay(first: Message, receive: Receive) -> Receive:
-    """A Receive that gives `first`, then what comes."""
-    waiting = [first]
-
-    async def again() -> Message:
-        return waiting.pop() if waiting else await receive()
-
-    return again
 
 
 async def _answer(scope: Scope, send: Send, status: int) -> None:
@@ -107,14 +113,17 @@ async def _answer(scope: Scope, send: Send, status: int) -> None:
 def serve(home: Path, host: str, port: int) -> None:
     """Listen until SIGTERM. Reads the registry again whenever it changes."""
     prepare_database()
-    registrar = Registrar(home, open_state(home))
+    log = AuditLog.open(home / "audit.jsonl", load_signing_key(home / "signing.key"))
+    refusals = Refusals(log)
+    gate = Gate(refusals)
+    registrar = Registrar(home, open_state(home), gate, log)
     registrar.synchronise()
     doorbell = Doorbell(database(home))
     threading.Thread(target=registrar.watch, args=(_REGISTRY_SECONDS,), daemon=True).start()
     threading.Thread(target=doorbell.watch, daemon=True).start()
     app = create_app(_settings(home, host, port), SuperLinkLifespan)
     config = uvicorn.Config(
-        FleetOnly(app, doorbell),
+        FleetOnly(app, doorbell, gate, refusals),
         host=host,
         port=port,
         ssl_certfile=home / CERTIFICATE,
@@ -122,6 +131,8 @@ def serve(home: Path, host: str, port: int) -> None:
         ssl_keyfile_password=os.environ.get(PASSPHRASE_VARIABLE),
         log_level="warning",
         server_header=False,
+        http=BoundedHead,
+        proxy_headers=False,
         timeout_graceful_shutdown=5,
     )
     config.load()
@@ -167,7 +178,11 @@ def main() -> None:
     chosen = parser.parse_args()
     logging.basicConfig(format="%(asctime)s %(message)s", level=logging.WARNING)
     logging.getLogger("flwr").setLevel(logging.WARNING)
-    serve(chosen.home, chosen.host, chosen.port)
+    try:
+        serve(chosen.home, chosen.host, chosen.port)
+    except HemofedError as error:
+        logging.getLogger("hemofed.superlink").error("%s", error)
+        sys.exit(error.exit_code)
 
 
 if __name__ == "__main__":

@@ -84,9 +84,10 @@ def simulate(
         )
         return
     from simulations.report.refusals import never_used_in
+    from simulations.report.validation import caveat
 
     console.print(results_table(summary))
-    for line in never_used_in(folder):
+    for line in filter(None, [caveat(summary), *never_used_in(folder)]):
         console.print(line, style="yellow", markup=False, soft_wrap=True)
     typer.echo(f"report: {(folder / 'report.html').absolute()}")
 

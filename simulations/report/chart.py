@@ -1,9 +1,10 @@
 """How every chart of the report looks, and how it is saved. No pyplot: no global state."""
 
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import count
 from typing import Any
 
 import matplotlib
@@ -12,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import FixedLocator, MaxNLocator
 from numpy.typing import NDArray
 
 INK, MUTED, LINE = "#221c2e", "#756b83", "#e3ddea"
@@ -93,10 +94,16 @@ def percent_axis(axes: Axes, which: str, low: float = 0.0, high: float = 1.0) ->
     (axes.set_xlim if which == "x" else axes.set_ylim)(low, high)
 
 
-def round_axis(axes: Axes) -> None:
-    """Rounds along x: whole numbers only."""
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+def round_axis(axes: Axes, at: Sequence[int] = ()) -> None:
+    """Rounds along x: whole numbers only; of those in `at`, where given, as many as fit."""
+    axes.xaxis.set_major_locator(FixedLocator(_some(at)) if at else MaxNLocator(integer=True))
     axes.set_xlabel("round")
+
+
+def _some(rounds: Sequence[int], most: int = 10) -> Sequence[int]:
+    """At most `most` of the rounds, at round distances: all, every 2nd, 5th, 10th, 20th ..."""
+    steps = (digit * 10**power for power in count() for digit in (1, 2, 5))
+    return next(some for step in steps if len(some := rounds[step - 1 :: step]) <= most)
 
 
 def matrix(axes: Axes, shares: NDArray[np.float64], texts: list[list[str]], size: float) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 from PIL import Image
 
 from common import pages
-from simulations.report import refusals, words
+from simulations.report import refusals, validation, words
 from simulations.report.chart import Chart
 from simulations.report.figures import baselines, examples
 from simulations.report.source import Run, interval
@@ -38,6 +38,7 @@ def html(run: Run, charts: dict[str, Chart]) -> str:
         models=models(run),
         sites=[site_row(run, name) for name in run.sites],
         left_out=left_out(run),
+        unjudged=validation.caveat(run.summary),
         cells=[example(run, row) for row in examples.chosen(run)],
     )
 

@@ -1,14 +1,17 @@
 """What an attacker who knows the address and the CA certificate can do: nothing."""
 
+import json
+import socket
 import ssl
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from threading import Event
 
+import psutil
 import pytest
 from flwr.proto.fleet_pb2 import RegisterNodeFleetRequest
 from flwr.supernode.fleet_http_client import FleetHttpClient
@@ -19,10 +22,11 @@ from client.membership import Membership
 from common.errors import FederationError
 from common.identity import node_public_pem
 from common.identity.keys import PASSPHRASE_VARIABLE, make_node_key
+from server.bodies import MAX_BODY
 from server.provisioning import revoke
-from server.superlink import MAX_BODY
 from tests.deploy.federation import Federation, wait_until
 
+CHUNKED = b"transfer-encoding: chunked"
 ASIDE = [
     "/v1/control/start-run",
     "/v1/control/list-runs",
@@ -83,6 +87,58 @@ def test_a_fleet_call_without_a_signature_is_refused(federation: Federation) -> 
     assert 400 <= status(federation, "/v1/fleet/pull-messages", b"\x0a\x02\x08\x01") < 500
 
 
+def raw(federation: Federation, sent: bytes, much: bytes = b"") -> bytes:
+    """What comes back to these bytes, and then to as many of `much` as are taken."""
+    host, port = federation.address.split(":")
+    context = ssl.create_default_context(cafile=str(federation.server / "ca.crt"))
+    with (
+        socket.create_connection((host, int(port)), timeout=30) as plain,
+        context.wrap_socket(plain, server_hostname=host) as connection,
+        suppress(ConnectionError, ssl.SSLError),
+    ):
+        connection.sendall(sent)
+        for _ in range(64 if much else 0):
+            connection.sendall(much)
+        return connection.recv(4096)
+    return b""
+
+
+def test_a_stranger_is_answered_before_a_byte_of_its_body_is_read(federation: Federation) -> None:
+    head = b"POST %s HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n"
+    size = MAX_BODY
+    assert raw(federation, head % (b"/v1/fleet/push-object", size)).startswith(b"HTTP/1.1 401")
+    assert raw(federation, head % (b"/health", size)).startswith(b"HTTP/1.1 405")
+
+
+@pytest.mark.parametrize("part", ["address", "header", "trailer"])
+def test_what_is_no_body_is_not_kept_without_end(federation: Federation, part: str) -> None:
+    begin = {
+        "address": b"GET /",
+        "header": b"GET /health HTTP/1.1\r\nhost: x\r\nx: ",
+        "trailer": b"POST /health HTTP/1.1\r\nhost: x\r\n%s\r\n\r\n0\r\nx: " % CHUNKED,
+    }[part]
+    pid = federation.pids("server")["superlink"]
+    before = psutil.Process(pid).memory_info().rss
+    raw(federation, begin, b"y" * 2**20)
+    assert psutil.Process(pid).memory_info().rss - before < 16 * 2**20
+
+
+def audited(federation: Federation, reason: str) -> list[dict[str, object]]:
+    """The facts of the server's audit lines about requests refused for that reason."""
+    rows = map(json.loads, (federation.server / "audit.jsonl").read_text().splitlines())
+    facts = [row["facts"] for row in rows if row["event"] == "request_refused"]
+    return [one for one in facts if one["reason"] == reason]
+
+
+def test_attacks_are_audit_lines_and_few(federation: Federation) -> None:
+    for _ in range(3):
+        status(federation, "/v1/fleet/pull-messages")
+        status(federation, "/v1/control/start-run")
+    for reason in ("no key", "not served"):
+        (line,) = audited(federation, reason)
+        assert line["peer"] == "127.0.0.1"
+
+
 def test_plain_http_is_not_answered(federation: Federation) -> None:
     with pytest.raises((urllib.error.URLError, ConnectionError)):
         urllib.request.urlopen(f"http://{federation.address}/health", timeout=5)
@@ -135,4 +191,7 @@ def test_revocation_takes_effect_while_the_server_runs(
 
     with closing(link):
         wait_until(shut_out, "the revoked site is refused")
+        assert shut_out()
         halt.set()
+    (line,) = audited(federation, "not an active member's key")
+    assert line["site"] == name

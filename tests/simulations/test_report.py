@@ -3,17 +3,21 @@
 import json
 import re
 import shutil
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from common.cells import CELL_TYPES
 from common.errors import DataError
 from common.labels import spread
-from simulations.report import page, source, words, write
-from simulations.report.figures import FIGURES, baselines, epsilon, examples, gains, learning
+from simulations.report import page, source, validation, words, write
+from simulations.report.chart import canvas, round_axis
+from simulations.report.figures import FIGURES, baselines, cells, epsilon, examples, gains, learning
 from tests.simulations import report_run
 
 
@@ -145,6 +149,65 @@ def test_examples_mix_right_and_wrong(tmp_path: Path) -> None:
     right = run.examples.label[rows] == run.examples.predicted[rows]
     assert len(set(rows)) == len(rows) <= examples.SHOWN
     assert 0 < right.sum() < len(rows)
+
+
+def test_in_the_examples_the_types_take_turns(tmp_path: Path) -> None:
+    types = [cell.name for cell in CELL_TYPES]
+    run = run_of(tmp_path, types=types)
+    # As the summary keeps them: in the order of the types, a right and a wrong one each; of the
+    # last type there are only right ones.
+    label = np.repeat(np.arange(len(types)), 2)
+    predicted = np.where(np.arange(len(label)) % 2, label, (label + 1) % len(types))
+    predicted[-2] = label[-1]
+    kept = replace(run.examples, label=label, predicted=predicted)
+    rows = examples.chosen(replace(run, examples=kept))
+    right = (label == predicted)[rows]
+    assert set(label[rows]) == set(label)
+    assert len(set(rows)) == len(rows) == examples.SHOWN
+    assert right.sum() == (~right).sum() and not right[: len(rows) // 2].any()
+
+
+@pytest.mark.parametrize(
+    ("evaluated", "ticks"),
+    [
+        (range(10, 81, 10), [10, 20, 30, 40, 50, 60, 70, 80]),
+        (range(1, 61), [10, 20, 30, 40, 50, 60]),
+        ([5, 10, 12], [5, 10, 12]),
+        ([1], [1]),
+        ([], None),
+    ],
+)
+def test_ticks_stand_at_rounds_with_a_point(evaluated: list[int], ticks: list[int] | None) -> None:
+    _, axes = canvas(4, 3)
+    axes.set_xlim(0, 100)
+    round_axis(axes, list(evaluated))
+    if ticks is None:
+        assert len(axes.get_xticks()) > 2
+    else:
+        assert axes.get_xticks().tolist() == ticks
+
+
+@pytest.mark.parametrize(
+    ("sizes", "said"),
+    [
+        ([10, 10, 10], "All 3 sites are of one size, 10 cells each."),
+        ([20, 10], "The largest site, a, holds 67 % of 30 cells; the smallest, b, has 10."),
+        ([7], "a holds all 7 cells."),
+    ],
+)
+def test_sizes_of_sites_are_said_as_they_are(sizes: list[int], said: str) -> None:
+    assert cells._sizes(list("abc")[: len(sizes)], np.array(sizes)) == said
+
+
+def test_sites_without_validation_cells_are_said(tmp_path: Path) -> None:
+    content = report_run.summary()
+    assert validation.caveat(content) is None
+    content["sites"]["south"]["n_validation"] = 0
+    assert "south has no validation cells" in str(validation.caveat(content))
+    for site in content["sites"].values():
+        site["n_validation"] = 0
+    text = write(report_run.write(tmp_path, content)).read_text()
+    assert "No training site has validation cells" in text
 
 
 @pytest.mark.parametrize("name", ["summary.json", "rounds.jsonl", "config.yaml", "predictions.npz"])

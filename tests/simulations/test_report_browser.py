@@ -3,11 +3,22 @@
 from pathlib import Path
 
 import pytest
+from playwright.sync_api import Browser
 
 from common.cells import CELL_TYPES
 from simulations.report import write
 from tests.browser import assert_sound, chromium
 from tests.simulations import report_run
+
+_HINTS = """[...document.querySelectorAll('.scroll')].map(
+  table => getComputedStyle(table, '::before').content.replaceAll('"', '').replace('none', ''))"""
+
+
+def _hints(browser: Browser, path: Path, width: int) -> set[str]:
+    """What stands above the tables at `width` px."""
+    page = browser.new_page(viewport={"width": width, "height": 900})
+    page.goto(path.as_uri())
+    return set(page.evaluate(_HINTS))
 
 
 def test_the_least_and_the_most_that_a_report_may_hold(
@@ -27,3 +38,5 @@ def test_the_least_and_the_most_that_a_report_may_hold(
         for page in pages:
             for width in (1280, 400):
                 assert_sound(browser, page, width)
+        assert _hints(browser, pages[0], 400) == {"Swipe sideways to see all"}
+        assert _hints(browser, pages[0], 1280) == {""}

@@ -51,13 +51,7 @@ def chart(run: Run) -> Chart:
 
 
 def caption(run: Run, names: list[str], table: NDArray[np.int64]) -> str:
-    total = int(table.sum())
-    largest = table.sum(axis=0)
-    parts = [
-        "Darker is more cells, on a logarithmic scale.",
-        f"The largest site, {names[0]}, holds {words.percent(largest[0] / max(total, 1), 0)} of "
-        f"{words.count(total, 'cell')}; the smallest, {names[-1]}, has {largest[-1]:,}.",
-    ]
+    parts = ["Darker is more cells, on a logarithmic scale.", _sizes(names, table.sum(axis=0))]
     missing = (table == 0).sum(axis=0)
     lacking = [f"{names[i]} ({missing[i]})" for i in np.argsort(-missing) if missing[i]]
     if lacking:
@@ -74,3 +68,16 @@ def caption(run: Run, names: list[str], table: NDArray[np.int64]) -> str:
         f"with {words.count(int(table[rare].sum()), 'cell')} in all."
     )
     return " ".join(parts)
+
+
+def _sizes(names: list[str], sizes: NDArray[np.int64]) -> str:
+    """How the cells are spread over the sites; `sizes` falls."""
+    total = int(sizes.sum())
+    if len(names) == 1:
+        return f"{names[0]} holds all {words.count(total, 'cell')}."
+    if sizes[0] == sizes[-1]:
+        return f"All {len(names)} sites are of one size, {words.count(int(sizes[0]), 'cell')} each."
+    return (
+        f"The largest site, {names[0]}, holds {words.percent(sizes[0] / total, 0)} of "
+        f"{words.count(total, 'cell')}; the smallest, {names[-1]}, has {sizes[-1]:,}."
+    )

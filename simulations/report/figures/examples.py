@@ -14,11 +14,28 @@ GOOD, BAD = "#1c7a4a", "#b3261e"
 
 
 def chosen(run: Run) -> list[int]:
-    """Rows of the examples to show: as even a mix of right and wrong as there is, wrong first."""
-    right = run.examples.label == run.examples.predicted
-    hits, misses = np.flatnonzero(right), np.flatnonzero(~right)
-    wrong = min(len(misses), max(SHOWN // 2, SHOWN - len(hits)))
-    return [*misses[:wrong].tolist(), *hits[: SHOWN - wrong].tolist()]
+    """Rows of the examples to show, wrong ones first.
+
+    The types take turns, so that each is seen; within a turn the mix of right and wrong is kept as
+    even as there is, and a type that has both waits for those that have only what is wanted.
+    """
+    label, right = run.examples.label, run.examples.label == run.examples.predicted
+    left = [
+        [np.flatnonzero((label == kind) & (right == hit)).tolist() for hit in (False, True)]
+        for kind in np.unique(label)
+    ]
+    turns = [0] * len(left)
+    picked: tuple[list[int], list[int]] = ([], [])
+    for _ in range(min(SHOWN, len(label))):
+        wanted = int(len(picked[1]) < len(picked[0]))
+        kind = min(
+            (kind for kind, rows in enumerate(left) if any(rows)),
+            key=lambda kind: (turns[kind], not left[kind][wanted], all(left[kind])),
+        )
+        hit = wanted if left[kind][wanted] else 1 - wanted
+        picked[hit].append(left[kind][hit].pop(0))
+        turns[kind] += 1
+    return sorted(picked[0]) + sorted(picked[1])
 
 
 def chart(run: Run) -> Chart | None:

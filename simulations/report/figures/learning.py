@@ -81,7 +81,7 @@ def _finish(run: Run, axes: Axes, overall: Curve, labels: list[tuple[str, float,
     chance = 1 / len(run.cell_types)
     percent_axis(axes, "y", 0, 1)
     axes.set_xlim(first - 0.02 * width, last + 0.02 * width)
-    round_axis(axes)
+    round_axis(axes, overall[0])
     axes.axhline(chance, color=MUTED, linewidth=0.9, linestyle=":")
     axes.annotate("chance", (first, chance), (2, 2), textcoords="offset points", color=MUTED)
     axes.axvline(run.summary["best_round"], color=ACCENT, linewidth=0.9, linestyle=":")

@@ -1,0 +1,23 @@
+"""What a run had to judge its rounds by: sites without validation cells have no say."""
+
+from typing import Any
+
+from simulations.report import words
+
+
+def caveat(summary: dict[str, Any]) -> str | None:
+    """A sentence where training sites lack validation cells; None where all have some."""
+    training = {name: site for name, site in summary["sites"].items() if site["role"] == "train"}
+    lacking = [name for name, site in training.items() if not site["n_validation"]]
+    if not lacking:
+        return None
+    if len(lacking) == len(training):
+        return (
+            "No training site has validation cells: early stop and the choice of the best round "
+            "had nothing to judge by, so the last round's model was kept."
+        )
+    verb = "has" if len(lacking) == 1 else "have"
+    return (
+        f"{words.listing(lacking, 8)} {verb} no validation cells: early stop and the choice of the "
+        "best round were judged without them."
+    )

@@ -1,0 +1,241 @@
+"""The public port reads a body only of an active member's requests, and tells of the others."""
+
+import asyncio
+import json
+from base64 import b64encode
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
+from flwr.common.constant import TIMESTAMP_HEADER
+from flwr.supercore.constant import FLEET_HTTP_PUBLIC_KEY_HEADER, FLEET_HTTP_SIGNATURE_HEADER
+from flwr.supercore.primitives.asymmetric import sign_message
+from starlette.types import Message, Scope
+
+from common.audit_log import AuditLog
+from common.errors import FederationError
+from common.identity import Registry, load_signing_key, node_public_pem
+from common.identity.keys import make_node_key, make_signing_key
+from common.identity.request import Request
+from server import bodies, refusals
+from server.bodies import MAX_BODY, MOST_OF_A_SITE
+from server.gate import Gate
+from server.provisioning import admit, make_server, revoke
+from server.refusals import Refusals
+from server.superlink import FleetOnly
+
+NOW = datetime.now(UTC)
+NAMES = ("active", "gone", "late", "moved")
+
+
+class Door:
+    """A FleetOnly in front of an application that counts the bytes it gets."""
+
+    def __init__(self, home: Path) -> None:
+        self.home = home
+        self.keys: dict[str, EllipticCurvePrivateKey] = {}
+        for name in NAMES:
+            self._admit(name)
+        revoke(home, "gone", NOW)
+        self.log = AuditLog.open(home / "audit.jsonl", load_signing_key(home / "signing.key"))
+        self.got: list[int] = []
+        told = Refusals(self.log)
+        gate = Gate(told)
+        gate.follow(Registry.load(home))
+        self.front = FleetOnly(self._app, Bell(), gate, told)  # type: ignore[arg-type]
+
+    def _admit(self, name: str) -> None:
+        node, signing = make_node_key(), make_signing_key()
+        admit(self.home, Request.make(name, node, signing, NOW), NOW)
+        self.keys[name] = node
+        if name == "late":
+            admit(self.home, Request.make(name, node, signing, NOW), NOW, days=-1)
+        if name == "moved":
+            following = Request.make(name, make_node_key(), make_signing_key(), NOW, signing)
+            admit(self.home, following, NOW)
+
+    async def _app(self, scope: Scope, receive: Any, send: Any) -> None:
+        self.got.append(len((await receive())["body"]))
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+
+    def lines(self) -> list[dict[str, Any]]:
+        rows = map(json.loads, (self.home / "audit.jsonl").read_text().splitlines())
+        return [row["facts"] for row in rows if row["event"] == "request_refused"]
+
+
+class Bell:
+    """No question for messages waits."""
+
+    async def wait(self, scope: Scope, receive: Any) -> bool:
+        return True
+
+
+class Caller:
+    """One request: what it says, the body that it brings, and what it is answered."""
+
+    def __init__(self, headers: dict[str, bytes], path: str = "/v1/fleet/push-object") -> None:
+        self.scope: Scope = {
+            "type": "http",
+            "method": "POST",
+            "path": path,
+            "headers": [(name.encode(), value) for name, value in headers.items()],
+            "client": ("192.0.2.7", 4711),
+        }
+        self.body = b"abc"
+        self.read = 0
+        self.status = 0
+
+    async def receive(self) -> Message:
+        self.read += len(self.body)
+        return {"type": "http.request", "body": self.body, "more_body": False}
+
+    async def send(self, message: Message) -> None:
+        self.status = message.get("status", self.status)
+
+    async def ask(self, door: Door) -> int:
+        await door.front(self.scope, self.receive, self.send)
+        return self.status
+
+
+def signed(key: EllipticCurvePrivateKey | None, by: EllipticCurvePrivateKey | None = None) -> Any:
+    """The headers of a request in the name of `key`, signed by it or another."""
+    headers = {"content-length": b"3"}
+    if key is not None:
+        time = NOW.isoformat().encode()
+        headers |= {
+            FLEET_HTTP_PUBLIC_KEY_HEADER: b64encode(node_public_pem(key)),
+            TIMESTAMP_HEADER: time,
+            FLEET_HTTP_SIGNATURE_HEADER: b64encode(sign_message(by or key, time)),
+        }
+    return headers
+
+
+@pytest.fixture
+def door(tmp_path: Path) -> Iterator[Door]:
+    make_server(tmp_path / "server", "127.0.0.1:9092", NOW - timedelta(hours=1))
+    one = Door(tmp_path / "server")
+    yield one
+    one.log.close()
+
+
+def test_a_members_request_is_read_and_passed_on(door: Door) -> None:
+    caller = Caller(signed(door.keys["active"]))
+    assert asyncio.run(caller.ask(door)) == 200
+    assert door.got == [3] and door.lines() == []
+
+
+@pytest.mark.parametrize(
+    ("who", "reason", "site"),
+    [
+        ("nobody", "no key", ""),
+        ("stranger", "unknown key", ""),
+        ("forger", "signature does not fit", "active"),
+        ("gone", "not an active member's key", "gone"),
+        ("late", "not an active member's key", "late"),
+        ("moved", "not an active member's key", "moved"),
+    ],
+)
+def test_nobody_else_is_read_and_each_leaves_one_line(
+    door: Door, who: str, reason: str, site: str
+) -> None:
+    headers = {
+        "nobody": lambda: signed(None),
+        "stranger": lambda: signed(make_node_key()),
+        "forger": lambda: signed(door.keys["active"], make_node_key()),
+    }.get(who, lambda: signed(door.keys[who]))()
+    for _ in range(3):
+        caller = Caller(headers)
+        assert asyncio.run(caller.ask(door)) == 401
+        assert caller.read == 0
+    assert door.got == []
+    (line,) = door.lines()
+    assert (line["reason"], line["site"], line["peer"]) == (reason, site, "192.0.2.7")
+
+
+@pytest.mark.parametrize("damage", ["not base64 \xff", ""])
+def test_headers_that_cannot_be_read_are_no_signature(door: Door, damage: str) -> None:
+    for header in (FLEET_HTTP_PUBLIC_KEY_HEADER, FLEET_HTTP_SIGNATURE_HEADER):
+        headers = signed(door.keys["active"]) | {header: damage.encode("latin-1")}
+        assert asyncio.run(Caller(headers).ask(door)) == 401
+
+
+@pytest.mark.parametrize("length", [str(MAX_BODY + 1), "", "-1", "9" * 5000])
+def test_a_body_of_no_length_or_too_long_a_one_is_not_read(door: Door, length: str) -> None:
+    caller = Caller(signed(door.keys["active"]) | {"content-length": length.encode()})
+    assert asyncio.run(caller.ask(door)) == 413
+    assert caller.read == 0
+
+
+def test_the_health_check_reads_no_body(door: Door) -> None:
+    caller = Caller({"content-length": str(MAX_BODY).encode()}, "/health")
+    assert asyncio.run(caller.ask(door)) == 200
+    assert caller.read == 0 and door.got == [0]
+
+
+def test_one_site_has_only_so_many_bytes_under_way(door: Door) -> None:
+    headers = signed(door.keys["active"]) | {"content-length": str(MAX_BODY).encode()}
+
+    async def crowd() -> list[int]:
+        waiting = [Slow(headers) for _ in range(MOST_OF_A_SITE // MAX_BODY)]
+        asked = [asyncio.ensure_future(caller.ask(door)) for caller in waiting]
+        await asyncio.sleep(0)
+        refused = [await Caller(headers).ask(door)]
+        for caller in waiting:
+            caller.goes_on.set()
+        return refused + [await one for one in asked] + [await Caller(headers).ask(door)]
+
+    assert asyncio.run(crowd()) == [503, 200, 200, 200]
+
+
+class Slow(Caller):
+    """Its body comes when it is told to go on."""
+
+    def __init__(self, headers: dict[str, bytes]) -> None:
+        super().__init__(headers)
+        self.goes_on = asyncio.Event()
+
+    async def receive(self) -> Message:
+        await self.goes_on.wait()
+        return await super().receive()
+
+
+def test_a_body_that_pauses_is_given_up(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bodies, "PAUSE_SECONDS", 0.05)
+    caller = Slow(signed(door.keys["active"]))
+    assert asyncio.run(caller.ask(door)) == 503
+    assert door.got == []
+
+
+def test_other_paths_leave_one_line_a_peer(door: Door) -> None:
+    for path in ("/v1/control/start-run", "/mueller.png", "/v1/control/list-runs"):
+        assert asyncio.run(Caller(signed(door.keys["active"]), path).ask(door)) == 404
+    (line,) = door.lines()
+    assert (line["reason"], line["peer"]) == ("not served", "192.0.2.7")
+
+
+def test_strangers_cannot_fill_the_disk_nor_hide_a_member(
+    door: Door, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told, scope = Refusals(door.log), Caller({}).scope
+    clock = [0.0]
+    monkeypatch.setattr(refusals.time, "monotonic", lambda: clock[0])
+    for number in range(1000):
+        told.note(scope, "unknown key", f"key {number}".encode())
+    assert len(door.lines()) == refusals._MOST
+    told.note(scope, "not an active member's key", b"key", "gone")
+    assert door.lines()[-1]["site"] == "gone"
+    assert door.lines()[-1]["unsaid"] == 1000 - refusals._MOST
+    clock[0] = refusals._WINDOW + 1
+    told.note(scope, "unknown key", b"key 0")
+    assert len(door.lines()) == refusals._MOST + 2
+
+
+def test_a_full_disk_lets_nobody_in(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise FederationError("no room")
+
+    monkeypatch.setattr(AuditLog, "append", full)
+    assert asyncio.run(Caller(signed(None)).ask(door)) == 401
