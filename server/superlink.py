@@ -43,8 +43,8 @@ class FleetOnly:
     | request                                            | answer               |
     |----------------------------------------------------|----------------------|
     | not HTTP, or of another path                       | 404, audit line      |
-    | of no length, or one above MAX_BODY                | 413                  |
     | not signed by an active member's key               | 401, audit line      |
+    | of no length, or one above MAX_BODY                | 413                  |
     | too much of one site at a time, or its body pauses | 503: sites try again |
 
     All but the last are answered before a byte of the body is read.
@@ -65,10 +65,10 @@ class FleetOnly:
             await _answer(scope, send, 404)
         elif scope["path"] == _HEALTH:
             await self._app(scope, replay(NOTHING, receive), send)
-        elif (length := announced_length(scope)) is None:
-            await _answer(scope, send, 413)
         elif not self._gate.lets_in(scope):
             await _answer(scope, send, 401)
+        elif (length := announced_length(scope)) is None:
+            await _answer(scope, send, 413)
         else:
             await self._take(length, scope, receive, send)
 
