@@ -1,12 +1,14 @@
 """A running site whose key the server does not know: it lost its state, was given another key of
 the site's, or revoked the site."""
 
+import json
 import shutil
 from collections.abc import Iterator
 from datetime import UTC, datetime
 
 import pytest
 
+from client.home import SiteHome
 from common.errors import FederationError
 from common.identity.site_home import join, rotate_keys
 from server.provisioning import admit, make_kit, revoke
@@ -77,6 +79,27 @@ def test_a_rotation_under_way_is_survived(federation: Federation, running: Store
     federation.wait_in(running, lambda: ok(running, name), "the site takes part again")
     assert check(federation, name, "connection")[0] == "ok"
     assert federation.processes[name].poll() is None
+
+
+def test_keys_that_change_under_the_open_log_are_taken_up(
+    federation: Federation, running: Stored
+) -> None:
+    name, now = sorted(federation.sites)[0], datetime.now(UTC)
+    home = federation.sites[name]
+    federation.wait_in(running, lambda: ok(running, name), "the site takes part")
+    admit(federation.server, rotate_keys(home.folder, now), now)
+    kit = make_kit(federation.server, name)
+    join(home.folder, kit, kit.fingerprint)
+    federation.approve(home, federation.study)
+    federation.wait_in(running, lambda: releases(home) > 0, "the new key signs what it releases")
+    assert federation.processes[name].poll() is None
+
+
+def releases(home: SiteHome) -> int:
+    """Answers that left since the site's keys were changed."""
+    lines = map(json.loads, (home.folder / "audit.jsonl").read_text().splitlines())
+    events = [line["event"] for line in lines]
+    return events[events.index("keys_changed") :].count("released")
 
 
 def test_a_revoked_site_never_gets_in_again_and_is_told(
