@@ -74,3 +74,16 @@ def test_the_report_describes_a_changed_run_as_changed(tmp_path: Path, config: P
     said = simulate(str(config), "--out", str(out), "--set", "study.rounds=1")
     assert f"report: {out / 'report.html'}" in said.splitlines()
     assert "Changed by --set study.rounds=1." in (out / "report.html").read_text()
+
+
+def test_a_site_that_took_no_part_is_named_at_the_end_with_its_reason(tmp_path: Path) -> None:
+    make_lab(tmp_path / "labs", "both", [("lymphocyte", ""), ("monocyte", "")] * 20)
+    make_lab(tmp_path / "labs", "idle", [("monocyte", "test")] * 12)
+    study = {"cell_types": ["lymphocyte", "monocyte"]}
+    path = tmp_path / "small.yaml"
+    path.write_text(dump(simulation(data={"source": "images"}, study=study)))
+    said = simulate(str(path), "--data", str(tmp_path / "labs"), "--out", str(tmp_path / "run"))
+    assert (
+        "idle: left out of all 3 rounds it was asked in: refused: DataError (the site has" in said
+    )
+    assert "idle has no validation cells" in said
