@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 if TYPE_CHECKING:
-    from common.models.encoder_file import EncoderRecord
+    from common.config import Strict
 
 app = typer.Typer(no_args_is_help=True, help="Encoders: pretrain on public cells, inspect.")
 
@@ -135,11 +135,19 @@ def project(
 
 
 @app.command()
-def show(file: Annotated[Path, typer.Argument(help="An encoder's *.safetensors file.")]) -> None:
-    """What an encoder is, what it was trained on, and how well it did."""
+def show(
+    file: Annotated[Path, typer.Argument(help="*.safetensors of `pretrain` or `project`.")],
+) -> None:
+    """What an encoder or a projection is, what it was made from, and how well an encoder did."""
     from common.models.encoder_file import read_record
+    from common.models.projection import is_projection, read_projection
 
-    _print(Console(), file, read_record(file))
+    if not is_projection(file):
+        _print(Console(), file, read_record(file))
+        return
+    projection, record = read_projection(file)
+    width, dim = projection.matrix.shape
+    _print(Console(), file, record, features=f"{width} to {dim}")
 
 
 def _refuse_bad_name(out: Path) -> None:
@@ -149,12 +157,12 @@ def _refuse_bad_name(out: Path) -> None:
         raise ConfigError(f"--out {out}: name the file *.safetensors")
 
 
-def _print(console: Console, file: Path, record: "EncoderRecord") -> None:
+def _print(console: Console, file: Path, record: "Strict", **more: str) -> None:
     from common.files import file_digest
 
     table = Table("", "", title=file.name, show_header=False)
     table.columns[1].overflow = "fold"
-    for name, value in record.model_dump().items():
+    for name, value in (record.model_dump() | more).items():
         table.add_row(name, _text(value))
     table.add_row("sha256", file_digest(file))
     console.print(table)
@@ -163,6 +171,8 @@ def _print(console: Console, file: Path, record: "EncoderRecord") -> None:
 def _text(value: object) -> str:
     if isinstance(value, tuple):
         return ", ".join(map(str, value))
+    if isinstance(value, dict):
+        return "\n".join(f"{name}: {part}" for name, part in value.items())
     if isinstance(value, float):
         return f"{value:.4g}"
     return "-" if value is None else str(value)

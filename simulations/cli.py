@@ -19,7 +19,10 @@ def simulate(
     config: Annotated[
         str | None, typer.Argument(help="A YAML file, or the name of one in configs/simulations.")
     ] = None,
-    data: Annotated[Path | None, typer.Option(help="Folder of images, one folder a lab.")] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(help="Folder of real images, to be used instead of rendered ones."),
+    ] = None,
     settings: Annotated[
         list[str] | None,
         typer.Option(
@@ -45,6 +48,7 @@ def simulate(
     from common.errors import FederationError
     from common.yaml_files import find
     from simulations.progress import Terminal, results_table
+    from simulations.report.description import write_description
     from simulations.run import prepare, resumed, run
 
     if (config is None) == (resume is None):
@@ -55,8 +59,9 @@ def simulate(
         simulation = resumed(resume)
         folder = resume
     else:
-        simulation = _read(find(str(config), "simulations"), settings or [], data)
+        simulation, said = _read(find(str(config), "simulations"), settings or [], data)
         folder = out or Path("runs") / f"{simulation.study.name}-{datetime.now():%Y%m%d-%H%M%S}"
+        write_description(folder, said)
     if workers is not None:
         runtime = simulation.runtime.model_copy(update={"workers": workers})
         simulation = simulation.model_copy(update={"runtime": runtime})
@@ -92,12 +97,19 @@ def simulate(
     typer.echo(f"report: {(folder / 'report.html').absolute()}")
 
 
-def _read(path: Path, settings: list[str], data: Path | None) -> "Simulation":
-    """The simulation in `path`, with the options' changes. Raises ConfigError naming the fault."""
+def _read(path: Path, settings: list[str], data: Path | None) -> "tuple[Simulation, str]":
+    """The simulation in `path` with the options' changes, and how to describe it.
+
+    Raises ConfigError: a fault in the file or an option.
+    """
     from common.yaml_files import assign, merge, parse, read_yaml
     from simulations.config import Simulation
+    from simulations.report.description import describe
 
-    content = assign(read_yaml(path), settings, str(path))
+    file = read_yaml(path)
+    content = assign(file, settings, str(path))
     if data is not None:
         content = merge(content, {"data": {"source": "images", "root": data}})
-    return parse(Simulation, content, str(path), settings)
+    simulation = parse(Simulation, content, str(path), settings)
+    source = file["data"].get("source") if isinstance(file.get("data"), dict) else None
+    return simulation, describe(simulation, source or "rendered", settings)

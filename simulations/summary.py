@@ -25,6 +25,7 @@ from server.rounds import MODEL, OUTCOME
 from simulations.config import Simulation
 from simulations.partition import DealtSite
 from simulations.plan import CENTRALISED, FEDERATED, LOCAL, POOLED, Plan
+from simulations.report.description import read_description
 
 _LOOKED_AT = 24
 """Test cells of a class and site that are looked at for one right and one wrong example."""
@@ -42,7 +43,7 @@ def summarise(
     rounds = _rounds(federation)
     return {
         "name": study.name,
-        "description": study.description,
+        "description": read_description(federation.folder, study),
         "data": kind,
         "seed": study.seed,
         "digest": study.digest,

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from common.config import Strict
 from common.errors import DataError, ModelError
 from common.models.layers import standardised
-from common.models.recorded import read_recorded, write_recorded
+from common.models.recorded import read_recorded, record_keys, write_recorded
 from common.tensor_digest import tensor_digest
 
 RENDERED = "rendered"
@@ -110,6 +110,11 @@ def read_projection(path: Path) -> tuple[Projection, ProjectionRecord]:
     if not (fits and mean.isfinite().all() and matrix.isfinite().all()):
         raise ModelError(f"{path}: its tensors are not a projection's; make it again")
     return Projection(mean, matrix), record
+
+
+def is_projection(path: Path) -> bool:
+    """Whether the file is one that `write_projection` wrote."""
+    return _KEY in record_keys(path)
 
 
 def projected(encoder: nn.Module, name: str) -> tuple[nn.Module, int]:

@@ -24,6 +24,15 @@ def write_recorded(path: Path, key: str, record: Strict, tensors: Mapping[str, T
         save_file(content, temporary, metadata={key: record.model_dump_json()})
 
 
+def record_keys(path: Path) -> set[str]:
+    """The keys of the records in the file's metadata; none where it cannot be read."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            return set(file.metadata() or {})
+    except (SafetensorError, OSError):
+        return set()
+
+
 def read_recorded(
     path: Path, key: str, kind: type[Record], command: str
 ) -> tuple[Record, dict[str, Tensor]]:

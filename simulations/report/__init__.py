@@ -1,12 +1,12 @@
-"""The report of a simulation: figures and one HTML page that opens without a network."""
+"""The report of a simulation: figures and one HTML page that opens without a network.
+
+What draws is imported where it is used: it loads slowly, and the command needs the rest of this
+package before a run begins.
+"""
 
 from pathlib import Path
 
 from common.files import replacing, write_text
-from simulations.report import source
-from simulations.report.chart import style
-from simulations.report.figures import FIGURES
-from simulations.report.page import html
 
 
 def write(run_dir: Path) -> Path:
@@ -15,6 +15,11 @@ def write(run_dir: Path) -> Path:
     Reads `summary.json`, `rounds.jsonl`, `config.yaml` and `predictions.npz` there. Raises
     DataError when one of them is missing or broken. The same run gives the same bytes.
     """
+    from simulations.report import source
+    from simulations.report.chart import style
+    from simulations.report.figures import FIGURES
+    from simulations.report.page import html
+
     run = source.read(run_dir)
     with style():
         drawn = {name: draw(run) for name, draw in FIGURES.items()}

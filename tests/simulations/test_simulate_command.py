@@ -9,7 +9,10 @@ from typer.testing import CliRunner
 from common.errors import ConfigError
 from common.yaml_files import dump
 from hemofed import app
+from simulations.report.description import read_description
+from simulations.run import resumed
 from tests.simulations.small import simulation
+from tests.simulations.test_bad_input import make_lab
 
 
 @pytest.fixture
@@ -37,3 +40,50 @@ def test_the_command_to_run_what_was_prepared_can_be_pasted(tmp_path: Path, conf
 def test_a_bad_setting_is_named_not_the_file(config: Path) -> None:
     with pytest.raises(ConfigError, match=r"--set study.rounds=0: Input should be .*\(value: 0\)"):
         simulate(str(config), "--set", "study.rounds=0")
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ([], "Smears."),
+        (["--set", "runtime.threads=2"], "Smears."),
+        (["--set", "study.rounds=2"], "Smears. Changed by --set study.rounds=2."),
+        (["--set", "study.description=Mine"], "Mine"),
+        (["--data", "labs"], "The cells are images, not rendered as in the file."),
+        (
+            ["--data", "labs", "--set", "study.rounds=2"],
+            "The cells are images, not rendered as in the file. Changed by --set study.rounds=2.",
+        ),
+    ],
+)
+def test_a_changed_run_does_not_keep_a_description_that_is_not_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: list[str], said: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    make_lab(tmp_path / "labs", "a", [("lymphocyte", ""), ("monocyte", "")] * 10)
+    Path("small.yaml").write_text(dump(simulation(study={"description": "Smears."})))
+    simulate("small.yaml", "--prepare-only", "--out", "run", *options)
+    kept = resumed(Path("run")).study
+    assert read_description(Path("run"), kept) == said
+    if not any("description" in option for option in options):
+        assert kept.description == "Smears.", "what is drawn at random hangs on the study's digest"
+
+
+def test_the_report_describes_a_changed_run_as_changed(tmp_path: Path, config: Path) -> None:
+    out = tmp_path / "run"
+    said = simulate(str(config), "--out", str(out), "--set", "study.rounds=1")
+    assert f"report: {out / 'report.html'}" in said.splitlines()
+    assert "Changed by --set study.rounds=1." in (out / "report.html").read_text()
+
+
+def test_a_site_that_took_no_part_is_named_at_the_end_with_its_reason(tmp_path: Path) -> None:
+    make_lab(tmp_path / "labs", "both", [("lymphocyte", ""), ("monocyte", "")] * 20)
+    make_lab(tmp_path / "labs", "idle", [("monocyte", "test")] * 12)
+    study = {"cell_types": ["lymphocyte", "monocyte"]}
+    path = tmp_path / "small.yaml"
+    path.write_text(dump(simulation(data={"source": "images"}, study=study)))
+    said = simulate(str(path), "--data", str(tmp_path / "labs"), "--out", str(tmp_path / "run"))
+    assert (
+        "idle: left out of all 3 rounds it was asked in: refused: DataError (the site has" in said
+    )
+    assert "idle has no validation cells" in said

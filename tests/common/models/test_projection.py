@@ -6,10 +6,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from typer.testing import CliRunner
 
 from common.config import ModelSpec, Study
 from common.errors import DataError, ModelError
 from common.files import file_digest
+from common.model_cli import app
 from common.models import build, trainable
 from common.models.projection import (
     Projection,
@@ -66,6 +68,26 @@ def test_the_same_cells_give_the_same_map_and_the_file_gives_it_back(tmp_path: P
     read, said = read_projection(tmp_path / "map.safetensors")
     assert torch.equal(read.matrix, fitted.matrix) and torch.equal(read.mean, fitted.mean)
     assert said == record()
+
+
+def test_the_command_shows_what_a_map_was_fitted_on(tmp_path: Path) -> None:
+    path = tmp_path / "map.safetensors"
+    write_projection(path, fit_projection(features(50, 12), 5), record())
+    shown = CliRunner().invoke(app, ["show", str(path)], catch_exceptions=False)
+    said = " ".join(shown.output.replace("│", " ").split())
+    assert "features 12 to 5" in said and "images 9" in said
+    assert f"smears: {'1' * 50}" in said and "{'smears'" not in said
+
+
+@pytest.mark.parametrize("content", [b"no tensors", None])
+def test_the_command_names_a_file_that_it_cannot_show(
+    tmp_path: Path, content: bytes | None
+) -> None:
+    path = tmp_path / "map.safetensors"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(ModelError, match=r"map\.safetensors"):
+        CliRunner().invoke(app, ["show", str(path)], catch_exceptions=False)
 
 
 def test_too_few_cells_are_refused() -> None:
