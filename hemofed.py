@@ -18,6 +18,7 @@ from server.service_cli import app as server_service
 from simulations.audit.cli import audit_command
 from simulations.bench.cli import bench
 from simulations.cli import simulate
+from simulations.demo.cli import init_command
 from simulations.synthetic.cli import synthesize_command
 
 # Flower reads these at import: no telemetry, no update check, no installing at run time.
@@ -36,6 +37,7 @@ data.command("synthesize")(synthesize_command)
 privacy.command("audit")(audit_command)
 site = typer.Typer(no_args_is_help=True, help="A lab: join, approve, run, pause; its ledger.")
 server = typer.Typer(no_args_is_help=True, help="The aggregator: sites, service, studies.")
+server.command("init")(init_command)
 audit = typer.Typer(no_args_is_help=True, help="The audit logs that both sides write.")
 site.add_typer(ledger, name="ledger")
 audit.command("verify")(verify_command)

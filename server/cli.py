@@ -13,29 +13,18 @@ app = typer.Typer(no_args_is_help=True, help="The aggregator: its keys, its site
 
 Home = Annotated[Path, typer.Argument(help="The server's folder.")]
 Days = Annotated[int, typer.Option(min=1, max=3650, help="How long the membership lasts.")]
-_LOOPBACK = "127.0.0.1:9092"
-_PASSPHRASE = "Encrypt the private keys; asked for, or taken from HEMOFED_PASSPHRASE."  # noqa: S105
+PASSPHRASE = "Encrypt the private keys; asked for, or taken from HEMOFED_PASSPHRASE."  # noqa: S105
 
 
-@app.command("init")
-def init(
-    home: Home,
-    address: Annotated[
-        str | None, typer.Option(help="host:port at which the sites reach the server.")
-    ] = None,
-    demo: Annotated[
-        int, typer.Option(min=0, max=1000, help="Make this many joined sites beside it, to try.")
-    ] = 0,
-    passphrase: Annotated[bool, typer.Option("--passphrase", help=_PASSPHRASE)] = False,
-) -> None:
-    """Make the server's folder: certificate authority, TLS certificate, signing key, registry."""
+def init(home: Path, address: str | None, passphrase: bool) -> None:
+    """Make a server's home and say its fingerprint; the command is simulations/demo/cli.py's.
+
+    Raises ConfigError when there is no address.
+    """
     from common.errors import ConfigError
     from common.identity.keys import new_passphrase
     from server.provisioning import make_server
 
-    if demo:
-        _init_demo(home, address or _LOOPBACK, demo, new_passphrase(passphrase))
-        return
     if address is None:
         raise ConfigError("--address: give the host:port at which the sites reach the server")
     make_server(home, address, _now(), new_passphrase(passphrase))
@@ -139,15 +128,6 @@ def renew(
     typer.echo(f"{home / 'server.crt'}: renewed; a running server takes it up by itself")
     if address:
         typer.echo("Send every site its kit again: `hemofed server renew --site NAME`")
-
-
-def _init_demo(folder: Path, address: str, sites: int, passphrase: str | None) -> None:
-    from server.demo import make_demo
-
-    names = make_demo(folder, address, sites, _now(), passphrase)
-    typer.echo(f"{folder / 'server'}: made for {address}, for trying out: all keys lie here")
-    for name in names:
-        typer.echo(f"{folder / name}: joined")
 
 
 def _write_kit(home: Path, name: str, out: Path | None) -> None:

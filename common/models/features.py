@@ -1,6 +1,7 @@
 """A frozen encoder's features: computed once, kept on disk, found again by what made them."""
 
 import hashlib
+import shutil
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -17,6 +18,9 @@ from common.models.classifier import Classifier
 from common.tensor_digest import tensor_digest
 
 Features = NDArray[np.float32]
+
+_PIECE = 128
+"""Cells between two writes; whole batches, so that the features are those of one pass."""
 
 
 class Cells(Protocol):
@@ -65,7 +69,9 @@ def cached_features(
 
     Kept in `folder` (None: `features` in the cells' cache root) under a name that changes with the
     encoder's weights, the cells, the precision and the kind of device. A damaged file is computed
-    anew. The features describe the cells and stay at the site, like the cells' cache.
+    anew. What a killed process had computed is not: a deployed site's is ended whenever it has no
+    answer in time, and asked again. The features describe the cells and stay at the site, like the
+    cells' cache.
     Raises DataError: the file cannot be written.
     """
     folder = folder or default_root() / "features"
@@ -74,16 +80,38 @@ def cached_features(
     found = _read(path, shape)
     if found is not None:
         return found
-    features = extract(model, cells, np.arange(len(cells)), device, precision)
+    pieces = path.with_suffix("")
+    features = _in_pieces(model, cells, device, precision, pieces)
+    _write(path, features)
+    shutil.rmtree(pieces, ignore_errors=True)
+    return features
+
+
+def _in_pieces(
+    model: Classifier, cells: Cells, device: torch.device, precision: Precision, folder: Path
+) -> Features:
+    """`extract` for all of `cells`; each piece is in `folder` as soon as it is computed."""
+    found = [np.empty((0, model.embedding_dim), np.float32)]
+    for start in range(0, len(cells), _PIECE):
+        rows = np.arange(start, min(start + _PIECE, len(cells)))
+        path = folder / f"{start}.npy"
+        piece = _read(path, (len(rows), model.embedding_dim))
+        if piece is None:
+            piece = extract(model, cells, rows, device, precision)
+            _write(path, piece)
+        found.append(piece)
+    return np.concatenate(found)
+
+
+def _write(path: Path, features: Features) -> None:
     try:
         with replacing(path) as temporary, temporary.open("wb") as file:
             np.save(file, features, allow_pickle=False)
     except OSError as error:
         raise DataError(
-            f"{path}: features of {len(cells)} cells ({features.nbytes / 2**20:.0f} MiB) cannot be "
-            f"written ({error.strerror}); free space or set HEMOFED_CACHE to another disk"
+            f"{path}: features of {len(features)} cells ({features.nbytes / 2**20:.0f} MiB) cannot "
+            f"be written ({error.strerror}); free space or set HEMOFED_CACHE to another disk"
         ) from error
-    return features
 
 
 def encoder_digest(model: Classifier) -> str:

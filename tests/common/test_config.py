@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from common.config import Member, Site, Study
 from common.errors import ConfigError
-from common.yaml_files import dump, find, load, merge, override, parse, read_study
+from common.yaml_files import CONFIGS, dump, find, load, merge, override, parse, read_study
 
 
 def write(folder: Path, text: str) -> Path:
@@ -88,6 +88,16 @@ def test_a_study_cannot_be_changed() -> None:
     study = Study(name="a")
     with pytest.raises(ValueError, match="frozen"):
         study.rounds = 4  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    "path", sorted((CONFIGS / "studies").glob("*.yaml")), ids=lambda path: path.stem
+)
+def test_every_shipped_study_can_be_proposed(path: Path) -> None:
+    study = load(Study, path)
+    assert study.description and study.privacy.mode != "none"
+    training = [member for member in study.cohort.values() if member.role == "train"]
+    assert len(training) >= study.round.min_sites and all(member.units for member in training)
 
 
 def test_a_site_needs_cells() -> None:

@@ -9,10 +9,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from client.ledger import Ledger
+from client.ledger_binding import data_fingerprint
 from client.membership import Membership
+from client.site import open_cells, open_site
+from common.config import Study
 from common.errors import ConfigError, FederationError, HemofedError
 from common.identity.keys import node_public_pem
 from common.identity.registry import Registry
+from common.yaml_files import load
 
 if TYPE_CHECKING:
     from click.testing import Result
@@ -34,9 +39,13 @@ def command(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., "R
         from client.membership_cli import app as site
         from common.audit_cli import verify_command
         from server.cli import app as server
+        from simulations.demo.cli import init_command
     root = typer.Typer()
+    group = typer.Typer()
+    group.command("init")(init_command)
+    group.add_typer(server)
     root.add_typer(site, name="site")
-    root.add_typer(server, name="server")
+    root.add_typer(group, name="server")
     root.command("verify")(verify_command)
 
     def run(*words: object, answer: str | None = None) -> "Result":
@@ -132,12 +141,19 @@ def test_a_demonstration_is_joined_at_once(command: Callable[..., "Result"]) -> 
     registry = Registry.load(Path("demo/server"))
     assert registry.address == "127.0.0.1:9092"
     assert sorted(path.name for path in Path("demo").iterdir()) == [
-        *("server", "site-1", "site-2", "site-3")
+        *("server", "site-1", "site-2", "site-3", "study.yaml")
     ]
     for name, member in registry.active().items():
         membership = Membership.load(Path("demo") / name)
         assert node_public_pem(membership.node_key()) == member.node_public_key
         assert membership.registry == registry
+    study = load(Study, Path("demo/study.yaml"))
+    assert set(study.cohort) == set(registry.active()) and study.round.min_sites == 3
+    for name, member in study.cohort.items():
+        site = open_site(Path("demo") / name / "site.yaml")
+        with Ledger.open(site.ledger, data_fingerprint(site)) as ledger:
+            assert ledger.verify() == 1
+        assert abs(len(open_cells(site, study).rows("train")) - member.units) <= 5
     with pytest.raises(ConfigError, match="exists already"):
         command("server", "init", "demo", "--demo", "3")
 

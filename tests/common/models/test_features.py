@@ -121,7 +121,7 @@ def test_a_full_disk_is_an_error_and_leaves_nothing(
     monkeypatch.setattr(np, "save", full)
     with pytest.raises(DataError, match="5 cells.*No space left.*HEMOFED_CACHE"):
         cached_features(model(), Shelf(5), CPU, folder=tmp_path)
-    assert not list(tmp_path.iterdir())
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
 
 
 def test_the_digest_follows_encoder_and_side_but_not_the_head() -> None:
@@ -137,3 +137,20 @@ def test_the_digest_follows_encoder_and_side_but_not_the_head() -> None:
     assert encoder_digest(turned) != before
     network.input_side = 21
     assert encoder_digest(network) != encoder_digest(model())
+
+
+def test_what_a_killed_process_had_computed_is_not_computed_again(tmp_path: Path) -> None:
+    class Killed(Shelf):
+        def take(self, rows: NDArray[np.integer[Any]]) -> NDArray[np.uint8]:
+            if rows[0] >= 512:
+                raise KeyboardInterrupt
+            return super().take(rows)
+
+    cells, network = Shelf(600), model()
+    with pytest.raises(KeyboardInterrupt):
+        cached_features(network, Killed(600), CPU, folder=tmp_path)
+    found = cached_features(network, cells, CPU, folder=tmp_path)
+    assert cells.reads == 2, "the batches from 512 on"
+    np.testing.assert_array_equal(found, extract(network, cells, np.arange(600), CPU))
+    (kept,) = tmp_path.iterdir()
+    assert kept.is_file()

@@ -1,0 +1,1 @@
+"""A whole deployment on one machine, to try the commands on."""

@@ -1,0 +1,104 @@
+"""A server, joined labs with rendered cells, and a study, in one folder.
+
+    <folder>/server/            as `hemofed server init` makes it, with the labs as members
+             site-1/ ...        a lab's home, its cells in it, its ledger made
+             study.yaml         the shipped first study, for these labs
+
+All is as in earnest, but that the cells are rendered and one person holds every key.
+"""
+
+import shutil
+from datetime import datetime
+from pathlib import Path
+
+from client.ledger import Ledger
+from client.ledger_binding import data_fingerprint
+from client.site import open_cells, open_site
+from common.config import Study
+from common.data.store import CellCache
+from common.files import write_text
+from common.folders import whole_folder
+from common.identity.request import Request
+from common.identity.site_home import join, make_site
+from common.yaml_files import CONFIGS, load
+from server.provisioning import admit, make_kit, make_server
+from simulations.config import DataSpec, Rendered
+from simulations.labs import Progress, gather
+from simulations.plan import declared
+
+CELLS = 400
+"""Rendered for each lab."""
+
+_STUDY = CONFIGS / "studies" / "first.yaml"
+_POLICY = CONFIGS / "sites" / "policy.yaml"
+_ALLOWED = {
+    "lifetime_epsilon: 10": "lifetime_epsilon: 20",
+    "study_epsilon: 4": "study_epsilon: 10",
+    "unit: patient": "unit: image",
+}
+"""What the labs of a demonstration change in the shipped policy, so that the study may train."""
+
+
+def make_demo(
+    folder: Path,
+    address: str,
+    sites: int,
+    now: datetime,
+    progress: Progress,
+    passphrase: str | None = None,
+) -> Study:
+    """Make `folder`, whole or not at all, and return its study.
+
+    address: host:port of the server. sites: as many as the shipped study's `round.min_sites`, or
+    more. Raises ConfigError when `folder` exists and is not empty.
+    """
+    study = load(Study, _STUDY)
+    names = [f"site-{number}" for number in range(1, sites + 1)]
+    with whole_folder(folder) as draft:
+        server = draft / "server"
+        make_server(server, address, now, passphrase)
+        for name, cells in zip(names, _render(sites, study, progress), strict=True):
+            request = _make_lab(draft / name, cells, now, passphrase)
+            admit(server, request, now, passphrase=passphrase)
+        for name in names:
+            kit = make_kit(server, name, passphrase=passphrase)
+            join(draft / name, kit, kit.fingerprint, passphrase)
+        units = {name: _training_images(draft / name, study) for name in names}
+        write_text(draft / "study.yaml", _for_cohort(units))
+        return load(Study, draft / "study.yaml")
+
+
+def _render(sites: int, study: Study, progress: Progress) -> list[CellCache]:
+    """The cells of each lab, every lab with a stain and a mix of types of its own."""
+    rendered = Rendered(sites=sites, cells=CELLS, side=study.image_side, alpha=1.0)
+    data = DataSpec(source="rendered", rendered=rendered)
+    return list(gather(data, study.image_side, study.seed, progress).caches.values())
+
+
+def _make_lab(home: Path, cells: CellCache, now: datetime, passphrase: str | None) -> Request:
+    """A lab's home up to its request: site.yaml, policy, keys, cells, ledger."""
+    write_text(home / "policy.yaml", _policy())
+    request = make_site(home, home.name, now, passphrase)
+    shutil.copytree(cells.folder, home / "cells")
+    site = open_site(home / "site.yaml")
+    Ledger.create(site.ledger, data_fingerprint(site)).close()
+    return request
+
+
+def _policy() -> str:
+    text = _POLICY.read_text(encoding="utf-8")
+    for shipped, changed in _ALLOWED.items():
+        text = text.replace(shipped, changed)
+    return text
+
+
+def _training_images(home: Path, study: Study) -> int:
+    """How many images the lab declares."""
+    return declared(len(open_cells(open_site(home / "site.yaml"), study).rows("train")))
+
+
+def _for_cohort(units: dict[str, int]) -> str:
+    """The shipped study's text with another cohort, which is its last part."""
+    before, _, _ = _STUDY.read_text(encoding="utf-8").partition("\ncohort:\n")
+    lines = [f"  {name}: {{units: {n}, weight: {n}}}\n" for name, n in units.items()]
+    return f"{before}\ncohort:\n{''.join(lines)}"
