@@ -1,0 +1,118 @@
+"""From a fresh folder to a model by typed commands: those that `server init --demo` prints."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from simulations.bench.processes import free_port
+
+ROOT = Path(__file__).parents[2]
+SECONDS = 600.0
+"""Longer than any step takes on a busy machine."""
+
+
+class Shell:
+    """Types `hemofed ...` in a folder; what goes on until it is stopped runs beside."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._environment = os.environ | {"PYTHONPATH": str(ROOT), "COLUMNS": "200"}
+        self._running: list[subprocess.Popen[bytes]] = []
+
+    def types(self, command: str) -> str:
+        """What the command prints, if it ends well."""
+        done = self._run(command)
+        assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}\n{self.logs()}"
+        return done.stdout
+
+    def types_until(self, command: str, said: str) -> str:
+        """Type the command again and again, until it ends well and prints what matches `said`."""
+        end = time.monotonic() + SECONDS
+        while (done := self._run(command)).returncode or not re.search(said, done.stdout):
+            assert time.monotonic() < end, f"{command}: {done.stdout}{done.stderr}\n{self.logs()}"
+            time.sleep(0.2)
+        return done.stdout
+
+    def leaves_running(self, command: str) -> None:
+        log = self._folder / f"{len(self._running)}.log"
+        with log.open("wb") as file:
+            words = [sys.executable, "-m", "hemofed", *command.split()]
+            self._running.append(
+                subprocess.Popen(
+                    words, cwd=self._folder, env=self._environment, stdout=file, stderr=file
+                )
+            )
+
+    def stops_all(self) -> None:
+        for process in reversed(self._running):
+            process.send_signal(signal.SIGTERM)
+        for process in self._running:
+            process.wait(60)
+
+    def logs(self) -> str:
+        files = [*self._folder.glob("*.log"), *self._folder.rglob("logs/*.log")]
+        return "\n".join(f"== {file}\n{file.read_text()[-3000:]}" for file in files)
+
+    def _run(self, command: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "hemofed", *command.split()],
+            cwd=self._folder,
+            env=self._environment,
+            capture_output=True,
+            text=True,
+            timeout=SECONDS,
+        )
+
+
+@pytest.fixture
+def shell(tmp_path: Path) -> Iterator[Shell]:
+    one = Shell(tmp_path)
+    yield one
+    one.stops_all()
+
+
+def test_the_printed_commands_lead_to_a_model(shell: Shell, tmp_path: Path) -> None:
+    told = shell.types(f"server init demo --demo 3 --address 127.0.0.1:{free_port()}")
+    commands = re.findall(r"^hemofed (.*)$", told, re.MULTILINE)
+    for command in commands:
+        verb = " ".join(command.split()[:2])
+        if verb in ("server start", "site start"):
+            shell.leaves_running(command)
+        elif verb == "site check":
+            shell.types_until(command, r"service +│ ok")
+        elif verb == "site approve":
+            shell.types_until(command.replace("approve", "studies").rsplit(" ", 1)[0], "not yet")
+            assert "epsilon 8 at delta 1e-05 for each image" in shell.types(f"{command} --yes")
+        elif verb == "server status":
+            shell.types_until(command, r"│ (completed|failed) ")
+            assert re.search(r"│ completed +│ 30/30 ", shell.types(command)), shell.logs()
+        else:
+            assert verb == "server run"
+            assert "runs once 3 sites stand ready" in shell.types(command)
+    assert len(commands) == 4 + 3 + 4 + 1
+    (pattern,) = re.findall(r"^ls (.*)$", told, re.MULTILINE)
+    (model,) = tmp_path.glob(pattern)
+    assert model.stat().st_size > 5778 * 4
+    check_logs(shell)
+
+
+def check_logs(shell: Shell) -> None:
+    """Both sides' audit logs, each held against the other's, and each lab's ledger."""
+    for site in ("demo/site-1", "demo/site-2", "demo/site-3"):
+        name, log = site.removeprefix("demo/"), f"{site}/audit.jsonl"
+        key = f"--key {site}/identity/request.json"
+        witness = f"--witness demo/server/audit.jsonl --peer {name}"
+        assert "all in their order" in shell.types(f"audit verify {log} {key} {witness}")
+        key = "--key demo/server/signing.pub"
+        witness = f"--witness {log} --peer server"
+        said = shell.types(f"audit verify demo/server/audit.jsonl {key} {witness}")
+        assert "all in their order" in said
+        said = shell.types(f"site ledger show {site}/site.yaml")
+        assert re.search(r"spent: epsilon [89]", said)
