@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from matplotlib.axes import Axes
 
 from common.cells import CELL_TYPES
 from common.errors import DataError
@@ -165,6 +166,19 @@ def test_in_the_examples_the_types_take_turns(tmp_path: Path) -> None:
     assert set(label[rows]) == set(label)
     assert len(set(rows)) == len(rows) == examples.SHOWN
     assert right.sum() == (~right).sum() and not right[: len(rows) // 2].any()
+
+
+def test_no_name_above_an_example_runs_into_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[str] = []
+    monkeypatch.setattr(Axes, "set_title", lambda self, text, **_: drawn.append(text))
+    types = sorted((cell.name for cell in CELL_TYPES), key=len)
+    run = run_of(tmp_path, types=types)
+    longest = replace(run.examples, label=np.full(len(run.examples.label), len(types) - 1))
+    examples.chart(replace(run, examples=longest))
+    lines = [line for text in drawn for line in text.splitlines()]
+    assert max(map(len, lines)) <= 22 + len("(is )")
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,8 @@ from simulations.report.source import Run
 
 SHOWN = 24
 COLUMNS = 6
+FITTING = 22
+"""Letters of a type's name that fit above its picture."""
 GOOD, BAD = "#1c7a4a", "#b3261e"
 
 
@@ -49,13 +51,12 @@ def chart(run: Run) -> Chart | None:
     for axes in grid.flat:
         axes.set_axis_off()
     for axes, row in zip(grid.flat, rows, strict=False):
-        said, true = (
-            words.cell(run.cell_types[k])
-            for k in (run.examples.predicted[row], run.examples.label[row])
-        )
+        answer, truth = run.examples.predicted[row], run.examples.label[row]
+        said, true = (words.short(words.cell(run.cell_types[k]), FITTING) for k in (answer, truth))
+        right = answer == truth
         axes.imshow(run.examples.images[row])
-        title = f"✓ {said}" if said == true else f"✗ {said}\n(is {true})"
-        axes.set_title(title, fontsize=6, color=GOOD if said == true else BAD, loc="left")
+        title = f"✓ {said}" if right else f"✗ {said}\n(is {true})"
+        axes.set_title(title, fontsize=6, color=GOOD if right else BAD, loc="left")
     return Chart(
         name="examples",
         title="Example cells",
