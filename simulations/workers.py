@@ -152,6 +152,7 @@ class _Worker:
         )
         self._process.start()
         theirs.close()
+        self._ending = threading.Lock()
 
     def call(self, message: Message, context: Context) -> Answer:
         self._line.send_bytes(context_to_proto(context).SerializeToString())
@@ -161,11 +162,15 @@ class _Worker:
         return reply, after
 
     def stop(self) -> int | None:
-        """End the process, whatever it does; its exit code."""
-        self._process.kill()
-        self._process.join()
-        self._line.close()
-        return self._process.exitcode
+        """End the process, whatever it does; its exit code.
+
+        The pool's end and the thread that meets the dead worker may both come here, at once.
+        """
+        with self._ending:
+            self._process.kill()
+            self._process.join()
+            self._line.close()
+            return self._process.exitcode
 
 
 def _serve(line: Connection, make: MakeClient, seed: int) -> None:
