@@ -13,7 +13,7 @@ from server.exchange import Roster, exchange
 
 _ASK_AGAIN_SECONDS = 5.0
 _ANSWER_SECONDS = 30.0
-"""A site that is paused, or still computes its features, is asked again rather than waited for."""
+"""A site that still computes its features is asked again rather than waited for."""
 
 Tell = Callable[[dict[str, str]], None]
 """Called with what each site of the cohort says: ready, refused with its reason, or absent."""

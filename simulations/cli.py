@@ -102,14 +102,10 @@ def _read(path: Path, settings: list[str], data: Path | None) -> "tuple[Simulati
 
     Raises ConfigError: a fault in the file or an option.
     """
-    from common.yaml_files import assign, merge, parse, read_yaml
-    from simulations.config import Simulation
+    from common.yaml_files import read_yaml
+    from simulations.config import read
     from simulations.report.description import describe
 
-    file = read_yaml(path)
-    content = assign(file, settings, str(path))
-    if data is not None:
-        content = merge(content, {"data": {"source": "images", "root": data}})
-    simulation = parse(Simulation, content, str(path), settings)
+    simulation, file = read(path, settings, data), read_yaml(path)
     source = file["data"].get("source") if isinstance(file.get("data"), dict) else None
     return simulation, describe(simulation, source or "rendered", settings)

@@ -6,7 +6,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from common.config import Runtime, Strict, Study
-from common.yaml_files import assign, parse, read_yaml
+from common.yaml_files import assign, merge, parse, read_yaml
 
 
 class Rendered(Strict):
@@ -77,11 +77,13 @@ class Simulation(Strict):
     runtime: Runtime = Runtime()
 
 
-def read(path: Path, settings: list[str]) -> Simulation:
-    """The simulation in `path` with `--set` assignments applied in order.
+def read(path: Path, settings: list[str], data: Path | None = None) -> Simulation:
+    """The simulation in `path` with `--set` assignments applied in order, on the images in `data`.
 
     `variant=NAME` lays the file's `variants.NAME` over it; any other key is a path into the file.
     Raises ConfigError: a key, value or variant that does not exist.
     """
     content = assign(read_yaml(path), settings, str(path))
-    return parse(Simulation, content, str(path))
+    if data is not None:
+        content = merge(content, {"data": {"source": "images", "root": data}})
+    return parse(Simulation, content, str(path), settings)

@@ -7,6 +7,7 @@ from typing import Any
 from PIL import Image
 
 from common import pages
+from common.models.projection import RENDERED
 from simulations.report import refusals, validation, words
 from simulations.report.chart import Chart
 from simulations.report.figures import baselines, examples
@@ -106,7 +107,8 @@ def _features(model: dict[str, Any]) -> str:
     """What a frozen encoder gives the head, in words."""
     source = "its middle stages" if model["features"] == "middle" else "its last layer"
     turns = ", the mean over an image's four quarter turns" if model["quarter_turns"] else ""
-    fewer = f", mapped to fewer by {model['projection']}" if model["projection"] else ""
+    name = "the shipped map" if model["projection"] == RENDERED else model["projection"]
+    fewer = f", mapped to fewer by {name}" if name else ""
     return f"of {source}{turns}{fewer}"
 
 
