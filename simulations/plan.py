@@ -10,6 +10,7 @@ from client.ledger import Ledger
 from client.ledger_binding import data_fingerprint
 from client.policy import Policy
 from client.site import open_site
+from common.cells import CELL_TYPES
 from common.config import CellSource, Member, Runtime, Site, Study
 from common.errors import DataError
 from common.files import replacing, write_text
@@ -68,7 +69,7 @@ def make_plans(simulation: Simulation, sites: tuple[DealtSite, ...], out: Path) 
         folder = out / "baselines" / CENTRALISED
         plans.append(_plan(CENTRALISED, study, members, everyone, folder, simulation.runtime))
     if LOCAL in simulation.baselines:
-        for name in [name for name, member in cohort.items() if member.role == "train"]:
+        for name in [site.name for site in sites if _can_train_alone(site, study)]:
             alone = {
                 other: member if other == name or member.role == "held_out" else Member(role="test")
                 for other, member in cohort.items()
@@ -76,6 +77,13 @@ def make_plans(simulation: Simulation, sites: tuple[DealtSite, ...], out: Path) 
             folder = out / "baselines" / LOCAL / name
             plans.append(_plan(f"{LOCAL}-{name}", study, alone, sites, folder, simulation.runtime))
     return plans
+
+
+def _can_train_alone(site: DealtSite, study: Study) -> bool:
+    """Whether the site trains, and has a training cell of the study's types to do it with."""
+    codes = [code for code, kind in enumerate(CELL_TYPES) if kind.name in study.cell_types]
+    training = (site.splits == "train") & np.isin(site.labels, codes)
+    return not site.held_out and bool(training.any())
 
 
 def declared(number: int) -> int:

@@ -9,7 +9,7 @@ from PIL import Image
 
 from common.errors import ConfigError, DataError, FederationError
 from simulations.config import read
-from simulations.run import federate
+from simulations.run import federate, run
 from tests.simulations.small import Silent, simulation
 
 
@@ -50,6 +50,19 @@ def test_one_class_trains_and_no_training_cell_is_left_out_by_name(
         assert "refused: DataError" in sites["no-training"]["status"]
     log = (tmp_path / "run" / "sites" / "no-training" / "site.log").read_text()
     assert "no training cell" in log
+
+
+def test_a_site_without_a_training_cell_has_no_model_of_its_own_and_stops_nothing(
+    tmp_path: Path, labs: Path
+) -> None:
+    config = simulation(
+        data={"source": "images", "root": str(labs)},
+        study={"cell_types": ["lymphocyte", "monocyte"], "rounds": 1},
+        baselines=["local_only", "centralised"],
+    )
+    summary = run(config, tmp_path / "run", Silent())
+    assert set(summary["baselines"]["local_only"]["sites"]) == {"both", "one-class"}
+    assert "no-training" in (tmp_path / "run" / "report.html").read_text()
 
 
 def test_a_lab_without_a_cell_of_the_study_says_so_before_any_round(
