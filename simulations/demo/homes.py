@@ -26,7 +26,7 @@ from simulations.config import DataSpec, Rendered
 from simulations.labs import Progress, gather
 from simulations.plan import declared
 
-CELLS = 400
+CELLS = 200
 """Rendered for each lab."""
 
 _STUDY = CONFIGS / "studies" / "first.yaml"
