@@ -69,9 +69,7 @@ def _planned(policy: Policy, study: Study) -> list[Event]:
     """All that the study may ever do to the site's cells, by the policy's word on metrics."""
     if study.privacy.mode == "none":
         return []
-    rate, steps = study.privacy.sample_rate, study.privacy.local_steps
-    rounds = study.rounds + study.privacy.spare_rounds
-    planned = [_event(study, study_noise(study), rate, steps * rounds)]
+    planned = [study_event(study.privacy, study.rounds)]
     if policy.metrics == "noised":
         planned.append(_event(study, metrics_noise(study), 1.0, evaluations(study)))
     return planned

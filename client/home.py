@@ -15,6 +15,11 @@ class SiteHome:
         return self.folder / "site.yaml"
 
     @property
+    def audit(self) -> Path:
+        """The site's audit log."""
+        return self.folder / "audit.jsonl"
+
+    @property
     def approvals(self) -> Path:
         return self.folder / "approvals"
 

@@ -109,6 +109,7 @@ def verify(
     Of a site.yaml also whether it is the ledger of the site's cells, and holds all that the site's
     audit log says was released.
     """
+    from client.home import SiteHome
     from client.ledger import Ledger
     from client.ledger_binding import data_fingerprint
     from client.ledger_memory import check_own_ledger
@@ -119,7 +120,7 @@ def verify(
         if where.suffix in _YAML:
             site = open_site(where)
             ledger.check_is(data_fingerprint(site))
-            check_own_ledger(site, where.parent / "audit.jsonl")
+            check_own_ledger(site, SiteHome(where.parent).audit)
         rows = ledger.verify()
         if as_json:
             content = {"path": str(ledger.path), "rows": rows, "head": ledger.head, "sound": True}

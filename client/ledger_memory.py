@@ -6,6 +6,7 @@ nothing. An older copy of the ledger, or one made anew, is found by the site's o
 
 from pathlib import Path
 
+from client.home import SiteHome
 from client.ledger import Ledger
 from client.membership import Membership
 from common.audit_line import parse_line
@@ -48,7 +49,7 @@ def adopt(site: Site, membership: Membership) -> tuple[str, int]:
     with Ledger.read(site.ledger) as ledger:
         ledger.verify()
         head, held = ledger.head, {row.hash for row in ledger.rows()}
-    lost = sum(row not in held for row in remembered_rows(membership.home / "audit.jsonl"))
+    lost = sum(row not in held for row in remembered_rows(SiteHome(membership.home).audit))
     with membership.audit_log() as log:
         log.append("ledger_adopted", ledger=head, lost=lost)
     return head, lost

@@ -8,6 +8,7 @@ from typing import Any, Self
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from client.home import SiteHome
 from common.audit_log import AuditLog
 from common.errors import ConfigError, FederationError
 from common.identity.certificates import check_certificate
@@ -76,7 +77,7 @@ class Membership:
 
     def audit_log(self) -> AuditLog:
         """The site's audit log, open; the caller closes it."""
-        return AuditLog.open(self.home / "audit.jsonl", self.signing_key())
+        return AuditLog.open(SiteHome(self.home).audit, self.signing_key())
 
     def verify_server(self, message: bytes, signature: str, what: str) -> None:
         """Raise FederationError naming `what` unless the server signed `message`."""

@@ -100,7 +100,7 @@ def _hours(home: SiteHome, site: Site) -> tuple[Verdict, str]:
 
 def _ledger(home: SiteHome, site: Site) -> tuple[Verdict, str]:
     policy = read_policy(site.policy)
-    check_own_ledger(site, home.folder / "audit.jsonl")
+    check_own_ledger(site, home.audit)
     with Ledger.open(site.ledger, data_fingerprint(site)) as ledger:
         rows = ledger.verify()
         summary = summarise(ledger, policy.delta, policy.lifetime_epsilon)

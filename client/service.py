@@ -30,7 +30,7 @@ def serve(home: SiteHome, halt: Event) -> None:
     logging.basicConfig(format="%(asctime)s %(message)s", level=logging.WARNING)
     membership = Membership.load(home.folder)
     with _alone(home):
-        check_own_ledger(open_site(home.site_file), home.folder / "audit.jsonl")
+        check_own_ledger(open_site(home.site_file), home.audit)
         runner = Runner(home.site_file, home.runner_log)
         try:
             check_room(home.folder)

@@ -29,6 +29,11 @@ from simulations.run import federate, prepare
 from tests.simulations.small import Silent, numbers, simulation
 
 DEADLINE = 900.0
+COMMAND = "tests.deploy.command"
+ALTERED = "tests.deploy.altered_site"
+"""A site's command whose clock and looks the tests can change."""
+ROUND_DEADLINE = 240
+"""Of the `endless` study's rounds, in seconds."""
 WHOLE = {"min_sites": 3, "deadline_seconds": 600}
 """Rounds that need every site."""
 
@@ -86,7 +91,7 @@ class Federation:
         federate(self._config, self._simulated, Silent())
         return numbers(self._simulated)
 
-    def start(self, name: str, command: str = "tests.deploy.command") -> subprocess.Popen[bytes]:
+    def start(self, name: str, command: str = COMMAND) -> subprocess.Popen[bytes]:
         """`server`, or a site; `command` is the module that stands for `hemofed`."""
         if name == "server":
             arguments = ["server", "start", str(self.server)]
@@ -181,13 +186,21 @@ class Federation:
 
 
 @contextmanager
-def running(folder: Path, config: Simulation | None = None) -> Iterator[Federation]:
-    """The federation with its server and all its sites started."""
+def running(
+    folder: Path, config: Simulation | None = None, command: str = COMMAND
+) -> Iterator[Federation]:
+    """The federation with its server and all its sites, by `command`, started."""
     federation = Federation(folder, config)
     try:
         federation.start("server")
         for name in federation.sites:
-            federation.start(name)
+            federation.start(name, command)
         yield federation
     finally:
         federation.close()
+
+
+def endless() -> Simulation:
+    """A study that goes on as long as the tests do, with rounds of two sites or more."""
+    policy = {"min_sites": 2, "deadline_seconds": ROUND_DEADLINE}
+    return simulation(study={"rounds": 5000, "round": policy})

@@ -14,26 +14,22 @@ from common.identity.certificates import is_expired
 from server.provisioning import renew_server
 from server.service_cli import app as server_app
 from server.studies import Stored
-from tests.deploy.federation import Federation, records, wait_until
+from tests.deploy.federation import (
+    ALTERED,
+    ROUND_DEADLINE,
+    Federation,
+    endless,
+    records,
+    wait_until,
+)
+from tests.deploy.federation import running as running_federation
 from tests.deploy.test_refusals import typed
-from tests.simulations.small import simulation
-
-ALTERED = "tests.deploy.altered_site"
-DEADLINE = 240
 
 
 @pytest.fixture(scope="module")
 def federation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Federation]:
-    policy = {"min_sites": 2, "deadline_seconds": DEADLINE}
-    config = simulation(study={"rounds": 5000, "round": policy})
-    one = Federation(tmp_path_factory.mktemp("outages"), config)
-    try:
-        one.start("server")
-        for name in one.sites:
-            one.start(name, ALTERED)
+    with running_federation(tmp_path_factory.mktemp("outages"), endless(), ALTERED) as one:
         yield one
-    finally:
-        one.close()
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +76,7 @@ def test_rounds_go_on_without_a_site_that_is_away_and_with_it_when_it_is_back(
     federation.wait_in(running, rounds_without(running, name, 3), "three rounds without it")
     federation.start(name, ALTERED)
     federation.wait_in(running, lambda: ok(running, name), "the site takes part again")
-    assert max(record["seconds"] for record in records(running)) < DEADLINE / 2
+    assert max(record["seconds"] for record in records(running)) < ROUND_DEADLINE / 2
     assert_no_round_is_lost(running)
 
 
@@ -94,7 +90,7 @@ def test_rounds_go_on_at_once_without_a_site_that_is_paused(
     federation.wait_in(running, rounds_that_say(running, name, "sits out: paused", 3), "it is out")
     typed(site_app, "resume", home)
     federation.wait_in(running, lambda: ok(running, name), "the site takes part again")
-    assert max(record["seconds"] for record in records(running)) < DEADLINE / 2
+    assert max(record["seconds"] for record in records(running)) < ROUND_DEADLINE / 2
     assert_no_round_is_lost(running)
 
 

@@ -13,23 +13,21 @@ from common.errors import FederationError
 from common.identity.site_home import join, rotate_keys
 from server.provisioning import admit, make_kit, revoke
 from server.studies import Stored
-from tests.deploy.federation import Federation, wait_until
-from tests.deploy.test_outages import ALTERED, DEADLINE, check, ok
-from tests.simulations.small import simulation
+from tests.deploy.federation import (
+    ALTERED,
+    ROUND_DEADLINE,
+    Federation,
+    endless,
+    wait_until,
+)
+from tests.deploy.federation import running as running_federation
+from tests.deploy.test_outages import check, ok
 
 
 @pytest.fixture(scope="module")
 def federation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Federation]:
-    policy = {"min_sites": 2, "deadline_seconds": DEADLINE}
-    config = simulation(study={"rounds": 5000, "round": policy})
-    one = Federation(tmp_path_factory.mktemp("shut_out"), config)
-    try:
-        one.start("server")
-        for name in one.sites:
-            one.start(name, ALTERED)
+    with running_federation(tmp_path_factory.mktemp("shut_out"), endless(), ALTERED) as one:
         yield one
-    finally:
-        one.close()
 
 
 @pytest.fixture(scope="module")
@@ -112,10 +110,10 @@ def test_a_revoked_site_never_gets_in_again_and_is_told(
     assert ok(running, name), "the check did not disturb the running client"
     revoke(federation.server, name, datetime.now(UTC))
     words = "does not accept this site's key: it is not a member, or not any more; ask the operator"
-    assert federation.processes[name].wait(DEADLINE) == FederationError.exit_code
+    assert federation.processes[name].wait(ROUND_DEADLINE) == FederationError.exit_code
     assert words in said(federation, name)
     verdict, text = check(federation, name, "connection")
     assert verdict == "wrong" and words in text
     tries = said(federation, name).count("This site tries again")
-    assert federation.start(name, ALTERED).wait(DEADLINE) == FederationError.exit_code
+    assert federation.start(name, ALTERED).wait(ROUND_DEADLINE) == FederationError.exit_code
     assert said(federation, name).count("This site tries again") == tries
