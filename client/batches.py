@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from client.site import Rows, SiteCells
 from common.data.batches import augment, to_tensor
-from common.device import Precision
+from common.device import Precision, laid_out
 from common.errors import DataError
 from common.privacy.noise_source import NoiseSource
 
@@ -39,7 +39,7 @@ class Inputs:
             images = to_tensor(self.cells.take(positions), self.device)
         if draws is not None:
             images = augment(images, draws)
-        return images.contiguous(memory_format=torch.channels_last)
+        return laid_out(images, self.network)
 
     def targets(self, positions: Rows) -> Tensor:
         return torch.from_numpy(self.cells.labels[positions]).to(self.device)

@@ -10,7 +10,7 @@ from client.batches import Inputs
 from client.policy import read_policy
 from client.site import open_cells
 from common.config import ModelSpec, Site, Study
-from common.device import Precision, limit_memory, resolve
+from common.device import Precision, limit_memory, place, resolve
 from common.models import Classifier, build
 from common.models.features import cached_features
 from common.payload import Layout
@@ -54,7 +54,8 @@ def _model(
     """Kept by what it is made of: the studies of a federation and its baselines share one."""
     model = build(spec, classes, side, seed)
     layout = Layout.of(model)
-    return model.to(device, memory_format=torch.channels_last), layout  # type: ignore[call-overload]
+    place(model, device)
+    return model, layout
 
 
 @lru_cache(maxsize=32)

@@ -1,8 +1,9 @@
-"""Where tensors are computed."""
+"""Where tensors are computed, and how they lie there."""
 
 from typing import Literal
 
 import torch
+from torch import Tensor, nn
 
 from common.errors import ConfigError
 
@@ -30,3 +31,19 @@ def limit_memory(device: torch.device, share: float) -> None:
 def autocast(device: torch.device, precision: Precision) -> torch.autocast:
     """A context that computes in bfloat16 where that is safe, if `precision` says so."""
     return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")
+
+
+def place(network: nn.Module, device: torch.device) -> None:
+    """Move the network to `device`, laid out as it computes fastest there."""
+    network.to(device, memory_format=_fastest(network, device))  # type: ignore[call-overload]
+
+
+def laid_out(images: Tensor, network: nn.Module) -> Tensor:
+    """Images (N, C, S, S), in memory as `network` computes on them fastest."""
+    return images.contiguous(memory_format=_fastest(network, images.device))
+
+
+def _fastest(network: nn.Module, device: torch.device) -> torch.memory_format:
+    """Channels last on a GPU; on a CPU only depthwise convolutions gain, the others lose by it."""
+    depthwise = any(isinstance(part, nn.Conv2d) and part.groups > 1 for part in network.modules())
+    return torch.channels_last if device.type == "cuda" or depthwise else torch.contiguous_format

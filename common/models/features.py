@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from common.data.batches import to_tensor
 from common.data.cache import default_root
-from common.device import Precision, autocast
+from common.device import Precision, autocast, laid_out
 from common.errors import DataError
 from common.files import replacing
 from common.models.classifier import Classifier
@@ -53,8 +53,8 @@ def extract(
     with torch.inference_mode(), autocast(device, precision):
         for start in range(0, len(rows), batch):
             images = to_tensor(cells.take(rows[start : start + batch]), device)
-            images = images.contiguous(memory_format=torch.channels_last)
-            features[start : start + batch] = model.embed(images).float().cpu().numpy()
+            embedded = model.embed(laid_out(images, model.encoder))
+            features[start : start + batch] = embedded.float().cpu().numpy()
     return features
 
 

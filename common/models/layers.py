@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from common.data.batches import MEAN, STD
+from common.device import laid_out
 
 
 class WSConv2d(nn.Conv2d):
@@ -113,14 +114,12 @@ class QuarterTurns(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """(N, 3, S, S) -> (N, D)."""
-        turned = [self.encoder(_turned(images, turn)) for turn in range(4)]
+        turned = [self.encoder(self._turned(images, turn)) for turn in range(4)]
         return torch.stack(turned).mean(0)
 
-
-def _turned(images: Tensor, quarters: int) -> Tensor:
-    turned = torch.rot90(images, quarters, (2, 3))
-    # A turn leaves strides that convolutions are slow on.
-    return turned.contiguous(memory_format=torch.channels_last)
+    def _turned(self, images: Tensor, quarters: int) -> Tensor:
+        # A turn leaves strides that convolutions are slow on.
+        return laid_out(torch.rot90(images, quarters, (2, 3)), self.encoder)
 
 
 def standardised(features: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ from common.config import ModelSpec
 from common.data.batches import augment, draw_views, to_tensor
 from common.data.splits import of_cache
 from common.data.store import CellCache
-from common.device import autocast
+from common.device import autocast, laid_out, place
 from common.errors import ConfigError, DataError
 from common.metrics import Tally
 from common.models.classifier import Classifier, trainable
@@ -62,7 +62,7 @@ def pretrain(
     labels = np.searchsorted(np.array(classes), cells.labels)
     split = of_cache(cells, seed=recipe.seed, fractions=FRACTIONS)
     model = build(recipe.spec, len(classes), cells.side, recipe.seed)
-    model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    place(model, device)
     train, validation = (np.flatnonzero(split == name) for name in ("train", "validation"))
     _fit(model, cells, labels, train, recipe, device, progress)
     tally = evaluate(model, cells, labels, validation, len(classes), device)
@@ -166,9 +166,8 @@ def _fit(
 
 
 def _loss(model: Classifier, images: Tensor, targets: Tensor) -> Tensor:
-    images = images.contiguous(memory_format=torch.channels_last)
     with autocast(images.device, "bfloat16" if images.is_cuda else "float32"):
-        logits = model(images)
+        logits = model(laid_out(images, model))
     return F.cross_entropy(logits.float(), targets)
 
 
