@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from client.batches import Inputs, poisson, seed_of, shuffled
 from client.entropy import Entropy
+from client.optimizer import LocalOptimizer
 from common.config import Member, Study
 from common.data.batches import VIEW_DRAWS, draw_views
 from common.device import autocast
@@ -67,7 +68,7 @@ def _train_plain(job: Job, inputs: Inputs) -> float:
     training, network = job.study.training, inputs.network
     parameters = list(trainable(network).values())
     start = [value.detach().clone() for value in parameters] if training.proximal_mu else []
-    optimizer = _optimizer(job, parameters)
+    optimizer = LocalOptimizer(parameters, training)
     loss = _loss(job.study, inputs.device)
     generator = _generator(job, "augment")
     rows = inputs.cells.rows("train")
@@ -75,8 +76,7 @@ def _train_plain(job: Job, inputs: Inputs) -> float:
     seed = job.seed("shuffle")
     batches = shuffled(rows, training.batch_size, training.local_epochs, seed)
     for step, positions in enumerate(islice(batches, training.max_local_steps)):
-        _warm_up(optimizer, job, step)
-        optimizer.zero_grad(set_to_none=True)
+        optimizer.clear()
         draws = None
         if training.augment:
             draws = draw_views(len(positions), generator)
@@ -88,7 +88,7 @@ def _train_plain(job: Job, inputs: Inputs) -> float:
         _pull_back(parameters, start, training.proximal_mu)
         if training.gradient_clip is not None:
             nn.utils.clip_grad_norm_(parameters, training.gradient_clip)
-        optimizer.step()
+        optimizer.step(_warmed_up(job, step))
         losses.append(value.detach())
     mean = float(torch.stack(losses).mean())
     if not math.isfinite(mean):
@@ -96,10 +96,9 @@ def _train_plain(job: Job, inputs: Inputs) -> float:
     return mean
 
 
-def _warm_up(optimizer: torch.optim.Optimizer, job: Job, step: int) -> None:
-    rising = min(1.0, (step + 1) / (job.study.training.warmup_steps + 1))
-    for group in optimizer.param_groups:
-        group["lr"] = job.learning_rate * rising
+def _warmed_up(job: Job, step: int) -> float:
+    """The learning rate of a step: the optimizer starts afresh each round."""
+    return job.learning_rate * min(1.0, (step + 1) / (job.study.training.warmup_steps + 1))
 
 
 def _pull_back(parameters: list[nn.Parameter], start: list[Tensor], mu: float) -> None:
@@ -115,7 +114,7 @@ def _train_private(job: Job, inputs: Inputs, entropy: Entropy) -> None:
     parameters = list(trainable(network).values())
     mu = job.study.training.proximal_mu
     start = [value.detach().clone() for value in parameters] if mu else []
-    optimizer = _optimizer(job, parameters)
+    optimizer = LocalOptimizer(parameters, job.study.training)
     normaliser = privacy.sample_rate * job.member.units
     if normaliser <= 0:
         raise DataError(
@@ -129,7 +128,7 @@ def _train_private(job: Job, inputs: Inputs, entropy: Entropy) -> None:
         _set_gradients(parameters, noisy.to(inputs.device) / normaliser)
         # After the noise and from the round's model alone: it looks at no cell.
         _pull_back(parameters, start, mu)
-        optimizer.step()
+        optimizer.step(job.learning_rate)
 
 
 def _noisy_sum(job: Job, inputs: Inputs, sampling: NoiseSource, noise: NoiseSource) -> Tensor:
@@ -172,20 +171,6 @@ def _set_gradients(parameters: list[nn.Parameter], flat: Tensor) -> None:
     for value in parameters:
         value.grad = flat[start : start + value.numel()].view_as(value).clone()
         start += value.numel()
-
-
-def _optimizer(job: Job, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
-    training = job.study.training
-    if training.optimizer == "adam":
-        return torch.optim.AdamW(
-            parameters, lr=job.learning_rate, weight_decay=training.weight_decay
-        )
-    return torch.optim.SGD(
-        parameters,
-        lr=job.learning_rate,
-        momentum=training.momentum,
-        weight_decay=training.weight_decay,
-    )
 
 
 def _loss(study: Study, device: torch.device) -> Loss:

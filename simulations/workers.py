@@ -14,6 +14,7 @@ from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import count
+from multiprocessing import forkserver
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from typing import Self
@@ -65,7 +66,7 @@ class WorkerPool:
         self._context = multiprocessing.get_context("forkserver")
         self._context.set_forkserver_preload([make.__module__, __name__, *preload])
         self._start = (make, seed)
-        self._idle: queue.SimpleQueue[_Worker] = queue.SimpleQueue()
+        self._idle: queue.SimpleQueue[_Worker | None] = queue.SimpleQueue()
         self._waiting: queue.PriorityQueue[_Job] = queue.PriorityQueue()
         self._numbers = count()
         self._all: list[_Worker] = []
@@ -73,7 +74,8 @@ class WorkerPool:
         self._closed = False
         self._threads = ThreadPoolExecutor(self.size, thread_name_prefix="worker")
         for _ in range(self.size):
-            self._idle.put(self._hire())
+            self._idle.put(None)  # a place whose worker is hired when the first job comes
+        forkserver.ensure_running()
 
     def submit(self, message: Message, context: Context, rank: int = 0) -> Future[Answer]:
         """The reply and the node's context after it; an error reply when the worker died.
@@ -103,12 +105,13 @@ class WorkerPool:
         self.close()
 
     def _hire(self) -> "_Worker":
+        worker = _Worker(self._context, *self._start)
         with self._lock:
-            if self._closed:
-                raise CancelledError("the worker pool is closed")
-            worker = _Worker(self._context, *self._start)
-            self._all.append(worker)
-        return worker
+            if not self._closed:
+                self._all.append(worker)
+                return worker
+        worker.stop()
+        raise CancelledError("the worker pool is closed")
 
     def _replace(self, dead: "_Worker") -> tuple["_Worker", int | None]:
         """A new worker for one that died, and how that one ended."""
@@ -131,8 +134,11 @@ class WorkerPool:
     def _call(self, message: Message, context: Context) -> Answer:
         worker = self._idle.get()
         try:
+            worker = worker or self._hire()
             return worker.call(message, context)
         except (EOFError, OSError) as death:
+            if worker is None:
+                raise
             worker, code = self._replace(worker)
             reason = f"the worker died (exit code {code}, {type(death).__name__})"
             return Message(Error(_CLIENT_FAILED, reason), reply_to=message), context

@@ -12,17 +12,17 @@ All know the canaries, the model and the study, not the coins, the samples or th
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.optim.optimizer import Optimizer, register_optimizer_step_pre_hook
 
 from client.batches import Inputs
 from client.entropy import Entropy
+from client.optimizer import LocalOptimizer
 from client.training import train
 from common.config import Study
 from common.privacy.clipping import ClipRule
@@ -104,7 +104,7 @@ class _Eye:
         self._rule = ClipRule(privacy.max_grad_norm, privacy.clipping)
         self._normaliser = privacy.sample_rate * study.cohort[SITE].units
 
-    def __call__(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
+    def look(self) -> None:
         """A step is about to be applied: note what it says of each canary."""
         released = [p.grad.flatten() for p in self._network.parameters() if p.grad is not None]
         probe = _Probe.at(self._network, self._canaries)
@@ -119,11 +119,15 @@ class _Eye:
 
 @contextmanager
 def _watching(eye: _Eye) -> Iterator[None]:
-    handle = register_optimizer_step_pre_hook(eye)
-    try:
+    """Let the eye see every update before the optimizer makes it; training knows of nothing."""
+    step = LocalOptimizer.step
+
+    def seen(optimizer: LocalOptimizer, learning_rate: float) -> None:
+        eye.look()
+        step(optimizer, learning_rate)
+
+    with patch.object(LocalOptimizer, "step", seen):
         yield
-    finally:
-        handle.remove()
 
 
 def _flat(network: nn.Module) -> Tensor:

@@ -22,7 +22,7 @@ class Line:
 
 def test_a_worker_that_dies_while_the_pool_ends_is_closed_by_one_at_a_time() -> None:
     with WorkerPool(1, make_client, 0) as pool:
-        (worker,) = pool._all
+        worker = pool._hire()
         worker._line.close()
         worker._line = Line()  # type: ignore[assignment]
         with ThreadPoolExecutor(4) as threads:
