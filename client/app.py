@@ -24,7 +24,8 @@ from client.workspace import Workspace, workspace
 from common.config import Site, Study
 from common.errors import FederationError, HemofedError
 from common.models import trainable
-from common.payload import Vector, decode, flatten, load
+from common.models.vector import flatten, load
+from common.payload import Vector, decode
 from common.protocol import (
     Task,
     Update,

@@ -10,7 +10,7 @@ from client.policy import Policy, cohort_refusal, read_policy, refusal
 from common.config import Site, Study
 from common.errors import PrivacyError
 from common.models import build
-from common.payload import Layout
+from common.models.vector import Layout
 from common.words import count
 
 _LEAVES = {

@@ -13,7 +13,7 @@ from common.config import ModelSpec, Site, Study
 from common.device import Precision, limit_memory, place, resolve
 from common.models import Classifier, build
 from common.models.features import cached_features
-from common.payload import Layout
+from common.models.vector import Layout
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from functools import lru_cache
 
 from common.config import Study
 from common.models import build
-from common.payload import Layout
+from common.models.vector import Layout
 from common.room import LEAST
 
 

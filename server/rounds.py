@@ -23,7 +23,8 @@ from common.errors import FederationError, HemofedError, ModelError
 from common.files import replacing, sync, write_text
 from common.metrics import Tally
 from common.models import Classifier, build, trainable
-from common.payload import Layout, Vector, encode, encoded_bytes, flatten, load
+from common.models.vector import Layout, flatten, load
+from common.payload import Vector, encode, encoded_bytes
 from common.protocol import Task, Update, read_head, read_tally
 from server import checkpoints
 from server.aggregation import Aggregation, aggregation_for

@@ -1,6 +1,8 @@
 """The rooms: imports run one way, and every public module says what it is."""
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -45,3 +47,10 @@ def test_nothing_unpickles() -> None:
                 assert "weights_only=True" in ast.unparse(node), path
             if name == "np.load":
                 assert "allow_pickle=True" not in ast.unparse(node), path
+
+
+@pytest.mark.parametrize("module", ["client.service", "server.service", "hemofed"])
+def test_what_waits_most_of_the_time_is_light(module: str) -> None:
+    """torch is for the processes that compute: elsewhere it is seconds and 150 MB for nothing."""
+    code = f"import sys, {module}; sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)

@@ -21,7 +21,8 @@ from flwr.serverapp.strategy.strategy_utils import aggregate_arrayrecords
 from common.cells import CELL_TYPES
 from common.config import ModelSpec
 from common.models import build
-from common.payload import Layout, Vector, decode, encode
+from common.models.vector import Layout
+from common.payload import Vector, decode, encode
 from server.running_mean import RunningMean
 
 _MAX_NORM = 1e4

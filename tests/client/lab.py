@@ -14,7 +14,8 @@ from client.site import open_site
 from common.config import CellSource, Member, Site, Study
 from common.data.cache import prepare
 from common.models import build, trainable
-from common.payload import Vector, encode, flatten
+from common.models.vector import flatten
+from common.payload import Vector, encode
 from common.protocol import Task
 from common.yaml_files import dump
 

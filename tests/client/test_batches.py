@@ -15,7 +15,7 @@ from client.workspace import workspace
 from common.config import Member
 from common.errors import DataError
 from common.models import trainable
-from common.payload import flatten, load
+from common.models.vector import flatten, load
 from common.privacy.noise_source import NoiseSource
 from tests.client.lab import make_lab, study
 

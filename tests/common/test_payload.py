@@ -8,7 +8,8 @@ from torch import nn
 
 from common.config import Number
 from common.errors import ModelError
-from common.payload import Layout, decode, encode, encoded_bytes, flatten, load
+from common.models.vector import Layout, flatten, load
+from common.payload import decode, encode, encoded_bytes
 
 shapes = st.lists(st.lists(st.integers(1, 4), max_size=3), min_size=1, max_size=5)
 

@@ -54,7 +54,7 @@ def wait_until(true: Callable[[], bool], what: str, seconds: float = DEADLINE) -
     end = time.monotonic() + seconds
     while not true():
         assert time.monotonic() < end, f"after {seconds:g} s not yet: {what}"
-        time.sleep(0.01)
+        time.sleep(0.02)
 
 
 class Federation:
@@ -200,7 +200,7 @@ def running(
         federation.close()
 
 
-def endless() -> Simulation:
+def endless(deadline: float = ROUND_DEADLINE) -> Simulation:
     """A study that goes on as long as the tests do, with rounds of two sites or more."""
-    policy = {"min_sites": 2, "deadline_seconds": ROUND_DEADLINE}
+    policy = {"min_sites": 2, "deadline_seconds": deadline}
     return simulation(study={"rounds": 5000, "round": policy})

@@ -11,7 +11,8 @@ from common.config import EvaluationSpec, Member, ModelSpec, RoundPolicy, Server
 from common.errors import FederationError, PrivacyError
 from common.metrics import Tally
 from common.models import build
-from common.payload import Layout, decode, encode
+from common.models.vector import Layout
+from common.payload import decode, encode
 from common.protocol import Task, Update, refusal_content, tally_content
 from server.rounds import Record, Rounds
 from tests.server.fake_grid import Answer, FakeGrid

@@ -35,7 +35,6 @@ PRIVATE = {
     "delta": 1e-4,
     "sample_rate": 0.3,
     "local_steps": 2,
-    "engine": "vmap",
 }
 
 

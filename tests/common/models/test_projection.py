@@ -20,7 +20,7 @@ from common.models.projection import (
     read_projection,
     write_projection,
 )
-from common.payload import Layout
+from common.models.vector import Layout
 from common.tensor_digest import tensor_digest
 
 SMALL = ModelSpec(width=4, encoder="frozen")
