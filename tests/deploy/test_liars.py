@@ -1,0 +1,108 @@
+"""A site that lies, a server that asks a round twice, a registry that somebody altered."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from client.ledger import Ledger
+from client.site import open_site
+from server.studies import Stored
+from tests.deploy.federation import Federation, endless, records, wait_until
+from tests.deploy.federation import running as running_federation
+from tests.deploy.lying_site import LIE
+from tests.deploy.test_refusals import audited
+from tests.simulations.small import PRIVATE, simulation
+
+
+@pytest.fixture(scope="module")
+def federation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Federation]:
+    folder = tmp_path_factory.mktemp("liars")
+    with running_federation(folder, endless(), "tests.deploy.lying_site") as one:
+        yield one
+
+
+@pytest.fixture(scope="module")
+def stored(federation: Federation) -> Stored:
+    """A study that goes on through all the tests."""
+    return federation.run()
+
+
+def noted(federation: Federation, event: str) -> list[dict[str, Any]]:
+    """The server's audit lines of an event."""
+    lines = map(json.loads, (federation.server / "audit.jsonl").read_text().splitlines())
+    return [line for line in lines if line["event"] == event]
+
+
+@pytest.mark.parametrize(
+    ("lie", "reason"),
+    [
+        ("nan", "the update is not finite"),
+        ("layout", "its layout 000000000000 is not"),
+        ("ten times the size", "values as hemofed.float32; got shape"),
+        ("a huge norm", "norm"),
+    ],
+)
+def test_a_lie_is_left_out_by_name_and_the_rounds_go_on(
+    federation: Federation, stored: Stored, lie: str, reason: str
+) -> None:
+    name = sorted(federation.sites)[0]
+
+    def said() -> list[dict[str, Any]]:
+        lines = noted(federation, "reply_left_out")
+        return [line for line in lines if reason in json.dumps(line)]
+
+    (federation.sites[name].folder / LIE).write_text(lie)
+    federation.wait_in(stored, lambda: bool(said()), f"{lie}: an audit line")
+    (line,) = said()
+    number = line["facts"]["round"]
+    federation.wait_in(stored, lambda: len(records(stored)) > number + 1, "rounds go on")
+    record = records(stored)[number - 1]
+    assert record["sites"].pop(name)["status"].startswith("left out: ")
+    assert [site["status"] for site in record["sites"].values()] == ["ok", "ok"]
+    assert records(stored)[number + 1]["sites"][name]["status"] == "ok"
+
+
+def test_no_round_goes_by_an_altered_registry(federation: Federation, stored: Stored) -> None:
+    """Another key under a site's name, by somebody without the server's signing key."""
+    path = federation.server / "registry.json"
+    sound = path.read_text()
+    first, second = sorted(federation.sites)[:2]
+    keys = [
+        json.loads((federation.sites[name].folder / "identity" / "request.json").read_text())
+        for name in (first, second)
+    ]
+    ours, theirs = (key["claim"]["node_public_key"] for key in keys)
+    altered = sound.replace(json.dumps(ours)[1:-1], json.dumps(theirs)[1:-1])
+    assert altered != sound
+    path.write_text(altered)
+    wait_until(lambda: bool(noted(federation, "registry_refused")), "an audit line")
+    wait_until(lambda: stored.said()["state"] == "failed", "no round goes by it")
+    assert "registry.json: the registry: the signature does not fit" in json.dumps(stored.said())
+    path.write_text(sound)
+    done = len(records(stored))
+    stored.want("run")
+    wait_until(lambda: len(records(stored)) > done + 1, f"rounds go on\n{federation.logs()}")
+    assert all(site["status"] == "ok" for site in records(stored)[-1]["sites"].values())
+
+
+def test_a_replayed_round_is_refused_unpaid(tmp_path: Path) -> None:
+    whole = {"min_sites": 3, "deadline_seconds": 600}
+    federation = Federation(tmp_path, simulation(study={"privacy": PRIVATE, "round": whole}))
+    try:
+        federation.start_part("server.superlink", *federation.address.split(":"))
+        federation.start_part("tests.deploy.replayed_rounds")
+        for name in federation.sites:
+            federation.start(name)
+        stored = federation.run()
+        wait_until(lambda: stored.said()["state"] == "failed", f"it fails: {stored.said()}")
+        assert [record["round"] for record in records(stored)] == [1]
+        for name, home in federation.sites.items():
+            with Ledger.read(open_site(home.site_file).ledger) as ledger:
+                assert len(ledger.rows("debit")) == 1
+            refused = audited(federation, name, "refused")
+            assert refused and "PrivacyError" in json.dumps(refused), name
+    finally:
+        federation.close()

@@ -1,0 +1,87 @@
+"""What a stranger who opens connections gets, from a real listener."""
+
+import asyncio
+import socket
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+import uvicorn
+from starlette.types import Receive, Scope, Send
+
+from server import http_protocol
+from server.http_protocol import MAX_HEAD, BoundedHead
+
+ASKED = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n"
+
+
+async def app(scope: Scope, receive: Receive, send: Send) -> None:
+    """Answers after a moment longer than a head may take."""
+    await asyncio.sleep(0.4)
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": b""})
+
+
+@pytest.fixture
+def port(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
+    monkeypatch.setattr(http_protocol, "HEAD_SECONDS", 0.3)
+    monkeypatch.setattr(http_protocol, "MAX_CONNECTIONS", 3)
+    config = uvicorn.Config(app, port=0, http=BoundedHead, ws="none", lifespan="off")
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    while not server.started and thread.is_alive():
+        time.sleep(0.01)
+    yield server.servers[0].sockets[0].getsockname()[1]
+    server.should_exit = True
+    thread.join()
+
+
+def caller(port: int) -> socket.socket:
+    return socket.create_connection(("127.0.0.1", port), timeout=5)
+
+
+def is_hung_up_on(one: socket.socket) -> bool:
+    try:
+        return one.recv(1000) == b""
+    except ConnectionResetError:
+        return True
+
+
+def test_who_asks_is_answered_however_long_it_takes(port: int) -> None:
+    with caller(port) as one:
+        for _ in range(2):
+            one.sendall(ASKED)
+            assert one.recv(1000).startswith(b"HTTP/1.1 200")
+
+
+@pytest.mark.parametrize("sent", [b"", ASKED[:20]], ids=["silent", "half a head"])
+def test_who_keeps_it_waiting_is_hung_up_on(port: int, sent: bytes) -> None:
+    with caller(port) as one:
+        one.sendall(sent)
+        assert is_hung_up_on(one)
+
+
+def test_a_second_head_must_come_in_time_too(port: int) -> None:
+    with caller(port) as one:
+        one.sendall(ASKED)
+        assert one.recv(1000).startswith(b"HTTP/1.1 200")
+        one.sendall(ASKED[:20])
+        assert is_hung_up_on(one)
+
+
+def test_one_connection_too_many_is_hung_up_on_and_the_others_stay(port: int) -> None:
+    with caller(port) as first, caller(port) as second, caller(port) as third:
+        for one in (first, second, third):
+            one.sendall(ASKED)
+        with caller(port) as more:
+            assert is_hung_up_on(more)
+        for one in (first, second, third):
+            assert one.recv(1000).startswith(b"HTTP/1.1 200")
+
+
+def test_a_head_without_end_is_hung_up_on(port: int) -> None:
+    with caller(port) as one:
+        one.sendall(ASKED[:-2] + b"long: " + b"a" * 2 * MAX_HEAD)
+        assert is_hung_up_on(one)
