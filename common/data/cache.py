@@ -47,7 +47,11 @@ def default_root() -> Path:
 
 
 def content_key(index: Index, geometry: Geometry) -> str:
-    """Names a cache: changes when a file, a label, a patient, a split or the geometry does."""
+    """Names a cache: changes when a file, a label, a patient, a split or the geometry does.
+
+    A file is known to be the same by its size and by when it was written and last changed; the
+    second is the system's own word, which a file that was written over cannot keep.
+    """
     digest = hashlib.blake2b(digest_size=16)
     digest.update(f"{FORMAT}|{geometry}|{index.source.resolve()}\n".encode())
     for row in index.rows:
@@ -55,7 +59,8 @@ def content_key(index: Index, geometry: Geometry) -> str:
             status = row.path.stat()
         except OSError as error:
             raise DataError(f"{row.path}: cannot be read ({error.strerror})") from error
-        content = (row.name, status.st_size, status.st_mtime_ns, row.label, row.patient, row.split)
+        times = status.st_mtime_ns, status.st_ctime_ns
+        content = (row.name, status.st_size, *times, row.label, row.patient, row.split)
         digest.update(json.dumps(content).encode())
     return digest.hexdigest()
 

@@ -100,7 +100,7 @@ class EfficientNetLite0(nn.Module):
         self._bn1 = FrozenBatchNorm(DIM, BATCH_NORM_EPSILON)
 
     def forward(self, images: Tensor) -> Tensor:
-        out = F.relu6(self._bn0(convolve_same(self._conv_stem, self.recolour(images))))
+        out = _stem(self, images)
         out = F.relu6(self._bn1(self._conv_head(self._blocks(out))))
         pooled: Tensor = out.mean(dim=(2, 3))
         return pooled
@@ -128,13 +128,18 @@ class MiddleStages(nn.Module):
         )
 
     def forward(self, images: Tensor) -> Tensor:
-        out = F.relu6(self._bn0(convolve_same(self._conv_stem, self.recolour(images))))
+        out = _stem(self, images)
         means = []
         for number, stage in enumerate(self._stages, start=1):
             out = stage(out)
             if number >= self.FIRST:
                 means.append(standardised(out.mean(dim=(2, 3))))
         return torch.cat(means, dim=1)
+
+
+def _stem(network: EfficientNetLite0 | MiddleStages, images: Tensor) -> Tensor:
+    """(N, 3, S, S) ImageNet-normalised -> (N, 32, ceil(S / 2), ceil(S / 2)): the first layer."""
+    return F.relu6(network._bn0(convolve_same(network._conv_stem, network.recolour(images))))
 
 
 def _blocks() -> list[nn.Module]:

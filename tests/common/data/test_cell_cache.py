@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from PIL import Image
 from common.cells import CODES
 from common.data import cache as caching
 from common.data import images
-from common.data.cache import CellCache, build, prepare
+from common.data.cache import CellCache, Geometry, build, content_key, prepare
 from common.data.index import scan
 from common.errors import DataError
 
@@ -95,6 +96,16 @@ def test_prepare_decodes_again_only_when_something_changed(lab: Path, tmp_path: 
     assert len({again, run(side=9), run(um_per_px=1.0), run(label_map={"monocyte": "BAS"})}) == 4
     (lab / "monocyte/1.png").unlink()
     assert len(CellCache.open(run())) == 10
+
+
+def test_an_image_written_over_is_seen_though_its_size_and_time_stay(lab: Path) -> None:
+    path, geometry = lab / "monocyte/1.png", Geometry(side=8)
+    before, status = content_key(scan(lab), geometry), path.stat()
+    time.sleep(0.02)  # the file system's clock ticks some hundred times a second
+    path.write_bytes(path.read_bytes()[:-1] + b"x")
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert path.stat().st_size == status.st_size
+    assert content_key(scan(lab), geometry) != before
 
 
 def test_root_comes_from_the_environment(
