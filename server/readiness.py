@@ -12,8 +12,9 @@ from common.protocol import proposal_content, read_name
 from server.exchange import Roster, exchange
 
 _ASK_AGAIN_SECONDS = 5.0
-_ANSWER_SECONDS = 30.0
-"""A site that still computes its features is asked again rather than waited for."""
+_ANSWER_SECONDS, _LONGEST_ANSWER_SECONDS = 30.0, 240.0
+"""A site that still computes its features is asked again rather than waited for; each time it has
+twice as long, so that a slow machine too gets to what it can keep."""
 
 Tell = Callable[[dict[str, str]], None]
 """Called with what each site of the cohort says: ready, refused with its reason, or absent."""
@@ -26,22 +27,25 @@ def wait_until_ready(proposal: Proposal, grid: Grid, tell: Tell, halt: Event) ->
     site that was ready may have gone, or its hours may be over. `tell` may raise to give up.
     """
     study = proposal.study
+    patience = _ANSWER_SECONDS
     training = [site for site, member in study.cohort.items() if member.role == "train"]
     while not halt.is_set():
         said = dict.fromkeys(study.cohort, "not connected")
-        for site, word in _ask(proposal, grid):
+        for site, word in _ask(proposal, grid, patience):
             said[site] = word
             tell(dict(said))
             if sum(said[site] == "ready" for site in training) >= study.round.min_sites:
                 return
         tell(said)
+        patience = min(2 * patience, _LONGEST_ANSWER_SECONDS)
         halt.wait(_ASK_AGAIN_SECONDS)
 
 
-def _ask(proposal: Proposal, grid: Grid) -> Iterator[tuple[str, str]]:
+def _ask(proposal: Proposal, grid: Grid, patience: float) -> Iterator[tuple[str, str]]:
     """What the sites say to `query.prepare`, as they say it; "asked" until then."""
-    wait = min(proposal.study.round.deadline_seconds, _ANSWER_SECONDS)
-    present = Roster(grid, set(proposal.study.cohort)).present(wait)
+    deadline = proposal.study.round.deadline_seconds
+    present = Roster(grid, set(proposal.study.cohort)).present(min(deadline, _ANSWER_SECONDS))
+    wait = min(deadline, patience)
     content = proposal_content(proposal)
     messages = {
         site: Message(content, node, "query.prepare", ttl=wait) for site, node in present.items()

@@ -63,3 +63,19 @@ def test_a_silent_site_holds_nobody_up(monkeypatch: pytest.MonkeyPatch) -> None:
     proposal = Proposal.make(study, Ed25519PrivateKey.generate())
     wait_until_ready(proposal, grid, told.append, Event())
     assert told[-1] == {"a": "ready", "b": "asked"}
+
+
+def test_a_slow_site_is_given_longer_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(readiness, "_ASK_AGAIN_SECONDS", 0.01)
+    monkeypatch.setattr(readiness, "_ANSWER_SECONDS", 0.1)
+    asked = []
+
+    def slow(message: Message) -> RecordDict | None:
+        asked.append(message.metadata.ttl)
+        return name_content("b") if message.metadata.ttl > 0.3 else None
+
+    told: list[dict[str, str]] = []
+    proposal = Proposal.make(STUDY, Ed25519PrivateKey.generate())
+    wait_until_ready(proposal, FakeGrid({"a": says("a", "+"), "b": slow}), told.append, Event())
+    assert told[-1] == {"a": "ready", "b": "ready"}
+    assert asked == pytest.approx([0.1, 0.2, 0.4])
