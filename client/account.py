@@ -125,7 +125,7 @@ def _open(site: Site, policy: Policy, head: str) -> Ledger:
     )
 
 
-_fingerprint = lru_cache(maxsize=64)(data_fingerprint)
+_fingerprint = lru_cache(maxsize=1024)(data_fingerprint)
 """Read once a process: a site that is indexed again is another Site."""
 
 

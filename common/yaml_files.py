@@ -63,10 +63,10 @@ def load(kind: type[Model], path: Path) -> Model:
     return found
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=1024)
 def _understood(kind: type[Any], path: Path, text: bytes) -> Any:
     """Kept by the file's bytes: a site's policy is read several times a message, and holds as it
-    stands at that moment."""
+    stands at that moment. A process may simulate hundreds of sites, of two files each."""
     return parse(kind, _mapping(text, path), str(path))
 
 

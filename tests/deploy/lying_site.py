@@ -10,8 +10,7 @@ from flwr.app import Message, RecordDict
 from client.runner import Runner
 from common.payload import Vector, decode, encode
 
-LIE = "lie"
-_file = Path(sys.argv[3]) / LIE
+_file = Path(sys.argv[3]) / "lie"
 _honest = Runner.answer
 
 

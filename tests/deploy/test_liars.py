@@ -12,7 +12,6 @@ from client.site import open_site
 from server.studies import Stored
 from tests.deploy.federation import Federation, endless, records, wait_until
 from tests.deploy.federation import running as running_federation
-from tests.deploy.lying_site import LIE
 from tests.deploy.test_refusals import audited
 from tests.simulations.small import PRIVATE, simulation
 
@@ -54,7 +53,7 @@ def test_a_lie_is_left_out_by_name_and_the_rounds_go_on(
         lines = noted(federation, "reply_left_out")
         return [line for line in lines if reason in json.dumps(line)]
 
-    (federation.sites[name].folder / LIE).write_text(lie)
+    (federation.sites[name].folder / "lie").write_text(lie)
     federation.wait_in(stored, lambda: bool(said()), f"{lie}: an audit line")
     (line,) = said()
     number = line["facts"]["round"]
