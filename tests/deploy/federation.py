@@ -138,6 +138,11 @@ class Federation:
             os.kill(pid, signal.SIGKILL)
         self.processes[name].wait()
 
+    def audit(self, name: str) -> list[dict[str, Any]]:
+        """The lines of the audit log of `server` or a site."""
+        folder = self.server if name == "server" else self.sites[name].folder
+        return [json.loads(line) for line in (folder / "audit.jsonl").read_text().splitlines()]
+
     def logs(self) -> str:
         files = [*self.server.parent.glob("*.log"), *self.server.glob("logs/*.log")]
         for home in self.sites.values():
@@ -187,12 +192,23 @@ class Federation:
 
 @contextmanager
 def running(
-    folder: Path, config: Simulation | None = None, command: str = COMMAND
+    folder: Path,
+    config: Simulation | None = None,
+    command: str = COMMAND,
+    rounds: str | None = None,
 ) -> Iterator[Federation]:
-    """The federation with its server and all its sites, by `command`, started."""
+    """The federation with its server and all its sites, by `command`, started.
+
+    rounds: a module that stands for the server's rounds; listener and rounds run without the
+    service around them then.
+    """
     federation = Federation(folder, config)
     try:
-        federation.start("server")
+        if rounds is None:
+            federation.start("server")
+        else:
+            federation.start_part("server.superlink", *federation.address.split(":"))
+            federation.start_part(rounds)
         for name in federation.sites:
             federation.start(name, command)
         yield federation

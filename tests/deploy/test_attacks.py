@@ -1,6 +1,5 @@
 """What an attacker who knows the address and the CA certificate can do: nothing."""
 
-import json
 import socket
 import ssl
 import urllib.error
@@ -120,7 +119,7 @@ def test_what_is_no_body_is_not_kept_without_end(federation: Federation, part: s
 
 def audited(federation: Federation, reason: str) -> list[dict[str, object]]:
     """The facts of the server's audit lines about requests refused for that reason."""
-    rows = map(json.loads, (federation.server / "audit.jsonl").read_text().splitlines())
+    rows = federation.audit("server")
     facts = [row["facts"] for row in rows if row["event"] == "request_refused"]
     return [one for one in facts if one["reason"] == reason]
 

@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 
 from simulations.bench.processes import free_port
-from tests.deploy.federation import wait_until
 
 ROOT = Path(__file__).parents[2]
 SECONDS = 600.0
@@ -82,7 +81,6 @@ def shell(tmp_path: Path) -> Iterator[Shell]:
 def test_the_printed_commands_lead_to_a_model(shell: Shell, tmp_path: Path) -> None:
     told = shell.types(f"server init demo --demo 3 --address 127.0.0.1:{free_port()}")
     commands = re.findall(r"^hemofed (.*)$", told, re.MULTILINE)
-    (pattern,) = re.findall(r"^ls (.*)$", told, re.MULTILINE)
     for command in commands:
         verb = " ".join(command.split()[:2])
         if verb in ("server start", "site start"):
@@ -93,12 +91,13 @@ def test_the_printed_commands_lead_to_a_model(shell: Shell, tmp_path: Path) -> N
             shell.types_until(command.replace("approve", "studies").rsplit(" ", 1)[0], "not yet")
             assert "epsilon 8 at delta 1e-05 for each image" in shell.types(f"{command} --yes")
         elif verb == "server status":
-            wait_until(lambda: any(tmp_path.glob(pattern)), "the model is there")
-            shell.types_until(command, r"│ completed +│ 30/30 ")
+            shell.types_until(command, r"│ (completed|failed) ")
+            assert re.search(r"│ completed +│ 30/30 ", shell.types(command)), shell.logs()
         else:
             assert verb == "server run"
             assert "runs once 3 sites stand ready" in shell.types(command)
     assert len(commands) == 4 + 3 + 4 + 1
+    (pattern,) = re.findall(r"^ls (.*)$", told, re.MULTILINE)
     (model,) = tmp_path.glob(pattern)
     assert model.stat().st_size > 5778 * 4
     check_logs(shell)

@@ -10,7 +10,7 @@ import pytest
 from client.ledger import Ledger
 from client.site import open_site
 from server.studies import Stored
-from tests.deploy.federation import Federation, endless, records, wait_until
+from tests.deploy.federation import WHOLE, Federation, endless, records, wait_until
 from tests.deploy.federation import running as running_federation
 from tests.deploy.test_refusals import audited
 from tests.simulations.small import PRIVATE, simulation
@@ -31,8 +31,7 @@ def stored(federation: Federation) -> Stored:
 
 def noted(federation: Federation, event: str) -> list[dict[str, Any]]:
     """The server's audit lines of an event."""
-    lines = map(json.loads, (federation.server / "audit.jsonl").read_text().splitlines())
-    return [line for line in lines if line["event"] == event]
+    return [line for line in federation.audit("server") if line["event"] == event]
 
 
 @pytest.mark.parametrize(
@@ -88,13 +87,8 @@ def test_no_round_goes_by_an_altered_registry(federation: Federation, stored: St
 
 
 def test_a_replayed_round_is_refused_unpaid(tmp_path: Path) -> None:
-    whole = {"min_sites": 3, "deadline_seconds": 600}
-    federation = Federation(tmp_path, simulation(study={"privacy": PRIVATE, "round": whole}))
-    try:
-        federation.start_part("server.superlink", *federation.address.split(":"))
-        federation.start_part("tests.deploy.replayed_rounds")
-        for name in federation.sites:
-            federation.start(name)
+    config = simulation(study={"privacy": PRIVATE, "round": WHOLE})
+    with running_federation(tmp_path, config, rounds="tests.deploy.replayed_rounds") as federation:
         stored = federation.run()
         wait_until(lambda: stored.said()["state"] == "failed", f"it fails: {stored.said()}")
         assert [record["round"] for record in records(stored)] == [1]
@@ -103,5 +97,3 @@ def test_a_replayed_round_is_refused_unpaid(tmp_path: Path) -> None:
                 assert len(ledger.rows("debit")) == 1
             refused = audited(federation, name, "refused")
             assert refused and "PrivacyError" in json.dumps(refused), name
-    finally:
-        federation.close()

@@ -1,6 +1,5 @@
 """Kills and full disks in the middle of a private study: what leaves was paid for, once a round."""
 
-import json
 import os
 import re
 import shutil
@@ -94,8 +93,7 @@ def paid(federation: Federation, name: str, study: Study) -> dict[tuple[int, int
 
 def released(federation: Federation, name: str, study: Study) -> dict[tuple[str, int, int], int]:
     """How many answers the site's audit log has of each kind, round and attempt."""
-    lines = (federation.sites[name].folder / "audit.jsonl").read_text().splitlines()
-    found = [line["facts"] for line in map(json.loads, lines) if line["event"] == "released"]
+    found = [line["facts"] for line in federation.audit(name) if line["event"] == "released"]
     return Counter(
         (facts["kind"], facts["round"], facts["attempt"])
         for facts in found

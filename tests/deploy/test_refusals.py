@@ -17,8 +17,7 @@ def typed(group: object, *arguments: str) -> str:
 
 
 def audited(federation: Federation, name: str, event: str) -> list[dict[str, object]]:
-    lines = (federation.sites[name].folder / "audit.jsonl").read_text().splitlines()
-    return [line for line in map(json.loads, lines) if event in json.dumps(line)]
+    return [line for line in federation.audit(name) if event in json.dumps(line)]
 
 
 def test_a_pause_holds_the_next_release_and_a_changed_study_is_refused(tmp_path: Path) -> None:
@@ -54,15 +53,8 @@ def _all_refuse(said: dict[str, object]) -> bool:
 
 
 def test_a_run_that_comes_with_code_is_refused(tmp_path: Path) -> None:
-    federation = Federation(tmp_path)
-    try:
-        federation.start_part("server.superlink", *federation.address.split(":"))
-        federation.start_part("tests.deploy.foreign_rounds")
-        for name in federation.sites:
-            federation.start(name)
+    with running(tmp_path, rounds="tests.deploy.foreign_rounds") as federation:
         stored = federation.run()
         wait_until(lambda: _all_refuse(stored.said()), "all refuse", DEADLINE)
         for name in federation.sites:
             assert audited(federation, name, "refused")
-    finally:
-        federation.close()
