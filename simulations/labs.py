@@ -49,7 +49,9 @@ def gather(spec: DataSpec, side: int, seed: int, progress: Progress) -> Labs:
             progress=lambda done, total, lab=lab: progress(f"indexing {lab}", done, total),  # type: ignore[misc]
         )
         caches[lab] = CellCache.open(cache)
-    return Labs(caches, "rendered" if is_rendered(root) else "images")
+    # One lab of drawings makes the whole no study of real cells.
+    drawn = any(map(is_rendered, (root, *folders.values())))
+    return Labs(caches, "rendered" if drawn else "images")
 
 
 def _rendered(spec: Rendered, seed: int, progress: Progress) -> Path:

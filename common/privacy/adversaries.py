@@ -82,7 +82,7 @@ def seen(event: Event, cohort: Cohort, insiders: int = 0, dropped: int = 0) -> E
 
 
 def views(
-    event: Event, cohort: Cohort | None, delta: float, rounds: Sequence[int], local_steps: int
+    event: Event, cohort: Cohort, delta: float, rounds: Sequence[int], local_steps: int
 ) -> tuple[View, ...]:
     """Local mode's one view, then distributed mode's from the weakest adversary to the strongest.
 
@@ -102,8 +102,6 @@ def views(
         )
 
     local = view("anyone outside the site", event)
-    if cohort is None:
-        return (local,)
     against = _adversaries(cohort)
     return (local, *(view(name, seen(event, cohort, *who)) for name, who in against.items()))
 

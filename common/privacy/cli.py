@@ -33,7 +33,7 @@ def plan(
     ] = None,
     sites: Annotated[
         int | None,
-        typer.Option(min=2, help="Forecast distributed mode for so many; default: the cohort's."),
+        typer.Option(min=2, help="Forecast distributed mode for so many (the cohort's, else 5)."),
     ] = None,
     colluders: Annotated[
         int, typer.Option(min=0, help="Sites whose knowledge, pooled, its noise withstands.")
@@ -93,14 +93,13 @@ def _against(made: "Plan") -> Table:
 
 
 def _sharing(made: "Plan") -> str:
-    local = "local: each site adds the whole noise by itself.\n"
     cohort = made.cohort
-    if cohort is None:
-        return local + "For a forecast of distributed mode, say how many sites train: --sites N\n"
     return (
-        f"{local}distributed: each of {cohort.sites} sites adds 1/sqrt({cohort.shares}) of it "
-        f"(colluders: {cohort.colluders}, dropouts: {cohort.dropouts}), so that their sum has "
-        f"{cohort.relative_noise:.0%} of local mode's noise.\n{made.distributed}\n"
+        "local: each site adds the whole noise by itself.\n"
+        f"distributed: each of {cohort.sites} sites (others: --sites N) adds "
+        f"1/sqrt({cohort.shares}) of it (colluders: {cohort.colluders}, dropouts: "
+        f"{cohort.dropouts}), so that their sum has {cohort.relative_noise:.0%} of local mode's "
+        f"noise.\n{made.distributed}\n"
     )
 
 

@@ -17,6 +17,8 @@ DISTRIBUTED = (
     "assumes a secure sum of every step, and that sites add their shares; a sum that fails and is "
     "asked for again costs one more step."
 )
+EXAMPLE_SITES = 5
+"""That distributed mode is forecast for where a study does not name its cohort."""
 _CURVE_POINTS = 10
 
 
@@ -57,8 +59,8 @@ class Plan:
     spare_rounds: int
     """Rounds that may be done again after a crash: `epsilon` counts them."""
     local_steps: int
-    cohort: Cohort | None
-    """Whom distributed mode is forecast for; None: no cohort is known."""
+    cohort: Cohort
+    """Whom distributed mode is forecast for."""
     views: tuple[View, ...]
     """Each site's epsilon against each adversary; the first is local mode's, against anyone."""
     distributed: str
@@ -72,7 +74,7 @@ class Plan:
         return asdict(self)
 
 
-def make_plan(study: Study, cohort: Cohort | None = None) -> Plan:
+def make_plan(study: Study, cohort: Cohort) -> Plan:
     """The plan of a private study, with a forecast of distributed mode for `cohort`.
 
     Raises PrivacyError for a study of mode "none".
@@ -112,16 +114,14 @@ def make_plan(study: Study, cohort: Cohort | None = None) -> Plan:
 
 def cohort_of(
     study: Study, sites: int | None = None, colluders: int = 1, dropouts: int = 0
-) -> Cohort | None:
-    """`sites` that share the noise, else the study's that train; None where it names fewer than 2.
+) -> Cohort:
+    """`sites` that share the noise, else the study's that train, or an example of five of them.
 
     Raises PrivacyError: no share of the noise is left.
     """
     training = sum(member.role == "train" for member in study.cohort.values())
-    if sites is None and training < 2:
-        return None
-    number = training if sites is None else sites
-    return Cohort(sites=number, colluders=colluders, dropouts=dropouts)
+    named = training if training > 1 else EXAMPLE_SITES
+    return Cohort(sites=sites or named, colluders=colluders, dropouts=dropouts)
 
 
 def _points(rounds: int) -> list[int]:

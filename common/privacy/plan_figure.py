@@ -53,8 +53,6 @@ def _draw_rounds(plan: Plan, axes: Axes) -> None:
 
 
 def _sharing(plan: Plan) -> str:
-    if plan.cohort is None:
-        return ""
     return (
         f"\ndistributed: {plan.cohort.sites} sites, each 1/sqrt({plan.cohort.shares}) of the "
         "noise; a forecast, training is local"

@@ -18,7 +18,6 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from common.cells import CELL_TYPES
 from common.errors import ConfigError, DataError
@@ -65,7 +64,7 @@ def synthesize(
     plain folder name. DataError: `out` exists and is something else, or cannot be written.
     """
     _check(sites, side, workers)
-    record = json.dumps(describe(sites, seed=seed, side=side), indent=2) + "\n"
+    record = _record(sites, seed, side)
     if out.exists() and any(out.iterdir() if out.is_dir() else [out]):
         if is_rendered(out) and (out / RECORD).read_text(encoding="utf-8") == record:
             return
@@ -75,6 +74,8 @@ def synthesize(
     try:
         _render_all(temporary, sites, seed, side, workers, progress)
         write_text(temporary / RECORD, record)
+        for name, spec in sites.items():  # one that is copied out is still rendered
+            write_text(temporary / name / RECORD, _record({name: spec}, seed, side))
         temporary.chmod(0o755)
         temporary.replace(out)
     except OSError as error:
@@ -83,9 +84,9 @@ def synthesize(
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def describe(sites: Mapping[str, SiteSpec], *, seed: int, side: int) -> dict[str, Any]:
+def _record(sites: Mapping[str, SiteSpec], seed: int, side: int) -> str:
     """What RENDERED.json says: enough to render the same again."""
-    return {
+    record = {
         "rendered": True,
         "note": "Drawn by hemofed from descriptions of morphology; no picture of a real cell.",
         "version": VERSION,
@@ -100,6 +101,7 @@ def describe(sites: Mapping[str, SiteSpec], *, seed: int, side: int) -> dict[str
             for name, spec in sites.items()
         },
     }
+    return json.dumps(record, indent=2) + "\n"
 
 
 def _check(sites: Mapping[str, SiteSpec], side: int, workers: int) -> None:

@@ -9,5 +9,5 @@ RECORD = "RENDERED.json"
 
 
 def is_rendered(folder: Path) -> bool:
-    """Whether `folder`, or the folder that it lies in, was written by `synthesize`."""
-    return (folder / RECORD).is_file() or (folder.parent / RECORD).is_file()
+    """Whether `folder` was written by `synthesize`: all of it, or one lab, wherever it lies now."""
+    return (folder / RECORD).is_file()

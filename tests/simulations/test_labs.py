@@ -1,5 +1,6 @@
 """Which cells a simulation is made of: the folder that was given, under the names given for it."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,8 @@ from PIL import Image
 from common.errors import DataError
 from simulations.config import DataSpec
 from simulations.labs import gather
+from simulations.synthetic import SiteSpec, synthesize
+from simulations.synthetic.site_style import STYLES
 
 
 def write_cells(folder: Path, names: tuple[str, ...]) -> None:
@@ -26,6 +29,19 @@ def test_labs_own_names_are_mapped(tmp_path: Path) -> None:
     named = spec.model_copy(update={"label_map": {"Mono": "monocyte", "Müll": "skip"}})
     labs = gather(named, 16, 0, lambda *_: None)
     assert len(labs.caches["lab"]) == 2 and len(set(labs.caches["lab"].labels)) == 1
+
+
+def test_a_rendered_lab_stays_rendered_wherever_it_is_copied(tmp_path: Path) -> None:
+    drawn, real = tmp_path / "drawn", tmp_path / "real"
+    sites = {"north": SiteSpec(style=STYLES["slate"], cells=4)}
+    synthesize(drawn, sites=sites, seed=1, side=24, workers=1)
+    write_cells(real / "south", ("monocyte",))
+    spec = DataSpec(source="images", root=real)
+    assert gather(spec, 16, 0, lambda *_: None).kind == "images"
+    shutil.copytree(drawn / "north", real / "north")
+    assert gather(spec, 16, 0, lambda *_: None).kind == "rendered"
+    alone = spec.model_copy(update={"root": drawn / "north"})
+    assert gather(alone, 16, 0, lambda *_: None).kind == "rendered"
 
 
 def test_data_means_images_even_where_the_config_renders(tmp_path: Path) -> None:

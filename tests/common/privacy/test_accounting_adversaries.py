@@ -64,7 +64,6 @@ def test_the_shares_make_the_whole_noise_for_whom_they_were_planned(
 @pytest.mark.parametrize(
     ("cohort", "adversaries"),
     [
-        (None, ()),
         (Cohort(sites=2), ("the server, outsiders", "the other site")),
         (Cohort(sites=5), ("the server, outsiders", "one other site", "all other sites")),
         (
@@ -79,7 +78,7 @@ def test_the_shares_make_the_whole_noise_for_whom_they_were_planned(
     ],
 )
 def test_the_views_run_from_the_weakest_adversary_to_the_strongest(
-    cohort: Cohort | None, adversaries: tuple[str, ...]
+    cohort: Cohort, adversaries: tuple[str, ...]
 ) -> None:
     local, *distributed = views(EVENT, cohort, 1e-5, [1, 4, 6], local_steps=2)
     assert local.mode == "local" and local.epsilon == epsilon([EVENT], 1e-5)
@@ -121,7 +120,7 @@ def test_an_adversary_that_cannot_be_is_refused(insiders: int, dropped: int) -> 
 
 def test_the_studys_training_sites_are_the_cohort_unless_a_number_is_given() -> None:
     alone = parse(Study, {"name": "s"}, "test")
-    assert cohort_of(alone) is None
+    assert cohort_of(alone) == Cohort(sites=5), "an example where the study names none"
     assert cohort_of(alone, sites=4, colluders=2) == Cohort(sites=4, colluders=2)
     members = {"a": Member(), "b": Member(), "t": Member(role="test"), "h": Member(role="held_out")}
     study = alone.model_copy(update={"cohort": members})

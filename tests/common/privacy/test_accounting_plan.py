@@ -14,6 +14,7 @@ from PIL import Image
 from common.config import Study
 from common.errors import ConfigError, PrivacyError
 from common.privacy.accounting import Event, epsilon
+from common.privacy.adversaries import Cohort
 from common.privacy.groups import patient_epsilon
 from common.privacy.plan import Plan, make_plan
 from common.yaml_files import parse
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 PRIVACY = {"mode": "local", "epsilon": 2.0, "sample_rate": 1.0, "local_steps": 2}
 """Without sampling, which composes fastest."""
+COHORT = Cohort(sites=3)
 
 
 def study(**privacy: object) -> Study:
@@ -31,7 +33,7 @@ def study(**privacy: object) -> Study:
 
 @pytest.fixture(scope="module")
 def plan() -> Plan:
-    return make_plan(study())
+    return make_plan(study(), COHORT)
 
 
 @pytest.fixture
@@ -109,7 +111,7 @@ def test_sampled_group_epsilon_lies_between_one_image_and_group_privacy() -> Non
 
 
 def test_a_patient_as_the_unit_pays_no_more_for_more_images() -> None:
-    made = make_plan(study(unit="patient"))
+    made = make_plan(study(unit="patient"), COHORT)
     assert {value for _, value in made.by_patient} == {made.epsilon}
     assert "all images" in made.adjacency
 
@@ -138,11 +140,11 @@ def test_the_command_reads_a_study_or_a_simulation_and_draws(
     result = command("plan", alone, "--figure", figure)
     assert result.exit_code == 0, result.output
     assert "at delta 1e-05" in result.stdout and "has one image more" in result.stdout
-    assert "--sites N" in result.stdout, "a study without a cohort"
+    assert "each of 5 sites (others: --sites N)" in " ".join(result.stdout.split())
     with Image.open(figure) as picture:
         assert picture.size == (1440, 600)
     whole = json.loads(command("plan", inside, "--json").stdout)
-    assert whole["noise_multiplier"] == make_plan(study()).noise_multiplier
+    assert whole["noise_multiplier"] == make_plan(study(), COHORT).noise_multiplier
     off = command("plan", inside, "--set", "privacy.mode=none")
     assert isinstance(off.exception, PrivacyError)
 
@@ -172,7 +174,10 @@ def test_the_command_forecasts_distributed_mode_and_says_that_it_is_a_forecast(
     figure = tmp_path / "plan.png"
     shown = " ".join(command("plan", path, "--figure", figure).stdout.split())
     assert "hemofed trains in local mode" in shown
-    assert "each of 3 sites adds 1/sqrt(2)" in shown and "71% of local mode's noise" in shown
+    assert (
+        "each of 3 sites (others: --sites N) adds 1/sqrt(2)" in shown
+        and "71% of local mode's noise" in shown
+    )
     assert figure.exists()
     whole = json.loads(command("plan", path, "--json", "--sites", 9, "--dropouts", 2).stdout)
     assert whole["cohort"] == {"sites": 9, "colluders": 1, "dropouts": 2}
