@@ -3,7 +3,7 @@
 import asyncio
 from collections import Counter
 
-from starlette.types import Message, Receive, Scope
+from starlette.types import Receive, Scope
 
 from common.objects import PIECE_BYTES
 
@@ -14,8 +14,6 @@ MOST_OF_A_SITE = 2 * MAX_BODY
 connections left."""
 PAUSE_SECONDS = 60.0
 """A body of which nothing comes for this long is given up."""
-NOTHING: Message = {"type": "http.request", "body": b"", "more_body": False}
-"""An empty body."""
 
 
 class Bodies:
@@ -40,17 +38,15 @@ class Bodies:
 
 def announced_length(scope: Scope) -> int | None:
     """Bytes of the body, as the request says; None: it does not say, or more than MAX_BODY."""
-    unsaid = b"0" if scope["method"] in ("GET", "HEAD") else b""
-    length = dict(scope["headers"]).get(b"content-length", unsaid)
+    length = dict(scope["headers"]).get(b"content-length", b"")
     short = length.isdigit() and len(length) <= len(str(MAX_BODY))
     return int(length) if short and int(length) <= MAX_BODY else None
 
 
-async def read_body(receive: Receive, length: int) -> Message | None:
-    """The whole body as one message, or None when the site hung up, or paused, before its end.
+async def read_body(receive: Receive, length: int) -> bytes | None:
+    """The whole body, or None when the site hung up, or paused, before its end.
 
-    Each piece by itself would cost as much on its way through Flower's layers as the whole. Where
-    none was announced nothing is read.
+    Where none was announced nothing is read.
     """
     pieces, more = [], length > 0
     while more:
@@ -62,18 +58,4 @@ async def read_body(receive: Receive, length: int) -> Message | None:
             return None
         pieces.append(message.get("body", b""))
         more = message.get("more_body", False)
-    return {"type": "http.request", "body": b"".join(pieces), "more_body": False}
-
-
-def replay(body: Message, receive: Receive) -> Receive:
-    """A Receive that gives `body`, and then only says when the site hangs up."""
-    waiting = [body]
-
-    async def again() -> Message:
-        if waiting:
-            return waiting.pop()
-        while (message := await receive())["type"] != "http.disconnect":
-            pass
-        return message
-
-    return again
+    return b"".join(pieces)

@@ -1,12 +1,13 @@
 """Who may speak to the fleet API, told by a request's headers, before its body is read.
 
-Flower looks at node and signature when it has read all that came; so a stranger could fill the
-memory. Flower looks again after this gate, at the time that was signed and the node's number too.
+Flower's sites sign the time of each request. Flower looks at that when it has read all that came,
+so a stranger could fill the memory, and a slow line would make a large body's signature too old.
 """
 
 from base64 import b64decode
+from datetime import UTC, datetime
 
-from flwr.common.constant import TIMESTAMP_HEADER
+from flwr.common.constant import SYSTEM_TIME_TOLERANCE, TIMESTAMP_HEADER, TIMESTAMP_TOLERANCE
 from flwr.supercore.constant import FLEET_HTTP_PUBLIC_KEY_HEADER, FLEET_HTTP_SIGNATURE_HEADER
 from flwr.supercore.primitives.asymmetric import verify_signature
 from starlette.types import Scope
@@ -40,8 +41,12 @@ class Gate:
         if key not in self._active:
             self._refusals.note(scope, _reason(key, site), key, site)
             return False
-        if not _is_signed(scope, key):
+        timestamp = dict(scope["headers"]).get(TIMESTAMP_HEADER.encode(), b"")
+        if not _is_signed(scope, key, timestamp):
             self._refusals.note(scope, "signature does not fit", key, site)
+            return False
+        if not _is_timely(timestamp):
+            self._refusals.note(scope, "signed at another time", key, site)
             return False
         return True
 
@@ -58,11 +63,19 @@ def claimed_key(scope: Scope) -> bytes:
     return _decoded(scope, FLEET_HTTP_PUBLIC_KEY_HEADER)
 
 
-def _is_signed(scope: Scope, key: bytes) -> bool:
+def _is_signed(scope: Scope, key: bytes, timestamp: bytes) -> bool:
     """Whether the key, which is a member's, signed the request's time."""
-    timestamp = dict(scope["headers"]).get(TIMESTAMP_HEADER.encode(), b"")
     signature = _decoded(scope, FLEET_HTTP_SIGNATURE_HEADER)
     return verify_signature(parse_node_public(key), timestamp, signature)
+
+
+def _is_timely(timestamp: bytes) -> bool:
+    """Whether that is about now; a request that was overheard is no good later."""
+    try:
+        age = (datetime.now(UTC) - datetime.fromisoformat(timestamp.decode())).total_seconds()
+    except (ValueError, TypeError):  # TypeError: a time of no zone
+        return False
+    return -SYSTEM_TIME_TOLERANCE < age < TIMESTAMP_TOLERANCE + SYSTEM_TIME_TOLERANCE
 
 
 def _decoded(scope: Scope, header: str) -> bytes:

@@ -12,7 +12,12 @@ from common.errors import FederationError
 from common.identity.signatures import digest_fingerprint
 
 Reason = Literal[
-    "not served", "no key", "unknown key", "not an active member's key", "signature does not fit"
+    "not served",
+    "no key",
+    "unknown key",
+    "not an active member's key",
+    "signature does not fit",
+    "signed at another time",
 ]
 
 _WINDOW = 3600.0

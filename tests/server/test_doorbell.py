@@ -4,8 +4,8 @@ import asyncio
 import time
 from base64 import b64encode
 from collections.abc import Iterator
+from http import HTTPStatus
 from pathlib import Path
-from typing import Any
 
 import pytest
 from flwr.supercore.constant import FLEET_HTTP_PUBLIC_KEY_HEADER
@@ -13,10 +13,11 @@ from starlette.types import Message, Scope
 
 from server import doorbell
 from server.doorbell import Doorbell
+from server.fleet import Fleet
 from server.gate import Gate
+from server.listener import Listener
 from server.refusals import Refusals
 from server.state import database
-from server.superlink import FleetOnly
 from tests.server.nodes import Setting, connected
 
 HOLD = 0.3
@@ -68,22 +69,26 @@ class Open(Gate):
         return True
 
 
-def ask(bell: Doorbell, key: bytes, site: Site) -> tuple[list[Message], float]:
-    """What Flower's application got to read, and the seconds until then."""
-    read: list[Message] = []
+class Calls(Fleet):
+    """Keeps what it is asked."""
 
-    async def app(scope: Scope, receive: Any, send: Any) -> None:
-        read.append(await receive())
+    def __init__(self) -> None:
+        self.read: list[bytes] = []
+
+    def answer(self, path: str, key: bytes, body: bytes) -> tuple[HTTPStatus, bytes]:
+        self.read.append(body)
+        return HTTPStatus.OK, b""
+
+
+def ask(bell: Doorbell, key: bytes, site: Site) -> tuple[list[bytes], float]:
+    """What the call got to read, and the seconds until then."""
 
     async def send(message: Message) -> None: ...
 
-    started = time.monotonic()
-    front = FleetOnly(app, bell, Open(), Refusals(None))  # type: ignore[arg-type]
+    started, calls = time.monotonic(), Calls()
+    front = Listener(calls, bell, Open(), Refusals(None))  # type: ignore[arg-type]
     asyncio.run(front(request(key), site.receive, send))
-    return read, time.monotonic() - started
-
-
-WHOLE = [{"type": "http.request", "body": b"ab", "more_body": False}]
+    return calls.read, time.monotonic() - started
 
 
 def test_a_site_with_a_message_is_answered_at_once_and_another_is_held(
@@ -92,9 +97,9 @@ def test_a_site_with_a_message_is_answered_at_once_and_another_is_held(
     list(setting.grid.push_messages([setting.message("paris")]))
     bell.look()
     read, seconds = ask(bell, setting.keys["paris"], Site())
-    assert read == WHOLE and seconds < HOLD / 2
+    assert read == [b"ab"] and seconds < HOLD / 2
     read, seconds = ask(bell, setting.keys["rome"], Site())
-    assert read == WHOLE and seconds >= HOLD
+    assert read == [b"ab"] and seconds >= HOLD
 
 
 def test_a_message_that_was_taken_rings_no_more(setting: Setting, bell: Doorbell) -> None:

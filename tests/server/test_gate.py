@@ -5,6 +5,7 @@ import json
 from base64 import b64encode
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
@@ -22,17 +23,18 @@ from common.identity.keys import make_node_key, make_signing_key
 from common.identity.request import Request
 from server import bodies, refusals
 from server.bodies import MAX_BODY, MOST_OF_A_SITE
+from server.fleet import Fleet
 from server.gate import Gate
+from server.listener import Listener
 from server.provisioning import admit, make_server, revoke
 from server.refusals import Refusals
-from server.superlink import FleetOnly
 
 NOW = datetime.now(UTC)
 NAMES = ("active", "gone", "late", "moved")
 
 
 class Door:
-    """A FleetOnly in front of an application that counts the bytes it gets."""
+    """A Listener whose calls count the bytes they get."""
 
     def __init__(self, home: Path) -> None:
         self.home = home
@@ -45,7 +47,8 @@ class Door:
         told = Refusals(self.log)
         gate = Gate(told)
         gate.follow(Registry.load(home))
-        self.front = FleetOnly(self._app, Bell(), gate, told)  # type: ignore[arg-type]
+        calls = Calls(self.got)
+        self.front = Listener(calls, Bell(), gate, told)  # type: ignore[arg-type]
 
     def _admit(self, name: str) -> None:
         node, signing = make_node_key(), make_signing_key()
@@ -57,13 +60,20 @@ class Door:
             following = Request.make(name, make_node_key(), make_signing_key(), NOW, signing)
             admit(self.home, following, NOW)
 
-    async def _app(self, scope: Scope, receive: Any, send: Any) -> None:
-        self.got.append(len((await receive())["body"]))
-        await send({"type": "http.response.start", "status": 200, "headers": []})
-
     def lines(self) -> list[dict[str, Any]]:
         rows = map(json.loads, (self.home / "audit.jsonl").read_text().splitlines())
         return [row["facts"] for row in rows if row["event"] == "request_refused"]
+
+
+class Calls(Fleet):
+    """The fleet API's calls, each answered by nothing."""
+
+    def __init__(self, got: list[int]) -> None:
+        self._got = got
+
+    def answer(self, path: str, key: bytes, body: bytes) -> tuple[HTTPStatus, bytes]:
+        self._got.append(len(body))
+        return HTTPStatus.OK, b""
 
 
 class Bell:
@@ -100,11 +110,15 @@ class Caller:
         return self.status
 
 
-def signed(key: EllipticCurvePrivateKey | None, by: EllipticCurvePrivateKey | None = None) -> Any:
+def signed(
+    key: EllipticCurvePrivateKey | None,
+    by: EllipticCurvePrivateKey | None = None,
+    when: str | None = None,
+) -> Any:
     """The headers of a request in the name of `key`, signed by it or another."""
     headers = {"content-length": b"3"}
     if key is not None:
-        time = NOW.isoformat().encode()
+        time = (when or datetime.now(UTC).isoformat()).encode()
         headers |= {
             FLEET_HTTP_PUBLIC_KEY_HEADER: b64encode(node_public_pem(key)),
             TIMESTAMP_HEADER: time,
@@ -171,8 +185,34 @@ def test_a_body_of_no_length_or_too_long_a_one_is_not_read(door: Door, length: s
 
 def test_the_health_check_reads_no_body(door: Door) -> None:
     caller = Caller({"content-length": str(MAX_BODY).encode()}, "/health")
+    assert asyncio.run(caller.ask(door)) == 405
+    caller.scope["method"] = "GET"
     assert asyncio.run(caller.ask(door)) == 200
-    assert caller.read == 0 and door.got == [0]
+    assert caller.read == 0 and door.got == []
+
+
+def test_a_call_is_a_post(door: Door) -> None:
+    caller = Caller(signed(door.keys["active"]))
+    caller.scope["method"] = "GET"
+    assert asyncio.run(caller.ask(door)) == 405
+    assert caller.read == 0
+
+
+@pytest.mark.parametrize(
+    "when",
+    [
+        (NOW - timedelta(minutes=10)).isoformat(),
+        (NOW + timedelta(minutes=1)).isoformat(),
+        NOW.replace(tzinfo=None).isoformat(),
+        "now",
+    ],
+)
+def test_what_was_signed_at_another_time_is_not_read(door: Door, when: str) -> None:
+    caller = Caller(signed(door.keys["active"], when=when))
+    assert asyncio.run(caller.ask(door)) == 401
+    assert caller.read == 0
+    (line,) = door.lines()
+    assert (line["reason"], line["site"]) == ("signed at another time", "active")
 
 
 def test_one_site_has_only_so_many_bytes_under_way(door: Door) -> None:

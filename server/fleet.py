@@ -1,0 +1,93 @@
+"""Flower's fleet API, call by call: its handlers on its state, without its web framework.
+
+That framework serves all that Flower can do, and takes two thirds of a request's processor time.
+What it asks of a caller is asked by the gate, before the body is read, and here.
+"""
+
+import logging
+from collections.abc import Callable
+from http import HTTPStatus
+from typing import Any
+
+from flwr.proto.fleet_pb2 import (
+    ActivateNodeRequest,
+    DeactivateNodeRequest,
+    PullMessagesRequest,
+    PushMessagesRequest,
+)
+from flwr.proto.heartbeat_pb2 import SendNodeHeartbeatRequest
+from flwr.proto.message_pb2 import (
+    ConfirmMessageReceivedRequest,
+    PullObjectRequest,
+    PushObjectRequest,
+)
+from flwr.proto.run_pb2 import GetRunRequest
+from flwr.server.superlink.linkstate import LinkState
+from flwr.supercore.error import FlowerError
+from flwr.supercore.error.catalog import API_ERROR_MAP
+from flwr.superlink.servicer.fleet import fleet_handlers
+from google.protobuf.message import DecodeError, Message
+
+_log = logging.getLogger("hemofed.superlink")
+Handler = Callable[[Any, LinkState], Message]
+
+
+def _with_store(handler: Callable[..., Message]) -> Handler:
+    return lambda request, state: handler(request, state, state.object_store)
+
+
+PULL_MESSAGES = "/v1/fleet/pull-messages"
+_CALLS: dict[str, tuple[type[Message], Handler]] = {
+    "/v1/fleet/activate-node": (ActivateNodeRequest, fleet_handlers.activate_node),
+    "/v1/fleet/deactivate-node": (DeactivateNodeRequest, fleet_handlers.deactivate_node),
+    "/v1/fleet/send-node-heartbeat": (
+        SendNodeHeartbeatRequest,
+        fleet_handlers.send_node_heartbeat,
+    ),
+    "/v1/fleet/get-run": (GetRunRequest, fleet_handlers.get_run),
+    PULL_MESSAGES: (PullMessagesRequest, _with_store(fleet_handlers.pull_messages)),
+    "/v1/fleet/pull-object": (PullObjectRequest, fleet_handlers.pull_object),
+    "/v1/fleet/push-messages": (PushMessagesRequest, fleet_handlers.push_messages),
+    "/v1/fleet/push-object": (PushObjectRequest, fleet_handlers.push_object),
+    "/v1/fleet/confirm-message-received": (
+        ConfirmMessageReceivedRequest,
+        _with_store(fleet_handlers.confirm_message_received),
+    ),
+}
+"""What a site asks. Members come by the registry, so nothing registers or unregisters a node, and
+there is no code to fetch."""
+
+
+class Fleet:
+    """Answers the sites' calls from the SuperLink's state. Threads may share it."""
+
+    def __init__(self, state: LinkState) -> None:
+        self._state = state
+
+    def serves(self, path: str) -> bool:
+        """Whether there is such a call."""
+        return path in _CALLS
+
+    def answer(self, path: str, key: bytes, body: bytes) -> tuple[HTTPStatus, bytes]:
+        """The answer to a call that `key` (PEM) signed. An error's text stays here."""
+        kind, handler = _CALLS[path]
+        try:
+            request = kind.FromString(body)
+            if not self._speaks_for_itself(key, request):
+                return HTTPStatus.UNAUTHORIZED, b""
+            return HTTPStatus.OK, handler(request, self._state).SerializeToString()
+        except DecodeError:
+            return HTTPStatus.BAD_REQUEST, b""
+        except FlowerError as error:
+            _log.error("%s: %s", path, error.message)
+            return HTTPStatus(API_ERROR_MAP[error.code].http_status_code), b""
+        except Exception:
+            _log.exception("%s", path)
+            return HTTPStatus.INTERNAL_SERVER_ERROR, b""
+
+    def _speaks_for_itself(self, key: bytes, request: Any) -> bool:
+        """Whether the request is in the name of the key's own node."""
+        if isinstance(request, ActivateNodeRequest):
+            return request.public_key == key
+        node = request if isinstance(request, DeactivateNodeRequest) else request.node
+        return self._state.get_node_id_by_public_key(key) == node.node_id

@@ -1,0 +1,92 @@
+"""The public port: the fleet API's calls and a health check, and nothing else that Flower has."""
+
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
+from http import HTTPStatus
+
+from starlette.types import Receive, Scope, Send
+
+from server.bodies import Bodies, announced_length, read_body
+from server.doorbell import Doorbell
+from server.fleet import PULL_MESSAGES, Fleet
+from server.gate import Gate, claimed_key
+from server.refusals import Refusals
+
+_HEALTH = "/health"
+_THREADS = 16
+"""Calls that are answered at a time; each waits for the database, and computes little."""
+
+
+class Listener:
+    """An ASGI application.
+
+    | request                                            | answer               |
+    |----------------------------------------------------|----------------------|
+    | of another path                                    | 404, audit line      |
+    | of another method                                  | 405                  |
+    | not signed by an active member's key, or not now   | 401, audit line      |
+    | of no length, or one above MAX_BODY                | 413                  |
+    | too much of one site at a time, or its body pauses | 503: sites try again |
+
+    All but the last are answered before a byte of the body is read.
+    """
+
+    def __init__(self, fleet: Fleet, doorbell: Doorbell, gate: Gate, refusals: Refusals) -> None:
+        self._fleet = fleet
+        self._doorbell = doorbell
+        self._gate = gate
+        self._refusals = refusals
+        self._bodies = Bodies()
+        self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="fleet")
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        path, method = scope["path"], scope["method"]
+        if path == _HEALTH:
+            healthy = method in ("GET", "HEAD")
+            await _answer(send, HTTPStatus.OK if healthy else HTTPStatus.METHOD_NOT_ALLOWED)
+        elif not self._fleet.serves(path):
+            self._refusals.note(scope, "not served")
+            await _answer(send, HTTPStatus.NOT_FOUND)
+        elif method != "POST":
+            await _answer(send, HTTPStatus.METHOD_NOT_ALLOWED)
+        elif not self._gate.lets_in(scope):
+            await _answer(send, HTTPStatus.UNAUTHORIZED)
+        elif (length := announced_length(scope)) is None:
+            await _answer(send, HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
+        else:
+            await self._take(length, scope, receive, send)
+
+    async def _take(self, length: int, scope: Scope, receive: Receive, send: Send) -> None:
+        key = claimed_key(scope)
+        if not self._bodies.take(key, length):
+            await _answer(send, HTTPStatus.SERVICE_UNAVAILABLE)
+            return
+        try:
+            await self._read(key, length, scope, receive, send)
+        finally:
+            self._bodies.give_back(key, length)
+
+    async def _read(
+        self, key: bytes, length: int, scope: Scope, receive: Receive, send: Send
+    ) -> None:
+        body = await read_body(receive, length)
+        if body is None:
+            await _answer(send, HTTPStatus.SERVICE_UNAVAILABLE)
+            return
+        if scope["path"] == PULL_MESSAGES:
+            if not await self._doorbell.wait(scope, receive):
+                return
+            if not self._gate.lets_in(scope):  # revoked while it waited
+                await _answer(send, HTTPStatus.UNAUTHORIZED)
+                return
+        status, content = await asyncio.get_running_loop().run_in_executor(
+            self._threads, self._fleet.answer, scope["path"], key, body
+        )
+        await _answer(send, status, content)
+
+
+async def _answer(send: Send, status: HTTPStatus, content: bytes = b"") -> None:
+    length = str(len(content)).encode()
+    headers = [(b"content-type", b"application/x-protobuf"), (b"content-length", length)]
+    await send({"type": "http.response.start", "status": int(status), "headers": headers})
+    await send({"type": "http.response.body", "body": content})

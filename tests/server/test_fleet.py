@@ -1,0 +1,116 @@
+"""The fleet API's calls: Flower's own, each in the name of the key that signed it."""
+
+from collections.abc import Iterator
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any
+
+import pytest
+from flwr.proto.fleet_pb2 import (
+    ActivateNodeRequest,
+    ActivateNodeResponse,
+    DeactivateNodeRequest,
+    PullMessagesRequest,
+    PullMessagesResponse,
+)
+from flwr.proto.heartbeat_pb2 import SendNodeHeartbeatRequest
+from flwr.proto.message_pb2 import PullObjectRequest, PullObjectResponse, PushObjectRequest
+from flwr.proto.node_pb2 import Node
+from flwr.proto.run_pb2 import GetRunRequest, GetRunResponse
+from flwr.supercore.protobuf.translation import PROTOBUF_REQUEST_TYPES
+
+from common.objects import identifiers
+from server import fleet
+from server.fleet import Fleet
+from tests.server.nodes import Setting, connected
+
+
+@pytest.fixture
+def setting(tmp_path: Path) -> Iterator[Setting]:
+    with connected(tmp_path) as one:
+        yield one
+
+
+@pytest.fixture
+def calls(setting: Setting) -> Fleet:
+    return Fleet(setting.state)
+
+
+def ask(calls: Fleet, setting: Setting, name: str, request: Any) -> tuple[HTTPStatus, bytes]:
+    """A call signed by paris."""
+    key = setting.keys["paris"]
+    return calls.answer(f"/v1/fleet/{name}", key, request.SerializeToString())
+
+
+def test_the_calls_are_flowers_but_for_those_that_no_site_needs() -> None:
+    theirs = {path: kind for (_, path), kind in PROTOBUF_REQUEST_TYPES.items() if "fleet" in path}
+    ours = {path: kind for path, (kind, _) in fleet._CALLS.items()}
+    assert ours.items() <= theirs.items()
+    unserved = {path.rpartition("/")[2] for path in theirs.keys() - ours.keys()}
+    assert unserved == {"register-node", "unregister-node", "get-fab"}
+
+
+def test_a_message_is_pulled_with_its_objects(calls: Fleet, setting: Setting) -> None:
+    (sent,) = setting.grid.push_messages([setting.message("paris")])
+    mine = Node(node_id=setting.nodes["paris"])
+    status, body = ask(calls, setting, "pull-messages", PullMessagesRequest(node=mine))
+    assert status == HTTPStatus.OK
+    (tree,) = PullMessagesResponse.FromString(body).message_object_trees
+    assert tree.object_id == sent
+    run = setting.grid.run.run_id
+    for part in identifiers(tree):
+        request = PullObjectRequest(node=mine, run_id=run, object_id=part)
+        status, body = ask(calls, setting, "pull-object", request)
+        assert status == HTTPStatus.OK
+        assert PullObjectResponse.FromString(body).object_available
+    status, body = ask(calls, setting, "get-run", GetRunRequest(node=mine, run_id=run))
+    assert GetRunResponse.FromString(body).run.run_id == run
+
+
+@pytest.mark.parametrize("whose", ["rome", "nobody"])
+def test_a_site_speaks_for_its_own_node_alone(calls: Fleet, setting: Setting, whose: str) -> None:
+    number = setting.nodes.get(whose, 17)
+    node, run = Node(node_id=number), setting.grid.run.run_id
+    requests = {
+        "pull-messages": PullMessagesRequest(node=node),
+        "push-object": PushObjectRequest(node=node, run_id=run, object_id="x"),
+        "send-node-heartbeat": SendNodeHeartbeatRequest(node=node, heartbeat_interval=15),
+        "deactivate-node": DeactivateNodeRequest(node_id=number),
+        "activate-node": ActivateNodeRequest(
+            public_key=setting.keys.get(whose, b"?"), heartbeat_interval=15
+        ),
+        "get-run": GetRunRequest(run_id=run),  # of no node
+    }
+    list(setting.grid.push_messages([setting.message("rome")]))
+    for name, request in requests.items():
+        assert ask(calls, setting, name, request) == (HTTPStatus.UNAUTHORIZED, b""), name
+    assert setting.taken("rome"), "its message is still there"
+
+
+def test_a_site_becomes_its_keys_node(calls: Fleet, setting: Setting) -> None:
+    request = ActivateNodeRequest(public_key=setting.keys["paris"], heartbeat_interval=15)
+    gone = DeactivateNodeRequest(node_id=setting.nodes["paris"])
+    assert ask(calls, setting, "deactivate-node", gone)[0] == HTTPStatus.OK
+    status, body = ask(calls, setting, "activate-node", request)
+    assert status == HTTPStatus.OK
+    assert ActivateNodeResponse.FromString(body).node_id == setting.nodes["paris"]
+    # By this code a site tells that the server knows its key (client/link.py).
+    request.heartbeat_interval = 0
+    assert ask(calls, setting, "activate-node", request) == (HTTPStatus.BAD_REQUEST, b"")
+
+
+def test_what_cannot_be_answered_says_no_more_than_a_code(
+    calls: Fleet, setting: Setting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = "/v1/fleet/pull-messages"
+    assert calls.answer(path, setting.keys["paris"], b"\xff") == (HTTPStatus.BAD_REQUEST, b"")
+    mine = Node(node_id=setting.nodes["paris"])
+    status, body = ask(calls, setting, "get-run", GetRunRequest(node=mine, run_id=17))
+    assert 400 <= status < 500 and body == b""
+
+    def breaks(*_: object) -> None:
+        raise OSError("a secret of the server")
+
+    monkeypatch.setitem(fleet._CALLS, path, (PullMessagesRequest, breaks))
+    status, body = ask(calls, setting, "pull-messages", PullMessagesRequest(node=mine))
+    assert (status, body) == (HTTPStatus.INTERNAL_SERVER_ERROR, b"")
