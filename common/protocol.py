@@ -15,15 +15,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
-from flwr.app import (
-    Array,
-    ArrayRecord,
-    ConfigRecord,
-    Message,
-    MetricRecord,
-    MetricRecordValues,
-    RecordDict,
-)
+from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
 
 from common.config import Number, Study
 from common.errors import ConfigError, FederationError, HemofedError, ModelError
@@ -118,27 +110,22 @@ class Update:
 
     def content(self, number: Number = "float32") -> RecordDict:
         """The reply's content; `number` as the study's `transport.up` says."""
-        numbers = {"epsilon": self.epsilon, "loss": self.loss}
-        said: dict[str, MetricRecordValues] = {
-            name: float(value) for name, value in numbers.items() if value is not None
-        }
-        return RecordDict(
-            {
-                "update": ArrayRecord({"values": encode(self.values, number)}),
-                "layout": ConfigRecord({"digest": self.layout, "head": self.head}),
-                "report": MetricRecord(said),
-            }
-        )
+        report = ConfigRecord({"layout": self.layout, "head": self.head})
+        for name, value in (("epsilon", self.epsilon), ("loss", self.loss)):
+            if value is not None:
+                report[name] = float(value)
+        update = ArrayRecord({"values": encode(self.values, number)})
+        return RecordDict({"update": update, "report": report})
 
     @classmethod
     def read(cls, message: Message, size: int, number: Number = "float32") -> "Update":
         """Raises ModelError unless the reply holds exactly one vector of `size` such numbers."""
         content = message.content
         arrays = content.array_records.get("update")
-        layout = _config(message, "layout").get("digest")
+        report = _config(message, "report")
+        layout = report.get("layout")
         if arrays is None or list(arrays) != ["values"] or not isinstance(layout, str):
             raise ModelError("the reply holds no single update vector with its layout")
-        report = content.metric_records.get("report") or MetricRecord()
         said = {name: _number(report.get(name)) for name in ("epsilon", "loss")}
         return cls(
             decode(arrays["values"], size, number),
@@ -174,7 +161,7 @@ def tally_content(tally: Tally, head: str = "") -> RecordDict:
 
 def read_head(message: Message) -> str:
     """The ledger's head in an answer to train or evaluate; "" where there is none."""
-    records = (_config(message, name) for name in ("layout", "tally"))
+    records = (_config(message, name) for name in ("report", "tally"))
     return next((str(record["head"])[:128] for record in records if record.get("head")), "")
 
 

@@ -45,6 +45,7 @@ class StateGrid(RunGrid):
         self._envelopes = envelopes
         self._sent: dict[str, _Sent] = {}
         self._arriving: list[Message] = []
+        self._parts: dict[str, list[str]] = {}
 
     def get_node_ids(self) -> Iterable[int]:
         return list(self.site_names())
@@ -102,6 +103,7 @@ class StateGrid(RunGrid):
             if message is None:
                 waiting.append(reply)
             else:
+                self._parts.pop(reply.metadata.message_id, None)
                 self._open(message)
                 done.append(message)
         self._arriving = waiting
@@ -134,9 +136,12 @@ class StateGrid(RunGrid):
 
     def _contents(self, identifier: str) -> dict[str, bytes] | None:
         """The reply's objects by their id; None unless all are there."""
+        if identifier not in self._parts:  # a query for each part, and the same at every look
+            tree = self._state.object_store.get_object_tree(identifier)
+            # The last ones first: a site sends them last, and they are small.
+            self._parts[identifier] = identifiers(tree)[::-1]
         contents = {}
-        # The last ones first: a site sends them last, and they are small.
-        for part in reversed(identifiers(self._state.object_store.get_object_tree(identifier))):
+        for part in self._parts[identifier]:
             content = self._state.get_object(self._run.run_id, part)
             if not content:
                 return None

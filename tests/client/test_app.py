@@ -53,9 +53,8 @@ def test_a_private_round_is_paid_before_it_is_released(tmp_path: Path) -> None:
 
 def test_a_private_update_says_nothing_of_its_cells_but_the_vector(tmp_path: Path) -> None:
     reply = app(message(study()), context(make_lab(tmp_path)))
-    assert set(reply.content) == {"update", "layout", "report"}
-    assert set(reply.content.config_records["layout"]) == {"digest", "head"}
-    assert set(reply.content.metric_records["report"]) == {"epsilon"}
+    assert set(reply.content) == {"update", "report"}
+    assert set(reply.content.config_records["report"]) == {"layout", "head", "epsilon"}
 
 
 def test_the_same_attempt_is_never_answered_twice(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ def _told(word: str, content: RecordDict) -> None:
     array = content.array_records["update"]["values"]
     values = decode(array, array.shape[0])
     if word == "layout":
-        content.config_records["layout"]["digest"] = "0" * 64
+        content.config_records["report"]["layout"] = "0" * 64
     else:
         content.array_records["update"]["values"] = encode(_other(word, values))
 

@@ -99,6 +99,39 @@ def test_a_site_becomes_its_keys_node(calls: Fleet, setting: Setting) -> None:
     assert ask(calls, setting, "activate-node", request) == (HTTPStatus.BAD_REQUEST, b"")
 
 
+def test_a_run_that_is_over_takes_nothing_more(
+    calls: Fleet, setting: Setting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fleet, "_FRESH_SECONDS", 0.0)
+    run = setting.grid.run
+    request = PushObjectRequest(
+        node=Node(node_id=setting.nodes["paris"]), run_id=run.run_id, object_id="x"
+    )
+    assert ask(calls, setting, "push-object", request)[0] == HTTPStatus.OK
+    setting.state.stop_run(run.run_id)
+    status, body = ask(calls, setting, "push-object", request)
+    assert 400 <= status < 500 and body == b""
+
+
+def test_whether_a_run_goes_on_is_not_asked_at_every_call(
+    calls: Fleet, setting: Setting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fleet, "_FRESH_SECONDS", 60.0)
+    asked: list[set[int]] = []
+    real = setting.state.get_run_status
+
+    def counted(run_ids: set[int]) -> Any:
+        asked.append(run_ids)
+        return real(run_ids)
+
+    monkeypatch.setattr(setting.state, "get_run_status", counted)
+    run = setting.grid.run.run_id
+    node = Node(node_id=setting.nodes["paris"])
+    for part in "abc":
+        ask(calls, setting, "pull-object", PullObjectRequest(node=node, run_id=run, object_id=part))
+    assert asked == [{run}]
+
+
 def test_what_cannot_be_answered_says_no_more_than_a_code(
     calls: Fleet, setting: Setting, monkeypatch: pytest.MonkeyPatch
 ) -> None:

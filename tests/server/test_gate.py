@@ -198,17 +198,17 @@ def test_a_call_is_a_post(door: Door) -> None:
     assert caller.read == 0
 
 
-@pytest.mark.parametrize(
-    "when",
-    [
-        (NOW - timedelta(minutes=10)).isoformat(),
-        (NOW + timedelta(minutes=1)).isoformat(),
-        NOW.replace(tzinfo=None).isoformat(),
-        "now",
-    ],
-)
+OTHER_TIMES = {
+    "old": (NOW - timedelta(minutes=10)).isoformat(),
+    "to come": (NOW + timedelta(minutes=10)).isoformat(),
+    "of no zone": NOW.replace(tzinfo=None).isoformat(),
+    "no time": "now",
+}
+
+
+@pytest.mark.parametrize("when", OTHER_TIMES)
 def test_what_was_signed_at_another_time_is_not_read(door: Door, when: str) -> None:
-    caller = Caller(signed(door.keys["active"], when=when))
+    caller = Caller(signed(door.keys["active"], when=OTHER_TIMES[when]))
     assert asyncio.run(caller.ask(door)) == 401
     assert caller.read == 0
     (line,) = door.lines()

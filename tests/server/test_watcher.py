@@ -44,7 +44,7 @@ def update(of: Study, value: float = 0.0, digest: str = "") -> RecordDict:
 def named_like_an_image(of: Study) -> RecordDict:
     """A reply whose form bears words that no audit log takes."""
     array = Array(dtype="float32", shape=(1,), stype="mueller.png", data=b"1234")
-    parts = {"update": ArrayRecord({"values": array}), "layout": ConfigRecord({"digest": "x"})}
+    parts = {"update": ArrayRecord({"values": array}), "report": ConfigRecord({"layout": "x"})}
     return RecordDict(dict(parts))
 
 
