@@ -5,12 +5,13 @@ from dataclasses import dataclass
 
 from client.account import metrics_noise, study_noise, unaffordable
 from client.ledger import Ledger
-from client.ledger_summary import summarise
+from client.ledger_summary import left
 from client.policy import Policy, cohort_refusal, read_policy, refusal
 from common.config import Site, Study
 from common.errors import PrivacyError
 from common.models import build
 from common.models.vector import Layout
+from common.privacy.accounting import epsilon
 from common.words import count
 
 _LEAVES = {
@@ -121,11 +122,12 @@ def _budget(site: Site, policy: Policy) -> str:
     """What the ledger has spent and what is left, or why that is not known."""
     try:
         with Ledger.read(site.ledger) as ledger:
-            summary = summarise(ledger, policy.delta, policy.lifetime_epsilon)
+            spent = epsilon(ledger.events(), policy.delta)
+            remains = left(ledger, policy.delta, policy.lifetime_epsilon)
     except PrivacyError as error:
         return f"not known: {error}"
     return (
-        f"spent so far: epsilon {summary.epsilon:.3g} of {policy.lifetime_epsilon:g} for life at "
-        f"delta {policy.delta:g}; left: {summary.left:.3g}; one study may spend "
+        f"spent so far: epsilon {spent:.3g} of {policy.lifetime_epsilon:g} for life at "
+        f"delta {policy.delta:g}; left: {remains:.3g}; one study may spend "
         f"{policy.study_epsilon:g}"
     )

@@ -67,13 +67,14 @@ def summarise(ledger: Ledger, delta: float, lifetime: float | None) -> Summary:
         accountant=ACCOUNTANT["pld"],
         delta=delta,
         epsilon=spent,
-        left=None if lifetime is None else _left(ledger, delta, lifetime),
+        left=None if lifetime is None else left(ledger, delta, lifetime),
         studies=tuple(_spending([r for r in debits if r.study == name], delta) for name in names),
         curve=_curve(debits, delta),
     )
 
 
-def _left(ledger: Ledger, delta: float, lifetime: float) -> float:
+def left(ledger: Ledger, delta: float, lifetime: float) -> float:
+    """Of the `lifetime` epsilon, by the filter that every debit is held against."""
     return max(0.0, lifetime - filtered_epsilon(ledger.events(), lifetime, delta))
 
 

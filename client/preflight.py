@@ -16,7 +16,7 @@ from client.home import SiteHome
 from client.ledger import Ledger
 from client.ledger_binding import data_fingerprint
 from client.ledger_memory import check_own_ledger
-from client.ledger_summary import summarise
+from client.ledger_summary import left
 from client.link import FleetLink, ShutOutError
 from client.membership import Membership
 from client.policy import read_policy
@@ -103,10 +103,9 @@ def _ledger(home: SiteHome, site: Site) -> tuple[Verdict, str]:
     check_own_ledger(site, home.audit)
     with Ledger.open(site.ledger, data_fingerprint(site)) as ledger:
         rows = ledger.verify()
-        summary = summarise(ledger, policy.delta, policy.lifetime_epsilon)
-    left = summary.left or 0.0
-    said = f"{count(rows, 'row')}, all sound; epsilon {left:.3g} is left"
-    return ("ok" if left > 0 else "wrong"), said
+        remains = left(ledger, policy.delta, policy.lifetime_epsilon)
+    said = f"{count(rows, 'row')}, all sound; epsilon {remains:.3g} is left"
+    return ("ok" if remains > 0 else "wrong"), said
 
 
 def _identity(home: SiteHome, site: Site) -> tuple[Verdict, str]:

@@ -37,7 +37,7 @@ class Shell:
         end = time.monotonic() + SECONDS
         while (done := self._run(command)).returncode or not re.search(said, done.stdout):
             assert time.monotonic() < end, f"{command}: {done.stdout}{done.stderr}\n{self.logs()}"
-            time.sleep(2)  # the command itself is work
+            time.sleep(5)  # the command itself is work
         return done.stdout
 
     def leaves_running(self, command: str) -> None:
