@@ -22,7 +22,7 @@ from common.files import write_text
 from common.yaml_files import dump
 from simulations.bench import deploy_app, deploy_flower, deploy_hemofed
 from simulations.bench.harness import Measure, in_turn, report
-from simulations.bench.processes import Processes, free_port
+from simulations.bench.processes import SERVER, Processes, free_port
 from simulations.bench.relay import Relay
 from simulations.bench.rounds import IMAGES, SIDE, WIDTH, write_sites
 
@@ -70,7 +70,8 @@ class Case:
 
 
 def run(quick: bool, json_file: Path | None) -> None:
-    """Print, for each case: seconds and processor seconds a round, MB a round, replies lost.
+    """Print, for each case: seconds and processor seconds a round (also of the server alone), MB a
+    round, replies lost.
 
     Seconds depend on what else the machine does; processor seconds, of all the contestant's
     processes, much less.
@@ -97,6 +98,8 @@ class _End:
 
     seconds: float
     processor: float
+    server: float
+    """Of the processor seconds, the server's."""
     up: int
     down: int
     good: int
@@ -116,6 +119,7 @@ def _measure(case: Case, start: Start, good: Good) -> dict[str, float]:
     return {
         "seconds": median(b.seconds - a.seconds for a, b in pairwise(ends)),
         "processor s": (last.processor - first.processor) / case.rounds,
+        "of the server": (last.server - first.server) / case.rounds,
         "MB down": (last.down - first.down) / case.rounds / 1e6,
         "MB up": (last.up - first.up) / case.rounds / 1e6,
         "replies lost": sum(case.sites - end.good for end in ends),
@@ -129,7 +133,8 @@ def _watch(rounds: Path, count: int, good: Good, relay: Relay, processes: Proces
         time.sleep(_LOOK_SECONDS)
         lines = rounds.read_text().splitlines() if rounds.exists() else []
         for line in lines[len(ends) : count]:
-            seconds, processor = time.monotonic(), processes.processor_seconds()
-            ends.append(_End(seconds, processor, *relay.counted(), good(json.loads(line))))
+            times = time.monotonic(), processes.processor_seconds()
+            server = processes.processor_seconds(SERVER)
+            ends.append(_End(*times, server, *relay.counted(), good(json.loads(line))))
         processes.check()
     return ends

@@ -18,7 +18,7 @@ from common.identity.keys import make_node_key
 from server.provisioning import make_server
 from server.service import SETTINGS
 from simulations.bench import deploy_app
-from simulations.bench.processes import Processes, free_port
+from simulations.bench.processes import SERVER, Processes, free_port
 
 _START_SECONDS = 60.0
 _PYPROJECT = """
@@ -56,7 +56,7 @@ def start(folder: Path, study: Study, port: int, relay: int, processes: Processe
     superlink = [_program("flower-superlink"), "--host", "127.0.0.1", "--port", str(port)]
     superlink += ["--ssl-ca-certfile", authority, "--ssl-certfile", str(keys / "server.crt")]
     superlink += ["--ssl-keyfile", str(keys / "server.key"), "--enable-supernode-auth"]
-    processes.start("superlink", superlink, _environment(folder / "flower"))
+    processes.start(SERVER, superlink, _environment(folder / "flower"))
     _write_app(folder, study, rounds)
     connection = _CONNECTION.format(port=port, authority=authority)
     _write(folder / "flower" / "config.toml", connection)

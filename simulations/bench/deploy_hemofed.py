@@ -11,7 +11,7 @@ from common.config import Study
 from common.identity.site_home import join, make_site
 from server.provisioning import admit, make_kit, make_server
 from server.studies import propose
-from simulations.bench.processes import Processes
+from simulations.bench.processes import SERVER, Processes
 
 
 def start(folder: Path, study: Study, port: int, relay: int, processes: Processes) -> Path:
@@ -30,7 +30,7 @@ def start(folder: Path, study: Study, port: int, relay: int, processes: Processe
         SignedApprovals(home).approve(open_site(home.site_file), study)
     command = [sys.executable, "-m", "hemofed"]
     listen = ["--listen", f"127.0.0.1:{port}"]
-    processes.start("server", [*command, "server", "start", str(server), *listen], {})
+    processes.start(SERVER, [*command, "server", "start", str(server), *listen], {})
     for name, home in sites.items():
         processes.start(name, [*command, "site", "start", str(home.folder)], {})
     stored = propose(server, study)

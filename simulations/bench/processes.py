@@ -11,6 +11,8 @@ from typing import Self
 
 import psutil
 
+SERVER = "server"
+"""What every contestant calls its aggregator's process."""
 _STOP_SECONDS = 20.0
 
 
@@ -40,18 +42,18 @@ class Processes:
                 log = (self._logs / f"{name}.log").read_text("utf-8", "replace")
                 raise RuntimeError(f"{name} ended with {process.returncode}:\n{log[-3000:]}")
 
-    def processor_seconds(self) -> float:
-        """Processor time so far of all of them and the processes they started, ended ones too."""
+    def processor_seconds(self, *names: str) -> float:
+        """Processor time so far of these (none: all) and what they started, ended ones too."""
         total = 0.0
-        for process in self._family():
+        for process in self._family(*names):
             with suppress(psutil.NoSuchProcess):
                 total += sum(process.cpu_times()[:4])
         return total
 
-    def _family(self) -> list[psutil.Process]:
-        """The processes and all that they started and that run still."""
+    def _family(self, *names: str) -> list[psutil.Process]:
+        """The processes of these names (none: all) and all that they started and that run still."""
         family = []
-        for process in self._running.values():
+        for process in (self._running[name] for name in names or self._running):
             with suppress(psutil.NoSuchProcess):
                 top = psutil.Process(process.pid)
                 family += [top, *top.children(recursive=True)]
