@@ -30,11 +30,20 @@ _LOOK_SECONDS = 0.01
 _ROUND_SECONDS = deploy_app.ROUND_SECONDS
 _SMALL, _LARGE = ModelSpec(name="cnn", width=WIDTH), ModelSpec(name="resnet18")
 
-Start = Callable[[Path, Study, int, int, Processes], Path]
-Good = Callable[[Any], int]
-_CONTESTANTS: dict[str, tuple[Start, Good]] = {
-    "stock Flower": (deploy_flower.start, deploy_flower.good),
-    "hemofed": (deploy_hemofed.start, deploy_hemofed.good),
+
+@dataclass(frozen=True)
+class Contestant:
+    """How a deployment is started, and read."""
+
+    start: Callable[[Path, Study, int, int, Processes], Path]
+    good: Callable[[Any], int]
+    figures: Callable[[Path, Study], dict[str, float]] = lambda _folder, _study: {}
+    """What it alone tells of the rounds, from the files that it leaves."""
+
+
+_CONTESTANTS = {
+    "stock Flower": Contestant(deploy_flower.start, deploy_flower.good),
+    "hemofed": Contestant(deploy_hemofed.start, deploy_hemofed.good, deploy_hemofed.figures),
 }
 
 
@@ -84,7 +93,7 @@ def run(quick: bool, json_file: Path | None) -> None:
     results = {}
     for case in cases:
         contestants: dict[str, Measure] = {
-            name: partial(_measure, case, *contestant) for name, contestant in _CONTESTANTS.items()
+            name: partial(_measure, case, contestant) for name, contestant in _CONTESTANTS.items()
         }
         outcomes = in_turn(contestants, repetitions=1, warmup=0)
         results[case.title] = report(case.title, outcomes, "stock Flower", None)
@@ -105,15 +114,16 @@ class _End:
     good: int
 
 
-def _measure(case: Case, start: Start, good: Good) -> dict[str, float]:
+def _measure(case: Case, contestant: Contestant) -> dict[str, float]:
     """One deployment, from its first round to the one before its last."""
     study, port = case.study(), free_port()
     folder = Path(tempfile.mkdtemp(prefix="hemofed-bench-"))
     write_text(folder / "study.yaml", dump(study))
     write_sites(folder, study)
     with Relay(port) as relay, Processes(folder / "logs") as processes:
-        rounds = start(folder, study, port, relay.port, processes)
-        ends = _watch(rounds, case.rounds + 1, good, relay, processes)
+        rounds = contestant.start(folder, study, port, relay.port, processes)
+        ends = _watch(rounds, case.rounds + 1, contestant.good, relay, processes)
+    figures = contestant.figures(folder, study)
     shutil.rmtree(folder)
     first, last = ends[0], ends[-1]
     return {
@@ -123,10 +133,13 @@ def _measure(case: Case, start: Start, good: Good) -> dict[str, float]:
         "MB down": (last.down - first.down) / case.rounds / 1e6,
         "MB up": (last.up - first.up) / case.rounds / 1e6,
         "replies lost": sum(case.sites - end.good for end in ends),
+        **figures,
     }
 
 
-def _watch(rounds: Path, count: int, good: Good, relay: Relay, processes: Processes) -> list[_End]:
+def _watch(
+    rounds: Path, count: int, good: Callable[[Any], int], relay: Relay, processes: Processes
+) -> list[_End]:
     """Wait for `count` lines of the file. Raises RuntimeError when a process ends before."""
     ends: list[_End] = []
     while len(ends) < count:

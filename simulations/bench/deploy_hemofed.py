@@ -1,8 +1,10 @@
 """hemofed's contestant of `hemofed bench deploy`: `server start` and a `site start` a site."""
 
+import json
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
+from statistics import median
 
 from client.approvals import SignedApprovals
 from client.home import SiteHome
@@ -41,3 +43,23 @@ def start(folder: Path, study: Study, port: int, relay: int, processes: Processe
 def good(line: dict[str, dict[str, dict[str, str]]]) -> int:
     """Replies that counted, by a line of the file."""
     return sum(entry["status"] == "ok" for entry in line["sites"].values())
+
+
+def figures(folder: Path, study: Study) -> dict[str, float]:
+    """What the sites' audit logs tell: how long no site computes between two rounds, in the median.
+
+    From the moment when the last site has its update ready to that when the first has the next
+    task: the update's and the model's way, and all that the server does.
+    """
+    ready: dict[int, float] = {}
+    begun: dict[int, float] = {}
+    for name in study.cohort:
+        for line in SiteHome(folder / "sites" / name).audit.read_text("utf-8").splitlines():
+            row = json.loads(line)
+            time, about = datetime.fromisoformat(row["time"]).timestamp(), row["facts"]
+            if row["event"] == "released":
+                ready[about["round"]] = max(time, ready.get(about["round"], time))
+            elif row["event"] == "witness" and about["kind"] == "train":
+                begun[about["round"]] = min(time, begun.get(about["round"], time))
+    pauses = [begun[n + 1] - ready[n] for n in ready if n + 1 in begun]
+    return {"between rounds": median(pauses)}
