@@ -52,5 +52,6 @@ def test_data_means_images_even_where_the_config_renders(tmp_path: Path) -> None
 
     app = Typer()
     app.command()(simulate)
-    found = CliRunner().invoke(app, ["quickstart", "--data", str(tmp_path)])
+    words = ["quickstart", "--data", str(tmp_path), "--out", str(tmp_path / "run")]
+    found = CliRunner().invoke(app, words)
     assert isinstance(found.exception, DataError) and str(tmp_path) in str(found.exception)
