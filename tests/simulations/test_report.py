@@ -152,6 +152,17 @@ def test_examples_mix_right_and_wrong(tmp_path: Path) -> None:
     assert 0 < right.sum() < len(rows)
 
 
+def test_how_sure_the_chosen_examples_are_is_not_said_of_the_model(tmp_path: Path) -> None:
+    run = run_of(tmp_path)
+    said = {
+        examples.caption(replace(run, examples=replace(run.examples, confidence=sure)), rows)
+        for rows in [examples.chosen(run)]
+        for sure in (run.examples.confidence, 1 - run.examples.confidence)
+    }
+    (caption,) = said
+    assert "by 4.0 % in the mean (calibration error)" in caption
+
+
 def test_in_the_examples_the_types_take_turns(tmp_path: Path) -> None:
     types = [cell.name for cell in CELL_TYPES]
     run = run_of(tmp_path, types=types)

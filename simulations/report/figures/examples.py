@@ -70,22 +70,15 @@ def chart(run: Run) -> Chart | None:
 def caption(run: Run, rows: list[int]) -> str:
     found = run.examples
     right = found.label[rows] == found.predicted[rows]
-    sure = found.confidence[rows]
     parts = [
         f"{words.count(int(right.sum()), 'right answer')} and "
-        f"{words.count(int((~right).sum()), 'wrong one')}, picked to show both: their proportion "
-        "is not the accuracy."
+        f"{words.count(int((~right).sum()), 'wrong one')}, picked to show both: neither their "
+        "proportion nor how sure they are is the model's in general."
     ]
-    if min(right.sum(), (~right).sum()) >= 3:
-        hit, miss = float(sure[right].mean()), float(sure[~right].mean())
-        comment = (
-            "it is less sure where it is wrong"
-            if hit - miss > 0.05
-            else "it is as sure when it is wrong, so its confidence is no warning here"
-        )
+    if (off := run.summary.get("ece")) is not None:
         parts.append(
-            f"The model's mean confidence is {words.percent(hit, 0)} when right and "
-            f"{words.percent(miss, 0)} when wrong: {comment}."
+            f"Over all test cells, how sure it says it is and how often it is right differ by "
+            f"{words.percent(off)} in the mean (calibration error)."
         )
     if run.rendered:
         parts.append("The cells are rendered by a program, not photographed.")
