@@ -1,7 +1,7 @@
 """What every test runs under: no telemetry, one torch thread, a cache of its own."""
 
 import os
-from pathlib import Path
+from collections.abc import Iterator
 
 import pytest
 import torch
@@ -12,9 +12,12 @@ os.environ["FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION"] = "1"
 torch.set_num_threads(1)
 
 
-@pytest.fixture(autouse=True)
-def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Caches of cells and features go to a temporary folder, shared by the tests of a process."""
-    root = tmp_path_factory.getbasetemp() / "cache"
-    monkeypatch.setenv("HEMOFED_CACHE", str(root))
-    return root
+@pytest.fixture(autouse=True, scope="session")
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Caches of cells and features go to a temporary folder, shared by the tests of a process.
+
+    Of the session, so that it is there before any fixture of a module.
+    """
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("HEMOFED_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+        yield

@@ -66,7 +66,7 @@ def synthesize(
     _check(sites, side, workers)
     record = _record(sites, seed, side)
     if out.exists() and any(out.iterdir() if out.is_dir() else [out]):
-        if is_rendered(out) and (out / RECORD).read_text(encoding="utf-8") == record:
+        if _holds(out, record):
             return
         raise DataError(f"{out}: exists and holds something else; name another folder or delete it")
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -79,9 +79,15 @@ def synthesize(
         temporary.chmod(0o755)
         temporary.replace(out)
     except OSError as error:
+        if _holds(out, record):  # another process was faster
+            return
         raise DataError(f"{out}: could not be written ({error.strerror}); free space?") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _holds(out: Path, record: str) -> bool:
+    return is_rendered(out) and (out / RECORD).read_text(encoding="utf-8") == record
 
 
 def _record(sites: Mapping[str, SiteSpec], seed: int, side: int) -> str:

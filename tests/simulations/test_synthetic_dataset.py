@@ -5,6 +5,7 @@ import dataclasses
 import json
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -74,6 +75,22 @@ def test_layout_is_class_folders_an_index_and_a_record(tmp_path: Path) -> None:
     assert not is_rendered(tmp_path)
     assert seen[-1] == (37, 37)
     assert [file.name for file in tmp_path.iterdir()] == ["out"]
+
+
+def test_two_who_render_the_same_at_once_both_have_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = {"sites": {"a": spec(4)}, "seed": 1, "side": 16, "workers": 1}
+    real, out = dataset_module._render_all, tmp_path / "out"
+
+    def overtaken(*arguments: Any) -> None:
+        monkeypatch.setattr(dataset_module, "_render_all", real)
+        synthesize(out, **words)
+        real(*arguments)
+
+    monkeypatch.setattr(dataset_module, "_render_all", overtaken)
+    synthesize(out, **words)
+    assert is_rendered(out) and [file.name for file in tmp_path.iterdir()] == ["out"]
 
 
 def test_bytes_depend_on_the_seed_and_not_on_the_workers(tmp_path: Path) -> None:
