@@ -115,13 +115,14 @@ def make_plan(study: Study, cohort: Cohort) -> Plan:
 def cohort_of(
     study: Study, sites: int | None = None, colluders: int = 1, dropouts: int = 0
 ) -> Cohort:
-    """`sites` that share the noise, else the study's that train, or an example of five of them.
+    """`sites` that share the noise, else the study's that train, or EXAMPLE_SITES of them.
 
     Raises PrivacyError: no share of the noise is left.
     """
     training = sum(member.role == "train" for member in study.cohort.values())
     named = training if training > 1 else EXAMPLE_SITES
-    return Cohort(sites=sites or named, colluders=colluders, dropouts=dropouts)
+    number = named if sites is None else sites
+    return Cohort(sites=number, colluders=colluders, dropouts=dropouts)
 
 
 def _points(rounds: int) -> list[int]:

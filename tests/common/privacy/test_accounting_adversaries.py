@@ -126,5 +126,7 @@ def test_the_studys_training_sites_are_the_cohort_unless_a_number_is_given() -> 
     study = alone.model_copy(update={"cohort": members})
     assert cohort_of(study) == Cohort(sites=2)
     assert cohort_of(study, sites=9) == Cohort(sites=9)
+    with pytest.raises(PrivacyError, match="cohort: 0 sites"):
+        cohort_of(study, sites=0)
     with pytest.raises(PrivacyError, match="cohort: 2 sites"):
         cohort_of(study, colluders=2)
