@@ -1,11 +1,9 @@
 """A Flower Grid inside this process: nodes are sites, messages go to the worker pool."""
 
 from collections.abc import Iterable
-from concurrent.futures import Future
-from contextlib import suppress
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from itertools import count
 from pathlib import Path
-from queue import Empty, SimpleQueue
 
 from flwr.app import Context, Message, RecordDict
 from flwr.supercore.run import Run
@@ -34,8 +32,6 @@ class LocalGrid(RunGrid):
         }
         self._ids = count(1)
         self._waiting: dict[str, Future[tuple[Message, Context]]] = {}
-        self._done: SimpleQueue[str] = SimpleQueue()
-        self._ready: set[str] = set()
         # Flower's Message reads its sender from this process-wide place.
         TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = run_id, _SERVER_NODE, 1
 
@@ -48,23 +44,15 @@ class LocalGrid(RunGrid):
             identifier = f"{self._run.run_id}-{next(self._ids)}"
             message.metadata.__dict__["_message_id"] = identifier
             context = self._contexts[message.metadata.dst_node_id]
-            future = self._pool.submit(message, context, self._run.run_id)
-            self._waiting[identifier] = future
-            future.add_done_callback(lambda _, key=identifier: self._done.put(key))  # type: ignore[misc]
+            self._waiting[identifier] = self._pool.submit(message, context, self._run.run_id)
             identifiers.append(identifier)
         return identifiers
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
         """The replies that are there; waits a moment for the first, so that a look costs little."""
-        asked = list(message_ids)
-        if self._ready.isdisjoint(asked):
-            with suppress(Empty):
-                self._ready.add(self._done.get(timeout=_WAIT_SECONDS))
-        while not self._done.empty():
-            self._ready.add(self._done.get())
-        found = [key for key in asked if key in self._ready and key in self._waiting]
-        self._ready.difference_update(found)
-        return [self._collect(key) for key in found]
+        asked = {key: self._waiting[key] for key in message_ids if key in self._waiting}
+        wait(asked.values(), _WAIT_SECONDS, FIRST_COMPLETED)
+        return [self._collect(key) for key, future in asked.items() if future.done()]
 
     def send_and_receive(
         self, messages: Iterable[Message], *, timeout: float | None = None

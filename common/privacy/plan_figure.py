@@ -46,7 +46,7 @@ def _draw_rounds(plan: Plan, axes: Axes) -> None:
     middle = (plan.rounds / 2, plan.epsilon_asked)
     axes.axhline(plan.epsilon_asked, linestyle=":", color="#718096")
     axes.annotate("asked", middle, xytext=(0, 3), textcoords="offset points")
-    colours = [_LOCAL, *_DISTRIBUTED[: len(plan.views) - 2], _STRONGEST][: len(plan.views)]
+    colours = [_LOCAL, *_DISTRIBUTED[: len(plan.views) - 2], _STRONGEST]
     heights = spread([view.epsilon / top for view in plan.views], _LINE_HEIGHT)
     for view, colour, height in zip(plan.views, colours, heights, strict=True):
         _draw_view(view, axes, colour, height)

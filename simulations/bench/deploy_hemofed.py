@@ -1,6 +1,5 @@
 """hemofed's contestant of `hemofed bench deploy`: `server start` and a `site start` a site."""
 
-import json
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
@@ -9,6 +8,8 @@ from statistics import median
 from client.approvals import SignedApprovals
 from client.home import SiteHome
 from client.site import open_site
+from common.audit_line import parse_line
+from common.audit_reader import log_files, log_lines
 from common.config import Study
 from common.identity.site_home import join, make_site
 from server.provisioning import admit, make_kit, make_server
@@ -54,8 +55,9 @@ def figures(folder: Path, study: Study) -> dict[str, float]:
     ready: dict[int, float] = {}
     begun: dict[int, float] = {}
     for name in study.cohort:
-        for line in SiteHome(folder / "sites" / name).audit.read_text("utf-8").splitlines():
-            row = json.loads(line)
+        files = log_files(SiteHome(folder / "sites" / name).audit)
+        for _, line in (numbered for file in files for numbered in log_lines(file)):
+            row = parse_line(line.removesuffix(b"\n"))
             time, about = datetime.fromisoformat(row["time"]).timestamp(), row["facts"]
             if row["event"] == "released":
                 ready[about["round"]] = max(time, ready.get(about["round"], time))

@@ -4,7 +4,6 @@ import asyncio
 import time
 from base64 import b64encode
 from collections.abc import Iterator
-from http import HTTPStatus
 from pathlib import Path
 
 import pytest
@@ -13,11 +12,11 @@ from starlette.types import Message, Scope
 
 from server import doorbell
 from server.doorbell import Doorbell
-from server.fleet import Fleet
 from server.gate import Gate
 from server.listener import Listener
 from server.refusals import Refusals
 from server.state import database
+from tests.server.calls import Calls
 from tests.server.nodes import Setting, connected
 
 HOLD = 0.3
@@ -67,17 +66,6 @@ class Open(Gate):
 
     def lets_in(self, scope: Scope) -> bool:
         return True
-
-
-class Calls(Fleet):
-    """Keeps what it is asked."""
-
-    def __init__(self) -> None:
-        self.read: list[bytes] = []
-
-    def answer(self, path: str, key: bytes, body: bytes) -> tuple[HTTPStatus, bytes]:
-        self.read.append(body)
-        return HTTPStatus.OK, b""
 
 
 def ask(bell: Doorbell, key: bytes, site: Site) -> tuple[list[bytes], float]:

@@ -5,7 +5,6 @@ import json
 from base64 import b64encode
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +22,11 @@ from common.identity.keys import make_node_key, make_signing_key
 from common.identity.request import Request
 from server import bodies, refusals
 from server.bodies import MAX_BODY, MOST_OF_A_SITE
-from server.fleet import Fleet
 from server.gate import Gate
 from server.listener import Listener
 from server.provisioning import admit, make_server, revoke
 from server.refusals import Refusals
+from tests.server.calls import Calls
 
 NOW = datetime.now(UTC)
 NAMES = ("active", "gone", "late", "moved")
@@ -43,12 +42,11 @@ class Door:
             self._admit(name)
         revoke(home, "gone", NOW)
         self.log = AuditLog.open(home / "audit.jsonl", load_signing_key(home / "signing.key"))
-        self.got: list[int] = []
         told = Refusals(self.log)
         gate = Gate(told)
         gate.follow(Registry.load(home))
-        calls = Calls(self.got)
-        self.front = Listener(calls, Bell(), gate, told)  # type: ignore[arg-type]
+        self.calls = Calls()
+        self.front = Listener(self.calls, Bell(), gate, told)  # type: ignore[arg-type]
 
     def _admit(self, name: str) -> None:
         node, signing = make_node_key(), make_signing_key()
@@ -60,20 +58,14 @@ class Door:
             following = Request.make(name, make_node_key(), make_signing_key(), NOW, signing)
             admit(self.home, following, NOW)
 
+    @property
+    def got(self) -> list[int]:
+        """Bytes of each body that was passed on."""
+        return [len(body) for body in self.calls.read]
+
     def lines(self) -> list[dict[str, Any]]:
         rows = map(json.loads, (self.home / "audit.jsonl").read_text().splitlines())
         return [row["facts"] for row in rows if row["event"] == "request_refused"]
-
-
-class Calls(Fleet):
-    """The fleet API's calls, each answered by nothing."""
-
-    def __init__(self, got: list[int]) -> None:
-        self._got = got
-
-    def answer(self, path: str, key: bytes, body: bytes) -> tuple[HTTPStatus, bytes]:
-        self._got.append(len(body))
-        return HTTPStatus.OK, b""
 
 
 class Bell:

@@ -1,0 +1,16 @@
+"""The fleet API's calls for tests of what stands before them."""
+
+from http import HTTPStatus
+
+from server.fleet import Fleet
+
+
+class Calls(Fleet):
+    """Keeps what it is asked, and answers with nothing."""
+
+    def __init__(self) -> None:
+        self.read: list[bytes] = []
+
+    def answer(self, path: str, key: bytes, body: bytes) -> tuple[HTTPStatus, bytes]:
+        self.read.append(body)
+        return HTTPStatus.OK, b""
