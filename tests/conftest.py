@@ -12,6 +12,11 @@ os.environ["FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION"] = "1"
 torch.set_num_threads(1)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files whose tests start many processes come first, so that none is left alone at the end."""
+    items.sort(key=lambda item: "deploy" not in item.path.parts)
+
+
 @pytest.fixture(autouse=True, scope="session")
 def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Caches of cells and features go to a temporary folder, shared by the tests of a process.

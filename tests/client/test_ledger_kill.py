@@ -68,6 +68,10 @@ for line in sys.stdin:
 """
 
 
+def lines(file: Path) -> int:
+    return len(file.read_text().splitlines()) if file.exists() else 0
+
+
 def test_no_release_without_its_row_over_many_kills(tmp_path: Path) -> None:
     policy = OPEN.model_copy(update={"study_epsilon": 1e4, "lifetime_epsilon": 1e4})
     site, releases = make_lab(tmp_path / "lab", policy), tmp_path / "releases"
@@ -83,12 +87,16 @@ def test_no_release_without_its_row_over_many_kills(tmp_path: Path) -> None:
     )
     assert nursery.stdin and nursery.stdout
     with nursery:
+        longest, before = 0.1, 0
         for _ in range(KILLS):
             nursery.stdin.write("\n")
             child = int(nursery.stdout.readline())
-            time.sleep(chance.uniform(0.0, 0.3))
+            time.sleep(chance.uniform(0.0, longest))
             os.kill(child, signal.SIGKILL)
             assert nursery.stdout.readline() == "dead\n"
+            # However busy the machine is, about one child in two lives to release something.
+            longest *= 1.1 if lines(releases) == before else 0.9
+            before = lines(releases)
         nursery.stdin.close()
     failure = tmp_path / "failure"
     assert not failure.exists(), failure.read_text()

@@ -13,6 +13,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from typer.testing import CliRunner
+
 from client.approvals import SignedApprovals
 from client.home import SiteHome
 from client.site import open_site
@@ -48,6 +50,19 @@ def has_begun(stored: Stored, number: int) -> bool:
     """Whether the round is under way, or over."""
     path = stored.out / "checkpoints" / "started.json"
     return path.exists() and json.loads(path.read_text())["round"] >= number
+
+
+def all_refuse(stored: Stored) -> bool:
+    """Whether all sites that were asked answer that their policy, or their lab, forbids it."""
+    sites = stored.said().get("sites")
+    return isinstance(sites, dict) and all("PrivacyError" in word for word in sites.values())
+
+
+def typed(group: object, *arguments: str) -> str:
+    """What a command of a group prints, if it ends well."""
+    result = CliRunner().invoke(group, arguments)  # type: ignore[arg-type]
+    assert result.exit_code == 0, result.output
+    return result.output
 
 
 def wait_until(true: Callable[[], bool], what: str, seconds: float = DEADLINE) -> None:
@@ -123,6 +138,13 @@ class Federation:
         stored.want("run")
         return stored
 
+    def another(self, name: str) -> Stored:
+        """Another study than the federation's, by its name, approved and under way."""
+        study = self.study.model_copy(update={"name": name})
+        for home in self.sites.values():
+            self.approve(home, study)
+        return self.run(study)
+
     def pids(self, name: str) -> dict[str, int]:
         """The processes of `server` (service, superlink, rounds) or a site (node, runner)."""
         if name == "server":
@@ -138,10 +160,11 @@ class Federation:
             os.kill(pid, signal.SIGKILL)
         self.processes[name].wait()
 
-    def audit(self, name: str) -> list[dict[str, Any]]:
-        """The lines of the audit log of `server` or a site."""
+    def audit(self, name: str, event: str | None = None) -> list[dict[str, Any]]:
+        """The lines of the audit log of `server` or a site: all, or those of an event."""
         folder = self.server if name == "server" else self.sites[name].folder
-        return [json.loads(line) for line in (folder / "audit.jsonl").read_text().splitlines()]
+        lines = [json.loads(line) for line in (folder / "audit.jsonl").read_text().splitlines()]
+        return [line for line in lines if event in (None, line["event"])]
 
     def logs(self) -> str:
         files = [*self.server.parent.glob("*.log"), *self.server.glob("logs/*.log")]

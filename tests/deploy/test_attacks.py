@@ -122,8 +122,7 @@ def test_what_is_no_body_is_not_kept_without_end(federation: Federation, part: s
 
 def audited(federation: Federation, reason: str) -> list[dict[str, object]]:
     """The facts of the server's audit lines about requests refused for that reason."""
-    rows = federation.audit("server")
-    facts = [row["facts"] for row in rows if row["event"] == "request_refused"]
+    facts = [line["facts"] for line in federation.audit("server", "request_refused")]
     return [one for one in facts if one["reason"] == reason]
 
 

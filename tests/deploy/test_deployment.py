@@ -1,22 +1,32 @@
 """Real processes on loopback, TLS and node authentication on."""
 
+import json
+from collections.abc import Iterator
 from datetime import UTC, datetime
-from pathlib import Path
+
+import pytest
 
 from client.membership import Membership
 from client.proposals import Proposals
+from client.service_cli import app as site_app
 from common.audit_log import verify, witnessed
 from common.identity import Registry
 from server.provisioning import prolong
-from tests.deploy.federation import Federation, running
+from server.service_cli import app as server_app
+from tests.deploy.federation import Federation, all_refuse, running, typed, wait_until
 from tests.simulations.small import numbers
 
 
-def test_the_deployed_model_is_the_simulated_one_bit_for_bit(tmp_path: Path) -> None:
-    with running(tmp_path) as federation:
-        prolong(federation.server, sorted(federation.sites)[0], datetime.now(UTC), days=30)
-        stored = federation.run()
-        federation.wait_for(stored, "completed")
+@pytest.fixture(scope="module")
+def federation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Federation]:
+    with running(tmp_path_factory.mktemp("deployment")) as one:
+        yield one
+
+
+def test_the_deployed_model_is_the_simulated_one_bit_for_bit(federation: Federation) -> None:
+    prolong(federation.server, sorted(federation.sites)[0], datetime.now(UTC), days=30)
+    stored = federation.run()
+    federation.wait_for(stored, "completed")
     assert numbers(stored.out) == federation.simulate()
     for name in federation.sites:
         check_logs(federation, name)
@@ -37,3 +47,31 @@ def check_logs(federation: Federation, name: str) -> None:
     assert [facts["round"] for facts in about] == [*range(1, rounds + 1)]
     assert len(seen) == 2 * rounds + 1 == len(witnessed(mine, "server"))
     assert verify(theirs, membership.server_public_key, witnessed(mine, "server")) is None
+
+
+def test_a_changed_study_is_refused_by_all(federation: Federation) -> None:
+    before = {name: len(federation.audit(name, "refused")) for name in federation.sites}
+    stored = federation.run(federation.study.model_copy(update={"rounds": 5}))
+    federation.wait_for(stored, "waiting for sites")
+    wait_until(lambda: all_refuse(stored), "all refuse")
+    for name in federation.sites:
+        assert len(federation.audit(name, "refused")) > before[name]
+    typed(server_app, "stop", str(federation.server), stored.folder.name)
+    federation.wait_for(stored, "stopped")
+
+
+def test_a_pause_holds_the_next_release(federation: Federation) -> None:
+    name = sorted(federation.sites)[0]
+    home = federation.sites[name]
+    typed(site_app, "pause", str(home.folder))
+    before = len(federation.audit(name, "released"))
+    stored = federation.another("paused")
+    wait_until(lambda: json.loads(home.status.read_text())["paused"], "the site is paused")
+    federation.wait_for(stored, "waiting for sites")
+    paused = {name: "sits out: paused"}
+    wait_until(lambda: paused.items() <= stored.said().get("sites", {}).items(), "it is said")
+    assert len(federation.audit(name, "released")) == before
+    typed(site_app, "resume", str(home.folder))
+    federation.wait_for(stored, "completed")
+    assert len(federation.audit(name, "released")) > before
+    assert "completed" in typed(server_app, "status", str(federation.server))

@@ -1,19 +1,14 @@
-"""A site that lies, a server that asks a round twice, a registry that somebody altered."""
+"""A site that lies, a registry that somebody altered."""
 
 import json
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from client.ledger import Ledger
-from client.site import open_site
 from server.studies import Stored
-from tests.deploy.federation import WHOLE, Federation, endless, records, wait_until
+from tests.deploy.federation import Federation, endless, records, wait_until
 from tests.deploy.federation import running as running_federation
-from tests.deploy.test_refusals import audited
-from tests.simulations.small import PRIVATE, simulation
 
 
 @pytest.fixture(scope="module")
@@ -27,11 +22,6 @@ def federation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Federation]
 def stored(federation: Federation) -> Stored:
     """A study that goes on through all the tests."""
     return federation.run()
-
-
-def noted(federation: Federation, event: str) -> list[dict[str, Any]]:
-    """The server's audit lines of an event."""
-    return [line for line in federation.audit("server") if line["event"] == event]
 
 
 @pytest.mark.parametrize(
@@ -49,7 +39,7 @@ def test_a_lie_is_left_out_by_name_and_the_rounds_go_on(
     name = sorted(federation.sites)[0]
 
     def said() -> list[dict[str, Any]]:
-        lines = noted(federation, "reply_left_out")
+        lines = federation.audit("server", "reply_left_out")
         return [line for line in lines if reason in json.dumps(line)]
 
     (federation.sites[name].folder / "lie").write_text(lie)
@@ -76,7 +66,7 @@ def test_no_round_goes_by_an_altered_registry(federation: Federation, stored: St
     altered = sound.replace(json.dumps(ours)[1:-1], json.dumps(theirs)[1:-1])
     assert altered != sound
     path.write_text(altered)
-    wait_until(lambda: bool(noted(federation, "registry_refused")), "an audit line")
+    wait_until(lambda: bool(federation.audit("server", "registry_refused")), "an audit line")
     wait_until(lambda: stored.said()["state"] == "failed", "no round goes by it")
     assert "registry.json: the registry: the signature does not fit" in json.dumps(stored.said())
     path.write_text(sound)
@@ -84,16 +74,3 @@ def test_no_round_goes_by_an_altered_registry(federation: Federation, stored: St
     stored.want("run")
     wait_until(lambda: len(records(stored)) > done + 1, f"rounds go on\n{federation.logs()}")
     assert all(site["status"] == "ok" for site in records(stored)[-1]["sites"].values())
-
-
-def test_a_replayed_round_is_refused_unpaid(tmp_path: Path) -> None:
-    config = simulation(study={"privacy": PRIVATE, "round": WHOLE})
-    with running_federation(tmp_path, config, rounds="tests.deploy.replayed_rounds") as federation:
-        stored = federation.run()
-        wait_until(lambda: stored.said()["state"] == "failed", f"it fails: {stored.said()}")
-        assert [record["round"] for record in records(stored)] == [1]
-        for name, home in federation.sites.items():
-            with Ledger.read(open_site(home.site_file).ledger) as ledger:
-                assert len(ledger.rows("debit")) == 1
-            refused = audited(federation, name, "refused")
-            assert refused and "PrivacyError" in json.dumps(refused), name

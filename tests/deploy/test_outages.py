@@ -20,10 +20,10 @@ from tests.deploy.federation import (
     Federation,
     endless,
     records,
+    typed,
     wait_until,
 )
 from tests.deploy.federation import running as running_federation
-from tests.deploy.test_refusals import typed
 
 
 @pytest.fixture(scope="module")

@@ -27,8 +27,7 @@ from server.provisioning import admit
 from server.service_cli import app as server_app
 from server.studies import Stored
 from simulations.plan import OPEN_POLICY
-from tests.deploy.federation import Federation, records, wait_until
-from tests.deploy.test_refusals import typed
+from tests.deploy.federation import Federation, records, typed, wait_until
 from tests.simulations.small import PRIVATE, numbers, simulation
 
 POLICY = OPEN_POLICY.model_copy(
@@ -93,7 +92,7 @@ def paid(federation: Federation, name: str, study: Study) -> dict[tuple[int, int
 
 def released(federation: Federation, name: str, study: Study) -> dict[tuple[str, int, int], int]:
     """How many answers the site's audit log has of each kind, round and attempt."""
-    found = [line["facts"] for line in federation.audit(name) if line["event"] == "released"]
+    found = [line["facts"] for line in federation.audit(name, "released")]
     return Counter(
         (facts["kind"], facts["round"], facts["attempt"])
         for facts in found
@@ -168,18 +167,10 @@ def test_kills_overspend_nothing_and_lose_no_round(federation: Federation) -> No
     assert_all_that_left_was_paid_for(federation, stored)
 
 
-def another(federation: Federation, name: str) -> Stored:
-    """Another study of the federation's, approved and under way."""
-    study = federation.study.model_copy(update={"name": name})
-    for home in federation.sites.values():
-        federation.approve(home, study)
-    return federation.run(study)
-
-
 def test_a_full_disk_at_the_server_costs_the_sites_no_more_than_a_round(
     federation: Federation,
 ) -> None:
-    stored = another(federation, "full-server")
+    stored = federation.another("full-server")
     name = list(federation.sites)[1]
     wait_paid(federation, stored, name, 2)
     filler = fill(federation.server)
@@ -200,7 +191,7 @@ def test_a_full_disk_at_the_server_costs_the_sites_no_more_than_a_round(
 
 
 def test_a_site_whose_disk_is_full_stops_with_a_word_and_sits_out(federation: Federation) -> None:
-    stored = another(federation, "full-site")
+    stored = federation.another("full-site")
     name = list(federation.sites)[2]
     folder, log = federation.sites[name].folder, federation.log(name)
     wait_paid(federation, stored, name, 2)
