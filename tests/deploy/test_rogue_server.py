@@ -40,7 +40,7 @@ def test_a_run_that_comes_with_code_is_refused_unpaid(federation: Federation) ->
     (federation.server / "code").touch()
     stored = federation.another("code")
     wait_until(lambda: all_refuse(stored), "all refuse")
-    for name, home in federation.sites.items():
+    for name in federation.sites:
         assert len(federation.audit(name, "refused")) > refused[name]
-        assert "comes with the code bundle ffff" in (home.folder / "site.log").read_text()
+        assert "comes with the code bundle ffff" in federation.log(name).read_text()
         assert debits(federation, name) == before[name]
