@@ -23,7 +23,6 @@ from client.training import Job, train
 from client.workspace import Workspace, workspace
 from common.config import Site, Study
 from common.errors import FederationError, HemofedError
-from common.models import trainable
 from common.models.vector import flatten, load
 from common.payload import Vector, decode
 from common.protocol import (
@@ -130,7 +129,7 @@ def _train(message: Message, site: Site, entropy: Entropy) -> RecordDict:
     loss = train(job, bench.inputs, entropy)
     if read_policy(site.policy).metrics != "exact":
         loss = None
-    change = flatten(trainable(bench.model)) - before
+    change = flatten(bench.parameters) - before
     layout = bench.layout.digest
     update = Update(change, layout, account.head, account.epsilon, loss)
     return update.content(study.transport.up)
@@ -158,7 +157,7 @@ def _receive(message: Message, bench: Workspace, study: Study) -> Vector:
     values = decode(arrays["values"], bench.layout.size, study.transport.down)
     if not np.isfinite(values).all():
         raise FederationError("the message's model is not finite")
-    load(trainable(bench.model), values)
+    load(bench.parameters, values)
     return values
 
 

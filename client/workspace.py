@@ -5,13 +5,14 @@ from functools import lru_cache
 
 import numpy as np
 import torch
+from torch import nn
 
 from client.batches import Inputs
 from client.policy import read_policy
 from client.site import open_cells
 from common.config import ModelSpec, Site, Study
 from common.device import Precision, limit_memory, place, resolve
-from common.models import Classifier, build
+from common.models import Classifier, build, trainable
 from common.models.features import cached_features
 from common.models.vector import Layout
 
@@ -21,6 +22,8 @@ class Workspace:
     """What a round at a site works with. The model is shared by all messages: load it first."""
 
     model: Classifier
+    parameters: dict[str, nn.Parameter]
+    """Those that train."""
     layout: Layout
     inputs: Inputs
 
@@ -29,7 +32,8 @@ def workspace(site: Site, study: Study) -> Workspace:
     """The study's model and the site's cells, ready for it."""
     device = resolve(site.runtime.device)
     limit_memory(device, read_policy(site.policy).gpu_memory_share)
-    model, layout = _model(study.model, len(study.cell_types), study.image_side, study.seed, device)
+    made = _model(study.model, len(study.cell_types), study.image_side, study.seed, device)
+    model, parameters, layout = made
     cells = open_cells(site, study)
     precision = _precision(site, study)
     if model.frozen:
@@ -38,7 +42,7 @@ def workspace(site: Site, study: Study) -> Workspace:
     else:
         images = _images(site, study, device)
         inputs = Inputs(cells, model, device, images=images, precision=precision)
-    return Workspace(model, layout, inputs)
+    return Workspace(model, parameters, layout, inputs)
 
 
 def _precision(site: Site, study: Study) -> Precision:
@@ -50,18 +54,18 @@ def _precision(site: Site, study: Study) -> Precision:
 @lru_cache(maxsize=2)
 def _model(
     spec: ModelSpec, classes: int, side: int, seed: int, device: torch.device
-) -> tuple[Classifier, Layout]:
+) -> tuple[Classifier, dict[str, nn.Parameter], Layout]:
     """Kept by what it is made of: the studies of a federation and its baselines share one."""
     model = build(spec, classes, side, seed)
     layout = Layout.of(model)
     place(model, device)
-    return model, layout
+    return model, trainable(model), layout
 
 
 @lru_cache(maxsize=32)
 def _features(site: Site, study: Study, device: torch.device) -> torch.Tensor:
     """The frozen encoder's features of all the site's cells, (N, D); kept on disk."""
-    model, _ = _model(study.model, len(study.cell_types), study.image_side, study.seed, device)
+    model, *_ = _model(study.model, len(study.cell_types), study.image_side, study.seed, device)
     parts = open_cells(site, study).parts
     found = [cached_features(model, part, device, _precision(site, study)) for part in parts]
     return torch.cat([torch.from_numpy(part) for part in found]).to(device)

@@ -1,5 +1,6 @@
 """Where tensors are computed, and how they lie there."""
 
+from functools import lru_cache
 from typing import Literal
 
 import torch
@@ -45,5 +46,12 @@ def laid_out(images: Tensor, network: nn.Module) -> Tensor:
 
 def _fastest(network: nn.Module, device: torch.device) -> torch.memory_format:
     """Channels last on a GPU; on a CPU only depthwise convolutions gain, the others lose by it."""
-    depthwise = any(isinstance(part, nn.Conv2d) and part.groups > 1 for part in network.modules())
-    return torch.channels_last if device.type == "cuda" or depthwise else torch.contiguous_format
+    last = device.type == "cuda" or _is_depthwise(network)
+    return torch.channels_last if last else torch.contiguous_format
+
+
+@lru_cache(maxsize=2)
+def _is_depthwise(network: nn.Module) -> bool:
+    """Kept for the networks at hand: it is asked for each batch, and takes as long as a step's
+    smaller parts."""
+    return any(isinstance(part, nn.Conv2d) and part.groups > 1 for part in network.modules())

@@ -4,14 +4,15 @@ Messages cross as Flower's own protobuf. A worker keeps what it has loaded (mode
 from one message to the next; what it answers depends on the message alone.
 """
 
+import heapq
 import multiprocessing
 import os
 import queue
 import signal
 import threading
+from collections import deque
 from collections.abc import Callable
-from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
-from contextlib import suppress
+from concurrent.futures import CancelledError, Future
 from dataclasses import dataclass, field
 from itertools import count
 from multiprocessing import forkserver
@@ -38,6 +39,8 @@ Answer = tuple[Message, Context]
 
 _CLIENT_FAILED = 3
 """Flower's code of a ClientApp that raised or died."""
+_MANY = 4
+"""So many messages wait for each other worker before one is handed over ahead of its turn."""
 
 
 @dataclass(order=True)
@@ -66,37 +69,34 @@ class WorkerPool:
         self._context = multiprocessing.get_context("forkserver")
         self._context.set_forkserver_preload([make.__module__, __name__, *preload])
         self._start = (make, seed)
-        self._idle: queue.SimpleQueue[_Worker | None] = queue.SimpleQueue()
-        self._waiting: queue.PriorityQueue[_Job] = queue.PriorityQueue()
         self._numbers = count()
+        self._waiting: list[_Job] = []
         self._all: list[_Worker] = []
-        self._lock = threading.Lock()
         self._closed = False
-        self._threads = ThreadPoolExecutor(self.size, thread_name_prefix="worker")
-        for _ in range(self.size):
-            self._idle.put(None)  # a place whose worker is hired when the first job comes
+        self._change = threading.Condition()
+        """Guards the three above."""
         forkserver.ensure_running()
+        for _ in range(self.size):
+            threading.Thread(target=self._attend, name="worker", daemon=True).start()
 
     def submit(self, message: Message, context: Context, rank: int = 0) -> Future[Answer]:
         """The reply and the node's context after it; an error reply when the worker died.
 
         Messages of a lower rank go first, so that a federation is not kept by its baselines.
         """
-        future: Future[Answer] = Future()
-        self._waiting.put(_Job(rank, next(self._numbers), message, context, future))
-        self._threads.submit(self._serve_next)
-        return future
+        job = _Job(rank, next(self._numbers), message, context, Future())
+        self._queue(job)
+        return job.future
 
     def close(self) -> None:
         """End the processes; what is under way or has not begun is cancelled."""
-        self._threads.shutdown(wait=False, cancel_futures=True)
-        with suppress(queue.Empty):
-            while True:
-                self._waiting.get_nowait().future.cancel()
-        with self._lock:
+        with self._change:
             self._closed = True
+            self._change.notify_all()
             for worker in self._all:
                 worker.stop()
+            for job in self._waiting:
+                job.future.cancel()
 
     def __enter__(self) -> Self:
         return self
@@ -104,46 +104,75 @@ class WorkerPool:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def _queue(self, job: _Job) -> None:
+        with self._change:
+            if self._closed:
+                job.future.cancel()
+            else:
+                heapq.heappush(self._waiting, job)
+                self._change.notify()
+
+    def _next(self, ahead: bool) -> _Job | None:
+        """The waiting job of the lowest rank; None once the pool is closed.
+
+        ahead: for a worker that has one in hand; None unless there is enough for the others.
+        """
+        with self._change:
+            if ahead and len(self._waiting) <= _MANY * (self.size - 1):
+                return None
+            self._change.wait_for(lambda: self._waiting or self._closed)
+            return None if self._closed else heapq.heappop(self._waiting)
+
+    def _attend(self) -> None:
+        """Serve one worker, and its successors, until the pool is closed.
+
+        Where many messages wait, a worker has the next one at hand when it has answered one, and
+        need not wait for it. Of few, each goes to the worker that is free first.
+        """
+        worker, sent = None, deque[_Job]()
+        while (job := self._next(ahead=bool(sent))) or sent:
+            if job is not None:
+                sent.append(job)
+            try:
+                worker = worker or self._hire()
+                if job is not None:
+                    worker.send(job.message, job.context)
+                if job is None or len(sent) > 1:
+                    answer = worker.receive()
+                    sent.popleft().future.set_result(answer)
+            except Exception as error:
+                self._fail(worker, sent, error)
+                worker = None
+
+    def _fail(self, worker: "_Worker | None", sent: deque[_Job], error: Exception) -> None:
+        """Answer the message that the worker was at in its place; the next one has not begun."""
+        job = sent.popleft()
+        while sent:
+            self._queue(sent.pop())
+        if self._closed:
+            job.future.cancel()
+        elif worker is None:
+            job.future.set_exception(error)
+        else:
+            reason = f"the worker died (exit code {self._dismiss(worker)}, {type(error).__name__})"
+            reply = Message(Error(_CLIENT_FAILED, reason), reply_to=job.message)
+            job.future.set_result((reply, job.context))
+
     def _hire(self) -> "_Worker":
         worker = _Worker(self._context, *self._start)
-        with self._lock:
+        with self._change:
             if not self._closed:
                 self._all.append(worker)
                 return worker
         worker.stop()
         raise CancelledError("the worker pool is closed")
 
-    def _replace(self, dead: "_Worker") -> tuple["_Worker", int | None]:
-        """A new worker for one that died, and how that one ended."""
-        code = dead.stop()
-        worker = self._hire()
-        with self._lock:
-            self._all.remove(dead)
-        return worker, code
-
-    def _serve_next(self) -> None:
-        """Answer the waiting message of the lowest rank."""
-        job = self._waiting.get()
-        if not job.future.set_running_or_notify_cancel():
-            return
-        try:
-            job.future.set_result(self._call(job.message, job.context))
-        except BaseException as error:
-            job.future.set_exception(error)
-
-    def _call(self, message: Message, context: Context) -> Answer:
-        worker = self._idle.get()
-        try:
-            worker = worker or self._hire()
-            return worker.call(message, context)
-        except (EOFError, OSError) as death:
-            if worker is None:
-                raise
-            worker, code = self._replace(worker)
-            reason = f"the worker died (exit code {code}, {type(death).__name__})"
-            return Message(Error(_CLIENT_FAILED, reason), reply_to=message), context
-        finally:
-            self._idle.put(worker)
+    def _dismiss(self, worker: "_Worker") -> int | None:
+        """End a worker; its exit code."""
+        code = worker.stop()
+        with self._change:
+            self._all.remove(worker)
+        return code
 
 
 class _Worker:
@@ -160,9 +189,12 @@ class _Worker:
         theirs.close()
         self._ending = threading.Lock()
 
-    def call(self, message: Message, context: Context) -> Answer:
+    def send(self, message: Message, context: Context) -> None:
         self._line.send_bytes(context_to_proto(context).SerializeToString())
         self._line.send_bytes(message_to_proto(message).SerializeToString())
+
+    def receive(self) -> Answer:
+        """The answer to the first message that has none yet. Raises EOFError: the worker died."""
         after = context_from_proto(ProtoContext.FromString(self._line.recv_bytes()))
         reply = message_from_proto(ProtoMessage.FromString(self._line.recv_bytes()))
         return reply, after
@@ -182,16 +214,26 @@ class _Worker:
 def _serve(line: Connection, make: MakeClient, seed: int) -> None:
     """A worker's whole life: answer messages until the line closes."""
     _leave_interrupts_to_parent()
+    come: queue.SimpleQueue[tuple[Message, Context] | None] = queue.SimpleQueue()
+    threading.Thread(target=_read, args=(line, come), daemon=True).start()
     client = make(seed)
-    while True:
-        try:
-            context = context_from_proto(ProtoContext.FromString(line.recv_bytes()))
-            message = message_from_proto(ProtoMessage.FromString(line.recv_bytes()))
-        except EOFError:
-            return
+    while asked := come.get():
+        message, context = asked
         reply = client(message, context)
         line.send_bytes(context_to_proto(context).SerializeToString())
         line.send_bytes(message_to_proto(reply).SerializeToString())
+
+
+def _read(line: Connection, come: "queue.SimpleQueue[tuple[Message, Context] | None]") -> None:
+    """Take what the parent sends, while the client computes: the parent never waits to send."""
+    try:
+        while True:
+            context = context_from_proto(ProtoContext.FromString(line.recv_bytes()))
+            come.put((message_from_proto(ProtoMessage.FromString(line.recv_bytes())), context))
+    except EOFError:
+        pass
+    finally:
+        come.put(None)
 
 
 def _leave_interrupts_to_parent() -> None:

@@ -1,10 +1,65 @@
-"""The pool's processes end once, whoever ends them."""
+"""The pool answers every message by itself, whoever dies; its processes end once."""
 
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import CancelledError, ThreadPoolExecutor
+
+import pytest
+from flwr.supercore.task_identity import TaskIdentity
 
 from simulations.seeded import make_client
 from simulations.workers import WorkerPool
+from tests.simulations import mortal
+
+
+@pytest.fixture(autouse=True)
+def _identity() -> None:
+    """Flower's Message reads its sender from this process-wide place."""
+    TaskIdentity.run_id = TaskIdentity.node_id = TaskIdentity.task_id = 1
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_death_is_the_answer_to_the_message_that_caused_it_alone(workers: int) -> None:
+    deadly = {3, 4, 11}
+    with WorkerPool(workers, mortal.make, 0) as pool:
+        futures = [
+            pool.submit(mortal.asked(number, number in deadly), mortal.context())
+            for number in range(20)
+        ]
+        replies = [future.result(120)[0] for future in futures]
+    for number, reply in enumerate(replies):
+        if number in deadly:
+            assert f"the worker died (exit code {mortal.CODE}," in reply.error.reason
+        else:
+            assert reply.content.config_records["said"]["number"] == number
+
+
+def test_messages_of_a_lower_rank_go_first() -> None:
+    order: list[int] = []
+    with WorkerPool(1, mortal.make, 0) as pool:
+        futures = [
+            pool.submit(mortal.asked(rank), mortal.context(), rank) for rank in range(40, 0, -1)
+        ]
+        for rank, future in zip(range(40, 0, -1), futures, strict=True):
+            future.add_done_callback(lambda _, rank=rank: order.append(rank))  # type: ignore[misc]
+        for future in futures:
+            future.result(120)
+    taken = 2  # while the others came
+    assert order[taken:] == sorted(order[taken:])
+
+
+def test_what_a_closed_pool_has_not_answered_is_cancelled() -> None:
+    pool = WorkerPool(1, mortal.make, 0)
+    futures = [pool.submit(mortal.asked(number), mortal.context()) for number in range(200)]
+    futures[0].result(120)
+    pool.close()
+    futures.append(pool.submit(mortal.asked(200), mortal.context()))
+    cancelled = 0
+    for future in futures:
+        try:
+            future.result(60)
+        except CancelledError:
+            cancelled += 1
+    assert cancelled and futures[-1].cancelled()
 
 
 class Line:

@@ -1,0 +1,28 @@
+"""A client that says which process answered, and dies of a message that tells it to."""
+
+import os
+from collections.abc import Callable
+
+from flwr.app import ConfigRecord, Context, Message, MessageType, RecordDict
+
+CODE = 7
+
+
+def make(seed: int) -> Callable[[Message, Context], Message]:
+    def answer(message: Message, context: Context) -> Message:
+        if message.content.config_records["asked"]["die"]:
+            os._exit(CODE)
+        number = message.content.config_records["asked"]["number"]
+        content = RecordDict({"said": ConfigRecord({"number": number, "pid": os.getpid()})})
+        return Message(content, reply_to=message)
+
+    return answer
+
+
+def asked(number: int, die: bool = False) -> Message:
+    content = RecordDict({"asked": ConfigRecord({"number": number, "die": die})})
+    return Message(content, 2, MessageType.TRAIN)
+
+
+def context() -> Context:
+    return Context(1, 2, {}, RecordDict(), {})
