@@ -25,21 +25,23 @@ Rows = NDArray[np.int64]
 def site_file(context: Context) -> Path:
     """The `site.yaml` of this node.
 
-    The node config names it (`site`); a node that only has a `partition-id` takes the one of that
-    number in the folder named by the environment. Raises ConfigError when neither is given.
+    The node config names it (`site`), as every deployed client's does. A simulated node, which only
+    has a `partition-id`, takes the one of that number in the folder named by the environment, or
+    below the run's folder (`out`). Raises ConfigError when there is none.
     """
     named = context.node_config.get("site")
     if named is not None:
         return Path(str(named))
-    folder, number = os.environ.get(SITES_VARIABLE), context.node_config.get("partition-id")
+    number, out = context.node_config.get("partition-id"), context.run_config.get("out")
+    folder = os.environ.get(SITES_VARIABLE) or (out and f"{out}/sites")
     if not folder or number is None:
         raise ConfigError(
             "this client does not know its site: give the node config site=PATH of its site.yaml, "
-            f"or set {SITES_VARIABLE} to a folder of sites"
+            f"the run config out=FOLDER of a prepared run, or {SITES_VARIABLE}=FOLDER of sites"
         )
     files = sorted(Path(folder).glob("*/site.yaml"))
     if int(number) >= len(files):
-        raise ConfigError(f"{SITES_VARIABLE}={folder}: no site number {number} of {len(files)}")
+        raise ConfigError(f"{folder}: no site number {number} of {len(files)}")
     return files[int(number)]
 
 

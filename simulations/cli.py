@@ -1,6 +1,7 @@
 """`hemofed simulate`."""
 
 import shlex
+import sys
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -10,6 +11,7 @@ from rich.console import Console
 
 if TYPE_CHECKING:
     from simulations.config import Simulation
+    from simulations.plan import Plan
 
 INTERRUPTED = 130
 """Exit code after Ctrl-C, as shells expect it."""
@@ -69,8 +71,7 @@ def simulate(
     try:
         with Terminal(console) as terminal:
             if prepare_only:
-                prepared = prepare(simulation, folder, terminal)
-                sites, plan = prepared.plans[0].folder / "sites", prepared.plans[0]
+                plan = prepare(_for_flower(simulation), folder, terminal).plans[0]
             else:
                 summary = run(simulation, folder, terminal, backend)
     except KeyboardInterrupt:
@@ -82,11 +83,7 @@ def simulate(
         raise FederationError(explained(str(error), folder)) from error
     if prepare_only:
         # Not by the console, which would break the line: it is there to be pasted.
-        given = f'study="{plan.study_file.absolute()}" out="{plan.folder.absolute()}"'
-        typer.echo(
-            f"HEMOFED_SITES={shlex.quote(str(sites.absolute()))} flwr run . "
-            f"--run-config {shlex.quote(given)}"
-        )
+        typer.echo(_flower_command(plan))
         return
     from simulations.report.refusals import never_used_in
     from simulations.report.validation import caveat
@@ -95,6 +92,34 @@ def simulate(
     for line in filter(None, [caveat(summary), *never_used_in(folder)]):
         console.print(line, style="yellow", markup=False, soft_wrap=True)
     typer.echo(f"report: {(folder / 'report.html').absolute()}")
+
+
+def _for_flower(simulation: "Simulation") -> "Simulation":
+    """The simulation with the shipped projection named by its file: `flwr run` runs a bundle of
+    the code, and Flower leaves weights out of it."""
+    from common.files import file_digest
+    from common.models.projection import RENDERED, projection_file
+
+    study = simulation.study
+    if study.model.projection != RENDERED:
+        return simulation
+    file = projection_file(RENDERED)
+    named = {"projection": str(file), "projection_sha256": file_digest(file)}
+    model = study.model.model_copy(update=named)
+    return simulation.model_copy(update={"study": study.model_copy(update={"model": model})})
+
+
+def _flower_command(plan: "Plan") -> str:
+    """Without the variable Flower would install all that is installed here once more, torch too;
+    without the number it would simulate two sites, however many there are."""
+    study, out = plan.study_file.absolute(), plan.folder.absolute()
+    words = {
+        "--federation-config": f"num-supernodes={len(plan.site_files)}",
+        "--run-config": f'study="{study}" out="{out}"',
+    }
+    options = " ".join(f"{option} {shlex.quote(given)}" for option, given in words.items())
+    program = shlex.quote(str(Path(sys.executable).with_name("flwr")))
+    return f"FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION=1 {program} run . {options}"
 
 
 def _read(path: Path, settings: list[str], data: Path | None) -> "tuple[Simulation, str]":

@@ -5,15 +5,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from flwr.app import Message
+from flwr.app import Context, Message, RecordDict
+from flwr.app.user_config import UserConfig
 
 from client.app import app, client_app
 from client.explain import explain
 from client.ledger import Ledger
 from client.ledger_binding import data_fingerprint
-from client.site import open_cells, open_site
+from client.site import SITES_VARIABLE, open_cells, open_site, site_file
 from common.config import CellSource, Member, Site
 from common.data.cache import prepare
+from common.errors import ConfigError
 from common.payload import encode
 from common.privacy.accounting import Event, epsilon
 from common.protocol import Update, read_name, read_refusal, read_tally
@@ -353,3 +355,22 @@ def test_a_full_disk_under_the_log_says_nothing_more(tmp_path: Path) -> None:
     reply = app(message(study(), number=0), context(site))
     assert "FederationError" in str(read_refusal(reply))
     assert str(tmp_path) not in str(reply.content)
+
+
+def test_a_simulated_node_finds_its_site_by_number_and_a_deployed_one_by_name_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("a", "b"):
+        (tmp_path / "out" / "sites" / name).mkdir(parents=True)
+        (tmp_path / "out" / "sites" / name / "site.yaml").touch()
+    out: UserConfig = {"out": str(tmp_path / "out")}
+    named = Context(1, 2, {"site": "/lab/site.yaml", "partition-id": 1}, RecordDict(), out)
+    assert site_file(named) == Path("/lab/site.yaml")
+    numbered = Context(1, 2, {"partition-id": 1}, RecordDict(), out)
+    assert site_file(numbered) == tmp_path / "out" / "sites" / "b" / "site.yaml"
+    with pytest.raises(ConfigError, match="no site number 2 of 2"):
+        site_file(Context(1, 2, {"partition-id": 2}, RecordDict(), out))
+    with pytest.raises(ConfigError, match="does not know its site"):
+        site_file(Context(1, 2, {}, RecordDict(), out))
+    monkeypatch.setenv(SITES_VARIABLE, str(tmp_path / "out" / "sites"))
+    assert site_file(Context(1, 2, {"partition-id": 0}, RecordDict(), {})).parent.name == "a"

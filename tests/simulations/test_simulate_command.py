@@ -6,8 +6,10 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from common.config import Study
 from common.errors import ConfigError
-from common.yaml_files import dump
+from common.files import file_digest
+from common.yaml_files import dump, load
 from hemofed import app
 from simulations.report.description import read_description
 from simulations.run import resumed
@@ -31,10 +33,23 @@ def simulate(*words: str) -> str:
 def test_the_command_to_run_what_was_prepared_can_be_pasted(tmp_path: Path, config: Path) -> None:
     out = tmp_path / f"a folder whose path is longer than a line {'x' * 80}"
     *_, command = simulate(str(config), "--prepare-only", "--out", str(out)).splitlines()
-    sites, *words, given = shlex.split(command)
-    assert sites == f"HEMOFED_SITES={out / 'sites'}"
-    assert words == ["flwr", "run", ".", "--run-config"]
+    _, program, *words, given = shlex.split(command)
+    assert Path(program).name == "flwr" and Path(program).exists()
+    assert words == ["run", ".", "--federation-config", "num-supernodes=3", "--run-config"]
     assert given == f'study="{out / "study.yaml"}" out="{out}"'
+
+
+def test_what_is_prepared_for_flower_names_the_weights_that_its_bundle_leaves_out(
+    tmp_path: Path,
+) -> None:
+    changes = ["model.encoder=frozen", "model.name=efficientnet-lite0", "model.projection=rendered"]
+    simulate_small = [word for change in changes for word in ("--set", f"study.{change}")]
+    config, out = tmp_path / "small.yaml", tmp_path / "out"
+    config.write_text(dump(simulation(study={"model": {"name": "efficientnet-lite0"}})))
+    simulate(str(config), *simulate_small, "--prepare-only", "--out", str(out))
+    model = load(Study, out / "study.yaml").model
+    assert model.projection is not None
+    assert file_digest(Path(model.projection)) == model.projection_sha256
 
 
 def test_a_bad_setting_is_named_not_the_file(config: Path) -> None:
