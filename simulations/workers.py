@@ -140,23 +140,27 @@ class WorkerPool:
                 if job is None or len(sent) > 1:
                     answer = worker.receive()
                     sent.popleft().future.set_result(answer)
-            except Exception as error:
+            except Exception as error:  # whatever it is, nobody may wait for ever
                 self._fail(worker, sent, error)
                 worker = None
 
     def _fail(self, worker: "_Worker | None", sent: deque[_Job], error: Exception) -> None:
-        """Answer the message that the worker was at in its place; the next one has not begun."""
-        job = sent.popleft()
-        while sent:
-            self._queue(sent.pop())
-        if self._closed:
-            job.future.cancel()
-        elif worker is None:
-            job.future.set_exception(error)
-        else:
-            reason = f"the worker died (exit code {self._dismiss(worker)}, {type(error).__name__})"
+        """End the worker; a death is the answer to the message that it was at, the next one has not
+        begun. Another error, a fault of ours, is raised to all who wait for this worker."""
+        code = self._dismiss(worker) if worker else None
+        if worker and isinstance(error, EOFError | OSError) and not self._closed:
+            job = sent.popleft()
+            reason = f"the worker died (exit code {code}, {type(error).__name__})"
             reply = Message(Error(_CLIENT_FAILED, reason), reply_to=job.message)
             job.future.set_result((reply, job.context))
+            while sent:
+                self._queue(sent.pop())
+        while sent:
+            future = sent.pop().future
+            if self._closed:
+                future.cancel()
+            else:
+                future.set_exception(error)
 
     def _hire(self) -> "_Worker":
         worker = _Worker(self._context, *self._start)

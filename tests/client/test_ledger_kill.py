@@ -95,8 +95,9 @@ def test_no_release_without_its_row_over_many_kills(tmp_path: Path) -> None:
             os.kill(child, signal.SIGKILL)
             assert nursery.stdout.readline() == "dead\n"
             # However busy the machine is, about one child in two lives to release something.
-            longest *= 1.1 if lines(releases) == before else 0.9
-            before = lines(releases)
+            now = lines(releases)
+            longest *= 1.1 if now == before else 0.9
+            before = now
         nursery.stdin.close()
     failure = tmp_path / "failure"
     assert not failure.exists(), failure.read_text()

@@ -1,4 +1,4 @@
-"""A client that says which process answered, and dies of a message that tells it to."""
+"""A client that repeats a message's number, and dies of one that tells it to."""
 
 import os
 from collections.abc import Callable
@@ -13,7 +13,7 @@ def make(seed: int) -> Callable[[Message, Context], Message]:
         if message.content.config_records["asked"]["die"]:
             os._exit(CODE)
         number = message.content.config_records["asked"]["number"]
-        content = RecordDict({"said": ConfigRecord({"number": number, "pid": os.getpid()})})
+        content = RecordDict({"said": ConfigRecord({"number": number})})
         return Message(content, reply_to=message)
 
     return answer

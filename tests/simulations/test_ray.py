@@ -14,17 +14,9 @@ def test_ray_gives_the_bits_of_this_process(tmp_path: Path) -> None:
     federate(config, tmp_path / "local", Silent())
     path = tmp_path / "config.yaml"
     path.write_text(dump(config))
-    command = [
-        sys.executable,
-        "-m",
-        "hemofed",
-        "simulate",
-        str(path),
-        "--out",
-        str(tmp_path / "ray"),
-    ]
+    command = [sys.executable, "-m", "hemofed", "simulate", str(path), "--backend", "ray"]
     done = subprocess.run(
-        [*command, "--backend", "ray", "--workers", "1"], capture_output=True, text=True
+        [*command, "--workers", "1", "--out", str(tmp_path / "ray")], capture_output=True, text=True
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert numbers(tmp_path / "local") == numbers(tmp_path / "ray")

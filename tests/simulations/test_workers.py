@@ -33,6 +33,13 @@ def test_a_death_is_the_answer_to_the_message_that_caused_it_alone(workers: int)
             assert reply.content.config_records["said"]["number"] == number
 
 
+def test_what_cannot_be_sent_is_raised_to_who_asked_and_the_pool_goes_on() -> None:
+    with WorkerPool(1, mortal.make, 0) as pool:
+        with pytest.raises(AttributeError):
+            pool.submit(None, mortal.context()).result(120)  # type: ignore[arg-type]
+        assert pool.submit(mortal.asked(1), mortal.context()).result(120)[0].has_content()
+
+
 def test_messages_of_a_lower_rank_go_first() -> None:
     order: list[int] = []
     with WorkerPool(1, mortal.make, 0) as pool:
