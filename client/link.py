@@ -26,7 +26,6 @@ from flwr.proto.message_pb2 import (
 )
 from flwr.proto.node_pb2 import Node
 from flwr.proto.run_pb2 import GetRunRequest
-from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents
 from flwr.supercore.interceptors import RuntimeVersionHttpInterceptor
 from flwr.supernode.fleet_http_client import FleetHttpClient
 from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
@@ -36,7 +35,7 @@ from client.server_certificate import only, out_of_date
 from common.errors import FederationError
 from common.files import write_text
 from common.identity import node_public_pem
-from common.objects import identifiers, take_apart
+from common.objects import identifiers, put_together, take_apart
 
 HEARTBEAT_SECONDS = 15.0
 """The server counts a site as gone after twice this long without a sign of life."""
@@ -156,13 +155,12 @@ class FleetLink:
         tree = pulled.message_object_trees[0]
         run = head.metadata.run_id
         contents = {part: self._object(run, part) for part in identifiers(tree)}
-        message = inflate_object_from_contents(tree.object_id, contents)
-        if not isinstance(message, Message):
+        try:
+            return put_together(tree.object_id, contents)
+        except Exception as error:
             raise FederationError(
                 f"the server sent object {tree.object_id:.12}, which is no message"
-            )
-        message.metadata.__dict__["_message_id"] = tree.object_id
-        return message
+            ) from error
 
     def push(self, reply: Message) -> None:
         """Send the reply. Raises RunOverError when the run is over."""
@@ -179,7 +177,7 @@ class FleetLink:
                 node=self._node,
                 run_id=run,
                 object_id=identifier,
-                object_content=parts.objects[identifier].deflate(),
+                object_content=parts.content(identifier),
                 session_id=response.session_id,
             )
             self._ask(self._client.PushObject, part)

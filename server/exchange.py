@@ -11,7 +11,7 @@ from common.errors import FederationError
 from common.protocol import read_absence, read_name, read_refusal
 from server.suspension import LEFT_OUT
 
-_SHORTEST_PAUSE, _LONGEST_PAUSE = 0.0005, 0.2
+_SHORTEST_PAUSE, _LONGEST_PAUSE = 0.01, 0.2
 """Seconds between two looks for replies or sites."""
 
 UNREADABLE = 100

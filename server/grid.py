@@ -8,11 +8,10 @@ from flwr.app import Error, Message
 from flwr.app.message import make_message
 from flwr.server.superlink.linkstate import LinkState
 from flwr.supercore.constant import NodeStatus
-from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents
 from flwr.supercore.run import Run
 
 from common.errors import FederationError
-from common.objects import identifiers, take_apart
+from common.objects import identifiers, put_together, take_apart
 from common.protocol import task_facts
 from server.envelopes import Envelopes
 from server.exchange import UNREADABLE
@@ -86,8 +85,7 @@ class StateGrid(RunGrid):
         if not stored:
             return None
         for identifier in missing:
-            content = parts.objects[identifier].deflate()
-            self._state.store_object(run, session, identifier, content)
+            self._state.store_object(run, session, identifier, parts.content(identifier))
         self._sent[message.metadata.message_id] = sent
         return message.metadata.message_id
 
@@ -125,8 +123,8 @@ class StateGrid(RunGrid):
             contents = self._contents(identifier)
             if contents is None:
                 return None
-            message = inflate_object_from_contents(identifier, contents)
-            content = message.content if isinstance(message, Message) else None
+            message = put_together(identifier, contents)
+            content = message.content if message.has_content() else None
         except Exception as error:  # whatever a hostile site sends, the round goes on
             return make_message(metadata=reply.metadata, error=_unreadable(error))
         self._state.object_store.delete(identifier)

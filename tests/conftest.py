@@ -5,11 +5,27 @@ from collections.abc import Iterator
 
 import pytest
 import torch
+from xdist.scheduler import LoadFileScheduling
 
 os.environ["FLWR_TELEMETRY_ENABLED"] = "0"
 os.environ["FLWR_DISABLE_UPDATE_CHECK"] = "1"
 os.environ["FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION"] = "1"
 torch.set_num_threads(1)
+
+_ONE_FEDERATION = "tests/deploy/endless"
+
+
+class _ByFixture(LoadFileScheduling):
+    """To each worker one file after the other, and the files that share a federation together."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        if nodeid.startswith(_ONE_FEDERATION):
+            return _ONE_FEDERATION
+        return str(super()._split_scope(nodeid))
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> _ByFixture:
+    return _ByFixture(config, log)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

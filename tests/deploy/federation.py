@@ -32,11 +32,7 @@ from tests.simulations.small import Silent, numbers, simulation
 
 DEADLINE = 900.0
 COMMAND = "tests.deploy.command"
-ALTERED = "tests.deploy.altered_site"
-"""A site's command whose clock and looks the tests can change."""
-ROUND_DEADLINE = 240
-"""Of the `endless` study's rounds, in seconds."""
-WHOLE = {"min_sites": 3, "deadline_seconds": 600}
+WHOLE = {"min_sites": 3, "deadline_seconds": 60}
 """Rounds that need every site."""
 
 
@@ -78,15 +74,15 @@ class Federation:
     def __init__(self, folder: Path, config: Simulation | None = None) -> None:
         whole = {"round": WHOLE, "transport": {"up": "float16"}}
         self._config = config or simulation(study=whole)
-        self._simulated = folder / "simulated"
-        prepare(self._config, self._simulated, Silent())
-        self.study = load(Study, self._simulated / "study.yaml")
+        self._folder = folder
+        prepare(self._config, folder / "prepared", Silent())
+        self.study = load(Study, folder / "prepared" / "study.yaml")
         self.server = folder / "server"
         self.address = f"127.0.0.1:{free_port()}"
         make_server(self.server, self.address, datetime.now(UTC), new_passphrase(ask=False))
         self.sites = {name: SiteHome(folder / name) for name in sorted(self.study.cohort)}
         for name, home in self.sites.items():
-            shutil.copytree(self._simulated / "sites" / name, home.folder)
+            shutil.copytree(folder / "prepared" / "sites" / name, home.folder)
             self._join(name, home)
         for name, home in self.sites.items():
             kit = make_kit(self.server, name)
@@ -101,10 +97,12 @@ class Federation:
     def approve(self, home: SiteHome, study: Study) -> None:
         SignedApprovals(home).approve(open_site(home.site_file), study)
 
-    def simulate(self) -> bytes:
-        """The bits of the model that a simulation of the same study ends with."""
-        federate(self._config, self._simulated, Silent())
-        return numbers(self._simulated)
+    def simulate(self, stored: Stored) -> bytes:
+        """The bits of the model that a simulation of the study ends with."""
+        study = stored.study().model_copy(update={"cohort": {}})
+        out = self._folder / f"simulated-{study.name}"
+        federate(self._config.model_copy(update={"study": study}), out, Silent())
+        return numbers(out)
 
     def start(self, name: str, command: str = COMMAND) -> subprocess.Popen[bytes]:
         """`server`, or a site; `command` is the module that stands for `hemofed`."""
@@ -138,9 +136,9 @@ class Federation:
         stored.want("run")
         return stored
 
-    def another(self, name: str) -> Stored:
+    def another(self, name: str, **changes: object) -> Stored:
         """Another study than the federation's, by its name, approved and under way."""
-        study = self.study.model_copy(update={"name": name})
+        study = self.study.model_copy(update={"name": name} | changes)
         for home in self.sites.values():
             self.approve(home, study)
         return self.run(study)
@@ -237,9 +235,3 @@ def running(
         yield federation
     finally:
         federation.close()
-
-
-def endless(deadline: float = ROUND_DEADLINE) -> Simulation:
-    """A study that goes on as long as the tests do, with rounds of two sites or more."""
-    policy = {"min_sites": 2, "deadline_seconds": deadline}
-    return simulation(study={"rounds": 5000, "round": policy})

@@ -1,6 +1,8 @@
 """Real processes on loopback, TLS and node authentication on."""
 
 import json
+import os
+import signal
 from collections.abc import Iterator
 from datetime import UTC, datetime
 
@@ -13,7 +15,15 @@ from common.audit_log import verify, witnessed
 from common.identity import Registry
 from server.provisioning import prolong
 from server.service_cli import app as server_app
-from tests.deploy.federation import Federation, all_refuse, running, typed, wait_until
+from tests.deploy.federation import (
+    Federation,
+    all_refuse,
+    has_begun,
+    records,
+    running,
+    typed,
+    wait_until,
+)
 from tests.simulations.small import numbers
 
 
@@ -27,7 +37,7 @@ def test_the_deployed_model_is_the_simulated_one_bit_for_bit(federation: Federat
     prolong(federation.server, sorted(federation.sites)[0], datetime.now(UTC), days=30)
     stored = federation.run()
     federation.wait_for(stored, "completed")
-    assert numbers(stored.out) == federation.simulate()
+    assert numbers(stored.out) == federation.simulate(stored)
     for name in federation.sites:
         check_logs(federation, name)
         kept = Membership.load(federation.sites[name].folder).registry
@@ -75,3 +85,38 @@ def test_a_pause_holds_the_next_release(federation: Federation) -> None:
     federation.wait_for(stored, "completed")
     assert len(federation.audit(name, "released")) > before
     assert "completed" in typed(server_app, "status", str(federation.server))
+
+
+def test_no_crash_changes_a_bit_of_the_model(federation: Federation) -> None:
+    """Everything is killed in turn, and goes on."""
+    stored = federation.another("killed", rounds=10)
+    first, second, _ = federation.sites
+
+    def begun(number: int) -> bool:
+        return has_begun(stored, number)
+
+    def in_hand(site: str, number: int) -> bool:
+        return begun(number) and federation.sites[site].inflight.exists()
+
+    federation.wait_in(stored, lambda: in_hand(first, 2), "a message to kill the runner with")
+    os.kill(federation.pids(first)["runner"], signal.SIGKILL)
+
+    federation.wait_in(stored, lambda: in_hand(second, 4), "a message to kill the node with")
+    os.kill(federation.processes[second].pid, signal.SIGKILL)
+    federation.processes[second].wait()
+    federation.start(second)
+
+    federation.wait_in(stored, lambda: begun(6), "round 6")
+    os.kill(federation.pids("server")["rounds"], signal.SIGKILL)
+
+    federation.wait_in(stored, lambda: begun(7), "round 7")
+    os.kill(federation.pids("server")["superlink"], signal.SIGKILL)
+
+    federation.wait_in(stored, lambda: begun(9), "round 9")
+    os.kill(federation.processes["server"].pid, signal.SIGKILL)
+    federation.processes["server"].wait()
+    federation.start("server")
+
+    federation.wait_in(stored, lambda: stored.said()["state"] == "completed", "the end")
+    assert [record["round"] for record in records(stored)] == list(range(1, 11))
+    assert numbers(stored.out) == federation.simulate(stored)

@@ -12,14 +12,13 @@ import numpy as np
 from flwr.app import ArrayRecord, Message, RecordDict
 from flwr.common.constant import NOOP_ACCOUNT_NAME, NOOP_FLWR_AID
 from flwr.server.superlink.linkstate import LinkState
-from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents
 
 from common.audit_log import AuditLog, SignedHead
 from common.envelope import Envelope
 from common.identity import load_signing_key, node_public_pem
 from common.identity.keys import make_node_key
 from common.identity.site_home import make_site
-from common.objects import take_apart
+from common.objects import SMALL_BYTES, put_together, take_apart
 from common.payload import Vector, encode
 from common.protocol import Task
 from server.envelopes import Envelopes
@@ -64,16 +63,15 @@ class Setting:
     def content(self, identifier: str) -> RecordDict:
         """What the SuperLink keeps for the site."""
         contents = self.grid._contents(identifier)
-        message = inflate_object_from_contents(identifier, contents or {})
-        assert isinstance(message, Message)
-        return message.content
+        return put_together(identifier, contents or {}).content
 
     def answer(
         self, site: str, to: Message, damage: str = "", head: SignedHead | None = None
     ) -> None:
         """The site's reply, by the way of the fleet API's handlers."""
-        # What two sites send alike is stored once, so each sends numbers of its own.
-        vector = encode(np.full(5, SITES.index(site), dtype=np.float32))
+        # Of what is to break off there must be a second object.
+        size = SMALL_BYTES if damage == "half" else 5
+        vector = encode(np.full(size, SITES.index(site), dtype=np.float32))
         content = RecordDict({"u": ArrayRecord({"values": vector})})
         reply = Message(Envelope(head).around(content) if head else content, reply_to=to)
         if damage == "another's name":
@@ -84,8 +82,7 @@ class Setting:
         for number, identifier in enumerate(missing):
             if damage == "half" and number:
                 return
-            content = parts.objects[identifier].deflate()
-            self.state.store_object(run, session, identifier, content)
+            self.state.store_object(run, session, identifier, parts.content(identifier))
 
 
 @contextmanager

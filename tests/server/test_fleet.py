@@ -5,6 +5,7 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from flwr.proto.fleet_pb2 import (
     ActivateNodeRequest,
@@ -19,7 +20,7 @@ from flwr.proto.node_pb2 import Node
 from flwr.proto.run_pb2 import GetRunRequest, GetRunResponse
 from flwr.supercore.protobuf.translation import PROTOBUF_REQUEST_TYPES
 
-from common.objects import identifiers
+from common.objects import SMALL_BYTES, identifiers
 from server import fleet
 from server.fleet import Fleet
 from tests.server.nodes import Setting, connected
@@ -51,12 +52,14 @@ def test_the_calls_are_flowers_but_for_those_that_no_site_needs() -> None:
 
 
 def test_a_message_is_pulled_with_its_objects(calls: Fleet, setting: Setting) -> None:
-    (sent,) = setting.grid.push_messages([setting.message("paris")])
+    model = np.zeros(SMALL_BYTES, np.float32)
+    (sent,) = setting.grid.push_messages([setting.message("paris", model)])
     mine = Node(node_id=setting.nodes["paris"])
     status, body = ask(calls, setting, "pull-messages", PullMessagesRequest(node=mine))
     assert status == HTTPStatus.OK
     (tree,) = PullMessagesResponse.FromString(body).message_object_trees
     assert tree.object_id == sent
+    assert len(identifiers(tree)) == 2, "the message and the model"
     run = setting.grid.run.run_id
     for part in identifiers(tree):
         request = PullObjectRequest(node=mine, run_id=run, object_id=part)

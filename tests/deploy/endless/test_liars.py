@@ -1,27 +1,12 @@
 """A site that lies, a registry that somebody altered."""
 
 import json
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from server.studies import Stored
-from tests.deploy.federation import Federation, endless, records, wait_until
-from tests.deploy.federation import running as running_federation
-
-
-@pytest.fixture(scope="module")
-def federation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Federation]:
-    folder = tmp_path_factory.mktemp("liars")
-    with running_federation(folder, endless(), "tests.deploy.lying_site") as one:
-        yield one
-
-
-@pytest.fixture(scope="module")
-def stored(federation: Federation) -> Stored:
-    """A study that goes on through all the tests."""
-    return federation.run()
+from tests.deploy.federation import Federation, records, wait_until
 
 
 @pytest.mark.parametrize(

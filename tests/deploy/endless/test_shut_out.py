@@ -2,38 +2,14 @@
 the site's, or revoked the site."""
 
 import shutil
-from collections.abc import Iterator
 from datetime import UTC, datetime
-
-import pytest
 
 from common.errors import FederationError
 from common.identity.site_home import join, rotate_keys
 from server.provisioning import admit, make_kit, revoke
 from server.studies import Stored
-from tests.deploy.federation import (
-    ALTERED,
-    DEADLINE,
-    Federation,
-    endless,
-    wait_until,
-)
-from tests.deploy.federation import running as running_federation
-from tests.deploy.test_outages import check, ok
-
-
-@pytest.fixture(scope="module")
-def federation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Federation]:
-    # A message in the hands of a site that is shut out keeps its round to the deadline.
-    config = endless(deadline=30)
-    with running_federation(tmp_path_factory.mktemp("shut_out"), config, ALTERED) as one:
-        yield one
-
-
-@pytest.fixture(scope="module")
-def running(federation: Federation) -> Stored:
-    """A study that goes on through all the tests."""
-    return federation.run()
+from tests.deploy.endless.rounds import ALTERED, check, ok
+from tests.deploy.federation import DEADLINE, Federation, wait_until
 
 
 def all_ok(federation: Federation, stored: Stored) -> bool:
@@ -44,28 +20,29 @@ def said(federation: Federation, name: str) -> str:
     return federation.log(name).read_text()
 
 
-def test_a_server_that_lost_its_state_is_survived(federation: Federation, running: Stored) -> None:
-    federation.wait_in(running, lambda: all_ok(federation, running), "all take part")
+def test_a_server_that_lost_its_state_is_survived(federation: Federation, stored: Stored) -> None:
+    federation.wait_in(stored, lambda: all_ok(federation, stored), "all take part")
+    before = {name: len(said(federation, name)) for name in federation.sites}
     federation.kill("server")
     shutil.rmtree(federation.server / "state")
     federation.start("server")
     word = "does not accept this site's key"
     for name in federation.sites:
-        wait_until(lambda name=name: word in said(federation, name), "it is noticed")  # type: ignore[misc]
-    done = (running.out / "rounds.jsonl").stat().st_size
+        wait_until(lambda: word in said(federation, name)[before[name] :], "it is noticed")  # noqa: B023
+    done = (stored.out / "rounds.jsonl").stat().st_size
 
     def again() -> bool:
-        grown = (running.out / "rounds.jsonl").stat().st_size > done
-        return grown and all_ok(federation, running)
+        grown = (stored.out / "rounds.jsonl").stat().st_size > done
+        return grown and all_ok(federation, stored)
 
-    federation.wait_in(running, again, "all take part again")
+    federation.wait_in(stored, again, "all take part again")
     assert all(federation.processes[name].poll() is None for name in federation.sites)
 
 
-def test_a_rotation_under_way_is_survived(federation: Federation, running: Stored) -> None:
+def test_a_rotation_under_way_is_survived(federation: Federation, stored: Stored) -> None:
     name, now = sorted(federation.sites)[1], datetime.now(UTC)
     home = federation.sites[name]
-    federation.wait_in(running, lambda: ok(running, name), "the site takes part")
+    federation.wait_in(stored, lambda: ok(stored, name), "the site takes part")
     admit(federation.server, rotate_keys(home.folder, now), now)
     words = f"does not accept this site's key: new keys wait in {home.folder}/identity/next"
     wait_until(lambda: words in said(federation, name), f"it is said\n{federation.logs()}")
@@ -74,23 +51,23 @@ def test_a_rotation_under_way_is_survived(federation: Federation, running: Store
     kit = make_kit(federation.server, name)
     join(home.folder, kit, kit.fingerprint)
     federation.approve(home, federation.study)
-    federation.wait_in(running, lambda: ok(running, name), "the site takes part again")
+    federation.wait_in(stored, lambda: ok(stored, name), "the site takes part again")
     assert check(federation, name, "connection")[0] == "ok"
     assert federation.processes[name].poll() is None
 
 
 def test_keys_that_change_under_the_open_log_are_taken_up(
-    federation: Federation, running: Stored
+    federation: Federation, stored: Stored
 ) -> None:
     name, now = sorted(federation.sites)[0], datetime.now(UTC)
     home = federation.sites[name]
-    federation.wait_in(running, lambda: ok(running, name), "the site takes part")
+    federation.wait_in(stored, lambda: ok(stored, name), "the site takes part")
     admit(federation.server, rotate_keys(home.folder, now), now)
     kit = make_kit(federation.server, name)
     join(home.folder, kit, kit.fingerprint)
     federation.approve(home, federation.study)
     federation.wait_in(
-        running, lambda: releases(federation, name) > 0, "the new key signs what it releases"
+        stored, lambda: releases(federation, name) > 0, "the new key signs what it releases"
     )
     assert federation.processes[name].poll() is None
 
@@ -102,13 +79,13 @@ def releases(federation: Federation, name: str) -> int:
 
 
 def test_a_revoked_site_never_gets_in_again_and_is_told(
-    federation: Federation, running: Stored
+    federation: Federation, stored: Stored
 ) -> None:
     name = sorted(federation.sites)[2]
-    federation.wait_in(running, lambda: ok(running, name), "the site takes part")
+    federation.wait_in(stored, lambda: ok(stored, name), "the site takes part")
     before = check(federation, name, "connection")
     assert before[0] == "ok" and "knows this site's key" in before[1]
-    assert ok(running, name), "the check did not disturb the running client"
+    assert ok(stored, name), "the check did not disturb the running client"
     revoke(federation.server, name, datetime.now(UTC))
     words = "does not accept this site's key: it is not a member, or not any more; ask the operator"
     assert federation.processes[name].wait(DEADLINE) == FederationError.exit_code

@@ -1,46 +1,16 @@
 """A site that is away, a clock that is off, a certificate that runs out, while a study runs."""
 
-import json
 import re
-import subprocess
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-
-import pytest
 
 from client.service_cli import app as site_app
 from common.identity.certificates import is_expired
 from server.provisioning import renew_server
 from server.service_cli import app as server_app
 from server.studies import Stored
-from tests.deploy.federation import (
-    ALTERED,
-    ROUND_DEADLINE,
-    Federation,
-    endless,
-    records,
-    typed,
-    wait_until,
-)
-from tests.deploy.federation import running as running_federation
-
-
-@pytest.fixture(scope="module")
-def federation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Federation]:
-    with running_federation(tmp_path_factory.mktemp("outages"), endless(), ALTERED) as one:
-        yield one
-
-
-@pytest.fixture(scope="module")
-def running(federation: Federation) -> Stored:
-    """A study that goes on through all the tests."""
-    return federation.run()
-
-
-def ok(stored: Stored, site: str) -> bool:
-    """Whether the last round has the site's update."""
-    return bool(done := records(stored)) and done[-1]["sites"].get(site, {}).get("status") == "ok"
+from tests.deploy.endless.rounds import ALTERED, ROUND_DEADLINE, check, ok
+from tests.deploy.federation import Federation, records, typed, wait_until
 
 
 def rounds_without(stored: Stored, site: str, count: int) -> Callable[[], bool]:
@@ -53,53 +23,42 @@ def rounds_that_say(stored: Stored, site: str, word: str, count: int) -> Callabl
     )
 
 
-def check(federation: Federation, name: str, topic: str) -> tuple[str, str]:
-    """What `hemofed site check` says of a topic: its verdict and its text."""
-    command = [sys.executable, "-m", ALTERED, "site", "check"]
-    home = str(federation.sites[name].folder)
-    said = subprocess.run([*command, home, "--json"], capture_output=True, text=True, timeout=120)
-    (line,) = (line for line in json.loads(said.stdout) if line["topic"] == topic)
-    return line["verdict"], line["text"]
-
-
 def assert_no_round_is_lost(stored: Stored) -> None:
     done = records(stored)
     assert [record["round"] for record in done] == list(range(1, len(done) + 1))
 
 
 def test_rounds_go_on_without_a_site_that_is_away_and_with_it_when_it_is_back(
-    federation: Federation, running: Stored
+    federation: Federation, stored: Stored
 ) -> None:
     name = sorted(federation.sites)[0]
-    federation.wait_in(running, lambda: ok(running, name), "the site takes part")
+    federation.wait_in(stored, lambda: ok(stored, name), "the site takes part")
     federation.kill(name)
-    federation.wait_in(running, rounds_without(running, name, 3), "three rounds without it")
+    federation.wait_in(stored, rounds_without(stored, name, 3), "three rounds without it")
     federation.start(name, ALTERED)
-    federation.wait_in(running, lambda: ok(running, name), "the site takes part again")
-    assert max(record["seconds"] for record in records(running)) < ROUND_DEADLINE / 2
-    assert_no_round_is_lost(running)
+    federation.wait_in(stored, lambda: ok(stored, name), "the site takes part again")
+    assert max(record["seconds"] for record in records(stored)) < ROUND_DEADLINE / 2
+    assert_no_round_is_lost(stored)
 
 
 def test_rounds_go_on_at_once_without_a_site_that_is_paused(
-    federation: Federation, running: Stored
+    federation: Federation, stored: Stored
 ) -> None:
     name = sorted(federation.sites)[0]
     home = str(federation.sites[name].folder)
-    federation.wait_in(running, lambda: ok(running, name), "the site takes part")
+    federation.wait_in(stored, lambda: ok(stored, name), "the site takes part")
     typed(site_app, "pause", home)
-    federation.wait_in(running, rounds_that_say(running, name, "sits out: paused", 3), "it is out")
+    federation.wait_in(stored, rounds_that_say(stored, name, "sits out: paused", 3), "it is out")
     typed(site_app, "resume", home)
-    federation.wait_in(running, lambda: ok(running, name), "the site takes part again")
-    assert max(record["seconds"] for record in records(running)) < ROUND_DEADLINE / 2
-    assert_no_round_is_lost(running)
+    federation.wait_in(stored, lambda: ok(stored, name), "the site takes part again")
+    assert max(record["seconds"] for record in records(stored)) < ROUND_DEADLINE / 2
+    assert_no_round_is_lost(stored)
 
 
-def test_a_clock_that_is_off_is_said_and_waited_for(
-    federation: Federation, running: Stored
-) -> None:
+def test_a_clock_that_is_off_is_said_and_waited_for(federation: Federation, stored: Stored) -> None:
     name = sorted(federation.sites)[1]
     clock, log = federation.sites[name].folder / "clock", federation.log(name)
-    federation.wait_in(running, lambda: ok(running, name), "the site takes part")
+    federation.wait_in(stored, lambda: ok(stored, name), "the site takes part")
     clock.write_text("600")
     wait_until(
         lambda: bool(re.search(r"\+(599|60\d) s off the server's; set the clock", log.read_text())),
@@ -108,15 +67,15 @@ def test_a_clock_that_is_off_is_said_and_waited_for(
     verdict, text = check(federation, name, "connection")
     assert verdict == "wrong" and "the server refuses its signatures; set it with NTP" in text
     clock.unlink()
-    federation.wait_in(running, lambda: ok(running, name), "the site takes part again")
+    federation.wait_in(stored, lambda: ok(stored, name), "the site takes part again")
     assert federation.processes[name].poll() is None
-    assert_no_round_is_lost(running)
+    assert_no_round_is_lost(stored)
 
 
 def test_an_expired_certificate_is_said_and_renewed_under_a_running_study(
-    federation: Federation, running: Stored
+    federation: Federation, stored: Stored
 ) -> None:
-    federation.wait_in(running, lambda: len(records(running)) > 0, "a round")
+    federation.wait_in(stored, lambda: len(records(stored)) > 0, "a round")
     soon = datetime.now(UTC) + timedelta(seconds=1)
     renew_server(federation.server, soon - timedelta(days=1), days=1)
     certificate = federation.server / "server.crt"
@@ -128,8 +87,8 @@ def test_an_expired_certificate_is_said_and_renewed_under_a_running_study(
     verdict, text = check(federation, sorted(federation.sites)[2], "connection")
     assert verdict == "wrong" and words in text
     assert words in typed(server_app, "status", str(federation.server))
-    before = len(records(running))
+    before = len(records(stored))
     renew_server(federation.server, datetime.now(UTC))
-    federation.wait_in(running, lambda: len(records(running)) > before + 1, "rounds go on")
+    federation.wait_in(stored, lambda: len(records(stored)) > before + 1, "rounds go on")
     assert all(process.poll() is None for process in federation.processes.values())
-    assert_no_round_is_lost(running)
+    assert_no_round_is_lost(stored)
