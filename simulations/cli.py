@@ -1,7 +1,6 @@
 """`hemofed simulate`."""
 
 import shlex
-import sys
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -11,7 +10,6 @@ from rich.console import Console
 
 if TYPE_CHECKING:
     from simulations.config import Simulation
-    from simulations.plan import Plan
 
 INTERRUPTED = 130
 """Exit code after Ctrl-C, as shells expect it."""
@@ -71,7 +69,9 @@ def simulate(
     try:
         with Terminal(console) as terminal:
             if prepare_only:
-                plan = prepare(_for_flower(simulation), folder, terminal).plans[0]
+                from simulations.flower_command import flower_command, for_flower
+
+                plan = prepare(for_flower(simulation), folder, terminal).plans[0]
             else:
                 summary = run(simulation, folder, terminal, backend)
     except KeyboardInterrupt:
@@ -83,7 +83,7 @@ def simulate(
         raise FederationError(explained(str(error), folder)) from error
     if prepare_only:
         # Not by the console, which would break the line: it is there to be pasted.
-        typer.echo(_flower_command(plan))
+        typer.echo(flower_command(plan))
         return
     from simulations.report.refusals import never_used_in
     from simulations.report.validation import caveat
@@ -94,43 +94,17 @@ def simulate(
     typer.echo(f"report: {(folder / 'report.html').absolute()}")
 
 
-def _for_flower(simulation: "Simulation") -> "Simulation":
-    """The simulation with the shipped projection named by its file: `flwr run` runs a bundle of
-    the code, and Flower leaves weights out of it."""
-    from common.files import file_digest
-    from common.models.projection import RENDERED, projection_file
-
-    study = simulation.study
-    if study.model.projection != RENDERED:
-        return simulation
-    file = projection_file(RENDERED)
-    named = {"projection": str(file), "projection_sha256": file_digest(file)}
-    model = study.model.model_copy(update=named)
-    return simulation.model_copy(update={"study": study.model_copy(update={"model": model})})
-
-
-def _flower_command(plan: "Plan") -> str:
-    """Without the variable Flower would install all that is installed here once more, torch too;
-    without the number it would simulate two sites, however many there are."""
-    study, out = plan.study_file.absolute(), plan.folder.absolute()
-    words = {
-        "--federation-config": f"num-supernodes={len(plan.site_files)}",
-        "--run-config": f'study="{study}" out="{out}"',
-    }
-    options = " ".join(f"{option} {shlex.quote(given)}" for option, given in words.items())
-    program = shlex.quote(str(Path(sys.executable).with_name("flwr")))
-    return f"FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION=1 {program} run . {options}"
-
-
 def _read(path: Path, settings: list[str], data: Path | None) -> "tuple[Simulation, str]":
     """The simulation in `path` with the options' changes, and how to describe it.
 
-    Raises ConfigError: a fault in the file or an option.
+    Raises ConfigError: a fault in the file or an option. DataError: no folder of images.
     """
     from common.yaml_files import read_yaml
     from simulations.config import read
+    from simulations.labs import located
     from simulations.report.description import describe
 
     simulation, file = read(path, settings, data), read_yaml(path)
+    simulation = simulation.model_copy(update={"data": located(simulation.data)})
     source = file["data"].get("source") if isinstance(file.get("data"), dict) else None
     return simulation, describe(simulation, source or "rendered", settings)

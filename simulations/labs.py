@@ -29,6 +29,16 @@ class Labs:
     """"rendered" or "images"."""
 
 
+def located(spec: DataSpec) -> DataSpec:
+    """The spec with the images' folder as a run keeps it, which may be gone on with elsewhere.
+
+    Raises ConfigError: no folder is given. DataError: it is none.
+    """
+    if spec.source == "rendered":
+        return spec
+    return spec.model_copy(update={"root": _root(spec).absolute()})
+
+
 def gather(spec: DataSpec, side: int, seed: int, progress: Progress) -> Labs:
     """Render or find the labs' images, and index each lab's.
 
@@ -82,11 +92,12 @@ def _rendered(spec: Rendered, seed: int, progress: Progress) -> Path:
 
 
 def _root(spec: DataSpec) -> Path:
-    root = spec.root or (Path(os.environ[DATA_VARIABLE]) if DATA_VARIABLE in os.environ else None)
-    if root is None:
+    given = spec.root or os.environ.get(DATA_VARIABLE)
+    if not given:
         raise ConfigError(
             f"data.root is not given: use --data DIR, or set {DATA_VARIABLE} to the folder of labs"
         )
+    root = Path(given)
     if not root.is_dir():
         raise DataError(f"{root}: is not a folder; expected one folder a lab, or one lab's folder")
     return root

@@ -8,6 +8,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -33,12 +34,12 @@ class Layout:
         shapes = tuple((name, tuple(value.shape)) for name, value in trained.items())
         return cls(shapes, tensor_digest(frozen))
 
-    @property
+    @cached_property
     def size(self) -> int:
         """Number of values."""
         return sum(int(np.prod(shape)) for _, shape in self.shapes)
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """SHA-256 (hex) of names and shapes in order, and of what is frozen."""
         return hashlib.sha256(json.dumps([self.shapes, self.frozen]).encode()).hexdigest()

@@ -7,7 +7,7 @@ import pytest
 from typer.testing import CliRunner
 
 from common.config import Study
-from common.errors import ConfigError
+from common.errors import ConfigError, HemofedError
 from common.files import file_digest
 from common.yaml_files import dump, load
 from hemofed import app
@@ -82,6 +82,32 @@ def test_a_changed_run_does_not_keep_a_description_that_is_not_its_own(
     assert read_description(Path("run"), kept) == said
     if not any("description" in option for option in options):
         assert kept.description == "Smears.", "what is drawn at random hangs on the study's digest"
+
+
+@pytest.mark.parametrize(
+    ("where", "said"), [("nowhere", "nowhere: is not a folder"), ("", "data.root is not given")]
+)
+def test_without_a_folder_of_images_no_run_begins(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, config: Path, where: str, said: str
+) -> None:
+    monkeypatch.setenv("HEMOFED_DATA", where)
+    out = tmp_path / "run"
+    with pytest.raises(HemofedError, match=said):
+        simulate(str(config), "--set", "data.source=images", "--out", str(out))
+    assert not out.exists()
+
+
+@pytest.mark.parametrize("by", ["option", "variable"])
+def test_a_run_knows_its_images_wherever_it_is_gone_on_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, config: Path, by: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    make_lab(tmp_path / "labs", "a", [("lymphocyte", ""), ("monocyte", "")] * 10)
+    given = ["--data", "labs"] if by == "option" else ["--set", "data.source=images"]
+    if by == "variable":
+        monkeypatch.setenv("HEMOFED_DATA", "labs")
+    simulate(str(config), *given, "--prepare-only", "--out", "run")
+    assert resumed(Path("run")).data.root == tmp_path / "labs"
 
 
 def test_the_report_describes_a_changed_run_as_changed(tmp_path: Path, config: Path) -> None:
