@@ -1,7 +1,7 @@
 """A round's local training: plain, or with differential privacy."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from client import centring
 from client.batches import Inputs, poisson, seed_of, shuffled
 from client.entropy import Entropy
 from client.optimizer import LocalOptimizer
@@ -18,7 +19,7 @@ from common.data.batches import VIEW_DRAWS, draw_views
 from common.device import autocast
 from common.errors import DataError, ModelError
 from common.models import trainable
-from common.privacy.clipping import clipped_gradient_sum
+from common.privacy.clipping import Clipping, EngineName, clipped_gradient_sum
 from common.privacy.noise import privatise
 from common.privacy.noise_source import NoiseSource
 
@@ -48,16 +49,37 @@ class Job:
         done = (self.round - 1) / self.study.rounds
         return training.learning_rate * 0.5 * (1 + math.cos(math.pi * done))
 
+    @property
+    def finds_centre(self) -> bool:
+        """Whether the round finds the features' centre in place of training."""
+        return self.study.model.centre and self.round == centring.ROUND
+
     def seed(self, purpose: str) -> int:
         return seed_of(self.study.seed, self.site, self.round, purpose)
+
+
+@dataclass(frozen=True)
+class _Summand:
+    """What a unit adds to a step's sum: its clipped gradient of a network's loss."""
+
+    network: nn.Module
+    loss: Loss
+    clipping: Clipping = "flat"
+    engine: EngineName = "vmap"
 
 
 def train(job: Job, inputs: Inputs, entropy: Entropy) -> float | None:
     """Train `inputs.network` in place; the mean loss without privacy, None with it.
 
-    With privacy nothing but the network leaves this function, and the caller has paid for it.
+    The first round of a study with `model.centre` finds that instead, and has no loss. With privacy
+    nothing but the network leaves this function, and the caller has paid for it.
     Raises DataError: no training cell. ModelError: the training diverged.
     """
+    if job.finds_centre:
+        plain = job.study.privacy.mode == "none"
+        found = centring.plain_mean(inputs) if plain else _private_mean(job, inputs, entropy)
+        centring.centre_of(inputs.network).copy_(found)
+        return None
     if job.study.privacy.mode == "none":
         return _train_plain(job, inputs)
     _train_private(job, inputs, entropy)
@@ -115,7 +137,26 @@ def _train_private(job: Job, inputs: Inputs, entropy: Entropy) -> None:
     mu = job.study.training.proximal_mu
     start = [value.detach().clone() for value in parameters] if mu else []
     optimizer = LocalOptimizer(parameters, job.study.training)
-    normaliser = privacy.sample_rate * job.member.units
+    loss = _loss(job.study, inputs.device)
+    of = _Summand(network, loss, privacy.clipping, privacy.engine)
+    for gradient in _noisy_means(job, inputs, of, entropy):
+        _set_gradients(parameters, gradient)
+        # After the noise and from the round's model alone: it looks at no cell.
+        _pull_back(parameters, start, mu)
+        optimizer.step(job.learning_rate)
+
+
+def _private_mean(job: Job, inputs: Inputs, entropy: Entropy) -> Tensor:
+    """The mean (D,) of the site's standardised features, from all of the round's steps."""
+    dim = len(centring.centre_of(inputs.network))
+    offset = centring.Offset(dim, job.study.privacy.max_grad_norm).to(inputs.device)
+    of = _Summand(offset, centring.half_square)
+    return offset.mean(torch.stack(list(_noisy_means(job, inputs, of, entropy))))
+
+
+def _noisy_means(job: Job, inputs: Inputs, of: _Summand, entropy: Entropy) -> Iterator[Tensor]:
+    """The noisy sum (P,) of each of the round's steps over the public, expected number of units."""
+    normaliser = job.study.privacy.sample_rate * job.member.units
     if normaliser <= 0:
         raise DataError(
             f"site {job.site}: the study declares {job.member.units} units for it; a private "
@@ -123,15 +164,14 @@ def _train_private(job: Job, inputs: Inputs, entropy: Entropy) -> None:
         )
     purpose = (job.study.digest, job.site, job.round)
     sampling, noise = entropy.source(*purpose, "sampling"), entropy.source(*purpose, "noise")
-    for _ in range(privacy.local_steps):
-        noisy = _noisy_sum(job, inputs, sampling, noise)
-        _set_gradients(parameters, noisy.to(inputs.device) / normaliser)
-        # After the noise and from the round's model alone: it looks at no cell.
-        _pull_back(parameters, start, mu)
-        optimizer.step(job.learning_rate)
+    for _ in range(job.study.privacy.local_steps):
+        noisy = _noisy_sum(job, inputs, of, sampling, noise)
+        yield noisy.to(inputs.device) / normaliser
 
 
-def _noisy_sum(job: Job, inputs: Inputs, sampling: NoiseSource, noise: NoiseSource) -> Tensor:
+def _noisy_sum(
+    job: Job, inputs: Inputs, of: _Summand, sampling: NoiseSource, noise: NoiseSource
+) -> Tensor:
     """One step's clipped gradient sum with its noise, (P,). An empty batch sends noise."""
     privacy = job.study.privacy
     rows = inputs.cells.rows("train")
@@ -143,13 +183,13 @@ def _noisy_sum(job: Job, inputs: Inputs, sampling: NoiseSource, noise: NoiseSour
     if job.study.training.augment:
         draws = _uniform(sampling, len(positions), VIEW_DRAWS)
     total = clipped_gradient_sum(
-        inputs.network,
-        _loss(job.study, inputs.device),
+        of.network,
+        of.loss,
         inputs.batch(positions, draws),
         inputs.targets(positions),
         max_grad_norm=privacy.max_grad_norm,
-        clipping=privacy.clipping,
-        engine=privacy.engine,
+        clipping=of.clipping,
+        engine=of.engine,
         units=unit_of_row.to(inputs.device),
     )
     return privatise(

@@ -12,7 +12,7 @@ from client.policy import read_policy
 from client.site import open_cells
 from common.config import ModelSpec, Site, Study
 from common.device import Precision, limit_memory, place, resolve
-from common.models import Classifier, build, trainable
+from common.models import Classifier, build, federated
 from common.models.features import cached_features
 from common.models.vector import Layout
 
@@ -23,7 +23,7 @@ class Workspace:
 
     model: Classifier
     parameters: dict[str, nn.Parameter]
-    """Those that train."""
+    """Those that travel."""
     layout: Layout
     inputs: Inputs
 
@@ -59,7 +59,7 @@ def _model(
     model = build(spec, classes, side, seed)
     layout = Layout.of(model)
     place(model, device)
-    return model, trainable(model), layout
+    return model, federated(model), layout
 
 
 @lru_cache(maxsize=32)

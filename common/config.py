@@ -48,6 +48,10 @@ class ModelSpec(Strict):
     features of efficientnet-lite0 of ImageNet), or a file of `hemofed model project`. None: all
     of them."""
     projection_sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
+    centre: bool = False
+    """The head sees a frozen encoder's features less their mean over all sites, which the first
+    round finds in place of training, under the study's privacy. What all cells have in common would
+    take up much of each clipped gradient."""
     width: int | None = Field(default=None, ge=1, le=512)
     """Channels of the first block of `cnn`; None: the architecture's own."""
 
@@ -227,9 +231,10 @@ class Study(Strict):
 
     @model_validator(mode="after")
     def _frozen_features(self) -> Self:
-        for key, unset in (("projection", None), ("features", "last"), ("quarter_turns", False)):
+        defaults = ModelSpec()
+        for key in ("projection", "features", "quarter_turns", "centre"):
             value = getattr(self.model, key)
-            if self.model.encoder == "train" and value != unset:
+            if self.model.encoder == "train" and value != getattr(defaults, key):
                 raise ValueError(
                     f"model.{key}={value}: is about the features of a frozen encoder; leave it "
                     "out, or set model.encoder to frozen"
@@ -239,6 +244,18 @@ class Study(Strict):
                 f"privacy.augmentations={self.privacy.augmentations}: a frozen encoder's features "
                 "are computed once; set it to 1 (model.quarter_turns takes the mean of four views)"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _centre_is_taken_as_it_is(self) -> Self:
+        server = self.server
+        if self.model.centre and (server.name, server.learning_rate) != ("fedavg", 1.0):
+            raise ValueError(
+                f"server.name={server.name}, learning_rate={server.learning_rate}: model.centre is "
+                "a mean over the sites, which fedavg at learning rate 1 alone takes as it is"
+            )
+        if self.model.centre and self.rounds < 2:
+            raise ValueError(f"rounds={self.rounds}: model.centre takes the first; give 2 or more")
         return self
 
     @model_validator(mode="after")

@@ -22,7 +22,7 @@ from common.config import Study
 from common.errors import FederationError, HemofedError, ModelError
 from common.files import replacing, sync, write_text
 from common.metrics import Tally
-from common.models import Classifier, build, trainable
+from common.models import Classifier, build, federated
 from common.models.vector import Layout, flatten, load
 from common.payload import Vector, encode, encoded_bytes
 from common.protocol import Task, Update, read_head, read_tally
@@ -72,7 +72,7 @@ class Rounds:
         self._observe = observe
         self._watcher = watcher or Unwatched()
         self._model = build(study.model, len(study.cell_types), study.image_side, study.seed)
-        self._parameters = trainable(self._model)
+        self._parameters = federated(self._model)
         self._layout = Layout.of(self._model)
         self._roster = Roster(grid, set(study.cohort))
         self._heads: dict[str, str] = {}

@@ -219,6 +219,7 @@ def _model(study: Study, plan: Plan) -> dict[str, Any]:
         "features": study.model.features,
         "quarter_turns": study.model.quarter_turns,
         "projection": study.model.projection,
+        "centre": study.model.centre,
         "parameters": parameter_count(model),
         "trainable": sum(value.numel() for value in trainable(model).values()),
     }

@@ -1,6 +1,6 @@
 """The classifiers, by name; each says its input side and which layers train."""
 
-from common.models.classifier import Classifier, trainable
+from common.models.classifier import Classifier, federated, trainable
 from common.models.registry import build
 
-__all__ = ["Classifier", "build", "trainable"]
+__all__ = ["Classifier", "build", "federated", "trainable"]

@@ -5,6 +5,8 @@ from typing import Self
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from common.models.layers import Centred
+
 
 class Classifier(nn.Module):
     """An encoder (images -> embeddings) and a linear head (embeddings -> logits).
@@ -55,6 +57,17 @@ class Classifier(nn.Module):
 def trainable(model: nn.Module) -> dict[str, nn.Parameter]:
     """The parameters that train, by name, in the order of definition (the same on every site)."""
     return {name: value for name, value in model.named_parameters() if value.requires_grad}
+
+
+def federated(model: nn.Module) -> dict[str, nn.Parameter]:
+    """The parameters that travel, by name, in the order of definition: those that train, and the
+    centre of the features, which the first round finds."""
+    centres = {id(part.centre) for part in model.modules() if isinstance(part, Centred)}
+    return {
+        name: value
+        for name, value in model.named_parameters()
+        if value.requires_grad or id(value) in centres
+    }
 
 
 def parameter_count(model: nn.Module) -> int:

@@ -100,6 +100,21 @@ class Standardise(nn.Module):
         return standardised(features)
 
 
+class Centred(nn.Module):
+    """Vectors (N, D) less the centre, each scaled to norm sqrt(D) again.
+
+    The centre travels with the model, but no gradient moves it: see `client/centring.py`.
+    """
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.centre = nn.Parameter(torch.zeros(dim), requires_grad=False)
+
+    def forward(self, vectors: Tensor) -> Tensor:
+        moved = vectors - self.centre
+        return F.normalize(moved) * math.sqrt(moved.shape[1])
+
+
 class QuarterTurns(nn.Module):
     """The mean of an encoder's features over an image's four quarter turns.
 

@@ -12,7 +12,7 @@ from common.models import dinov2, efficientnet, imagenet, resnet, vit
 from common.models.classifier import Classifier
 from common.models.cnn import DEFAULT_WIDTH, SmallCNN
 from common.models.encoder_file import read_encoder
-from common.models.layers import QuarterTurns, Standardise, initialise
+from common.models.layers import Centred, QuarterTurns, Standardise, initialise
 from common.models.projection import projected, projection_file
 from common.models.weights import fit
 
@@ -87,9 +87,12 @@ def _middle_stages(network: nn.Module, spec: ModelSpec) -> tuple[nn.Module, int]
 
 def _head(spec: ModelSpec, dim: int, num_classes: int) -> nn.Module:
     """Linear; behind an encoder that was trained elsewhere, on vectors of one norm."""
+    linear = nn.Linear(dim, num_classes)
+    if spec.centre:
+        return nn.Sequential(Standardise(), Centred(dim), linear)
     if spec.projection or spec.name in ("efficientnet-lite0", "dinov2-vits14"):
-        return nn.Sequential(Standardise(), nn.Linear(dim, num_classes))
-    return nn.Linear(dim, num_classes)
+        return nn.Sequential(Standardise(), linear)
+    return linear
 
 
 def _load(encoder: nn.Module, spec: ModelSpec, weights: str) -> None:

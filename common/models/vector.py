@@ -1,4 +1,4 @@
-"""A model's trainable parameters as ONE flat float32 vector, and back.
+"""A model's parameters that travel as ONE flat float32 vector, and back.
 
 The layout's digest binds names, shapes and the frozen weights: a vector only ever counts where it
 fits, and a site whose encoder file is another one is noticed.
@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from common.errors import ModelError
+from common.models.classifier import federated
 from common.payload import Vector
 from common.tensor_digest import tensor_digest
 
@@ -29,9 +30,9 @@ class Layout:
 
     @classmethod
     def of(cls, model: nn.Module) -> "Layout":
-        trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
-        frozen = {name: v for name, v in model.state_dict().items() if name not in trained}
-        shapes = tuple((name, tuple(value.shape)) for name, value in trained.items())
+        moving = federated(model)
+        frozen = {name: v for name, v in model.state_dict().items() if name not in moving}
+        shapes = tuple((name, tuple(value.shape)) for name, value in moving.items())
         return cls(shapes, tensor_digest(frozen))
 
     @cached_property

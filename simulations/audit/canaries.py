@@ -105,7 +105,8 @@ def audited(study: Study, canaries: Canaries, noise_multiplier: float) -> Study:
 
     Optimiser, learning rate and normaliser only treat what was released already: plain SGD, over so
     many declared units that the canaries' gradients keep their direction. What acts before the
-    noise stays as it is.
+    noise stays as it is, but that all rounds train: to find a centre is the same sum of other
+    vectors.
     """
     privacy = study.privacy
     steps = study.rounds * privacy.local_steps
@@ -118,7 +119,8 @@ def audited(study: Study, canaries: Canaries, noise_multiplier: float) -> Study:
         augment=False,
     )
     member = Member(units=math.ceil(logit / (DRIFT * privacy.sample_rate)))
-    return study.model_copy(update={"training": training, "cohort": {SITE: member}})
+    model = study.model.model_copy(update={"centre": False})
+    return study.model_copy(update={"training": training, "cohort": {SITE: member}, "model": model})
 
 
 def job(study: Study, round: int, noise_multiplier: float) -> Job:

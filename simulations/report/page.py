@@ -109,7 +109,8 @@ def _features(model: dict[str, Any]) -> str:
     turns = ", the mean over an image's four quarter turns" if model["quarter_turns"] else ""
     name = "the shipped map" if model["projection"] == RENDERED else model["projection"]
     fewer = f", mapped to fewer by {name}" if name else ""
-    return f"of {source}{turns}{fewer}"
+    centre = ", less the mean over all sites, found by the first round" if model["centre"] else ""
+    return f"of {source}{turns}{fewer}{centre}"
 
 
 def privacy(run: Run) -> list[str]:

@@ -78,8 +78,8 @@ def summary(
         "data": data, "seed": 1, "rounds": rounds, "best_round": max(1, rounds - 2),
         "stopped": "completed", "seconds": 201.4, "bytes_up": 123_456_789, "bytes_down": 98_765_432,
         "model": {"name": "cnn", "encoder": "train", "weights": None, "features": "last",
-                  "quarter_turns": False, "projection": None, "parameters": 301_234,
-                  "trainable": 301_234},
+                  "quarter_turns": False, "projection": None, "centre": False,
+                  "parameters": 301_234, "trainable": 301_234},
         "cell_types": types, **_scores(federated), "per_class": per_class,
         "confusion": confusion.tolist(), "sites": parts,
         "baselines": {

@@ -80,6 +80,11 @@ def test_a_frozen_encoder_says_which_features_the_head_saw(tmp_path: Path) -> No
     run = source.read(report_run.write(tmp_path / "frozen", content))
     said = "of its last layer, the mean over an image's four quarter turns, mapped to fewer by "
     assert page.trained(run)["Features"] == said + "the shipped map"
+    content["model"]["centre"] = True
+    run = source.read(report_run.write(tmp_path / "centred", content))
+    assert page.trained(run)["Features"].endswith(
+        "map, less the mean over all sites, found by the first round"
+    )
 
 
 def test_a_hundred_sites_and_a_single_round(tmp_path: Path) -> None:

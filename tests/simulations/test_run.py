@@ -39,8 +39,13 @@ def figures(out: Path) -> list[dict[str, Any]]:
 HALVED = {"down": "float16", "up": "float16"}
 
 
+CENTRED = {"name": "cnn", "width": 2, "encoder": "frozen", "centre": True}
+
+
 @pytest.mark.parametrize(
-    "study", [{}, {"privacy": PRIVATE, "transport": HALVED}], ids=["plain", "private, halved"]
+    "study",
+    [{}, {"privacy": PRIVATE, "transport": HALVED, "model": CENTRED}],
+    ids=["plain", "private, halved, centred"],
 )
 def test_one_worker_and_two_give_the_same_bits(tmp_path: Path, study: dict[str, Any]) -> None:
     for workers in (1, 2):
