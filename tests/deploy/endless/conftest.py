@@ -13,7 +13,7 @@ from tests.deploy.federation import Federation, running
 from tests.simulations.small import simulation
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def federation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Federation]:
     study = {
         "rounds": 5000,
@@ -24,6 +24,6 @@ def federation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Federation]
         yield one
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def stored(federation: Federation) -> Stored:
     return federation.run()
