@@ -8,7 +8,7 @@ from server.studies import Stored
 from tests.deploy.federation import Federation, records
 
 ALTERED = "tests.deploy.endless.altered_site"
-ROUND_DEADLINE = 60
+ROUND_DEADLINE = 40
 """Seconds. A message in the hands of a site that is shut out keeps its round so long."""
 
 
