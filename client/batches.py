@@ -49,11 +49,16 @@ def _chosen(held: Tensor, positions: Rows) -> Tensor:
     return held[torch.from_numpy(positions).to(held.device)]
 
 
-def shuffled(rows: Rows, batch_size: int, epochs: int, seed: int) -> Iterator[Rows]:
-    """Positions of each batch of `epochs` passes, in an order drawn from `seed`."""
+def not_none(rows: Rows) -> Rows:
+    """The training cells' rows as they are. Raises DataError: there is none."""
     if not len(rows):
         raise DataError("the site has no training cell of the study's types")
-    rng = np.random.default_rng(seed)
+    return rows
+
+
+def shuffled(rows: Rows, batch_size: int, epochs: int, seed: int) -> Iterator[Rows]:
+    """Positions of each batch of `epochs` passes, in an order drawn from `seed`."""
+    rows, rng = not_none(rows), np.random.default_rng(seed)
     for _ in range(epochs):
         order = rng.permutation(rows)
         for start in range(0, len(order), batch_size):

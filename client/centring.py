@@ -10,8 +10,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from client.batches import Inputs
-from common.errors import DataError
+from client.batches import Inputs, not_none
 from common.models.layers import Centred, standardised
 
 ROUND = 1
@@ -50,7 +49,4 @@ def centre_of(network: nn.Module) -> nn.Parameter:
 
 def plain_mean(inputs: Inputs) -> Tensor:
     """The mean (D,) of the site's standardised training features. Raises DataError: none."""
-    rows = inputs.cells.rows("train")
-    if not len(rows):
-        raise DataError("the site has no training cell of the study's types")
-    return standardised(inputs.batch(rows)).mean(0)
+    return standardised(inputs.batch(not_none(inputs.cells.rows("train")))).mean(0)

@@ -37,8 +37,6 @@ def figures(out: Path) -> list[dict[str, Any]]:
 
 
 HALVED = {"down": "float16", "up": "float16"}
-
-
 CENTRED = {"name": "cnn", "width": 2, "encoder": "frozen", "centre": True}
 
 
@@ -68,8 +66,11 @@ class StopsAt(Silent):
             raise Stopped
 
 
-def test_a_run_broken_off_and_resumed_equals_an_unbroken_one(tmp_path: Path) -> None:
-    study = {"server": {"name": "fedadam"}}
+@pytest.mark.parametrize("privacy", [{}, PRIVATE], ids=["plain", "private"])
+def test_a_run_broken_off_and_resumed_equals_an_unbroken_one(
+    tmp_path: Path, privacy: dict[str, Any]
+) -> None:
+    study = {"privacy": privacy, "server": {"name": "fedadam"}}
     config = simulation(study=study, baselines=["local_only", "centralised"])
     run(config, tmp_path / "whole", Silent())
     with pytest.raises(Stopped):
