@@ -105,7 +105,10 @@ def _update(study: Study) -> str:
     size = Layout.of(model).size
     protected = "with the noise in it" if study.privacy.mode != "none" else "as it is"
     number = study.transport.up
-    return f"one vector of {size:,} {number} numbers leaves, the change of the model, {protected}"
+    said = f"one vector of {size:,} {number} numbers leaves, the change of the model, {protected}"
+    if study.model.centre:
+        said += "; the first round's is the mean of the cells' features in place of training"
+    return said
 
 
 def _metrics(policy: Policy, study: Study) -> str:

@@ -26,14 +26,14 @@ def site_file(context: Context) -> Path:
     """The `site.yaml` of this node.
 
     The node config names it (`site`), as every deployed client's does. A simulated node, which only
-    has a `partition-id`, takes the one of that number in the folder named by the environment, or
-    below the run's folder (`out`). Raises ConfigError when there is none.
+    has a `partition-id`, takes the one of that number below the run's folder (`out`), or, where the
+    run has none, in the folder named by the environment. Raises ConfigError when there is none.
     """
     named = context.node_config.get("site")
     if named is not None:
         return Path(str(named))
     number, out = context.node_config.get("partition-id"), context.run_config.get("out")
-    folder = os.environ.get(SITES_VARIABLE) or (out and f"{out}/sites")
+    folder = f"{out}/sites" if out else os.environ.get(SITES_VARIABLE)
     if not folder or number is None:
         raise ConfigError(
             "this client does not know its site: give the node config site=PATH of its site.yaml, "

@@ -11,7 +11,7 @@ from common.errors import FederationError
 from common.protocol import read_absence, read_name, read_refusal
 from server.suspension import LEFT_OUT
 
-_SHORTEST_PAUSE, _LONGEST_PAUSE = 0.01, 0.2
+_SHORTEST_PAUSE, LONGEST_PAUSE = 0.01, 0.2
 """Seconds between two looks for replies or sites."""
 
 UNREADABLE = 100
@@ -32,16 +32,18 @@ def exchange(
     now = last = time.monotonic()
     end = now + deadline
     while waiting and now < end:
+        looked = now
         replies = list(grid.pull_messages(list(waiting)))
         for reply in replies:
             site = waiting.pop(reply.metadata.reply_to_message_id, None)
             if site is not None:
                 yield site, _sound(reply)
-        if replies:
-            last = time.monotonic()
-        elif waiting:
-            _pause(now - last)
         now = time.monotonic()
+        if replies:
+            last = now
+        elif waiting:
+            _pause(now - last, now - looked)
+            now = time.monotonic()
     for site in waiting.values():
         yield site, f"no reply within {deadline:g} s"
 
@@ -121,9 +123,13 @@ class Roster:
         return dict(sorted(sites.items()))
 
 
-def _pause(waited: float) -> None:
-    """A tenth of the seconds waited so far: a fast site is not kept, a slow one costs few looks."""
-    time.sleep(min(max(waited / 10, _SHORTEST_PAUSE), _LONGEST_PAUSE))
+def _pause(waited: float, looked: float = 0.0) -> None:
+    """A tenth of the seconds waited so far: a fast site is not kept, a slow one costs few looks.
+
+    looked: seconds that the last look took; a Grid may wait there itself.
+    """
+    pause = min(max(waited / 10, _SHORTEST_PAUSE), LONGEST_PAUSE)
+    time.sleep(max(pause - looked, 0.0))
 
 
 def _push(grid: Grid, messages: Mapping[str, Message]) -> dict[str, str]:

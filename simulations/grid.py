@@ -9,11 +9,11 @@ from flwr.app import Context, Message, RecordDict
 from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
 
+from server.exchange import LONGEST_PAUSE
 from server.run_grid import RunGrid
 from simulations.workers import WorkerPool
 
 _SERVER_NODE = 1
-_WAIT_SECONDS = 0.05
 
 
 class LocalGrid(RunGrid):
@@ -49,9 +49,9 @@ class LocalGrid(RunGrid):
         return identifiers
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
-        """The replies that are there; waits a moment for the first, so that a look costs little."""
+        """The replies that are there; waits for the first so long that no pause need follow."""
         asked = {key: self._waiting[key] for key in message_ids if key in self._waiting}
-        wait(asked.values(), _WAIT_SECONDS, FIRST_COMPLETED)
+        wait(asked.values(), LONGEST_PAUSE, FIRST_COMPLETED)
         return [self._collect(key) for key, future in asked.items() if future.done()]
 
     def send_and_receive(

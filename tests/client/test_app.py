@@ -372,5 +372,9 @@ def test_a_simulated_node_finds_its_site_by_number_and_a_deployed_one_by_name_al
         site_file(Context(1, 2, {"partition-id": 2}, RecordDict(), out))
     with pytest.raises(ConfigError, match="does not know its site"):
         site_file(Context(1, 2, {}, RecordDict(), out))
-    monkeypatch.setenv(SITES_VARIABLE, str(tmp_path / "out" / "sites"))
-    assert site_file(Context(1, 2, {"partition-id": 0}, RecordDict(), {})).parent.name == "a"
+    (tmp_path / "else" / "c").mkdir(parents=True)
+    (tmp_path / "else" / "c" / "site.yaml").touch()
+    monkeypatch.setenv(SITES_VARIABLE, str(tmp_path / "else"))
+    assert site_file(Context(1, 2, {"partition-id": 0}, RecordDict(), {})).parent.name == "c"
+    # What one run says goes before what the environment says to all.
+    assert site_file(numbered).parent.name == "b"

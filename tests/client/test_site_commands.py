@@ -139,6 +139,13 @@ def test_a_study_that_the_policy_refuses_cannot_be_approved(home: SiteHome, tmp_
     without = study(privacy={"mode": "none"})
     topics = dict(explain(open_site(home.site_file), without, {"lab"}).topics)
     assert topics["privacy"].startswith("NONE")
+    assert "the first round" not in topics["each round"]
+
+
+def test_a_lab_is_told_that_the_first_round_sends_its_cells_mean(home: SiteHome) -> None:
+    model = {"name": "cnn", "width": 2, "encoder": "frozen", "centre": True}
+    topics = dict(explain(open_site(home.site_file), study(model=model), {"lab"}).topics)
+    assert "the first round's is the mean of the cells' features" in topics["each round"]
 
 
 def test_only_what_this_sites_server_signed_can_be_approved(home: SiteHome, tmp_path: Path) -> None:
