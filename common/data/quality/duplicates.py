@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from common.data.quality.findings import Case, Finding, Severity
 from common.data.quality.hashing import near_pairs, turn
 from common.data.quality.listing import Entry
-from common.data.quality.measure import Measured, Records
+from common.data.quality.measure import THUMBNAIL, Measured, Records
 from common.words import count
 
 DISTANCE = 6
@@ -68,7 +68,7 @@ def same_picture(measured: Measured) -> Likeness:
 
 def plain(records: Records) -> NDArray[np.bool_]:
     """Which rows show nothing: an even field."""
-    spread = records["thumbnail"].reshape(len(records), -1, 3).astype(np.float32).std(axis=1)
+    spread = records["thumbnail"].astype(np.float32).std(axis=(1, 2))
     return np.asarray(spread.max(axis=1) < PLAIN)
 
 
@@ -148,7 +148,7 @@ def _case(entries: Sequence[Entry], group: Group, turned: frozenset[int]) -> Cas
 
 def _unit(thumbnails: NDArray[np.uint8]) -> NDArray[np.float32]:
     """(N, D) rows of mean 0 and length 1, whose products are correlations."""
-    flat = thumbnails.reshape(len(thumbnails), -1).astype(np.float32)
+    flat = thumbnails.reshape(-1, 3 * THUMBNAIL**2).astype(np.float32)
     flat -= flat.mean(axis=1, keepdims=True)
     length = np.linalg.norm(flat, axis=1, keepdims=True)
     return np.asarray(flat / np.maximum(length, 1e-6), dtype=np.float32)

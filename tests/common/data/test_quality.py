@@ -56,6 +56,18 @@ def test_truncated_images_are_findings(lab: Path, suffix: str, share: float) -> 
     assert result.exit_code == 20 and result.images == 37
 
 
+@pytest.mark.parametrize("even", [0, 1, 2])
+def test_a_lab_without_one_picture_gets_its_findings_too(tmp_path: Path, even: int) -> None:
+    folder = tmp_path / "lab" / "monocyte"
+    folder.mkdir(parents=True)
+    for number in range(even):
+        Image.new("RGB", (96, 96), (number, 0, 0)).save(folder / f"even_{number}.png")
+    (folder / "cut.png").write_bytes(b"\x89PNG")
+    result = check(tmp_path / "lab")
+    assert named(result, "unreadable").files == ("monocyte/cut.png",)
+    assert result.exit_code == 20 and "monocyte/cut.png" in html(result)
+
+
 def test_an_unknown_label_names_the_nearest_and_can_be_mapped(lab: Path) -> None:
     (lab / "monocyte").rename(lab / "monozyt")
     finding = named(check(lab), "unknown-label")
