@@ -97,12 +97,11 @@ def open_cells(site: Site, study: Study) -> SiteCells:
     a patient. Raises DataError: a cache of another side; without privacy, no cell of the study's
     types (under privacy that is nobody's business, and the site trains on nothing but noise).
     """
-    code = {name: number for number, name in enumerate(study.cell_types)}
-    classes = np.array([code.get(cell.name, -1) for cell in CELL_TYPES])
+    classes = _classes(study)
     parts, splits = [], []
     for source in site.cells:
         part, given = selected(source, _cache(source.folder, study.image_side))
-        known = np.flatnonzero((classes[part.labels] >= 0) & _counts(part, study))
+        known = used(part, study)
         part = part.select(known)
         parts.append(part)
         splits.append(_split(part, given[known], study))
@@ -139,11 +138,18 @@ def selected(source: CellSource, cache: CellCache) -> tuple[CellCache, NDArray[n
         raise DataError(f"{source.selection}: is not a selection of cells ({error})") from error
 
 
-def _counts(part: CellCache, study: Study) -> NDArray[np.bool_]:
-    """Which cells the study's unit can protect."""
+def used(cache: CellCache, study: Study) -> Rows:
+    """Positions of the cells that the study uses: of its types, and that its unit can protect."""
+    of_type = _classes(study)[cache.labels] >= 0
     if study.privacy.mode == "none" or study.privacy.unit == "image":
-        return np.ones(len(part), bool)
-    return np.asarray(part.patients != "")
+        return np.flatnonzero(of_type)
+    return np.flatnonzero(of_type & (cache.patients != ""))
+
+
+def _classes(study: Study) -> Rows:
+    """The study's number of each of `CELL_TYPES`, -1 of one that it has not."""
+    code = {name: number for number, name in enumerate(study.cell_types)}
+    return np.array([code.get(cell.name, -1) for cell in CELL_TYPES])
 
 
 def _split(part: CellCache, given: NDArray[np.str_], study: Study) -> NDArray[np.str_]:

@@ -6,11 +6,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from client.site import used
 from common.cells import resolve
+from common.config import Study
 from common.data.cache import default_root, prepare
 from common.data.index import TABLE
 from common.data.store import CellCache
 from common.errors import ConfigError, DataError
+from common.words import count
 from simulations.config import DataSpec, Rendered
 from simulations.synthetic import VERSION, is_rendered
 
@@ -62,6 +65,28 @@ def gather(spec: DataSpec, side: int, seed: int, progress: Progress) -> Labs:
     # One lab of drawings makes the whole no study of real cells.
     drawn = any(map(is_rendered, (root, *folders.values())))
     return Labs(caches, "rendered" if drawn else "images")
+
+
+def studied(labs: Labs, study: Study) -> Labs:
+    """The labs with the cells that the study uses and no others, so that none other is counted.
+
+    Raises DataError: a lab has none.
+    """
+    caches = {lab: cache.select(used(cache, study)) for lab, cache in labs.caches.items()}
+    for lab, cache in caches.items():
+        if not len(cache):
+            raise DataError(
+                f"lab {lab}: of its {count(len(labs.caches[lab]), 'cell')} the study uses none "
+                f"({_use(study)}); take the lab out of the folder, or change the study"
+            )
+    return Labs(caches, labs.kind)
+
+
+def _use(study: Study) -> str:
+    types = f"cell_types: {', '.join(study.cell_types)}"
+    if study.privacy.mode == "none" or study.privacy.unit == "image":
+        return types
+    return f"{types}; privacy.unit: patient, so the patients must be known from a cells.csv"
 
 
 def _rendered(spec: Rendered, seed: int, progress: Progress) -> Path:

@@ -161,7 +161,7 @@ def _site(
         rows = np.array(sorted(row for of, row in cells if of == lab), dtype=np.int64)
         part = labs[lab].select(rows)
         splits = assign(part.labels, part.patients, part.splits, seed=seed, sources=part.sources)
-        shares.append(Share(part.folder, rows, splits.astype("U10")))
+        shares.append(Share(part.folder, part.rows, splits.astype("U10")))
         parts.append(part)
     return DealtSite(
         name,

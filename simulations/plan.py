@@ -10,9 +10,7 @@ from client.ledger import Ledger
 from client.ledger_binding import data_fingerprint
 from client.policy import Policy
 from client.site import open_site
-from common.cells import CELL_TYPES
 from common.config import CellSource, Member, Runtime, Site, Study
-from common.errors import DataError
 from common.files import replacing, write_text
 from common.yaml_files import dump, parse
 from simulations.config import Simulation
@@ -69,7 +67,7 @@ def make_plans(simulation: Simulation, sites: tuple[DealtSite, ...], out: Path) 
         folder = out / "baselines" / CENTRALISED
         plans.append(_plan(CENTRALISED, study, members, everyone, folder, simulation.runtime))
     if LOCAL in simulation.baselines:
-        for name in [site.name for site in sites if _can_train_alone(site, study)]:
+        for name in [site.name for site in sites if _can_train_alone(site)]:
             alone = {
                 other: member if other == name or member.role == "held_out" else Member(role="test")
                 for other, member in cohort.items()
@@ -79,11 +77,9 @@ def make_plans(simulation: Simulation, sites: tuple[DealtSite, ...], out: Path) 
     return plans
 
 
-def _can_train_alone(site: DealtSite, study: Study) -> bool:
-    """Whether the site trains, and has a training cell of the study's types to do it with."""
-    codes = [code for code, kind in enumerate(CELL_TYPES) if kind.name in study.cell_types]
-    training = (site.splits == "train") & np.isin(site.labels, codes)
-    return not site.held_out and bool(training.any())
+def _can_train_alone(site: DealtSite) -> bool:
+    """Whether the site trains, and has a training cell to do it with."""
+    return not site.held_out and site.count("train") > 0
 
 
 def declared(number: int) -> int:
@@ -106,17 +102,9 @@ def _cohort(simulation: Simulation, sites: tuple[DealtSite, ...]) -> dict[str, M
 
 def _training_units(site: DealtSite, study: Study) -> int:
     """Units that train at the site: images, or patients."""
-    training = site.splits == "train"
     if study.privacy.mode == "none" or study.privacy.unit == "image":
-        return int(training.sum())
-    patients = site.patients[training]
-    known = np.unique(patients[patients != ""])
-    if not len(known):
-        raise DataError(
-            f"site {site.name}: privacy.unit is patient and none of its training cells says which "
-            "patient it is from; give the patients in a cells.csv, or protect images"
-        )
-    return len(known)
+        return site.count("train")
+    return len(np.unique(site.patients[site.splits == "train"]))
 
 
 def _pool(sites: tuple[DealtSite, ...], cohort: Mapping[str, Member]) -> tuple[DealtSite, Member]:

@@ -12,7 +12,7 @@ from common.errors import ConfigError
 from common.files import write_text
 from common.yaml_files import dump, load
 from simulations.config import Simulation
-from simulations.labs import Labs, gather
+from simulations.labs import Labs, gather, studied
 from simulations.partition import DealtSite, deal
 from simulations.plan import Plan, make_plans
 from simulations.seeded import workers_of
@@ -49,7 +49,7 @@ def prepare(simulation: Simulation, out: Path, watcher: Watcher) -> Prepared:
     """Gather the cells, deal them to sites, write the studies. Same config, same files."""
     write_text(out / "config.yaml", dump(simulation))
     study = simulation.study
-    labs = gather(simulation.data, study.image_side, study.seed, watcher.preparing)
+    labs = studied(gather(simulation.data, study.image_side, study.seed, watcher.preparing), study)
     sites = deal(labs.caches, simulation.partition, study.seed)
     plans = make_plans(simulation, sites, out)
     watcher.planned(plans, sites)

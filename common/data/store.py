@@ -75,6 +75,11 @@ class CellCache:
         return int(self.meta["side"])
 
     @property
+    def rows(self) -> NDArray[np.int64]:
+        """(N,) each cell's row in the folder's cache."""
+        return np.arange(len(self)) if self._rows is None else self._rows
+
+    @property
     def images(self) -> NDArray[np.uint8]:
         """(N, side, side, 3) read-only: the map itself, or for a selection a copy read whole."""
         return self._store if self._rows is None else self._store[self._rows]

@@ -2,15 +2,19 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from client.site import open_cells, open_site
+from common.config import Study
 from common.errors import ConfigError, DataError, FederationError
+from common.yaml_files import load
 from simulations.config import read
 from simulations.run import federate, run
-from tests.simulations.small import Silent, simulation
+from tests.simulations.small import PRIVATE, Silent, simulation
 
 
 def make_lab(root: Path, name: str, rows: list[tuple[str, str]]) -> None:
@@ -65,15 +69,43 @@ def test_a_site_without_a_training_cell_has_no_model_of_its_own_and_stops_nothin
     assert "no-training" in (tmp_path / "run" / "report.html").read_text()
 
 
+@pytest.mark.parametrize(
+    ("study", "said"),
+    [
+        ({"cell_types": ["monocyte", "basophil"]}, "lab one-class: of its 20 cells .*basophil"),
+        (
+            {"cell_types": ["lymphocyte", "monocyte"], "privacy": PRIVATE | {"unit": "patient"}},
+            "lab both: of its 40 cells .*patients must be known from a cells.csv",
+        ),
+    ],
+)
 def test_a_lab_without_a_cell_of_the_study_says_so_before_any_round(
-    tmp_path: Path, labs: Path
+    tmp_path: Path, labs: Path, study: dict[str, Any], said: str
 ) -> None:
+    config = simulation(data={"source": "images", "root": str(labs)}, study=study)
+    with pytest.raises(DataError, match=said):
+        federate(config, tmp_path / "run", Silent())
+
+
+def test_only_the_cells_of_the_study_are_counted(tmp_path: Path, labs: Path) -> None:
+    others = [("basophil", split) for split in ("train", "validation", "test")] * 30
+    make_lab(labs, "mixed", [*others, *[("lymphocyte", ""), ("monocyte", "")] * 20])
     config = simulation(
         data={"source": "images", "root": str(labs)},
-        study={"cell_types": ["monocyte", "basophil"]},
+        study={
+            "cell_types": ["lymphocyte", "monocyte"],
+            "rounds": 1,
+            "privacy": PRIVATE | {"local_steps": 1},
+        },
     )
-    with pytest.raises(FederationError, match="site one-class: .*none of its cells is of a type"):
-        federate(config, tmp_path / "run", Silent())
+    summary = run(config, tmp_path / "run", Silent())
+    figures = summary["sites"]["mixed"]
+    found = [figures[name] for name in ("n_train", "n_validation", "n_test")]
+    assert sum(found) == 40 and sum(figures["class_counts"].values()) == 40
+    study = load(Study, tmp_path / "run" / "study.yaml")
+    assert study.cohort["mixed"].units == figures["n_train"]
+    cells = open_cells(open_site(tmp_path / "run" / "sites" / "mixed" / "site.yaml"), study)
+    assert [len(cells.rows(name)) for name in ("train", "validation", "test")] == found
 
 
 def test_labels_that_nobody_knows_are_named_with_the_nearest(tmp_path: Path) -> None:

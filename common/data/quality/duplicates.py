@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from common.data.quality.findings import Case, Finding, Severity
-from common.data.quality.hashing import near_pairs, turn
+from common.data.quality.hashing import THUMBNAIL, near_pairs, turn
 from common.data.quality.listing import Entry
-from common.data.quality.measure import THUMBNAIL, Measured, Records
+from common.data.quality.measure import Measured, Records
 from common.words import count
 
 DISTANCE = 6
