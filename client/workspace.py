@@ -11,7 +11,7 @@ from client.batches import Inputs
 from client.policy import read_policy
 from client.site import open_cells
 from common.config import ModelSpec, Site, Study
-from common.device import Precision, limit_memory, place, resolve
+from common.device import Precision, limit_memory, place, quickest, resolve
 from common.models import Classifier, build, federated
 from common.models.features import cached_features
 from common.models.vector import Layout
@@ -35,7 +35,7 @@ def workspace(site: Site, study: Study) -> Workspace:
     made = _model(study.model, len(study.cell_types), study.image_side, study.seed, device)
     model, parameters, layout = made
     cells = open_cells(site, study)
-    precision = _precision(site, study)
+    precision = _precision(site, study, device)
     if model.frozen:
         features = _features(site, study, device)
         inputs = Inputs(cells, model.head, device, features, precision=precision)
@@ -45,10 +45,12 @@ def workspace(site: Site, study: Study) -> Workspace:
     return Workspace(model, parameters, layout, inputs)
 
 
-def _precision(site: Site, study: Study) -> Precision:
+def _precision(site: Site, study: Study, device: torch.device) -> Precision:
     """Under privacy float32, whatever the runtime says: it must not touch the clipping, and in
     bfloat16 a cell's features depend a little on the others of its batch."""
-    return "float32" if study.privacy.mode != "none" else site.runtime.precision
+    if study.privacy.mode != "none":
+        return "float32"
+    return quickest(device, site.runtime.precision)
 
 
 @lru_cache(maxsize=2)
@@ -67,7 +69,8 @@ def _features(site: Site, study: Study, device: torch.device) -> torch.Tensor:
     """The frozen encoder's features of all the site's cells, (N, D); kept on disk."""
     model, *_ = _model(study.model, len(study.cell_types), study.image_side, study.seed, device)
     parts = open_cells(site, study).parts
-    found = [cached_features(model, part, device, _precision(site, study)) for part in parts]
+    precision = _precision(site, study, device)
+    found = [cached_features(model, part, device, precision) for part in parts]
     return torch.cat([torch.from_numpy(part) for part in found]).to(device)
 
 

@@ -314,7 +314,7 @@ class Runtime(Strict):
     threads: int = Field(default=1, ge=1, le=1024)
     """Torch threads a worker. Sums of floats depend on it, so it is fixed, not the core count."""
     precision: Literal["float32", "bfloat16"] = "float32"
-    """For what is neither clipped nor noised."""
+    """On a GPU, for what is neither clipped nor noised; a CPU computes in float32."""
 
 
 class CellSource(Strict):

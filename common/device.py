@@ -29,8 +29,14 @@ def limit_memory(device: torch.device, share: float) -> None:
         torch.cuda.set_per_process_memory_fraction(share, device.index)
 
 
+def quickest(device: torch.device, allowed: Precision) -> Precision:
+    """The precision to compute in there: float32 on a CPU, where bfloat16 may take ten times as
+    long."""
+    return "float32" if device.type == "cpu" else allowed
+
+
 def autocast(device: torch.device, precision: Precision) -> torch.autocast:
-    """A context that computes in bfloat16 where that is safe, if `precision` says so."""
+    """A context that computes in `precision` where that is safe."""
     return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")
 
 

@@ -16,7 +16,7 @@ from common.config import ModelSpec
 from common.data.batches import augment, draw_views, to_tensor
 from common.data.splits import of_cache
 from common.data.store import CellCache
-from common.device import autocast, laid_out, place
+from common.device import autocast, laid_out, place, quickest
 from common.errors import ConfigError, DataError
 from common.metrics import Tally
 from common.models.classifier import Classifier, trainable
@@ -166,7 +166,7 @@ def _fit(
 
 
 def _loss(model: Classifier, images: Tensor, targets: Tensor) -> Tensor:
-    with autocast(images.device, "bfloat16" if images.is_cuda else "float32"):
+    with autocast(images.device, quickest(images.device, "bfloat16")):
         logits = model(laid_out(images, model))
     return F.cross_entropy(logits.float(), targets)
 

@@ -13,6 +13,7 @@ from client.site import open_site
 from client.training import Job, train
 from client.workspace import workspace
 from common.config import Member
+from common.device import quickest
 from common.errors import DataError
 from common.models import trainable
 from common.models.vector import flatten, load
@@ -72,12 +73,16 @@ def test_pixels_on_the_device_make_the_batch_that_pixels_on_disk_make(tmp_path: 
     assert torch.equal(held.batch(chosen), disk.batch(chosen))
 
 
-def test_bfloat16_trains_near_float32_and_never_under_privacy(tmp_path: Path) -> None:
+def test_bfloat16_trains_near_float32_and_never_under_privacy_nor_on_a_cpu(tmp_path: Path) -> None:
     path = make_lab(tmp_path)
     path.write_text(path.read_text() + "runtime: {precision: bfloat16}\n")
     # A seed of its own: another test's model is shared with it, as that test left it.
     site, plain = open_site(path), study(privacy={}, seed=7)
-    assert workspace(site, study()).inputs.precision == "float32"
+    for private in (True, False):
+        of = study() if private else plain
+        assert workspace(site, of).inputs.precision == "float32"
+    gpu = torch.device("cuda")
+    assert (quickest(gpu, "bfloat16"), quickest(gpu, "float32")) == ("bfloat16", "float32")
     inputs, found = workspace(site, plain).inputs, {}
     start = flatten(trainable(inputs.network))
     for precision in ("float32", "bfloat16"):
