@@ -136,6 +136,13 @@ class Update:
         )
 
 
+def content_bytes(content: RecordDict) -> int:
+    """Bytes of what a message says: its vectors, texts and numbers."""
+    vectors = sum(len(v.data) for record in content.array_records.values() for v in record.values())
+    said = (value for record in content.config_records.values() for value in record.values())
+    return vectors + sum(len(v) if isinstance(v, str | bytes) else 8 for v in said)
+
+
 def proposal_content(proposal: Proposal) -> RecordDict:
     """A deployed server's query.prepare: the study with its signature."""
     content = Task(proposal.study, 0).content()

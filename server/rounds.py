@@ -24,8 +24,8 @@ from common.files import replacing, sync, write_text
 from common.metrics import Tally
 from common.models import Classifier, build, federated
 from common.models.vector import Layout, flatten, load
-from common.payload import Vector, encode, encoded_bytes
-from common.protocol import Task, Update, read_head, read_tally
+from common.payload import Vector, encode
+from common.protocol import Task, Update, content_bytes, read_head, read_tally
 from server import checkpoints
 from server.aggregation import Aggregation, aggregation_for
 from server.checkpoints import State
@@ -53,6 +53,22 @@ class Outcome:
     seconds: float
     test: dict[str, list[list[float]]]
     """The released model on each site's test cells, as `Tally.to_json`."""
+    bytes_down: int
+    bytes_up: int
+    """Of that test; the rounds' own are in their records."""
+
+
+@dataclass
+class _Traffic:
+    """Bytes of the messages to the sites and of their sound replies, since `taken`."""
+
+    down: int = 0
+    up: int = 0
+
+    def taken(self) -> dict[str, int]:
+        found = {"bytes_down": self.down, "bytes_up": self.up}
+        self.down = self.up = 0
+        return found
 
 
 class Rounds:
@@ -76,6 +92,7 @@ class Rounds:
         self._layout = Layout.of(self._model)
         self._roster = Roster(grid, set(study.cohort))
         self._heads: dict[str, str] = {}
+        self._traffic = _Traffic()
         self._offences = Offences({}, study.round.suspend_after)
 
     def run(self) -> Outcome:
@@ -108,6 +125,7 @@ class Rounds:
         last = state.round == self._study.rounds
         due = state.round % self._study.evaluation.every == 0 or last
         record["evaluation"] = self._evaluate(state, attempt) if due else None
+        record |= self._traffic.taken()
         record["seconds"] = time.perf_counter() - started
         return record
 
@@ -120,7 +138,7 @@ class Rounds:
         }
         record["sites"] = {site: {"status": status} for site, status in suspended.items()}
         messages = self._messages("train", task, state.model, training)
-        updates, good = aggregation_for(self._study, self._layout.size), 0
+        updates = aggregation_for(self._study, self._layout.size)
         asked = time.perf_counter()
         for site, reply in self._replies(messages):
             entry = record["sites"][site] = self._accept(site, reply, updates)
@@ -129,11 +147,8 @@ class Rounds:
                 self._watcher.left_out(task.round, site, entry["status"].removeprefix(LEFT_OUT))
             if self._offences.note(site, entry["status"]):
                 entry["suspended"] = True
-            good += entry["status"] == "ok"
         record["sites"] = dict(sorted(record["sites"].items()))
-        size, transport = self._layout.size, self._study.transport
-        record["bytes_down"] = encoded_bytes(size, transport.down) * len(messages)
-        record["bytes_up"] = encoded_bytes(size, transport.up) * good
+        good = sum(entry["status"] == "ok" for entry in record["sites"].values())
         if good < self._study.round.min_sites:
             said = "; ".join(f"{site}: {e['status']}" for site, e in record["sites"].items())
             raise FederationError(
@@ -190,7 +205,10 @@ class Rounds:
         """What each site says, as it comes; the watcher knows who has not said anything."""
         waiting = set(messages)
         self._watcher.waits_for(waiting)
+        self._traffic.down += sum(content_bytes(one.content) for one in messages.values())
         for site, reply in exchange(self._grid, messages, self._study.round.deadline_seconds):
+            if isinstance(reply, Message):
+                self._traffic.up += content_bytes(reply.content)
             yield site, reply
             waiting.discard(site)
             self._watcher.waits_for(waiting)
@@ -206,7 +224,9 @@ class Rounds:
         return sum(training, Tally.empty(len(self._study.cell_types)))
 
     def _remember(self, state: State, score: float | None) -> None:
-        if score is None or score <= state.best_score:
+        if score is None:  # no cell to judge by: neither better nor worse
+            return
+        if score <= state.best_score:
             state.stale += 1
             return
         state.best, state.best_score = state.average.copy(), score
@@ -293,6 +313,7 @@ class Rounds:
             stopped="completed" if state.round == self._study.rounds else "early stop",
             seconds=state.seconds,
             test={site: tally.to_json() for site, tally in tallies.items()},
+            **self._traffic.taken(),
         )
         write_text(self._out / OUTCOME, json.dumps(asdict(outcome)))
         return outcome

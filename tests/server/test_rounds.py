@@ -12,8 +12,8 @@ from common.errors import FederationError, PrivacyError
 from common.metrics import Tally
 from common.models import build
 from common.models.vector import Layout
-from common.payload import decode, encode
-from common.protocol import Task, Update, refusal_content, tally_content
+from common.payload import decode, encode, encoded_bytes
+from common.protocol import Task, Update, content_bytes, refusal_content, tally_content
 from server.rounds import Record, Rounds
 from tests.server.fake_grid import Answer, FakeGrid
 
@@ -90,11 +90,33 @@ def test_a_run_leaves_its_rounds_its_model_and_its_test(tmp_path: Path) -> None:
     records = run(one, tmp_path, sites_of(one))
     assert [record["round"] for record in records] == [1, 2, 3, 4]
     assert all(entry["status"] == "ok" for r in records for entry in r["sites"].values())
-    assert records[0]["bytes_down"] == records[0]["bytes_up"] == 2 * 4 * layout(one).size
     outcome = json.loads((tmp_path / "outcome.json").read_text())
     assert outcome["best_round"] == 4
     assert set(outcome["test"]) == {"a", "b"}
     assert load_file(tmp_path / "model.safetensors")
+
+
+def test_all_that_passes_between_server_and_sites_is_counted(tmp_path: Path) -> None:
+    one, passed = study(evaluation=EvaluationSpec(every=2)), {"down": 0, "up": 0}
+
+    def counting(answer: Answer) -> Answer:
+        def counted(message: Message) -> RecordDict | None:
+            reply = answer(message)
+            if message.metadata.message_type != "query":
+                passed["down"] += content_bytes(message.content)
+                passed["up"] += content_bytes(reply or RecordDict())
+            return reply
+
+        return counted
+
+    sites = {name: counting(answer) for name, answer in sites_of(one).items()}
+    parts = run(one, tmp_path, sites)
+    vectors = 2 * 4 * layout(one).size
+    assert 2 * vectors > parts[0]["bytes_down"] > vectors < parts[0]["bytes_up"] < 2 * vectors
+    assert parts[1]["bytes_down"] > 2 * vectors
+    parts.append(json.loads((tmp_path / "outcome.json").read_text()))
+    for way, total in passed.items():
+        assert sum(part[f"bytes_{way}"] for part in parts) == total
 
 
 @pytest.mark.parametrize("way", ["down", "up"])
@@ -106,9 +128,12 @@ def test_half_the_bytes_travel_and_the_model_is_nearly_the_same(tmp_path: Path, 
     )
     exact = run(whole, tmp_path / "whole", sites_of(whole))
     rounded = run(half, tmp_path / "half", sites_of(half))
-    for key in ("bytes_down", "bytes_up"):
-        ratio = rounded[0][key] / exact[0][key]
-        assert ratio == pytest.approx(0.5 if way in key else 1.0, rel=0.01)
+    size = layout(whole).size
+    saved = encoded_bytes(size, "float32") - encoded_bytes(size, "float16")
+    vectors = {"down": 4, "up": 2}  # two sites train and evaluate, and send an update
+    for key, number in vectors.items():
+        less = exact[0][f"bytes_{key}"] - rounded[0][f"bytes_{key}"]
+        assert less == (number * saved if key == way else 0)
     apart = distance(tmp_path / "whole", tmp_path / "half")
     assert 0 < apart < 4 * 10 * 2.0**-11
 
@@ -337,6 +362,21 @@ def test_no_better_evaluation_for_long_stops_early_with_the_best_model(tmp_path:
     assert len(run(one, tmp_path, sites)) == 3
     outcome = json.loads((tmp_path / "outcome.json").read_text())
     assert (outcome["stopped"], outcome["best_round"]) == ("early stop", 1)
+
+
+def test_an_evaluation_with_nothing_to_judge_by_stops_nothing(tmp_path: Path) -> None:
+    one = study(evaluation=EvaluationSpec(patience=2))
+
+    def blind(site: Answer) -> Answer:
+        def answer(message: Message) -> RecordDict | None:
+            evaluates = message.metadata.message_type == "evaluate"
+            return tally_content(Tally.empty(len(TYPES))) if evaluates else site(message)
+
+        return answer
+
+    run(one, tmp_path, {name: blind(site) for name, site in sites_of(one).items()})
+    outcome = json.loads((tmp_path / "outcome.json").read_text())
+    assert (outcome["stopped"], outcome["rounds"], outcome["best_round"]) == ("completed", 4, 4)
 
 
 def test_evaluation_counts_training_sites_together_and_every_site_alone(tmp_path: Path) -> None:
