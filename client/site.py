@@ -141,7 +141,7 @@ def selected(source: CellSource, cache: CellCache) -> tuple[CellCache, NDArray[n
 def used(cache: CellCache, study: Study) -> Rows:
     """Positions of the cells that the study uses: of its types, and that its unit can protect."""
     of_type = _classes(study)[cache.labels] >= 0
-    if study.privacy.mode == "none" or study.privacy.unit == "image":
+    if not study.privacy.of_patients:
         return np.flatnonzero(of_type)
     return np.flatnonzero(of_type & (cache.patients != ""))
 

@@ -104,6 +104,11 @@ class PrivacySpec(Strict):
     augmentations: int = Field(default=1, ge=1, le=64)
     """Views of an image whose mean gradient is clipped (De et al., arXiv 2204.13650, sec. 3.3)."""
 
+    @property
+    def of_patients(self) -> bool:
+        """Whether patients are protected, so that a cell of an unknown one cannot be used."""
+        return self.mode != "none" and self.unit == "patient"
+
 
 class ServerOptimizer(Strict):
     """Reddi et al. 2021 (arXiv 2003.00295), algorithm 2; fedavg is the plain mean."""
@@ -151,12 +156,16 @@ class EvaluationSpec(Strict):
     """Stop after this many evaluations without a better mean balanced accuracy; None: never."""
 
 
+MOST_NORM = 2.0**20
+"""Of an update that a study may accept."""
+
+
 class RoundPolicy(Strict):
     """When a round counts."""
 
     min_sites: int = Field(default=1, ge=1)
     deadline_seconds: float = Field(default=3600.0, gt=0)
-    max_update_norm: float = Field(default=1e4, gt=0, le=2**20)
+    max_update_norm: float = Field(default=1e4, gt=0, le=MOST_NORM)
     """A reply whose L2 norm exceeds this is left out and named."""
     suspend_after: int = Field(default=3, ge=1, le=100000)
     """Replies of a site left out in a row (their layout, their values, their norm, not readable)
@@ -221,6 +230,12 @@ class Study(Strict):
     @model_validator(mode="after")
     def _rare_classes_have_a_prior(self) -> Self:
         power, prior = self.training.rare_class_power, self.training.class_prior
+        types = [cell.name for cell in CELL_TYPES]
+        for name in set(prior).difference(types):
+            near = ", ".join(difflib.get_close_matches(name, types, 3, 0.4)) or ", ".join(types)
+            raise ValueError(
+                f"training.class_prior: {name!r} is not an MLL23 cell type; nearest: {near}"
+            )
         missing = [name for name in self.cell_types if prior.get(name, 0.0) <= 0]
         if power and missing:
             raise ValueError(
@@ -239,6 +254,11 @@ class Study(Strict):
                     f"model.{key}={value}: is about the features of a frozen encoder; leave it "
                     "out, or set model.encoder to frozen"
                 )
+        if self.privacy.augmentations > 1 and not self.training.augment:
+            raise ValueError(
+                f"privacy.augmentations={self.privacy.augmentations}: without training.augment all "
+                "views of an image are the same; set that, or augmentations to 1"
+            )
         if self.model.encoder == "frozen" and self.privacy.augmentations > 1:
             raise ValueError(
                 f"privacy.augmentations={self.privacy.augmentations}: a frozen encoder's features "
@@ -288,6 +308,11 @@ class Study(Strict):
                 f"cohort: {training} sites train: server.aggregation {server.aggregation} with "
                 f"byzantine_sites={server.byzantine_sites} needs {needed} updates a round"
             )
+        if self.cohort and training < self.round.min_sites:
+            raise ValueError(
+                f"round.min_sites={self.round.min_sites}: no round would ever begin; "
+                f"sites of the cohort that train: {training}"
+            )
         return self
 
     def __hash__(self) -> int:
@@ -317,6 +342,9 @@ class Runtime(Strict):
     """On a GPU, for what is neither clipped nor noised; a CPU computes in float32."""
 
 
+SITE_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
+
+
 class CellSource(Strict):
     """Cells of a site: an indexed cache (`hemofed data index`), whole or in part."""
 
@@ -328,7 +356,7 @@ class CellSource(Strict):
 class Site(Strict):
     """One lab as its client finds it (`site.yaml`); relative paths start at that file."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
+    name: str = Field(pattern=SITE_NAME)
     cells: tuple[CellSource, ...] = Field(min_length=1)
     label_map: dict[str, str] = {}
     """The lab's own names for cell types, for `hemofed data index SOURCE --label-map site.yaml`."""

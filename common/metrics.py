@@ -76,7 +76,8 @@ class Tally:
         Cells are drawn class by class, as many as there are: were all drawn together, small classes
         would be missing from many draws, and the balanced metrics' intervals beside their values.
         Cells counted in one place are alike but for their confidence, so their number is drawn
-        (multinomial) and their confidence taken as the place's mean.
+        (multinomial) and their confidence taken as the place's mean. None where a metric is not
+        defined, and where all draws agree: three cells that are all right make nothing certain.
         """
         if not self.total:
             return dict.fromkeys(NAMES)
@@ -91,12 +92,7 @@ class Tally:
         mean[used] = self.confidence.reshape(-1)[used] / places[used]
         shape = (resamples, *self.counts.shape)
         values = _metrics(counts.reshape(shape), (counts * mean).reshape(shape))
-        return {
-            name: [float(bound) for bound in np.percentile(value, [2.5, 97.5])]
-            if np.isfinite(value).all()
-            else None
-            for name, value in values.items()
-        }
+        return {name: _interval(value) for name, value in values.items()}
 
     def per_class(self) -> list[dict[str, float | int | None]]:
         """Precision, recall, F1 and support of each class; None where it is undefined."""
@@ -146,6 +142,12 @@ class Tally:
         if (tally.counts < 0).any() or not (inside.all() or unknown):
             raise ValueError("counts below zero, or confidences outside 0..1")
         return tally
+
+
+def _interval(values: Floats) -> list[float] | None:
+    if not np.isfinite(values).all() or np.ptp(values) == 0:
+        return None
+    return [float(bound) for bound in np.percentile(values, [2.5, 97.5])]
 
 
 def _metrics(counts: Floats, confidence: Floats) -> dict[str, Floats]:

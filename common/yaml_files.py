@@ -24,7 +24,7 @@ def find(name: str, kind: str) -> Path:
     Raises ConfigError, with the names that there are, when it is neither.
     """
     path = Path(name)
-    if path.exists():
+    if path.exists() and not path.is_dir():  # `data fetch` leaves a folder of a config's name
         return path
     shipped = {file.stem: file for file in sorted((CONFIGS / kind).glob("*.yaml"))}
     if name not in shipped:
@@ -33,6 +33,20 @@ def find(name: str, kind: str) -> Path:
             f"{', '.join(shipped)}"
         )
     return shipped[name]
+
+
+class _Loader(yaml.SafeLoader):
+    """Refuses a key that is there twice: the first value would be lost without a word."""
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        node = super().compose_mapping_node(anchor)
+        seen = set[str]()
+        for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
+            if key.value in seen:
+                problem = f"the key {key.value!r} is there twice"
+                raise yaml.MarkedYAMLError(problem=problem, problem_mark=key.start_mark)
+            seen.add(key.value)
+        return node
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -49,7 +63,7 @@ def _content(path: Path) -> bytes:
 
 def _mapping(text: bytes, path: Path) -> dict[str, Any]:
     try:
-        content = yaml.safe_load(text.decode("utf-8"))
+        content = yaml.load(text.decode("utf-8"), _Loader)  # noqa: S506  a SafeLoader
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: is not valid YAML: {error}") from error
     if not isinstance(content, dict):
@@ -109,6 +123,8 @@ def assign(content: dict[str, Any], settings: list[str], origin: str) -> dict[st
     its source in an error. Raises ConfigError: a variant that does not exist, not key=value.
     """
     variants = content.get("variants") or {}
+    if not isinstance(variants, dict):
+        raise ConfigError(f"{origin}: variants: expected names and what each changes")
     content = {key: value for key, value in content.items() if key != "variants"}
     for setting in settings:
         key, _, name = setting.partition("=")

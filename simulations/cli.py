@@ -45,7 +45,7 @@ def simulate(
     ] = False,
 ) -> None:
     """Play a federation of hospitals on this machine, and write a report."""
-    from common.errors import FederationError
+    from common.errors import ConfigError, FederationError
     from common.yaml_files import find
     from simulations.progress import Terminal, results_table
     from simulations.report.description import write_description
@@ -61,6 +61,8 @@ def simulate(
     else:
         simulation, said = _read(find(str(config), "simulations"), settings or [], data)
         folder = out or Path("runs") / f"{simulation.study.name}-{datetime.now():%Y%m%d-%H%M%S}"
+        if folder.exists() and not folder.is_dir():
+            raise ConfigError(f"{folder}: is a file; choose another --out")
         write_description(folder, said)
     if workers is not None:
         runtime = simulation.runtime.model_copy(update={"workers": workers})
@@ -89,7 +91,11 @@ def simulate(
     from simulations.report.validation import caveat
 
     console.print(results_table(summary))
-    for line in filter(None, [caveat(summary), *never_used_in(folder)]):
+    given_up = (
+        f"{name} could not be trained to its end: {reason}"
+        for name, reason in summary["baselines_given_up"].items()
+    )
+    for line in filter(None, [caveat(summary), *never_used_in(folder), *given_up]):
         console.print(line, style="yellow", markup=False, soft_wrap=True)
     typer.echo(f"report: {(folder / 'report.html').absolute()}")
 

@@ -33,6 +33,15 @@ class DataSpec(Strict):
     um_per_px: dict[str, float] = {}
     """Lab -> physical scale of its images; unknown: the whole image becomes the square."""
 
+    @model_validator(mode="after")
+    def _of_images(self) -> Self:
+        if self.source == "rendered" and (self.root or self.label_map):
+            raise ValueError(
+                "root and label_map are of images, and source is rendered: set source to images "
+                "(--data DIR does), or leave them out"
+            )
+        return self
+
 
 class Deal(Strict):
     """How cells are dealt to sites; patients stay whole."""
@@ -72,8 +81,8 @@ class Simulation(Strict):
     data: DataSpec = DataSpec()
     partition: PartitionSpec = PartitionSpec()
     baselines: tuple[Literal["local_only", "centralised"], ...] = ("local_only", "centralised")
-    """What the federation is compared with: each trained for as many steps, under as much
-    privacy."""
+    """What the federation is compared with: each trained for as many rounds and steps, under as
+    much privacy."""
     runtime: Runtime = Runtime()
 
 

@@ -20,7 +20,7 @@ from server.exchange import exchange
 from server.rounds import Record
 from simulations.grid import LocalGrid
 from simulations.labs import Progress
-from simulations.plan import Plan
+from simulations.plan import FEDERATED, Plan
 from simulations.seeded import make_client
 from simulations.workers import WorkerPool
 
@@ -50,15 +50,16 @@ def _last_line(log: Path) -> str:
     return log.read_text(encoding="utf-8").splitlines()[-1] if log.exists() else "(no log)"
 
 
-def run_local(plans: list[Plan], pool: WorkerPool, observe: Observe) -> None:
+def run_local(plans: list[Plan], pool: WorkerPool, observe: Observe) -> dict[str, str]:
     """Run all plans at once on the pool: what one run leaves idle, another uses.
 
-    A plan's numbers do not depend on the others, nor on the number of workers. Raises the first
-    error of any plan, after the others have been stopped at their last whole round.
+    A plan's numbers do not depend on the others, nor on the number of workers. A baseline that
+    cannot go on is given up: its name and why. Raises any other error, the first of any plan, after
+    the others have been stopped at their last whole round.
     """
     with ThreadPoolExecutor(len(plans), thread_name_prefix="server") as threads:
         runs = [
-            threads.submit(_serve, plan, LocalGrid(pool, plan.site_files, number), observe)
+            threads.submit(_attempt, plan, LocalGrid(pool, plan.site_files, number), observe)
             for number, plan in enumerate(plans, start=1)
         ]
         try:
@@ -66,9 +67,22 @@ def run_local(plans: list[Plan], pool: WorkerPool, observe: Observe) -> None:
             for run in runs:
                 if run.done():
                     run.result()
+            faults = {plan.name: run.result() for plan, run in zip(plans, runs, strict=True)}
         except BaseException:
             pool.close()
             raise
+    return {name: fault for name, fault in faults.items() if fault}
+
+
+def _attempt(plan: Plan, grid: Grid, observe: Observe) -> str | None:
+    """Run the plan; why it could not go on, if it is a baseline."""
+    try:
+        _serve(plan, grid, observe)
+    except FederationError as fault:
+        if plan.name == FEDERATED:
+            raise
+        return str(fault)
+    return None
 
 
 def _serve(plan: Plan, grid: Grid, observe: Observe) -> None:

@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -48,7 +48,7 @@ def gather(spec: DataSpec, side: int, seed: int, progress: Progress) -> Labs:
     Raises ConfigError: no folder is given. DataError: what is in it cannot be used.
     """
     root = _rendered(spec.rendered, seed, progress) if spec.source == "rendered" else _root(spec)
-    folders = _lab_folders(root)
+    folders = _lab_folders(root, spec.label_map)
     for lab in spec.um_per_px:
         if lab not in folders:
             raise ConfigError(f"data.um_per_px: no lab {lab!r}; there are: {', '.join(folders)}")
@@ -84,7 +84,7 @@ def studied(labs: Labs, study: Study) -> Labs:
 
 def _use(study: Study) -> str:
     types = f"cell_types: {', '.join(study.cell_types)}"
-    if study.privacy.mode == "none" or study.privacy.unit == "image":
+    if not study.privacy.of_patients:
         return types
     return f"{types}; privacy.unit: patient, so the patients must be known from a cells.csv"
 
@@ -128,19 +128,19 @@ def _root(spec: DataSpec) -> Path:
     return root
 
 
-def _lab_folders(root: Path) -> dict[str, Path]:
+def _lab_folders(root: Path, label_map: Mapping[str, str]) -> dict[str, Path]:
     """Lab -> folder. A root that holds class folders, or a table of cells, is one lab itself."""
     below = sorted(p for p in root.iterdir() if p.is_dir() and not p.name.startswith((".", "__")))
-    if (root / TABLE).exists() or any(_is_cell_type(folder.name) for folder in below):
+    if (root / TABLE).exists() or any(_is_cell_type(folder.name, label_map) for folder in below):
         return {root.resolve().name: root}
     if not below:
         raise DataError(f"{root}: holds no folder; expected one folder a lab")
     return {folder.name: folder for folder in below}
 
 
-def _is_cell_type(name: str) -> bool:
+def _is_cell_type(name: str, label_map: Mapping[str, str]) -> bool:
     try:
-        resolve(name)
+        resolve(name, label_map)
     except DataError:
         return False
     return True

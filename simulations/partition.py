@@ -1,5 +1,6 @@
 """Labs' cells dealt to sites: by lab, evenly, by skewed classes, by skewed sizes."""
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from common.config import SITE_NAME
 from common.data.splits import assign
 from common.data.store import CellCache
 from common.errors import DataError
@@ -14,6 +16,8 @@ from simulations.config import Deal, PartitionSpec
 
 Rows = NDArray[np.int64]
 
+POOLED = "all-sites"
+"""Name of the one site that has all cells, for comparison; no site's own."""
 _TRIES = 200
 """Draws of a Dirichlet deal before giving up on `min_cells` for every site."""
 
@@ -61,6 +65,12 @@ def deal(labs: Mapping[str, CellCache], spec: PartitionSpec, seed: int) -> tuple
         named = {f"site_{n:0{width}d}": part for n, part in enumerate(parts, start=1)}
     else:
         named = _by_lab(labs, spec, seed)
+    for name in named:
+        if not re.fullmatch(SITE_NAME, name) or name == POOLED:
+            raise DataError(
+                f"{name!r} cannot be a site's name, which is of letters, digits, '.', '_' and '-', "
+                f"64 at most, and not {POOLED}; rename the lab's folder"
+            )
     sites = [_site(name, labs, cells, spec, seed) for name, cells in sorted(named.items())]
     return tuple(sites)
 
@@ -76,8 +86,13 @@ def _by_lab(labs: Mapping[str, CellCache], spec: PartitionSpec, seed: int) -> di
         if lab not in spec.split or lab in spec.held_out:
             named[lab] = cells
             continue
-        parts = _dealt(labs, cells, spec.split[lab], spec.min_cells, seed)
-        named |= {f"{lab}_{n}": part for n, part in enumerate(parts, start=1)}
+        for n, part in enumerate(_dealt(labs, cells, spec.split[lab], spec.min_cells, seed), 1):
+            if f"{lab}_{n}" in labs:
+                raise DataError(
+                    f"partition.split: part {n} of lab {lab} would go by the name of the lab "
+                    f"{lab}_{n}; rename one of the two folders"
+                )
+            named[f"{lab}_{n}"] = part
     return named
 
 

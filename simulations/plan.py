@@ -10,18 +10,15 @@ from client.ledger import Ledger
 from client.ledger_binding import data_fingerprint
 from client.policy import Policy
 from client.site import open_site
-from common.config import CellSource, Member, Runtime, Site, Study
+from common.config import MOST_NORM, CellSource, Member, Runtime, Site, Study
 from common.files import replacing, write_text
 from common.yaml_files import dump, parse
 from simulations.config import Simulation
-from simulations.partition import DealtSite
+from simulations.partition import POOLED, DealtSite
 
 FEDERATED = "federated"
 CENTRALISED = "centralised"
 LOCAL = "local_only"
-POOLED = "all-sites"
-"""Name of the centralised baseline's one site."""
-
 
 OPEN_POLICY = Policy(
     lifetime_epsilon=1e6,
@@ -61,11 +58,13 @@ def make_plans(simulation: Simulation, sites: tuple[DealtSite, ...], out: Path) 
     cohort = _cohort(simulation, sites)
     plans = [_plan(FEDERATED, study, cohort, sites, out, simulation.runtime)]
     if CENTRALISED in simulation.baselines:
-        pooled, member = _pool(sites, cohort)
+        pooled, member = _pool(sites, cohort, study)
         everyone = (pooled, *(site for site in sites if site.held_out))
         members = {pooled.name: member} | {site.name: cohort[site.name] for site in everyone[1:]}
         folder = out / "baselines" / CENTRALISED
-        plans.append(_plan(CENTRALISED, study, members, everyone, folder, simulation.runtime))
+        plans.append(
+            _plan(CENTRALISED, _alike(study, sites), members, everyone, folder, simulation.runtime)
+        )
     if LOCAL in simulation.baselines:
         for name in [site.name for site in sites if _can_train_alone(site)]:
             alone = {
@@ -102,19 +101,43 @@ def _cohort(simulation: Simulation, sites: tuple[DealtSite, ...]) -> dict[str, M
 
 def _training_units(site: DealtSite, study: Study) -> int:
     """Units that train at the site: images, or patients."""
-    if study.privacy.mode == "none" or study.privacy.unit == "image":
+    if not study.privacy.of_patients:
         return site.count("train")
     return len(np.unique(site.patients[site.splits == "train"]))
 
 
-def _pool(sites: tuple[DealtSite, ...], cohort: Mapping[str, Member]) -> tuple[DealtSite, Member]:
-    """All training sites as one, named so that it is no site's name."""
+def _alike(study: Study, sites: tuple[DealtSite, ...]) -> Study:
+    """The study with as many steps a round for one site as the site has that takes most.
+
+    Under privacy it says itself how many.
+    """
+    if study.privacy.mode != "none":
+        return study
+    most = max((_local_steps(site, study) for site in sites if not site.held_out), default=1)
+    training = study.training.model_copy(update={"max_local_steps": max(most, 1)})
+    return study.model_copy(update={"training": training})
+
+
+def _local_steps(site: DealtSite, study: Study) -> int:
+    """Steps of a round without privacy at the site."""
+    training = study.training
+    steps = -(-site.count("train") // training.batch_size) * training.local_epochs
+    return min(steps, training.max_local_steps or steps)
+
+
+def _pool(
+    sites: tuple[DealtSite, ...], cohort: Mapping[str, Member], study: Study
+) -> tuple[DealtSite, Member]:
+    """All training sites as one. Patients of one name count as one, as they do at a site."""
     training = [site for site in sites if not site.held_out]
     shares = tuple(share for site in training for share in site.shares)
     labels = np.concatenate([site.labels for site in training])
     patients = np.concatenate([site.patients for site in training])
+    pooled = DealtSite(POOLED, shares, labels, patients)
     units = sum(cohort[site.name].units for site in training)
-    return DealtSite(POOLED, shares, labels, patients), Member(units=units)
+    if study.privacy.of_patients:
+        units = declared(_training_units(pooled, study))
+    return pooled, Member(units=units)
 
 
 def _plan(
@@ -128,7 +151,7 @@ def _plan(
     """Write the study and its sites; what a broken-off run left is kept."""
     content = study.model_dump() | {"cohort": cohort}
     if name != FEDERATED:  # one site trains: it is its own quorum, and there is nothing to outvote
-        content["round"]["min_sites"] = 1
+        content["round"] |= {"min_sites": 1, "max_update_norm": MOST_NORM}
         content["server"] |= {"aggregation": "mean", "byzantine_sites": 0}
     plan = Plan(name, parse(Study, content, f"{name}: the study of this partition"), folder)
     write_text(plan.study_file, dump(plan.study))

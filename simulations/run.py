@@ -4,7 +4,8 @@ What loads torch is imported where it is used: the workers load it too, and are 
 """
 
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
@@ -43,10 +44,16 @@ class Prepared:
     labs: Labs
     sites: tuple[DealtSite, ...]
     plans: list[Plan]
+    given_up: Mapping[str, str] = field(default_factory=dict)
+    """Baselines that could not go on, and why."""
 
 
 def prepare(simulation: Simulation, out: Path, watcher: Watcher) -> Prepared:
-    """Gather the cells, deal them to sites, write the studies. Same config, same files."""
+    """Gather the cells, deal them to sites, write the studies. Same config, same files.
+
+    Raises ConfigError when `out` holds a run of another config.
+    """
+    _same_run(simulation, out)
     write_text(out / "config.yaml", dump(simulation))
     study = simulation.study
     labs = studied(gather(simulation.data, study.image_side, study.seed, watcher.preparing), study)
@@ -73,7 +80,6 @@ def federate(
     simulation: Simulation, out: Path, watcher: Watcher, backend: Backend = "local"
 ) -> Prepared:
     """`run` up to the trained and tested models, without the summary and the report."""
-    _same_run(simulation, out)
     runtime, seed = simulation.runtime, simulation.study.seed
     if backend == "ray":
         from simulations.engines import run_ray
@@ -86,8 +92,8 @@ def federate(
 
         prepared = prepare(simulation, out, watcher)
         warm(prepared.plans[0], pool, watcher.preparing)
-        run_local(prepared.plans, pool, watcher.round_done)
-    return prepared
+        given_up = run_local(prepared.plans, pool, watcher.round_done)
+    return replace(prepared, given_up=given_up)
 
 
 def resumed(out: Path) -> Simulation:
@@ -101,7 +107,9 @@ def _conclude(prepared: Prepared, out: Path) -> dict[str, Any]:
     from simulations.report import write
     from simulations.summary import summarise, write_examples, write_summary
 
-    summary = summarise(prepared.simulation, prepared.sites, prepared.plans, prepared.labs.kind)
+    summary = summarise(
+        prepared.simulation, prepared.sites, prepared.plans, prepared.labs.kind, prepared.given_up
+    )
     write_summary(out, summary)
     write_examples(prepared.plans[0], out / "predictions.npz")
     write(out)

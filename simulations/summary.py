@@ -2,7 +2,7 @@
 
 import importlib.metadata
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +20,11 @@ from common.machine import machine
 from common.metrics import NAMES, Tally
 from common.models import trainable
 from common.models.classifier import parameter_count
-from common.privacy.accounting import ACCOUNTANT, ADJACENCY
+from common.privacy.accounting import ACCOUNTANT, ADJACENCY, study_event
 from server.rounds import MODEL, OUTCOME
 from simulations.config import Simulation
-from simulations.partition import DealtSite
-from simulations.plan import CENTRALISED, FEDERATED, LOCAL, POOLED, Plan
+from simulations.partition import POOLED, DealtSite
+from simulations.plan import CENTRALISED, FEDERATED, LOCAL, Plan
 from simulations.report.description import read_description
 
 _LOOKED_AT = 24
@@ -32,9 +32,14 @@ _LOOKED_AT = 24
 
 
 def summarise(
-    simulation: Simulation, sites: tuple[DealtSite, ...], plans: list[Plan], kind: str
+    simulation: Simulation,
+    sites: tuple[DealtSite, ...],
+    plans: list[Plan],
+    kind: str,
+    given_up: Mapping[str, str],
 ) -> dict[str, Any]:
-    """The summary of finished plans; the first is the federation."""
+    """The summary of plans that are finished, but for the baselines in `given_up`; the first is the
+    federation."""
     federation = plans[0]
     study, outcome = federation.study, _outcome(federation)
     tallies = _tallies(federation)
@@ -59,7 +64,8 @@ def summarise(
         "per_class": per_class,
         "confusion": pooled.confusion.tolist(),
         "sites": {site.name: _site(site, federation, tallies) for site in sites},
-        "baselines": _baselines(plans),
+        "baselines": _baselines([plan for plan in plans if plan.name not in given_up]),
+        "baselines_given_up": dict(given_up),
         "privacy": _privacy(study),
         "machine": machine(),
         "versions": {
@@ -237,7 +243,7 @@ def _privacy(study: Study) -> dict[str, Any] | None:
         "noise_multiplier": study_noise(study),
         "max_grad_norm": privacy.max_grad_norm,
         "sample_rate": privacy.sample_rate,
-        "steps": study.rounds * privacy.local_steps,
+        "steps": study_event(privacy, study.rounds).steps,
         "adjacency": ADJACENCY[privacy.unit],
         "accountant": ACCOUNTANT["pld"],
     }

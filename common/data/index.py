@@ -79,7 +79,7 @@ def _from_folders(source: Path, label_map: Mapping[str, str] | None) -> Index:
     skipped: Counter[str] = Counter()
     rows: list[Row] = []
     for entry in visible(source, skipped):
-        if not entry.is_dir():
+        if not is_folder(entry):
             skipped["outside a class folder"] += 1
             continue
         names = _images(Path(entry.path), skipped, _refuse_level(source, entry.name))
@@ -118,7 +118,7 @@ def _images(folder: Path, skipped: Counter[str], refusal: str) -> list[str]:
     """The names of the images in a class folder, sorted; DataError(refusal) if it has folders."""
     names = []
     for entry in visible(folder, skipped):
-        if entry.is_dir():
+        if is_folder(entry):
             raise DataError(refusal)
         if Path(entry.name).suffix.lower() in IMAGE_SUFFIXES:
             names.append(entry.name)
@@ -140,7 +140,28 @@ def visible(folder: Path, skipped: Counter[str]) -> Iterator["os.DirEntry[str]"]
         elif entry.name.startswith("."):
             skipped["hidden"] += 1
         else:
+            _require_utf8(entry)
             yield entry
+
+
+def is_folder(entry: "os.DirEntry[str]") -> bool:
+    """Raises DataError: a link that leads back to itself."""
+    try:
+        return entry.is_dir()
+    except OSError as error:
+        raise DataError(
+            f"{entry.path}: cannot be followed ({error.strerror}); remove it"
+        ) from error
+
+
+def _require_utf8(entry: "os.DirEntry[str]") -> None:
+    try:
+        entry.path.encode()
+    except UnicodeEncodeError:
+        raise DataError(
+            f"{os.fsencode(entry.path)!r}: the name is not UTF-8, as one from an old archive; "
+            "rename it"
+        ) from None
 
 
 def _nothing(source: Path, skipped: Mapping[str, int]) -> str:

@@ -94,7 +94,8 @@ def trained(run: Run) -> dict[str, str]:
         "Trained at": words.listing(run.train_sites, 8) if run.train_sites else words.NONE,
         "Rounds": f"{summary['rounds']} ({stopped}); the model of round "
         f"{summary['best_round']} was kept",
-        "Time": f"{words.duration(summary['seconds'])} for the rounds and their evaluation",
+        "Time": f"{words.duration(summary['seconds'])} for the rounds and their evaluation"
+        + (", the baselines beside them" if summary["baselines"] else ""),
         "Sent": f"{words.size(summary['bytes_up'])} from the sites, "
         f"{words.size(summary['bytes_down'])} to them",
     }
@@ -149,8 +150,8 @@ def guarantee(run: Run) -> list[str]:
         f"it, except with probability {delta}. 50 % would be perfect secrecy; a smaller ε is "
         "nearer to it. This is the worst case that mathematics cannot exclude, not what an attack "
         "is known to reach.",
-        f"Accounted with {facts['accountant']} over {facts['steps']:,} steps, each "
-        f"{unit} drawn with probability {facts['sample_rate']:g} a step; adjacency: "
+        f"Accounted with {facts['accountant']} over the {facts['steps']:,} steps that the study "
+        f"may take, each {unit} drawn with probability {facts['sample_rate']:g} a step; adjacency: "
         f"{facts['adjacency']}.",
     ]
 

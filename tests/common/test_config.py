@@ -37,6 +37,15 @@ def test_a_misspelt_key_is_named_with_its_place_and_the_nearest_known_one(tmp_pa
         ("name: a\ncell_types: [myeloblast, myeloblst]", "nearest: myeloblast"),
         ("name: a\ncell_types: [myeloblast]", "two or more"),
         ("name: a\nmodel: {name: resnet}", "resnet18"),
+        ("name: a\ntraining: {class_prior: {lymphocyt: 3}}", "class_prior: 'lymphocyt' is not"),
+        (
+            "name: a\ncohort: {b: {}, c: {role: test}}\nround: {min_sites: 2}",
+            "min_sites=2: no round would ever begin; sites of the cohort that train: 1",
+        ),
+        (
+            "name: a\ntraining: {augment: false}\nprivacy: {mode: local, augmentations: 2}",
+            "all views of an image are the same",
+        ),
         ("rounds: 3", "name"),
         ("name: a\nserver: {aggregation: median}", "give both, or neither"),
         ("name: a\nserver: {byzantine_sites: 1}", "give both, or neither"),
@@ -162,3 +171,28 @@ def test_a_config_that_is_not_there_lists_the_shipped_ones() -> None:
     assert find("quickstart", "simulations").is_file()
     with pytest.raises(ConfigError, match="nosuch: no such file.*five_labs, .*quickstart"):
         find("nosuch", "simulations")
+
+
+def test_a_key_that_is_there_twice_is_refused_where_it_stands(tmp_path: Path) -> None:
+    path = write(tmp_path, "name: a\nrounds: 3\ntraining:\n  momentum: 0.1\n  momentum: 0.2\n")
+    with pytest.raises(ConfigError, match=r"'momentum' is there twice(.|\n)*line 5"):
+        load(Study, path)
+    path = write(tmp_path, "name: a\ntraining: &one {momentum: 0.1}\nserver: {<<: {ema: 0.5}}\n")
+    assert load(Study, path).server.ema == 0.5
+
+
+def test_a_folder_does_not_stand_in_the_way_of_a_shipped_config(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "mll23").mkdir()
+    (tmp_path / "mine").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert find("mll23", "simulations") == CONFIGS / "simulations" / "mll23.yaml"
+    with pytest.raises(ConfigError, match="mine: no such file"):
+        find("mine", "simulations")
+
+
+def test_variants_that_are_no_mapping_are_refused(tmp_path: Path) -> None:
+    path = write(tmp_path, "name: a\nvariants: [x]\n")
+    with pytest.raises(ConfigError, match="variants: expected names"):
+        read_study(path, ["variant=x"])

@@ -105,6 +105,12 @@ def test_an_interval_covers_the_truth_about_as_often_as_it_says() -> None:
     assert 0.88 <= hits / 200 <= 0.99
 
 
+def test_three_cells_that_are_all_right_make_nothing_certain() -> None:
+    tally = Tally.of_confusion(np.array([[2, 0], [0, 1]]))
+    assert tally.metrics()["accuracy"] == 1
+    assert all(tally.intervals()[name] is None for name in NAMES[:3])
+
+
 def test_nothing_counted_has_no_figures() -> None:
     empty = Tally.empty(3)
     assert set(empty.metrics().values()) == {None}

@@ -55,3 +55,15 @@ def test_data_means_images_even_where_the_config_renders(tmp_path: Path) -> None
     words = ["quickstart", "--data", str(tmp_path), "--out", str(tmp_path / "run")]
     found = CliRunner().invoke(app, words)
     assert isinstance(found.exception, DataError) and str(tmp_path) in str(found.exception)
+
+
+def test_one_lab_is_known_by_its_own_names_too(tmp_path: Path) -> None:
+    write_cells(tmp_path / "mine", ("segs", "monos"))
+    named = {"segs": "neutrophil_segmented", "monos": "monocyte"}
+    spec = DataSpec(source="images", root=tmp_path / "mine", label_map=named)
+    assert list(gather(spec, 16, 0, lambda *_: None).caches) == ["mine"]
+
+
+def test_what_is_of_images_is_refused_for_rendered_cells() -> None:
+    with pytest.raises(ValueError, match="source is rendered: set source to images"):
+        DataSpec(root=Path("cells"))

@@ -119,3 +119,15 @@ def test_an_unknown_lab_is_named() -> None:
 def test_labels_are_codes_of_mll23() -> None:
     site = deal({"a": lab("a", 30, 0)}, PartitionSpec(), 0)[0]
     assert site.labels.max() < len(CELL_TYPES)
+
+
+def test_no_two_sites_go_by_one_name() -> None:
+    labs = {"a": lab("a", 40, 0), "a_1": lab("a_1", 40, 1)}
+    with pytest.raises(DataError, match="part 1 of lab a would go by the name of the lab a_1"):
+        deal(labs, PartitionSpec(split={"a": Deal(sites=2)}), 0)
+
+
+@pytest.mark.parametrize("name", ["Uni Köln", "all-sites", "-a", "a" * 65])
+def test_a_lab_whose_name_cannot_be_a_sites_is_named(name: str) -> None:
+    with pytest.raises(DataError, match=f"{name!r} cannot be a site's name.*rename"):
+        deal({name: lab(name, 30, 0)}, PartitionSpec(), 0)

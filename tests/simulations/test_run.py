@@ -10,20 +10,25 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
+from flwr.serverapp import Grid
 
 from client.account import spent_epsilon
-from client.site import open_site
+from client.site import open_cells, open_site
 from common.config import Study
-from common.errors import ConfigError
+from common.errors import ConfigError, FederationError
 from common.metrics import NAMES
 from common.privacy.accounting import Event, calibrate, epsilon
 from common.yaml_files import dump, load
 from server.rounds import Record
+from simulations import engines
+from simulations.engines import Observe
 from simulations.plan import Plan
 from simulations.run import federate, prepare, run
 from tests.simulations.small import PRIVATE, Silent, numbers, simulation
+from tests.simulations.test_bad_input import make_lab
 
 
 def figures(out: Path) -> list[dict[str, Any]]:
@@ -181,6 +186,9 @@ def test_another_config_is_not_run_into_a_used_folder(tmp_path: Path) -> None:
     federate(simulation(), tmp_path, Silent())
     with pytest.raises(ConfigError, match="holds a run of another config"):
         federate(simulation(study={"rounds": 4}), tmp_path, Silent())
+    with pytest.raises(ConfigError, match="holds a run of another config"):
+        prepare(simulation(study={"rounds": 4}), tmp_path, Silent())
+    assert load(Study, tmp_path / "study.yaml").rounds == 3
 
 
 def test_a_baseline_of_one_site_takes_the_mean_whatever_the_study_bears(tmp_path: Path) -> None:
@@ -192,3 +200,52 @@ def test_a_baseline_of_one_site_takes_the_mean_whatever_the_study_bears(tmp_path
     for plan in baselines:
         study = load(Study, plan.study_file)
         assert (study.server.aggregation, study.round.min_sites) == ("mean", 1)
+
+
+def test_the_centralised_baseline_takes_as_many_steps_as_the_site_that_takes_most(
+    tmp_path: Path,
+) -> None:
+    of = prepare(simulation(baselines=["centralised"]), tmp_path, Silent())
+    federation, central = of.plans
+    most = max(site.count("train") for site in of.sites)
+    assert federation.study.training.max_local_steps is None
+    assert central.study.training.max_local_steps == -(-most // 8)
+
+
+def test_patients_of_one_name_at_two_labs_are_one_in_one_place(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        make_lab(tmp_path / "labs", name, [("lymphocyte", "train"), ("monocyte", "train")] * 8)
+        table = tmp_path / "labs" / name / "cells.csv"
+        header, *rows = table.read_text().splitlines()
+        named = [f"{row},p{number // 2}" for number, row in enumerate(rows)]
+        table.write_text("\n".join([f"{header},patient", *named]))
+    config = simulation(
+        data={"source": "images", "root": str(tmp_path / "labs")},
+        study={
+            "cell_types": ["lymphocyte", "monocyte"],
+            "privacy": PRIVATE | {"unit": "patient"},
+        },
+        baselines=["centralised"],
+    )
+    _, central = prepare(config, tmp_path / "run", Silent()).plans
+    cells = open_cells(open_site(central.site_files[0]), central.study)
+    assert central.study.cohort["all-sites"].units == len(np.unique(cells.units)) == 8
+
+
+def test_a_baseline_that_cannot_go_on_does_not_take_the_report_with_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def serve(plan: Plan, grid: Grid, observe: Observe) -> None:
+        if plan.name.startswith("local_only"):
+            raise FederationError("round 1: 0 sound updates")
+        served(plan, grid, observe)
+
+    served = engines._serve
+    monkeypatch.setattr(engines, "_serve", serve)
+    config = simulation(study={"rounds": 1}, baselines=["local_only", "centralised"])
+    summary = run(config, tmp_path, Silent())
+    assert set(summary["baselines"]) == {"centralised"}
+    assert set(summary["baselines_given_up"].values()) == {"round 1: 0 sound updates"}
+    assert len(summary["baselines_given_up"]) == 3
+    page = (tmp_path / "report.html").read_text()
+    assert "local_only-cream could not be trained to its end" in page

@@ -52,6 +52,12 @@ def test_what_is_prepared_for_flower_names_the_weights_that_its_bundle_leaves_ou
     assert file_digest(Path(model.projection)) == model.projection_sha256
 
 
+def test_a_run_cannot_be_kept_in_a_file(tmp_path: Path, config: Path) -> None:
+    (tmp_path / "out").touch()
+    with pytest.raises(ConfigError, match="out: is a file; choose another --out"):
+        simulate(str(config), "--out", str(tmp_path / "out"))
+
+
 def test_a_bad_setting_is_named_not_the_file(config: Path) -> None:
     with pytest.raises(ConfigError, match=r"--set study.rounds=0: Input should be .*\(value: 0\)"):
         simulate(str(config), "--set", "study.rounds=0")

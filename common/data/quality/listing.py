@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from common.cells import SKIP, resolve
-from common.data.index import IMAGE_SUFFIXES, SPLITS, TABLE, records, visible
+from common.data.index import IMAGE_SUFFIXES, SPLITS, TABLE, is_folder, records, visible
 from common.data.quality.findings import Case, Finding, Severity
 from common.errors import DataError
 from common.words import count
@@ -102,12 +102,12 @@ def _hint(source: Path, misplaced: list[str]) -> str:
 
 def _from_folders(result: Listing, source: Path, label_map: Mapping[str, str] | None) -> None:
     for folder in visible(source, result.passed_over):
-        if not folder.is_dir():
+        if not is_folder(folder):
             result.passed_over["outside a class folder"] += 1
             continue
         for entry in visible(Path(folder.path), result.passed_over):
             name = f"{folder.name}/{entry.name}"
-            if entry.is_dir():
+            if is_folder(entry):
                 result.misplaced.append(name)
             elif Path(entry.name).suffix.lower() in IMAGE_SUFFIXES:
                 _add(result, Path(entry.path), name, folder.name, label_map)

@@ -1,5 +1,7 @@
 """F1, precision and recall of each cell type."""
 
+import numpy as np
+
 from simulations.report import words
 from simulations.report.chart import ACCENT, INK, MUTED, ROSE, Chart, canvas, percent_axis, png
 from simulations.report.source import Run
@@ -30,9 +32,8 @@ def chart(run: Run) -> Chart | None:
     for key, mark, colour in (("precision", "d", ROSE), ("recall", "o", ACCENT)):
         values = [run.summary["per_class"][kind][key] for kind, _, _ in found]
         shown = [(v, p) for v, p in zip(values, places, strict=True) if v is not None]
-        axes.plot(
-            *zip(*shown, strict=True), mark, color=colour, markersize=4.5, label=key, clip_on=False
-        )
+        at = np.array(shown).reshape(-1, 2).T  # none where no type was ever predicted
+        axes.plot(*at, mark, color=colour, markersize=4.5, label=key, clip_on=False)
     axes.set_yticks(places, [f"{words.cell(kind)} ({n:,})" for kind, _, n in found])
     axes.set_ylim(len(found) - 0.5, -0.5)
     for place, (_, f1, _) in enumerate(found):

@@ -1,5 +1,6 @@
 """Class folders and CSVs become an index, or an error that says what to do."""
 
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from common.data.index import scan
+from common.data.quality.check import check
 from common.errors import DataError
 
 Paint = Callable[..., Path]
@@ -135,3 +137,18 @@ def test_a_table_without_the_columns_or_rows(lab: Path) -> None:
     table.write_bytes(b"path,label\n\xff\xfe,monocyte\n")
     with pytest.raises(DataError, match="cannot be read as CSV"):
         scan(lab)
+
+
+@pytest.mark.parametrize("use", [scan, check], ids=["index", "check"])
+def test_what_the_file_system_bears_and_we_cannot_is_named(
+    lab: Path, use: Callable[[Path], object]
+) -> None:
+    loop = lab / "monocyte" / "loop.png"
+    loop.symlink_to(loop)
+    with pytest.raises(DataError, match=r"loop.png: cannot be followed .*remove it"):
+        use(lab)
+    loop.unlink()
+    old = os.fsencode(lab / "monocyte") + b"/M\xfcller.png"
+    Path(os.fsdecode(old)).touch()
+    with pytest.raises(DataError, match=r"M\\\\?xfcller.png'?: the name is not UTF-8.*rename"):
+        use(lab)
