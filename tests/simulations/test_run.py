@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import yaml
 from flwr.serverapp import Grid
+from typer.testing import CliRunner
 
 from client.account import spent_epsilon
 from client.site import open_cells, open_site
@@ -22,6 +23,7 @@ from common.errors import ConfigError, FederationError
 from common.metrics import NAMES
 from common.privacy.accounting import Event, calibrate, epsilon
 from common.yaml_files import dump, load
+from hemofed import app
 from server.rounds import Record
 from simulations import engines
 from simulations.engines import Observe
@@ -95,16 +97,14 @@ def test_a_killed_run_goes_on_from_its_folder(tmp_path: Path) -> None:
     federate(config, tmp_path / "whole", Silent())
     path, out = tmp_path / "config.yaml", tmp_path / "cut"
     path.write_text(dump(config))
-    command = [sys.executable, "-m", "hemofed", "simulate"]
-    with subprocess.Popen(
-        [*command, str(path), "--out", str(out)], start_new_session=True, stdout=subprocess.DEVNULL
-    ) as process:
+    command = [sys.executable, "-m", "hemofed", "simulate", str(path), "--out", str(out)]
+    with subprocess.Popen(command, start_new_session=True, stdout=subprocess.DEVNULL) as process:
         while not (out / "rounds.jsonl").exists():
             time.sleep(0.01)
             assert process.poll() is None
         os.killpg(process.pid, signal.SIGKILL)
-    done = subprocess.run([*command, "--resume", str(out)], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    done = CliRunner().invoke(app, ["simulate", "--resume", str(out)], catch_exceptions=False)
+    assert done.exit_code == 0 and "report.html" in done.output
     assert numbers(tmp_path / "whole") == numbers(out)
     assert figures(tmp_path / "whole") == figures(out)
 
