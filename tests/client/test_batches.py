@@ -75,9 +75,10 @@ def test_pixels_on_the_device_make_the_batch_that_pixels_on_disk_make(tmp_path: 
 
 def test_bfloat16_trains_near_float32_and_never_under_privacy_nor_on_a_cpu(tmp_path: Path) -> None:
     path = make_lab(tmp_path)
-    path.write_text(path.read_text() + "runtime: {precision: bfloat16}\n")
+    path.write_text(path.read_text().replace("precision: float32", "precision: bfloat16"))
     # A seed of its own: another test's model is shared with it, as that test left it.
     site, plain = open_site(path), study(privacy={}, seed=7)
+    assert site.runtime.precision == "bfloat16"
     for private in (True, False):
         of = study() if private else plain
         assert workspace(site, of).inputs.precision == "float32"
