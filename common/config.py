@@ -8,7 +8,7 @@ what only affects speed; no field of it can change the mechanism.
 import difflib
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -218,11 +218,8 @@ class Study(Strict):
 
     @model_validator(mode="after")
     def _known_cell_types(self) -> Self:
-        known = [cell.name for cell in CELL_TYPES]
-        for name in self.cell_types:
-            if name not in known:
-                near = ", ".join(difflib.get_close_matches(name, known, 3, 0.4)) or ", ".join(known)
-                raise ValueError(f"cell_types: {name!r} is not an MLL23 cell type; nearest: {near}")
+        _require_cell_types("cell_types", self.cell_types)
+        _require_cell_types("training.class_prior", self.training.class_prior)
         if len(set(self.cell_types)) != len(self.cell_types) or len(self.cell_types) < 2:
             raise ValueError("cell_types: give two or more, each once")
         return self
@@ -230,12 +227,6 @@ class Study(Strict):
     @model_validator(mode="after")
     def _rare_classes_have_a_prior(self) -> Self:
         power, prior = self.training.rare_class_power, self.training.class_prior
-        types = [cell.name for cell in CELL_TYPES]
-        for name in set(prior).difference(types):
-            near = ", ".join(difflib.get_close_matches(name, types, 3, 0.4)) or ", ".join(types)
-            raise ValueError(
-                f"training.class_prior: {name!r} is not an MLL23 cell type; nearest: {near}"
-            )
         missing = [name for name in self.cell_types if prior.get(name, 0.0) <= 0]
         if power and missing:
             raise ValueError(
@@ -328,6 +319,15 @@ class Study(Strict):
         """SHA-256 (hex) of the study's canonical JSON."""
         text = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _require_cell_types(key: str, names: Iterable[str]) -> None:
+    """Raise ValueError for the first name that is none of the 18."""
+    known = [cell.name for cell in CELL_TYPES]
+    for name in names:
+        if name not in known:
+            near = ", ".join(difflib.get_close_matches(name, known, 3, 0.4)) or ", ".join(known)
+            raise ValueError(f"{key}: {name!r} is not an MLL23 cell type; nearest: {near}")
 
 
 class Runtime(Strict):

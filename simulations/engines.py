@@ -63,10 +63,9 @@ def run_local(plans: list[Plan], pool: WorkerPool, observe: Observe) -> dict[str
             for number, plan in enumerate(plans, start=1)
         ]
         try:
-            wait(runs, return_when=FIRST_EXCEPTION)
-            for run in runs:
-                if run.done():
-                    run.result()
+            done, _ = wait(runs, return_when=FIRST_EXCEPTION)
+            for run in done:
+                run.result()
             faults = {plan.name: run.result() for plan, run in zip(plans, runs, strict=True)}
         except BaseException:
             pool.close()

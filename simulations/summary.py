@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from safetensors.torch import load_file
 
-from client.account import spent_epsilon, study_noise
+from client.account import spent_epsilon
 from client.evaluation import predict
 from client.site import open_site
 from client.workspace import workspace
@@ -235,15 +235,16 @@ def _privacy(study: Study) -> dict[str, Any] | None:
     privacy = study.privacy
     if privacy.mode == "none":
         return None
+    event = study_event(privacy, study.rounds)
     return {
         "mode": privacy.mode,
         "unit": privacy.unit,
         "epsilon": privacy.epsilon,
         "delta": privacy.delta,
-        "noise_multiplier": study_noise(study),
+        "noise_multiplier": event.noise_multiplier,
         "max_grad_norm": privacy.max_grad_norm,
         "sample_rate": privacy.sample_rate,
-        "steps": study_event(privacy, study.rounds).steps,
+        "steps": event.steps,
         "adjacency": ADJACENCY[privacy.unit],
         "accountant": ACCOUNTANT["pld"],
     }
