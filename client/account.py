@@ -10,6 +10,7 @@ from client.policy import Policy, permit, read_policy
 from common.config import Site, Study
 from common.errors import PrivacyError
 from common.privacy.accounting import Event, calibrate, epsilon, study_event
+from common.privacy.noise import grid_for, grid_sigma
 from common.protocol import Task
 
 
@@ -42,6 +43,16 @@ def evaluations(study: Study) -> int:
 def permit_study(site: Site, study: Study) -> None:
     """Raise PrivacyError when the site's policy refuses the study; no cell is looked at."""
     permit(read_policy(site.policy), study, study_noise(study))
+
+
+def check_drawable(study: Study, size: int) -> None:
+    """Raise PrivacyError where the training's noise cannot be drawn; nothing is paid.
+
+    size: trainable parameters of the study's model.
+    """
+    if study.privacy.mode != "none":
+        bound = study.privacy.max_grad_norm
+        grid_sigma(size, bound, study_noise(study), grid_for(size, bound))
 
 
 def check_affordable(site: Site, study: Study) -> None:

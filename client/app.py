@@ -12,12 +12,19 @@ import torch
 from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
-from client.account import check_affordable, pay_for_training, permit_study
+from client.account import (
+    check_affordable,
+    check_drawable,
+    pay_for_training,
+    permit_study,
+    study_noise,
+)
 from client.approvals import Approvals
 from client.attendance import Clock, SitsOutError, attend
 from client.entropy import Entropy, SystemEntropy
-from client.policy import read_policy
+from client.policy import Policy, read_policy
 from client.release import released_tally
+from client.selftest import check_alone
 from client.site import open_site, site_file
 from client.training import Job, train
 from client.workspace import Workspace, workspace
@@ -106,7 +113,9 @@ def _prepare(message: Message, site: Site) -> RecordDict:
     study = Task.read(message).study
     permit_study(site, study)
     check_affordable(site, study)
-    workspace(site, study)
+    bench = workspace(site, study)
+    check_drawable(study, bench.trainable_size)
+    check_alone(site, study)
     return name_content(site.name)
 
 
@@ -122,10 +131,12 @@ def _train(message: Message, site: Site, entropy: Entropy) -> RecordDict:
     if member is None or member.role != "train" or task.round < 1:
         raise FederationError(f"study {study.name}: site {site.name} is not asked to train")
     permit_study(site, study)
-    bench = workspace(site, study)
-    before = _receive(message, bench, study)
+    bench, policy = workspace(site, study), read_policy(site.policy)
+    before = _receive(message, bench, study, policy)
+    job = Job(study, site.name, member, task.round, study_noise(study), policy.max_weight)
+    check_drawable(study, bench.trainable_size)
+    job.check()
     account = pay_for_training(site, task, entropy)
-    job = Job(study, site.name, member, task.round, account.noise_multiplier)
     loss = train(job, bench.inputs, entropy)
     if read_policy(site.policy).metrics != "exact":
         loss = None
@@ -140,16 +151,17 @@ def _evaluate(message: Message, site: Site, entropy: Entropy) -> RecordDict:
     if site.name not in task.study.cohort:
         raise FederationError(f"study {task.study.name}: site {site.name} is not in its cohort")
     permit_study(site, task.study)
-    bench = workspace(site, task.study)
-    _receive(message, bench, task.study)
+    bench, policy = workspace(site, task.study), read_policy(site.policy)
+    _receive(message, bench, task.study, policy)
     tally, head = released_tally(site, task, bench.inputs, entropy)
     return tally_content(tally, head)
 
 
-def _receive(message: Message, bench: Workspace, study: Study) -> Vector:
+def _receive(message: Message, bench: Workspace, study: Study, policy: Policy) -> Vector:
     """Load the message's model vector; the vector, for the difference.
 
-    Raises FederationError: none, or one that is not finite. ModelError: it does not fit.
+    Raises FederationError: none, or one that is not finite, or with larger weights than the policy
+    takes. ModelError: it does not fit.
     """
     arrays = message.content.array_records.get("model")
     if arrays is None or list(arrays) != ["values"]:
@@ -157,6 +169,13 @@ def _receive(message: Message, bench: Workspace, study: Study) -> Vector:
     values = decode(arrays["values"], bench.layout.size, study.transport.down)
     if not np.isfinite(values).all():
         raise FederationError("the message's model is not finite")
+    largest = float(np.abs(values).max(initial=0))
+    if largest > policy.max_weight:
+        raise FederationError(
+            f"the message's model has a weight of {largest:.4g}; the policy's max_weight is "
+            f"{policy.max_weight:g}. Models that learn well stay below 30: lower the study's "
+            "learning rate"
+        )
     load(bench.parameters, values)
     return values
 

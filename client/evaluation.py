@@ -5,25 +5,27 @@ import torch
 
 from client.batches import Inputs
 from client.site import Rows
+from common.data.batches import fixed_batches
 from common.device import autocast
 from common.metrics import Floats
 
-BATCH = 64
+BATCH = 32
 
 
 def predict(inputs: Inputs, positions: Rows) -> Floats:
     """Class probabilities of the cells at `positions`, float64 (B, classes).
 
     A cell whose output is not finite gets zeros, so that it counts like any other: an error here
-    would tell the server something about a cell that no noise covers.
+    would tell the server something about a cell that no noise covers. No bit of a cell's
+    probabilities depends on the other cells (see `fixed_batches`).
     """
     network = inputs.network
     was_training = network.training
     network.eval()
     parts = [np.zeros((0, 0))]
     with torch.inference_mode(), autocast(inputs.device, inputs.precision):
-        for start in range(0, len(positions), BATCH):
-            logits = network(inputs.batch(positions[start : start + BATCH]))
+        for filled, count in fixed_batches(positions, BATCH):
+            logits = network(inputs.batch(filled))[:count]
             parts.append(np.nan_to_num(logits.double().softmax(1).cpu().numpy()))
     network.train(was_training)
     return np.concatenate(parts[1:]) if len(parts) > 1 else parts[0]

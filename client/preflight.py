@@ -10,6 +10,7 @@ from threading import Event
 from typing import Literal
 
 import httpx
+import torch
 
 from client.clock import is_refused, skew
 from client.home import SiteHome
@@ -21,13 +22,15 @@ from client.link import FleetLink, ShutOutError
 from client.membership import Membership
 from client.policy import read_policy
 from client.preflight_cells import look_at_cells
+from client.selftest import check_alone
 from client.server_certificate import only, out_of_date
 from client.service import runs
 from client.site import open_site
-from common.config import Site
+from common.config import Site, Study
 from common.errors import FederationError, HemofedError
 from common.room import check_room
 from common.words import count
+from common.yaml_files import load
 
 Verdict = Literal["ok", "warning", "wrong"]
 
@@ -81,6 +84,7 @@ def _policy(home: SiteHome, site: Site) -> tuple[Verdict, str]:
         f"epsilon {policy.lifetime_epsilon:g} for life, {policy.study_epsilon:g} a study, at delta "
         f"{policy.delta:g}; protects each {policy.unit}; noise at least "
         f"{policy.min_noise_multiplier:g}, gradients clipped at {policy.max_grad_norm:g} at most, "
+        f"weights up to {policy.max_weight:g}, "
         f"{count(policy.min_cohort, 'site')} or more that train, at most "
         f"{count(policy.max_rounds, 'round')}; metrics: {policy.metrics}; at most "
         f"{policy.gpu_memory_share:.0%} of a GPU's memory"
@@ -161,8 +165,6 @@ def _disk(home: SiteHome, site: Site) -> tuple[Verdict, str]:
 
 
 def _device(home: SiteHome, site: Site) -> tuple[Verdict, str]:
-    import torch
-
     if site.runtime.device == "cpu":
         return "ok", f"CPU, {count(site.runtime.threads, 'thread')}"
     if not torch.cuda.is_available():
@@ -171,6 +173,23 @@ def _device(home: SiteHome, site: Site) -> tuple[Verdict, str]:
     free, total = torch.cuda.mem_get_info()
     name = torch.cuda.get_device_name()
     return "ok", f"{name}, {free / 2**30:.1f} of {total / 2**30:.1f} GiB free"
+
+
+def _kernels(home: SiteHome, site: Site) -> tuple[Verdict, str]:
+    """The self-test of each study that has an approval, on this device."""
+    studies = [load(Study, path) for path in sorted(home.approvals.glob("*.yaml"))]
+    private = [study for study in studies if study.privacy.mode != "none"]
+    if not private:
+        return "ok", "no private study is approved, so there is no model to ask"
+    before = torch.get_num_threads()
+    torch.set_num_threads(site.runtime.threads)
+    try:
+        for study in private:
+            check_alone(site, study)
+    finally:
+        torch.set_num_threads(before)
+    names = ", ".join(study.name for study in private)
+    return "ok", f"compute each cell the same in any company, for {names}"
 
 
 def _service(home: SiteHome, site: Site) -> tuple[Verdict, str]:
@@ -188,5 +207,6 @@ _CHECKS: dict[str, Check] = {
     "connection": _connection,
     "disk": _disk,
     "device": _device,
+    "kernels": _kernels,
     "service": _service,
 }

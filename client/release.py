@@ -1,7 +1,5 @@
 """What leaves the site of an evaluation: nothing, noised counts, or exact ones."""
 
-import math
-
 import numpy as np
 
 from client.account import pay_for_metrics
@@ -13,7 +11,7 @@ from client.site import Rows
 from common.config import Site
 from common.errors import PrivacyError
 from common.metrics import Tally
-from common.privacy.noise import SMOOTHING, discrete_gaussian
+from common.privacy.noise import count_sigma, discrete_gaussian
 from common.protocol import Task
 
 
@@ -29,16 +27,13 @@ def released_tally(site: Site, task: Task, inputs: Inputs, entropy: Entropy) -> 
         raise PrivacyError("the site's policy lets no metrics leave (metrics: none)")
     if policy.metrics == "exact":
         return _counted(inputs, positions, classes), ""
-    most = 1
+    most = task.study.privacy.cells_of_a_unit
     if task.study.privacy.unit == "patient":
-        most = task.study.privacy.max_cells_per_patient
         positions = _few_a_patient(positions, inputs.cells.units[positions], most)
     paid = pay_for_metrics(site, task, policy, entropy)
     source = entropy.source(task.study.digest, site.name, task.round, task.split, "metrics")
     confusion = _counted(inputs, positions, classes).confusion
-    # A unit adds at most `most` to the counts' L2 norm. On integers the noise with SMOOTHING is
-    # at least as private as the Gaussian of this noise multiplier (see common/privacy/noise.py).
-    sigma = math.hypot(paid.noise_multiplier * most, SMOOTHING)
+    sigma = count_sigma(most, paid.noise_multiplier)
     noise = discrete_gaussian(confusion.size, sigma, source).reshape(confusion.shape)
     return Tally.of_confusion(np.maximum(confusion + noise, 0)), paid.head
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from client import centring
-from client.batches import Inputs, poisson, seed_of, shuffled
+from client.batches import Drawn, Inputs, poisson, seed_of, shuffled
 from client.entropy import Entropy
 from client.optimizer import LocalOptimizer
 from common.config import Member, Study
@@ -39,6 +39,32 @@ class Job:
     round: int
     noise_multiplier: float = 0.0
     """Of the Gaussian, relative to max_grad_norm; used only when the study has privacy."""
+    max_weight: float = math.inf
+    """No parameter's absolute value exceeds it under privacy: what a step takes beyond is cut."""
+
+    @property
+    def normaliser(self) -> float:
+        """Expected units of a step's batch: public constants both.
+
+        Raises DataError: the study declares none.
+        """
+        if self.member.units <= 0:
+            raise DataError(
+                f"site {self.site}: the study declares {self.member.units} units for it; a private "
+                "study needs a public number of units a site"
+            )
+        return self.study.privacy.sample_rate * self.member.units
+
+    def check(self) -> None:
+        """Raise DataError for what would stop a private round that was paid for."""
+        if self.study.privacy.mode != "none":
+            _ = self.normaliser
+
+    @property
+    def expected_rows(self) -> float:
+        """Rows of a step's batch in the mean, were every patient to have its most cells."""
+        privacy = self.study.privacy
+        return self.normaliser * privacy.cells_of_a_unit * privacy.augmentations
 
     @property
     def learning_rate(self) -> float:
@@ -59,7 +85,7 @@ class Job:
 
 
 @dataclass(frozen=True)
-class _Summand:
+class Summand:
     """What a unit adds to a step's sum: its clipped gradient of a network's loss."""
 
     network: nn.Module
@@ -132,36 +158,50 @@ def _pull_back(parameters: list[nn.Parameter], start: list[Tensor], mu: float) -
 
 def _train_private(job: Job, inputs: Inputs, entropy: Entropy) -> None:
     """DP-SGD (Abadi et al. 2016, algorithm 1) with public sampling rate and normaliser."""
-    privacy, network = job.study.privacy, inputs.network
+    network = inputs.network
     parameters = list(trainable(network).values())
     mu = job.study.training.proximal_mu
     start = [value.detach().clone() for value in parameters] if mu else []
     optimizer = LocalOptimizer(parameters, job.study.training)
-    loss = _loss(job.study, inputs.device)
-    of = _Summand(network, loss, privacy.clipping, privacy.engine)
+    of = gradients(job.study, inputs)
     for gradient in _noisy_means(job, inputs, of, entropy):
         _set_gradients(parameters, gradient)
         # After the noise and from the round's model alone: it looks at no cell.
         _pull_back(parameters, start, mu)
         optimizer.step(job.learning_rate)
+        _bound(parameters, job.max_weight)
+
+
+@torch.no_grad()
+def _bound(parameters: list[nn.Parameter], most: float) -> None:
+    """Cut every weight to [-most, most]: what a step made of noisy sums costs nothing more."""
+    for value in parameters:
+        value.clamp_(-most, most)
 
 
 def _private_mean(job: Job, inputs: Inputs, entropy: Entropy) -> Tensor:
     """The mean (D,) of the site's standardised features, from all of the round's steps."""
-    dim = len(centring.centre_of(inputs.network))
-    offset = centring.Offset(dim, job.study.privacy.max_grad_norm).to(inputs.device)
-    of = _Summand(offset, centring.half_square)
+    offset, of = features(job.study, inputs)
     return offset.mean(torch.stack(list(_noisy_means(job, inputs, of, entropy))))
 
 
-def _noisy_means(job: Job, inputs: Inputs, of: _Summand, entropy: Entropy) -> Iterator[Tensor]:
+def gradients(study: Study, inputs: Inputs) -> Summand:
+    """What a training step adds up."""
+    privacy = study.privacy
+    loss = _loss(study, inputs.device)
+    return Summand(inputs.network, loss, privacy.clipping, privacy.engine)
+
+
+def features(study: Study, inputs: Inputs) -> tuple[centring.Offset, Summand]:
+    """What a step that finds the centre adds up, and what it is a gradient of."""
+    dim = len(centring.centre_of(inputs.network))
+    offset = centring.Offset(dim, study.privacy.max_grad_norm).to(inputs.device)
+    return offset, Summand(offset, centring.half_square)
+
+
+def _noisy_means(job: Job, inputs: Inputs, of: Summand, entropy: Entropy) -> Iterator[Tensor]:
     """The noisy sum (P,) of each of the round's steps over the public, expected number of units."""
-    normaliser = job.study.privacy.sample_rate * job.member.units
-    if normaliser <= 0:
-        raise DataError(
-            f"site {job.site}: the study declares {job.member.units} units for it; a private "
-            "study needs a public number of units a site"
-        )
+    normaliser = job.normaliser
     purpose = (job.study.digest, job.site, job.round)
     sampling, noise = entropy.source(*purpose, "sampling"), entropy.source(*purpose, "noise")
     for _ in range(job.study.privacy.local_steps):
@@ -170,34 +210,50 @@ def _noisy_means(job: Job, inputs: Inputs, of: _Summand, entropy: Entropy) -> It
 
 
 def _noisy_sum(
-    job: Job, inputs: Inputs, of: _Summand, sampling: NoiseSource, noise: NoiseSource
+    job: Job, inputs: Inputs, of: Summand, sampling: NoiseSource, noise: NoiseSource
 ) -> Tensor:
     """One step's clipped gradient sum with its noise, (P,). An empty batch sends noise."""
     privacy = job.study.privacy
     rows = inputs.cells.rows("train")
     units = inputs.cells.units[rows] if privacy.unit == "patient" else rows
     drawn = poisson(rows, units, privacy.sample_rate, privacy.max_cells_per_patient, sampling)
-    positions = np.repeat(drawn.rows, privacy.augmentations)
-    unit_of_row = torch.from_numpy(np.repeat(drawn.units, privacy.augmentations))
     draws = None
     if job.study.training.augment:
-        draws = _uniform(sampling, len(positions), VIEW_DRAWS)
-    total = clipped_gradient_sum(
-        of.network,
-        of.loss,
-        inputs.batch(positions, draws),
-        inputs.targets(positions),
-        max_grad_norm=privacy.max_grad_norm,
-        clipping=of.clipping,
-        engine=of.engine,
-        units=unit_of_row.to(inputs.device),
-    )
+        draws = _uniform(sampling, len(drawn.rows) * privacy.augmentations, VIEW_DRAWS)
     return privatise(
-        total.gradient,
+        clipped_sum(job, inputs, of, drawn, draws),
         max_grad_norm=privacy.max_grad_norm,
         noise_multiplier=job.noise_multiplier,
         source=noise,
     )
+
+
+def clipped_sum(
+    job: Job, inputs: Inputs, of: Summand, drawn: Drawn, draws: Tensor | None
+) -> Tensor:
+    """The sum (P,) of what the drawn units add, before the noise: it never leaves the site.
+
+    draws: (cells drawn * augmentations, VIEW_DRAWS), those of a cell's views in a row; None: as the
+    cells are.
+    """
+    privacy = job.study.privacy
+    positions = np.repeat(drawn.rows, privacy.augmentations)
+
+    def rows_at(at: Tensor) -> Tensor:
+        return inputs.batch(positions[at.numpy()], None if draws is None else draws[at])
+
+    return clipped_gradient_sum(
+        of.network,
+        of.loss,
+        rows_at,
+        inputs.targets(positions),
+        max_grad_norm=privacy.max_grad_norm,
+        clipping=of.clipping,
+        engine=of.engine,
+        units=torch.from_numpy(np.repeat(drawn.units, privacy.augmentations)),
+        views=privacy.augmentations,
+        expected=job.expected_rows,
+    ).gradient
 
 
 def _uniform(source: NoiseSource, rows: int, columns: int) -> Tensor:

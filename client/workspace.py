@@ -12,7 +12,7 @@ from client.policy import read_policy
 from client.site import open_cells
 from common.config import ModelSpec, Site, Study
 from common.device import Precision, limit_memory, place, quickest, resolve
-from common.models import Classifier, build, federated
+from common.models import Classifier, build, federated, trainable
 from common.models.features import cached_features
 from common.models.vector import Layout
 
@@ -26,6 +26,11 @@ class Workspace:
     """Those that travel."""
     layout: Layout
     inputs: Inputs
+
+    @property
+    def trainable_size(self) -> int:
+        """Number of values in a gradient."""
+        return sum(value.numel() for value in trainable(self.inputs.network).values())
 
 
 def workspace(site: Site, study: Study) -> Workspace:

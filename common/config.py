@@ -109,6 +109,11 @@ class PrivacySpec(Strict):
         """Whether patients are protected, so that a cell of an unknown one cannot be used."""
         return self.mode != "none" and self.unit == "patient"
 
+    @property
+    def cells_of_a_unit(self) -> int:
+        """Most cells that a unit has in a step or an evaluation."""
+        return self.max_cells_per_patient if self.unit == "patient" else 1
+
 
 class ServerOptimizer(Strict):
     """Reddi et al. 2021 (arXiv 2003.00295), algorithm 2; fedavg is the plain mean."""

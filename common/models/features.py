@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from common.data.batches import to_tensor
+from common.data.batches import fixed_batches, to_tensor
 from common.data.cache import default_root
 from common.device import Precision, autocast, laid_out
 from common.errors import DataError
@@ -18,6 +18,9 @@ from common.models.classifier import Classifier
 from common.tensor_digest import tensor_digest
 
 Features = NDArray[np.float32]
+
+BATCH = 32
+"""Cells that the encoder is given at once, never fewer: a filled place costs as much as a cell."""
 
 _PIECE = 128
 """Cells between two writes; whole batches, so that the features are those of one pass."""
@@ -40,21 +43,24 @@ def extract(
     rows: NDArray[np.int64],
     device: torch.device,
     precision: Precision = "float32",
-    batch: int = 64,
+    batch: int = BATCH,
 ) -> Features:
     """Embeddings of the cells at `rows`, float32 (len(rows), D), without augmentation.
 
     `model` is moved to `device` and left in evaluation mode as far as its encoder goes. Memory is
-    that of one batch and the result. `precision` is that of the encoder's arithmetic.
+    that of one batch and the result. `precision` is that of the encoder's arithmetic. No bit of a
+    cell's features depends on the other cells (see `fixed_batches`).
     """
     model.to(device)
     model.encoder.eval()
     features = np.empty((len(rows), model.embedding_dim), np.float32)
     with torch.inference_mode(), autocast(device, precision):
-        for start in range(0, len(rows), batch):
-            images = to_tensor(cells.take(rows[start : start + batch]), device)
+        done = 0
+        for filled, count in fixed_batches(rows, batch):
+            images = to_tensor(cells.take(filled), device)
             embedded = model.embed(laid_out(images, model.encoder))
-            features[start : start + batch] = embedded.float().cpu().numpy()
+            features[done : done + count] = embedded[:count].float().cpu().numpy()
+            done += count
     return features
 
 

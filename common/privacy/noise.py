@@ -3,11 +3,11 @@
 A sum t of P numbers, to which one unit contributes a vector of L2 norm at most C, is released as
 
     ( round(t * grid) + N_Z(0, sigma^2)^P ) / grid,        grid a power of two,
-    sigma^2 = (z * D)^2 + SMOOTHING^2,                     D = grid * C * (1 + SUMMATION) + sqrt(P).
+    sigma^2 = (z * D)^2 + SMOOTHING^2,                     D = grid * C * (1 + SLACK) + sqrt(P).
 
 z is the noise multiplier that the accountant is told. D bounds the L2 sensitivity of the rounded
-sum: the exact sums of two neighbouring data sets differ by at most C; `SUMMATION` is for their
-float32 arithmetic; and each of the P roundings moves by at most 1/2 on either side.
+sum: the exact sums of two neighbouring data sets differ by at most C; `SLACK` is for their float32
+arithmetic; and each of the P roundings moves by at most 1/2 on either side.
 
 Formal guarantees: the output is at least as private as the Poisson-subsampled Gaussian mechanism
 with noise multiplier z, for any number of compositions and in any accounting of it.
@@ -22,22 +22,26 @@ with noise multiplier z, for any number of compositions and in any accounting of
     gives the same zero-concentrated bound directly.
     The sampler's own distance from N_Z adds P * TAIL a step to delta: below 1e-20 for all of it.
 What is assumed: that the AES keystream is as good as uniform bits, and that the sums of two
-neighbouring data sets, as the clipping engine makes them, differ by at most C * (1 + SUMMATION).
-    A unit's own share is at most C as computed; SUMMATION is for the other units' shares, which may
-    be rounded otherwise when one unit is added. They are added up in float32 within blocks and in
-    float64 over blocks, and come here in float64: there is no rounding that grows with the whole
-    sum. A block of n units, with partial sums of at most n C, is rounded by at most 2^-24 n^2 C in
-    either data set, so that B units in blocks of n differ by at most 2^-23 n B C if all roundings
-    conspire, and by about 2^-23 n sqrt(n B) C, were they independent. Blocks of a linear layer are
-    of 32 rows, more if it is very large; of convolutions a chunk: 32 images, or 1,024 of up to
-    4,096 values. Measured for a linear head of 512 by 8: 5e-6 C for 1,000 units and 3e-5 C for
-    30,000, as sqrt(B), which reaches SUMMATION beyond 10^7; for the cnn on 200 images of 32 pixels,
-    2e-6 C.
-    Not covered: a model, chosen by a server for that end, that multiplies rounding errors up to
-    the size of gradients, on a machine whose kernels choose an order of additions by how many rows
-    a chunk has. One unit more changes that number in one chunk of each size of unit. A lone row
-    was such a case and is never computed alone; no other was found, in attacks on `cnn` and on
-    linear heads with one, two and four threads.
+neighbouring data sets, as the clipping engine makes them, differ by at most C * (1 + SLACK).
+    Proved. A unit's own share is at most C as computed (`common.privacy.clipping`). In a sum of n
+    units, of k float32 additions a coordinate in any order, each coordinate is wrong by at most
+    k 2^-24 times the sum of its terms' sizes (Higham 2002, section 4.2); a unit whose terms cancel
+    is added by itself, so the terms of the others are within sqrt(2) C in L2. A chunk of n units
+    then is wrong by at most k 2^-24 sqrt(2) n C, and chunks are added in float64. That is the worst
+    case, in which all roundings conspire; were they independent it is sqrt(k) in k's place (Higham
+    and Mary 2019, theorem 2.4), and with n = 32 and k = 2^17 (a convolution of 64 x 64 positions)
+    1e-3 C, of which another unit changes a part.
+    Tested. No bit of a unit's share depends on the others: the shapes that it is computed in are
+    fixed, so other units are other values in the same kernels. That a kernel computes a row the
+    same wherever it stands and whatever stands beside it is not promised by its makers. On CPUs it
+    was so for every layer, engine and number of threads tried; `client/selftest.py` asks it of the
+    machine, the device and the study's model before a site takes part, and refuses where it fails.
+    What remains are the sums' roundings: over adversarial models with weights of up to 100 they
+    came to less than 1e-4 C (docs/privacy.md has the figures and their command).
+    Bounded. The weights that a site takes are at most `max_weight` of its policy: where a kernel
+    breaks the above now and then (a GPU's after a driver's update, say), a last bit that differs
+    is not blown up to the size of a gradient. With weights of up to 100 and kernels that did choose
+    by the number of rows, the sums of neighbours differed by 6e-5 C more than C.
 
 The noise is at most 0.15 % larger than z * C, which is what all this costs in accuracy. There is no
 second kind: a rounded float64 Gaussian from the same stream took longer (126 ms against 105 ms for
@@ -52,11 +56,12 @@ import torch
 from numpy.typing import NDArray
 
 from common.errors import PrivacyError
-from common.privacy.discrete_gaussian import discrete_gaussian
+from common.privacy.discrete_gaussian import MAX_SIGMA, discrete_gaussian
 from common.privacy.noise_source import NoiseSource
 
 __all__ = [
     "NoiseSource",
+    "count_sigma",
     "discrete_gaussian",
     "grid_for",
     "grid_sigma",
@@ -65,8 +70,8 @@ __all__ = [
 
 ROUNDING = 5e-4
 """Most that rounding to the grid may add to the sensitivity, as a part of the clipping norm."""
-SUMMATION = 1e-3
-"""What the rounding of sums may add to the sensitivity, as a part of the clipping norm."""
+SLACK = 1e-3
+"""What float32 arithmetic may add to the sensitivity, as a part of the clipping norm."""
 SMOOTHING = 3.0
 """r above, in grid steps."""
 
@@ -118,7 +123,8 @@ def grid_sigma(size: int, max_grad_norm: float, noise_multiplier: float, grid: f
     """sigma of the module's text, in grid steps, for `size` (P) numbers.
 
     Raises PrivacyError: a noise multiplier or clipping norm that is not a positive number, a grid
-    that is not a power of two or too coarse for the clipping norm.
+    that is not a power of two or too coarse for the clipping norm, or noise of more grid steps than
+    can be drawn. Who asks before anything is paid for is not refused by `privatise` afterwards.
     """
     _positive("max_grad_norm", max_grad_norm)
     _positive("noise_multiplier", noise_multiplier)
@@ -128,7 +134,25 @@ def grid_sigma(size: int, max_grad_norm: float, noise_multiplier: float, grid: f
             f"grid={grid}: expected a power of two of at least {grid_for(size, max_grad_norm)} for "
             f"{size} numbers and max_grad_norm={max_grad_norm}"
         )
-    sensitivity = grid * max_grad_norm * (1.0 + SUMMATION) + math.sqrt(size)
+    sensitivity = grid * max_grad_norm * (1.0 + SLACK) + math.sqrt(size)
+    sigma = math.hypot(noise_multiplier * sensitivity, SMOOTHING)
+    if sigma > MAX_SIGMA:
+        raise PrivacyError(
+            f"noise multiplier {noise_multiplier:.4g} for {size:,} numbers comes to {sigma:.3g} "
+            f"grid steps, and at most {MAX_SIGMA:.3g} can be drawn exactly; give a larger epsilon, "
+            "fewer steps, or a smaller model"
+        )
+    return sigma
+
+
+def count_sigma(sensitivity: float, noise_multiplier: float) -> float:
+    """sigma for counts, to which one unit adds at most `sensitivity` in L2: the module's text with
+    integers that need no rounding, so D is `sensitivity`.
+
+    Raises PrivacyError: not positive numbers.
+    """
+    _positive("sensitivity", sensitivity)
+    _positive("noise_multiplier", noise_multiplier)
     return math.hypot(noise_multiplier * sensitivity, SMOOTHING)
 
 

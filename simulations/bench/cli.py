@@ -18,6 +18,7 @@ class Bench(StrEnum):
     NOISE = "noise"
     AUDIT = "audit"
     AGGREGATION = "aggregation"
+    COMPANY = "company"
 
 
 def bench(

@@ -19,10 +19,10 @@ from common.privacy.clipping.known import known_layers
 from common.privacy.clipping.layers import Call, Layer, as_precise
 from common.privacy.clipping.pieces import Kept, Piece
 from common.privacy.clipping.problem import (
-    SMALL_ROW,
     Problem,
     Rectangle,
     UnsupportedLayerError,
+    cheap,
     weighted_loss,
 )
 
@@ -36,8 +36,8 @@ class BookkeepingEngine:
         self.layers = known_layers(problem.model)
         self.probed = False
 
-    def chunk(self, problem: Problem, inputs: torch.Tensor) -> int:
-        return 1024 if inputs[:1].numel() <= SMALL_ROW else 32
+    def chunk(self, problem: Problem, row: torch.Tensor) -> int:
+        return 1024 if cheap(row) else 32
 
     def add(self, problem: Problem, part: Rectangle, total: Accumulator) -> torch.Tensor:
         if not self.probed:

@@ -18,6 +18,9 @@ read again, and for adding a value of a shifted Gram matrix, on one AVX-512 core
 between two exact ways, so they touch speed only; constants, not timings, so that every run of a
 study makes the same choice."""
 
+_FEW = 4
+"""Units that share a call."""
+
 _SMALL = 2**16
 """Weights of so few values lose nothing when a few units share a call."""
 
@@ -102,12 +105,15 @@ class ConvLayer(Layer):
         return gradients
 
     def _block(self, call: Call) -> int:
-        """Units at once: on a processor few, so that their gradients are still in its cache."""
+        """Units at once: on a processor few, so that their gradients are still in its cache.
+
+        A number that goes into theirs, so that no unit is in a smaller block than the others.
+        """
         if call.inputs.device.type != "cpu":
             return call.units
-        if call.width > 1 or self.weight.shape[1] <= 16:
+        if call.width > 1 or self.weight.shape[1] <= 16 or call.units % _FEW:
             return 1
-        return 4 if call.inputs[0].numel() <= _SLOW or self.weight.numel() <= _SMALL else 1
+        return _FEW if call.inputs[0].numel() <= _SLOW or self.weight.numel() <= _SMALL else 1
 
     def _form(self, call: Call) -> GramForm:
         gram = self._patch_gram(call)

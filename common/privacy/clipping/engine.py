@@ -1,6 +1,7 @@
 """The exact sum of clipped per-unit gradients, in bounded memory."""
 
 import logging
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from typing import Literal
@@ -17,6 +18,7 @@ from common.privacy.clipping.precision import full_float32
 from common.privacy.clipping.problem import (
     Engine,
     Loss,
+    MakeRows,
     Problem,
     Rectangle,
     UnsupportedLayerError,
@@ -24,7 +26,7 @@ from common.privacy.clipping.problem import (
     weighted_loss,
 )
 from common.privacy.clipping.rule import Clipping, ClipRule
-from common.privacy.clipping.units import Chunk, chunks
+from common.privacy.clipping.units import Chunk, chunk_rows, chunks
 from common.privacy.clipping.vmap_engine import VmapEngine
 
 _log = logging.getLogger(__name__)
@@ -70,7 +72,7 @@ class ClippedSum:
 def clipped_gradient_sum(
     model: nn.Module,
     loss: Loss,
-    inputs: torch.Tensor,
+    inputs: torch.Tensor | MakeRows,
     targets: torch.Tensor,
     *,
     max_grad_norm: float,
@@ -78,6 +80,8 @@ def clipped_gradient_sum(
     gamma: float = 0.01,
     engine: EngineName = "bookkeeping",
     units: torch.Tensor | None = None,
+    views: int = 1,
+    expected: float | None = None,
     chunk: int | None = None,
 ) -> ClippedSum:
     """Sum over units of the unit's gradient, each scaled to an L2 norm of at most `max_grad_norm`.
@@ -87,7 +91,9 @@ def clipped_gradient_sum(
 
     Args:
         loss: (logits, targets) -> (B,) losses, one a row, unreduced.
-        inputs: (B, ...) rows; B may be 0.
+        inputs: (B, ...) rows; B may be 0. Or a function that makes the rows at the positions it is
+            given, int64 (n,) on the CPU: it is asked for one chunk at a time, so that memory does
+            not grow with the batch, and for as many positions each time.
         targets: (B, ...).
         max_grad_norm: the bound C, at least `SMALLEST_BOUND`.
         clipping: "flat" or "automatic"; see `ClipRule`.
@@ -95,20 +101,25 @@ def clipped_gradient_sum(
         engine: how per-unit gradients are had; speed and memory only, the sum is the same.
         units: int64 (B,), the unit (patient, or image with several views) of each row, in any
             order; None: each row is a unit.
-        chunk: rows at once, bounding memory; a unit is never split between chunks, and one that
-            is larger is accumulated alone. None: the engine's choice.
+        views: rows of each image of a unit.
+        expected: the rows that a batch has in the mean, a public number: chunks are as large as
+            suits it. None: as large as the engine likes.
+        chunk: rows of a chunk, instead of the engine's choice; a unit is never split between
+            chunks, and one that is larger is accumulated alone.
 
     Formal guarantees, for a model and loss that treat rows separately, as computed, whatever the
-    parameters, the loss's scale and the inputs, non-finite ones included (what a row's gradient
-    comes to in floating point is taken not to depend on the other rows of its chunk: see `chunks`
-    for the one case where it was seen to, and `common.privacy.noise` for what remains):
+    parameters, the loss's scale and the inputs, non-finite ones included:
     1. A unit's share of the sum has an L2 norm of at most `max_grad_norm`, as computed: norms are
-       rounded up by what float32 may lose to rounding (`MARGIN`, `gram_form`) and underflow. So
-       adding or removing one unit changes the sum by at most that, but for 3.
-    2. The sum is finite. Nothing that depends on the data raises: an error would tell of it.
-    3. Units are added up in float32 within a chunk, and in float64 over chunks; the other units'
-       shares may be rounded otherwise when one is added. `common.privacy.noise.SUMMATION` is for
-       that, and states how much it is.
+       rounded up by what float32 may lose to rounding (`MARGIN`, `gram_form`) and underflow.
+    2. No bit of a unit's share depends on the other units, where a row's result depends on how many
+       rows a kernel is given and not on the others' values or its place among them: the shapes that
+       a unit is computed in are fixed by its own number of rows and by public numbers (`chunks`).
+       `hemofed.selftest` asks this of the machine at hand. So adding or removing one unit changes
+       the sum by at most `max_grad_norm`, but for 4.
+    3. The sum is finite. Nothing that depends on the data raises: an error would tell of it.
+    4. Units are added up in float32 within a chunk, and in float64 over chunks; sums may be rounded
+       otherwise when a unit is added. `common.privacy.noise.SLACK` is for that, and states how much
+       it is.
 
     | edge case | result |
     |---|---|
@@ -127,9 +138,9 @@ def clipped_gradient_sum(
     rule = ClipRule(max_grad_norm, clipping, gamma)
     refuse_row_mixing(model)
     problem = Problem(model, loss, trainable(model), rule)
-    if len(inputs) != len(targets):
+    if isinstance(inputs, torch.Tensor) and len(inputs) != len(targets):
         raise PrivacyError(f"{len(inputs)} inputs, but {len(targets)} targets.")
-    batch = _Batch(inputs, targets, units, chunk)
+    batch = _Batch(inputs, targets, units, views, expected, chunk)
     with full_float32():
         try:
             return _clipped_sum(problem, _engine(engine, problem), batch)
@@ -140,34 +151,50 @@ def clipped_gradient_sum(
 
 @dataclass(frozen=True)
 class _Batch:
-    inputs: torch.Tensor
+    inputs: torch.Tensor | MakeRows
     targets: torch.Tensor
     units: torch.Tensor | None
+    views: int
+    expected: float | None
     chunk: int | None
 
-    def part(self, rows: torch.Tensor, weights: torch.Tensor | None) -> Rectangle:
+    def chunks(self, limit: int) -> Iterator[Chunk]:
+        return chunks(self.units, len(self.targets), limit, self.views)
+
+    def limit(self, engine: Engine, problem: Problem) -> int:
+        """Rows of a chunk."""
+        if self.chunk is not None:
+            return self.chunk
+        most = engine.chunk(problem, self._made(torch.zeros(1, dtype=torch.int64)))
+        return most if self.expected is None else chunk_rows(self.expected, most)
+
+    def part(self, rows: torch.Tensor, weights: torch.Tensor) -> Rectangle:
         """The rows (units, width) of the batch."""
-        if weights is None:
-            first = int(rows[0, 0])
-            span = slice(first, first + len(rows))
-            return Rectangle(self.inputs[span], self.targets[span], None, 1)
-        flat = rows.flatten().to(self.inputs.device)
-        spread = weights.flatten().to(self.inputs.device)
-        return Rectangle(self.inputs[flat], self.targets[flat], spread, rows.shape[1])
+        inputs = self._made(rows.flatten())
+        device = inputs.device
+        targets = self.targets[rows.flatten().to(self.targets.device)]
+        return Rectangle(inputs, targets, weights.flatten().to(device), rows.shape[1])
+
+    def _made(self, positions: torch.Tensor) -> torch.Tensor:
+        if isinstance(self.inputs, torch.Tensor):
+            return self.inputs[positions.to(self.inputs.device)]
+        return self.inputs(positions)
 
 
 def _clipped_sum(problem: Problem, engine: Engine, batch: _Batch) -> ClippedSum:
     total = Accumulator(problem.parameters)
-    limit = batch.chunk if batch.chunk is not None else engine.chunk(problem, batch.inputs)
     norms = [torch.zeros(0, dtype=torch.float64)]
+    if not len(batch.targets):
+        return _summary(total.flat, norms[0], problem.rule)
+    limit = batch.limit(engine, problem)
     large: list[Chunk] = []
     with torch.enable_grad():
-        for piece in chunks(batch.units, len(batch.inputs), limit):
+        for piece in batch.chunks(limit):
             if piece.rows.numel() > limit:
                 large.append(piece)
             else:
                 found = engine.add(problem, batch.part(piece.rows, piece.weights), total)
-                norms.append(found.cpu())
+                norms.append(found[: piece.units].cpu())
         engine.finish(total)
         for piece in large:
             norms.append(_add_large_unit(problem, batch, piece, limit, total).cpu())
@@ -214,7 +241,6 @@ def _add_large_unit(
     rule = problem.rule
     own = Accumulator(problem.parameters)
     parameters = list(problem.parameters.values())
-    assert piece.weights is not None, "a unit of several rows has weights"
     splits = (torch.split(t[0], limit) for t in (piece.rows, piece.weights))
     for rows, weights in zip(*splits, strict=True):
         scalar = weighted_loss(problem, batch.part(rows[:, None], weights[:, None]))

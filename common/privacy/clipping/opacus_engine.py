@@ -32,7 +32,7 @@ class OpacusEngine:
                 f"engine opacus cannot take this model ({error}); use engine: bookkeeping"
             ) from error
 
-    def chunk(self, problem: Problem, inputs: torch.Tensor) -> int:
+    def chunk(self, problem: Problem, row: torch.Tensor) -> int:
         return rows_within_memory(problem, at_most=64)
 
     def add(self, problem: Problem, part: Rectangle, total: Accumulator) -> torch.Tensor:

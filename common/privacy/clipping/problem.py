@@ -14,8 +14,9 @@ from common.privacy.clipping.rule import ClipRule
 Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 """(logits of B rows, targets of B rows) -> B losses, each of its own row alone."""
 
-SMALL_ROW = 4096
-"""Rows of at most this many values are cheap to hold; many are treated at once."""
+MakeRows = Callable[[torch.Tensor], torch.Tensor]
+"""(int64 (n,) positions in a batch, on the CPU) -> (n, ...) rows on the model's device. For a given
+n no bit of a row depends on the others."""
 
 _KEPT = 2**26
 """Values of per-unit gradients that the engines which keep them all may hold at once."""
@@ -27,8 +28,9 @@ class Rectangle:
 
     inputs: torch.Tensor
     targets: torch.Tensor
-    weights: torch.Tensor | None
-    """float64 (units * width,): multiplies each row's loss; a unit's weights sum to 1. None: 1s."""
+    weights: torch.Tensor
+    """float64 (units * width,): multiplies each row's loss; a unit's weights sum to 1, or are 0:
+    then it only fills the shape, and its gradient is zeros, or not finite."""
     width: int
 
     @property
@@ -53,8 +55,8 @@ class UnsupportedLayerError(Exception):
 class Engine(Protocol):
     """A way to compute clipped sums. Affects speed and memory, never the mechanism."""
 
-    def chunk(self, problem: Problem, inputs: torch.Tensor) -> int:
-        """Rows to take at once when the caller does not say."""
+    def chunk(self, problem: Problem, row: torch.Tensor) -> int:
+        """The most rows like this one, (1, ...), to take at once when the caller does not say."""
 
     def add(self, problem: Problem, part: Rectangle, total: Accumulator) -> torch.Tensor:
         """Add the part's clipped gradients to `total`; return the norms, float64 (units,).
@@ -84,8 +86,6 @@ def total_loss(problem: Problem, logits: torch.Tensor, part: Rectangle) -> torch
             f"Expected the loss to give {len(part.inputs)} values, one a row, of shape "
             f"({len(part.inputs)},); got {tuple(losses.shape)}. Use reduction='none'."
         )
-    if part.weights is None:
-        return losses.sum()
     return (losses * part.weights.to(losses.dtype)).sum()
 
 
@@ -110,6 +110,11 @@ def add_clipped(
     for name, parameter in problem.parameters.items():
         add_scaled(gradients[name], factors, parameter, total)
     return norms
+
+
+def cheap(row: torch.Tensor) -> bool:
+    """Whether rows like this one, (1, ...), are features: many are treated in a call's overhead."""
+    return row.dim() == 2
 
 
 def rows_within_memory(problem: Problem, at_most: int) -> int:

@@ -150,7 +150,22 @@ def test_what_a_killed_process_had_computed_is_not_computed_again(tmp_path: Path
     with pytest.raises(KeyboardInterrupt):
         cached_features(network, Killed(600), CPU, folder=tmp_path)
     found = cached_features(network, cells, CPU, folder=tmp_path)
-    assert cells.reads == 2, "the batches from 512 on"
+    assert cells.reads == 3, "the batches from 512 on"
     np.testing.assert_array_equal(found, extract(network, cells, np.arange(600), CPU))
     (kept,) = tmp_path.iterdir()
     assert kept.is_file()
+
+
+@pytest.mark.parametrize("spec", [
+    ModelSpec(width=2, encoder="frozen"),
+    ModelSpec(name="efficientnet-lite0", weights="imagenet", encoder="frozen",
+              features="middle", quarter_turns=True),
+])  # fmt: skip
+def test_no_bit_of_a_cells_features_depends_on_the_others(spec: ModelSpec) -> None:
+    """Kernels change between 15 images and 16; a batch of fewer than all is filled."""
+    network, cells = build(spec, 3, 32, 0), Shelf(40)
+    everyone = np.arange(40)
+    whole = extract(network, cells, everyone, CPU)
+    for count in (1, 15, 16, 33):
+        some = np.random.default_rng(count).permutation(everyone)[:count]
+        assert np.array_equal(extract(network, cells, some, CPU), whole[some])

@@ -39,7 +39,7 @@ def test_neighbouring_sums_stay_within_the_sensitivity(
     grid = grid_for(size, clip)
     less = noise._quantise(gradients[:-1].sum(axis=0, dtype=np.float32), grid)
     more = noise._quantise(gradients.sum(axis=0, dtype=np.float32), grid)
-    sensitivity = grid * clip * (1 + noise.SUMMATION) + math.sqrt(size)
+    sensitivity = grid * clip * (1 + noise.SLACK) + math.sqrt(size)
     assert np.linalg.norm(more - less) <= sensitivity
 
 

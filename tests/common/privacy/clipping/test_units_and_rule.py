@@ -7,22 +7,26 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from common.errors import PrivacyError
 from common.privacy.clipping import ClipRule
 from common.privacy.clipping.rule import LARGEST_NORM
-from common.privacy.clipping.units import PADDING, chunks
+from common.privacy.clipping.units import Chunk, chunk_rows, chunks
+
+many_groups = st.lists(st.integers(-3, 8), max_size=40)
 
 
 @settings(max_examples=60, deadline=None)
-@given(groups=st.lists(st.integers(-3, 8), max_size=40), limit=st.integers(1, 12))
-def test_chunks_hold_each_row_once_and_each_unit_whole(groups: list[int], limit: int) -> None:
+@given(groups=many_groups, limit=st.integers(1, 12), views=st.integers(1, 3))
+def test_chunks_hold_each_row_once_and_each_unit_whole(
+    groups: list[int], limit: int, views: int
+) -> None:
     units = torch.tensor(groups, dtype=torch.int64)
     seen: dict[int, list[int]] = {}
-    for chunk in chunks(units, len(groups), limit):
-        assert chunk.weights is not None
+    for chunk in chunks(units, len(groups), limit, views):
         assert chunk.units == 1 or chunk.rows.numel() <= limit
-        assert chunk.rows.numel() > 1, "a lone row would be multiplied by another kernel"
-        assert chunk.rows.numel() <= max(2, PADDING * int((chunk.weights > 0).sum()))
-        for rows, weights in zip(chunk.rows, chunk.weights, strict=True):
+        assert not chunk.weights[chunk.units :].any()
+        rectangle = zip(chunk.rows, chunk.weights, range(chunk.units), strict=False)
+        for rows, weights, _ in rectangle:
             assert float(weights.sum()) == pytest.approx(1)
             unit = groups[int(rows[0])]
             assert unit not in seen
@@ -33,11 +37,60 @@ def test_chunks_hold_each_row_once_and_each_unit_whole(groups: list[int], limit:
     }
 
 
+def chunk_of(unit: int, groups: list[int], limit: int, views: int) -> Chunk:
+    """The one that the unit is in."""
+    found = [
+        chunk
+        for chunk in chunks(torch.tensor(groups), len(groups), limit, views)
+        if any(groups[int(row)] == unit for row in chunk.rows[: chunk.units, 0])
+    ]
+    assert len(found) == 1
+    return found[0]
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    own=st.integers(1, 12),
+    company=many_groups,
+    others=many_groups,
+    limit=st.integers(1, 12),
+    views=st.integers(1, 3),
+)
+def test_the_shape_a_unit_is_computed_in_is_its_own(
+    own: int, company: list[int], others: list[int], limit: int, views: int
+) -> None:
+    unit = 99
+    one = chunk_of(unit, [*company, *[unit] * own], limit, views)
+    two = chunk_of(unit, [*[unit] * own, *others], limit, views)
+    assert one.rows.shape == two.rows.shape
+    assert one.weights.shape == two.weights.shape
+    if own <= views <= limit:
+        assert one.rows.shape[1] == views, "all views of an image, and no more"
+
+
 @given(batch=st.integers(0, 30), limit=st.integers(1, 12))
 def test_rows_that_are_units_stay_in_order(batch: int, limit: int) -> None:
     found = list(chunks(None, batch, limit))
-    assert [row for chunk in found for row in chunk.rows[:, 0].tolist()] == list(range(batch))
-    assert all(chunk.units <= limit for chunk in found)
+    there = [row for chunk in found for row in chunk.rows[: chunk.units, 0].tolist()]
+    assert there == list(range(batch))
+    assert {len(chunk.rows) for chunk in found} <= {limit}
+
+
+@pytest.mark.parametrize(("limit", "views"), [(0, 1), (4, 0)])
+def test_no_chunk_is_without_rows(limit: int, views: int) -> None:
+    with pytest.raises(PrivacyError, match=rf"chunk={limit} >= 1 rows and views={views} >= 1"):
+        list(chunks(None, 3, limit, views))
+
+
+@given(expected=st.floats(0, 5000), most=st.sampled_from([1, 3, 16, 32, 1024]))
+def test_a_chunk_suits_the_batch_that_is_expected(expected: float, most: int) -> None:
+    rows = chunk_rows(expected, most)
+    assert 1 <= rows <= most
+    assert most < 8 or rows % (most // 8) == 0
+    if expected + 4 * math.sqrt(expected) < most / 8 and most >= 8:
+        assert rows == most // 8, "no larger than it must be"
+    if expected > 100 * most:
+        assert rows == most
 
 
 bounds = st.floats(1e-3, 1e6)

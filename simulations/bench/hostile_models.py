@@ -1,0 +1,95 @@
+"""Models that a hostile server would send: their outputs are made of rounding errors.
+
+Where the embedding's second half repeats its first, a head with rows [w, -w] gives logits that are
+0 but for rounding, and the larger w, the more that says. What one cell's presence changes of the
+last bits of another's output then turns the other's whole gradient.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from common.config import ModelSpec
+from common.models import Classifier, build
+from common.privacy.clipping import EngineName
+
+
+@dataclass(frozen=True)
+class Attack:
+    """A kind of model and of cells."""
+
+    kind: str
+    """head, or cnn."""
+    size: int
+    """Features of a head, or the side of cnn's images."""
+    classes: int
+    engine: EngineName = "bookkeeping"
+    cells_of_a_unit: int = 1
+    """The most; units have from 1 to so many."""
+
+    @property
+    def title(self) -> str:
+        what = f"{self.size} features" if self.kind == "head" else f"{self.size} px"
+        units = f", units of 1 to {self.cells_of_a_unit}" if self.cells_of_a_unit > 1 else ""
+        return f"{self.kind}, {what}, {self.classes} classes, {self.engine}{units}"
+
+    def model(self, weight: float, generator: torch.Generator) -> nn.Module:
+        """One of them, with no parameter above `weight`."""
+        if self.kind == "head":
+            head = nn.Linear(self.size, self.classes)
+            _make_residual(head, weight, generator)
+            return head
+        network = _network(self)
+        _repeat_channels(network, generator)
+        assert isinstance(network.head, nn.Linear)
+        _make_residual(network.head, weight, generator)
+        return network
+
+    def rows(self, count: int, generator: torch.Generator) -> Tensor:
+        """Cells, (count, ...)."""
+        if self.kind == "head":
+            half = torch.randn(count, self.size // 2, generator=generator)
+            return torch.cat([half, half], dim=1)
+        return torch.randn(count, 3, self.size, self.size, generator=generator)
+
+
+def _network(attack: Attack) -> Classifier:
+    spec = ModelSpec(name="cnn", width=8)
+    return build(spec, attack.classes, attack.size, seed=0)
+
+
+@torch.no_grad()
+def _make_residual(head: nn.Linear, weight: float, generator: torch.Generator) -> None:
+    """Some of the rows [w, -w], the others 0; w is as large as it may be."""
+    half = torch.rand(head.out_features, head.in_features // 2, generator=generator) * 2 - 1
+    if bool(torch.rand((), generator=generator) < 0.5):
+        half[1 + head.out_features // 2 :] = 0
+    head.weight.copy_(weight * torch.cat([half, -half], dim=1))
+    head.bias.zero_()
+
+
+@torch.no_grad()
+def _repeat_channels(network: Classifier, generator: torch.Generator) -> None:
+    """Random filters, of which the second half of each layer is as the first."""
+    for module in network.encoder.modules():
+        if isinstance(module, nn.Conv2d):
+            half = torch.randn(module.weight[::2].shape, generator=generator)
+            module.weight.copy_(torch.cat([half, half]))
+
+
+ENGINES: tuple[EngineName, ...] = ("bookkeeping", "vmap", "opacus")
+
+ATTACKS: dict[str, tuple[Attack, ...]] = {
+    "head": tuple(
+        Attack("head", size, classes, engine, most)
+        for size, classes in ((64, 18), (320, 18), (424, 8), (1280, 12))
+        for engine in ENGINES[::2]
+        for most in (1, 8)
+    ),
+    "small images": tuple(
+        Attack("cnn", 16, 18, engine, most) for engine in ENGINES for most in (1, 8)
+    ),
+    "images": tuple(Attack("cnn", 64, 18, engine) for engine in ENGINES),
+}
+EVALUATED = (Attack("head", 320, 18), Attack("head", 1280, 12), Attack("cnn", 16, 18))

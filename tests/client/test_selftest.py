@@ -1,0 +1,112 @@
+"""A machine whose kernels compute a cell otherwise in other company takes part in no study."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from client import selftest
+from client.app import client_app
+from client.selftest import check_alone
+from client.site import Rows, open_site
+from common.config import Study
+from common.errors import PrivacyError
+from common.privacy.clipping.linear import LinearLayer
+from common.protocol import read_refusal
+
+from .lab import PRIVACY, context, make_lab, message, study
+
+FROZEN = {"name": "efficientnet-lite0", "weights": "imagenet", "encoder": "frozen", "centre": True}
+STUDIES = {
+    "images": study(),
+    "views": study(
+        training={"augment": True, "learning_rate": 0.1}, privacy=PRIVACY | {"augmentations": 2}
+    ),
+    "patients": study(privacy=PRIVACY | {"unit": "patient", "max_cells_per_patient": 3}),
+    "features": study(image_side=32, model=FROZEN | {"features": "middle"}),
+    "vmap": study(privacy=PRIVACY | {"engine": "vmap"}),
+    "opacus": study(privacy=PRIVACY | {"engine": "opacus"}),
+}
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Path:
+    selftest._fault.cache_clear()
+    return make_lab(tmp_path)
+
+
+@pytest.mark.parametrize("kind", STUDIES)
+@pytest.mark.parametrize("threads", [1, 2])
+def test_this_machine_is_sound(site: Path, kind: str, threads: int) -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        check_alone(open_site(site), STUDIES[kind])
+    finally:
+        torch.set_num_threads(before)
+
+
+class Mixing(nn.Linear):
+    """A layer whose last bits depend on all of the rows."""
+
+    def forward(self, rows: Tensor) -> Tensor:
+        return super().forward(rows) * (1 + 1e-6 * rows.detach().nan_to_num(0, 0, 0).abs().sum())
+
+
+def with_mixing_head(spec: object, classes: int, side: int, seed: int) -> object:
+    model = BUILD(spec, classes, side, seed)
+    mixing = Mixing(model.embedding_dim, classes)
+    model.head = nn.Sequential(*list(model.head)[:-1], mixing) if model.frozen else mixing
+    return model
+
+
+BUILD = selftest.build
+
+
+@pytest.mark.parametrize("of", [STUDIES["images"], STUDIES["features"]])
+def test_a_kernel_that_mixes_rows_is_found(
+    site: Path, monkeypatch: pytest.MonkeyPatch, of: Study
+) -> None:
+    monkeypatch.setattr(selftest, "build", with_mixing_head)
+    with pytest.raises(PrivacyError, match=r"the probabilities of one image depend on which"):
+        check_alone(open_site(site), of)
+
+
+def test_a_sum_that_mixes_rows_is_found(site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Were classes sound by chance, the gradients would tell."""
+    sound = LinearLayer.forward
+
+    def mixing(self: LinearLayer, rows: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+        output, saved = sound(self, rows)
+        return output * (1 + 1e-6 * rows.abs().sum()), saved
+
+    monkeypatch.setattr(LinearLayer, "forward", mixing)
+    with pytest.raises(PrivacyError, match="the clipped gradients of one image depend on"):
+        check_alone(open_site(site), study())
+
+
+def test_an_encoder_whose_batches_differ_is_found(
+    site: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    extract = selftest.extract
+
+    def careless(model: object, cells: object, rows: Rows, device: object) -> object:
+        return extract(model, cells, rows, device) * (1 + 1e-6 * (len(rows) > 4))
+
+    monkeypatch.setattr(selftest, "extract", careless)
+    with pytest.raises(PrivacyError, match="the features of one image depend on"):
+        check_alone(open_site(site), STUDIES["features"])
+
+
+def test_a_site_is_not_ready_on_such_a_machine(site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(selftest, "build", with_mixing_head)
+    app = client_app()
+    reply = app(message(study(), "query.prepare", 0), context(site))
+    assert "PrivacyError" in (read_refusal(reply) or "")
+    assert "no bound on what one adds would hold" in (site.parent / "site.log").read_text()
+
+
+def test_without_privacy_nothing_hangs_on_it(site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(selftest, "build", with_mixing_head)
+    check_alone(open_site(site), study(privacy={"mode": "none"}))
