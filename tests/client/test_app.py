@@ -328,6 +328,30 @@ def test_a_policy_for_patients_refuses_a_study_for_images(tmp_path: Path) -> Non
     assert read_refusal(app(message(patients), context(site))) is None
 
 
+def _with_splits(site: Path, name: str, splits: dict[str, str]) -> Path:
+    """A cache of the lab's first images, as one of its sources, with splits for some patients."""
+    lines = (site.parent / "images" / "cells.csv").read_text().splitlines()
+    rows = [f"{line},{splits.get(line.split(',')[2], '')}" for line in lines[1:]]
+    table = site.parent / "images" / f"{name}.csv"
+    table.write_text("\n".join(["path,label,patient,split", *rows]))
+    return prepare(table, 16)
+
+
+def test_a_patients_cells_in_two_caches_have_one_split_under_privacy(tmp_path: Path) -> None:
+    """A split that holds in one of the caches alone does not tear the patient apart."""
+    site = make_lab(tmp_path)
+    every = {f"p{n}": "test" for n in range(10)}
+    folders = [_with_splits(site, "one", every), _with_splits(site, "two", {})]
+    cells = tuple(CellSource(folder=folder) for folder in folders)
+    site.write_text(dump(Site(name="lab", cells=cells)))
+    for seed in range(5):
+        of = study(privacy=PRIVACY | {"unit": "patient"}, seed=seed)
+        opened = open_cells(open_site(site), of)
+        assert all(len(set(opened.splits[opened.units == unit])) == 1 for unit in range(10))
+    images = open_cells(open_site(site), study())
+    assert set(images.splits[:40]) == {"test"} and set(images.splits[40:]) != {"test"}
+
+
 def test_cells_of_unknown_patients_are_no_patients(tmp_path: Path) -> None:
     site = make_lab(tmp_path)
     table = tmp_path / "images" / "cells.csv"
