@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from client.account import pay_for_metrics
+from client.account import note_exact_metrics, pay_for_metrics
 from client.batches import Inputs
 from client.entropy import Entropy
 from client.evaluation import predict
@@ -19,7 +19,7 @@ from common.protocol import Task
 
 def released_tally(site: Site, task: Task, inputs: Inputs, entropy: Entropy) -> tuple[Tally, str]:
     """The counts on the cells of `task.split`, as the site's policy lets them leave, and the head
-    of the ledger when they were paid for ("" otherwise).
+    of the ledger when they were paid for, or written down as leaving exact.
 
     Raises PrivacyError when the policy lets nothing leave, or the ledger refuses.
     """
@@ -28,7 +28,8 @@ def released_tally(site: Site, task: Task, inputs: Inputs, entropy: Entropy) -> 
     if policy.metrics == "none":
         raise PrivacyError("the site's policy lets no metrics leave (metrics: none)")
     if policy.metrics == "exact":
-        return _counted(inputs, positions, classes), ""
+        account = note_exact_metrics(site, task, policy, entropy)
+        return _counted(inputs, positions, classes), account.head
     most = 1
     if task.study.privacy.unit == "patient":
         most = task.study.privacy.max_cells_per_patient

@@ -96,7 +96,8 @@ def patients(entries: Sequence[Entry]) -> list[Finding]:
         if entry.patient:
             splits[entry.patient][entry.split] += 1
             files[entry.patient].append(entry.name)
-    torn, partly = [], []
+    torn: list[Case] = []
+    partly: list[Case] = []
     for patient, found in sorted(splits.items()):
         if len(found) > 1:
             kind = torn if len(found.keys() - {""}) > 1 else partly
