@@ -1,11 +1,11 @@
 """Paying for what leaves the site, before its noise is drawn."""
 
 from dataclasses import dataclass
-from functools import lru_cache
 
 from client.entropy import Entropy
 from client.ledger import Ledger
-from client.ledger_binding import data_fingerprint
+from client.ledger_binding import open_ledger
+from client.ledger_chain import Plan, planned
 from client.policy import Policy, permit, read_policy
 from common.config import Site, Study
 from common.errors import PrivacyError
@@ -56,8 +56,11 @@ def check_drawable(study: Study, size: int) -> None:
 
 
 def check_affordable(site: Site, study: Study) -> None:
-    """Raise PrivacyError when the site's budget ends before the study would; nothing is paid."""
-    reason = unaffordable(site, read_policy(site.policy), study)
+    """Raise PrivacyError when the site's budget ends before the study would, or when its ledger is
+    not the one of its cells; nothing is paid."""
+    policy = read_policy(site.policy)
+    with _open(site, policy, "") as ledger:
+        reason = _shortage(ledger, policy, study)
     if reason:
         raise PrivacyError(f"study {study.name} cannot be paid to its end: {reason}")
 
@@ -68,47 +71,61 @@ def unaffordable(site: Site, policy: Policy, study: Study) -> str | None:
     Debits are held against the budget one by one too; this is so that no study is begun, and its
     first rounds paid for, that cannot be ended.
     """
-    planned = _planned(policy, study)
-    if not planned:
+    if study.privacy.mode == "none":
         return None
     with Ledger.read(site.ledger) as ledger:
-        others = [row.event for row in ledger.rows("debit") if row.study != study.digest]
-    return policy.budget.excess(planned, others)
+        return _shortage(ledger, policy, study)
 
 
-def _planned(policy: Policy, study: Study) -> list[Event]:
+def _shortage(ledger: Ledger, policy: Policy, study: Study) -> str | None:
+    wanted = _planned(policy, study)
+    if not wanted:
+        return None
+    plans = [plan.event for plan in ledger.plans(wanted)]
+    return policy.budget.excess([plan.event for plan in wanted], plans)
+
+
+def _planned(policy: Policy, study: Study) -> list[Plan]:
     """All that the study may ever do to the site's cells, by the policy's word on metrics."""
     if study.privacy.mode == "none":
         return []
-    planned = [study_event(study.privacy, study.rounds)]
+    plans = [planned(study.digest, 1, _training(study), _most(study))]
     if policy.metrics == "noised":
-        planned.append(_event(study, metrics_noise(study), 1.0, evaluations(study)))
-    return planned
+        plans.append(planned(study.digest, -1, _metrics(study), evaluations(study)))
+    return plans
 
 
 def pay_for_training(site: Site, task: Task, entropy: Entropy) -> Account:
-    """Debit a round's steps. Raises PrivacyError when the ledger refuses."""
+    """Debit a round's steps; of a study without privacy, write down that the round leaves.
+
+    Raises PrivacyError when the ledger refuses.
+    """
     study, policy = task.study, read_policy(site.policy)
-    noise = study_noise(study)
     if study.privacy.mode == "none":
-        return Account()
-    event = _event(study, noise, study.privacy.sample_rate, study.privacy.local_steps)
-    most = study.rounds + study.privacy.spare_rounds
-    return _pay(site, policy, task, task.round, event, most, entropy)
+        return _note_unprotected(site, policy, task, task.round, entropy)
+    return _pay(site, policy, task, task.round, _training(study), _most(study), entropy)
 
 
 def pay_for_metrics(site: Site, task: Task, policy: Policy, entropy: Entropy) -> Account:
     """Debit one evaluation's noised counts. Raises PrivacyError when the ledger refuses."""
-    event = _event(task.study, metrics_noise(task.study), 1.0, 1)
-    # Evaluations stand in the ledger beside the rounds, under numbers that no round has.
-    number = -(2 * task.round + (task.split == "test")) - 1
-    return _pay(site, policy, task, number, event, evaluations(task.study), entropy)
+    event, most = _metrics(task.study), evaluations(task.study)
+    return _pay(site, policy, task, _evaluation_number(task), event, most, entropy)
+
+
+def note_exact_metrics(site: Site, task: Task, policy: Policy, entropy: Entropy) -> Account:
+    """Write down that an evaluation's exact figures leave. Raises PrivacyError when it cannot."""
+    return _note_unprotected(site, policy, task, _evaluation_number(task), entropy)
 
 
 def spent_epsilon(site: Site, study: Study) -> float:
     """What the site's ledger says the study has cost, at the study's delta."""
-    with Ledger.open(site.ledger, _fingerprint(site)) as ledger:
+    with open_ledger(site) as ledger:
         return epsilon(ledger.events(study.digest), study.privacy.delta)
+
+
+def _evaluation_number(task: Task) -> int:
+    """Evaluations stand in the ledger beside the rounds, under numbers that no round has."""
+    return -(2 * task.round + (task.split == "test")) - 1
 
 
 def _pay(
@@ -129,15 +146,35 @@ def _pay(
         return Account(event.noise_multiplier, spent, ledger.head)
 
 
+def _note_unprotected(
+    site: Site, policy: Policy, task: Task, number: int, entropy: Entropy
+) -> Account:
+    """Write the row of an answer without noise before it leaves; like `_pay`, but costs nothing."""
+    study = task.study
+    with _open(site, policy, task.head) as ledger:
+        if not (entropy.repeats and ledger.has(study.digest, number, kind="unprotected")):
+            ledger.note_unprotected(study.digest, number, task.attempt)
+        return Account(head=ledger.head)
+
+
 def _open(site: Site, policy: Policy, head: str) -> Ledger:
     """The site's ledger, which must hold the row that the server acknowledged last."""
-    return Ledger.open(
-        site.ledger, _fingerprint(site), budget=policy.budget, expected_head=head or None
-    )
+    return open_ledger(site, budget=policy.budget, expected_head=head or None)
 
 
-_fingerprint = lru_cache(maxsize=1024)(data_fingerprint)
-"""Read once a process: a site that is indexed again is another Site."""
+def _training(study: Study) -> Event:
+    """A round's steps."""
+    return _event(study, study_noise(study), study.privacy.sample_rate, study.privacy.local_steps)
+
+
+def _metrics(study: Study) -> Event:
+    """One evaluation."""
+    return _event(study, metrics_noise(study), 1.0, 1)
+
+
+def _most(study: Study) -> int:
+    """How often a site may be asked to train: the noise is calibrated for that many rounds."""
+    return study.rounds + study.privacy.spare_rounds
 
 
 def _event(study: Study, noise: float, sample_rate: float, steps: int) -> Event:

@@ -22,6 +22,8 @@ from client.account import (
 from client.approvals import Approvals
 from client.attendance import Clock, SitsOutError, attend
 from client.entropy import Entropy, SystemEntropy
+from client.ledger import Ledger
+from client.ledger_binding import check_deployable
 from client.policy import Policy, read_policy
 from client.release import released_tally
 from client.selftest import check_alone
@@ -81,11 +83,14 @@ def client_app(
 
 
 def _asked(handler: Handler, approvals: Approvals | None, clock: Clock) -> Handler:
-    """The handler, once the message's study is approved and it is the site's hour."""
+    """The handler, once the message's study is approved, the ledger is no simulation's, and it is
+    the site's hour."""
 
     def asking(message: Message, site: Site) -> RecordDict:
         if approvals is not None:
             approvals.check(site, Task.read(message).study)
+            with Ledger.read(site.ledger) as ledger:
+                check_deployable(ledger)
         attend(site, clock)
         return handler(message, site)
 

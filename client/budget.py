@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from common.errors import PrivacyError
-from common.privacy.accounting import Event, epsilon, filtered_epsilon
+from common.privacy.accounting import Event, epsilon
+from common.privacy.lifetime import used
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,28 +27,25 @@ class Budget:
                 f"{self.delta}; expected finite epsilons above 0 and 0 < delta < 1"
             )
 
-    def excess(self, study: Sequence[Event], others: Sequence[Event]) -> str | None:
-        """Why the events of one study, with those of all the others, cost too much; None: not."""
+    def excess(self, study: Sequence[Event], plans: Sequence[Event]) -> str | None:
+        """Why the events of one study, or all that was begun, cost too much; None: they do not.
+
+        plans: of all studies, this one too, all that they may ever do, in the order in which they
+        were begun. Studies are chosen one after the other, knowing what came of the earlier ones,
+        so it is `common/privacy/lifetime.py`'s filter that holds them against the lifetime bound.
+        Within one study all is fixed before it starts: there the composed epsilon is the bound.
+        """
         if self.study_epsilon is not None:
             reason = _over("the study", study, self.study_epsilon, self.delta)
             if reason:
                 return reason
-        return self._filter([*study, *others])
-
-    def _filter(self, events: Sequence[Event]) -> str | None:
-        """The lifetime bound, as a Renyi filter at an order fixed by the policy alone.
-
-        Studies are chosen one after the other, knowing what came of the earlier ones. Comparing a
-        composed epsilon after each, at whichever order is best then, is no proven bound for that;
-        Renyi divergence at one fixed order is (Feldman & Zrnic 2021, arXiv 2008.11193, theorem
-        4.3). Within one study all parameters are fixed before it starts.
-        """
-        spent = filtered_epsilon(events, self.epsilon, self.delta)
-        if spent <= self.epsilon:
+        part = used(plans, self.epsilon, self.delta)
+        if part <= 1:
             return None
         return (
-            f"all studies together would cost epsilon {spent:.4g} at delta {self.delta:g} by the "
-            f"filter that holds for studies chosen one after another; the bound is {self.epsilon:g}"
+            f"all studies together would use {part:.4g} times the lifetime's epsilon "
+            f"{self.epsilon:g} at delta {self.delta:g}, each counted whole once it is begun, by "
+            "the filter that holds for studies chosen one after another"
         )
 
 

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 from client.account import metrics_noise, study_noise, unaffordable
 from client.ledger import Ledger
-from client.ledger_summary import left
+from client.ledger_summary import beside_epsilon, left
 from client.policy import Policy, cohort_refusal, read_policy, refusal
-from common.config import Site, Study
+from common.config import PrivacySpec, Site, Study
 from common.errors import PrivacyError
 from common.models import build
 from common.models.vector import Layout
@@ -88,10 +88,20 @@ def _cohort(site: Site, study: Study, members: Collection[str]) -> str:
     return f"{', '.join(training)} train, at least {needed} in each round{gone}; {role}"
 
 
+def protection(privacy: PrivacySpec) -> str:
+    """What a study's privacy is, in a few words."""
+    if privacy.mode == "none":
+        return "without privacy: unbounded"
+    return f"epsilon {privacy.epsilon:g} at delta {privacy.delta:g} for each {privacy.unit}"
+
+
 def _privacy(study: Study, noise: float) -> str:
     privacy = study.privacy
     if privacy.mode == "none":
-        return "NONE. What leaves can be used to find out who was in the training cells"
+        return (
+            "NONE: unbounded. What leaves can be used to find out who was in the training cells; "
+            "each answer is a row in the ledger that no epsilon speaks of"
+        )
     return (
         f"at most epsilon {privacy.epsilon:g} at delta {privacy.delta:g} for each {privacy.unit}, "
         f"over the whole study and {count(privacy.spare_rounds, 'round')} that may have to be done "
@@ -127,10 +137,12 @@ def _budget(site: Site, policy: Policy) -> str:
         with Ledger.read(site.ledger) as ledger:
             spent = epsilon(ledger.events(), policy.delta)
             remains = left(ledger, policy.delta, policy.lifetime_epsilon)
+            beside = beside_epsilon(len(ledger.rows("unprotected")))
     except PrivacyError as error:
         return f"not known: {error}"
-    return (
+    said = (
         f"spent so far: epsilon {spent:.3g} of {policy.lifetime_epsilon:g} for life at "
-        f"delta {policy.delta:g}; left: {remains:.3g}; one study may spend "
+        f"delta {policy.delta:g}; left for one more study: {remains:.3g}; one study may spend "
         f"{policy.study_epsilon:g}"
     )
+    return f"{said}; {beside}" if beside else said

@@ -16,12 +16,13 @@ know what it has spent, and stops.
 
 import json
 import secrets
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from client.budget import Budget
-from client.ledger_chain import Kind, Row, check, event_body
+from client.ledger_chain import Kind, Plan, Row, check, event_body, planned
 from client.ledger_file import LedgerFile
 from common.errors import PrivacyError
 from common.privacy.accounting import Event
@@ -42,12 +43,21 @@ class Ledger:
             raise
 
     @classmethod
-    def create(cls, path: Path, fingerprint: str, *, budget: Budget | None = None) -> Self:
+    def create(
+        cls,
+        path: Path,
+        fingerprint: str,
+        *,
+        budget: Budget | None = None,
+        simulated: bool = False,
+    ) -> Self:
         """Make the ledger of the data set `fingerprint`; whole on disk or not there.
 
-        Raises PrivacyError when `path` exists, whatever it is.
+        simulated: of a simulated site, whose cells other sites have too and nobody needs to
+        protect; a deployed lab refuses such a ledger. Raises PrivacyError when `path` exists,
+        whatever it is. `client/ledger_binding.py` makes that of a lab, once a data set.
         """
-        return cls(LedgerFile.create(path, _binding(fingerprint)), budget)
+        return cls(LedgerFile.create(path, _binding(fingerprint, simulated)), budget)
 
     @classmethod
     def open(
@@ -90,10 +100,12 @@ class Ledger:
         """Append what (study, round, attempt) will do; on disk when this returns.
 
         A negative `round` is an evaluation. most: how many rounds (or evaluations) of the study
-        its noise was calibrated for, repeated attempts included. Two processes may debit at once:
-        each sees the other's rows before it decides. Raises PrivacyError, with nothing written:
-        the three were debited before; `most` are paid for; the noise multiplier is 0; the event's
-        unit is not the ledger's; the budget would be exceeded; the disk failed.
+        its noise was calibrated for, repeated attempts included; the lifetime's budget is asked
+        for all of them at the first, so that a study once begun can be ended. None: for this one.
+        Two processes may debit at once: each sees the other's rows before it decides. Raises
+        PrivacyError, with nothing written: the three were debited before; `most` are paid for; the
+        noise multiplier is 0; the event's unit is not the ledger's; the budget would be exceeded;
+        the disk failed.
         """
         with self._file.transaction():
             self._refresh()
@@ -102,47 +114,54 @@ class Ledger:
                 raise PrivacyError(
                     f"{self.path}: study {study:.12}, round {round}, attempt {attempt}: {reason}"
                 )
-            row = self._file.append(
-                self._rows[-1], "debit", study, round, attempt, event_body(event)
-            )
+            body = event_body(event, most)
+            row = self._file.append(self._rows[-1], "debit", study, round, attempt, body)
+        self._rows.append(row)
+        return row
+
+    def note_unprotected(self, study: str, round: int, attempt: int) -> Row:
+        """Append that an answer leaves without noise; on disk when this returns.
+
+        It costs no epsilon, since none bounds it: the budget does not stop it, the policy does.
+        """
+        with self._file.transaction():
+            self._refresh()
+            row = self._file.append(self._rows[-1], "unprotected", study, round, attempt, "{}")
         self._rows.append(row)
         return row
 
     def rebind(self, fingerprint: str) -> Row:
-        """Continue this ledger for the data set as it is after images were added or removed.
+        """Continue this ledger for the data set as it is after images were added or removed, or for
+        the cells as another home has them; for those before it goes on too.
 
         What was spent stays spent: a patient's new images buy no new budget.
         """
         with self._file.transaction():
             self._refresh()
-            row = self._file.append(self._rows[-1], "bind", "", 0, 0, _binding(fingerprint))
+            row = self._file.append(self._rows[-1], "bind", "", 0, 0, _binding(fingerprint, False))
         self._rows.append(row)
         return row
 
-    def would_exceed(self, study: str, event: Event) -> str | None:
-        """Why `event` is more than the budget allows; None when it is not, or there is no budget.
-
-        Says nothing of rows that other processes append later: `debit` asks again.
-        """
-        if self._budget is None:
-            return None
-        others = [row.event for row in self.rows("debit") if row.study != study]
-        return self._budget.excess([*self.events(study), event], others)
+    def plans(self, following: Sequence[Plan] = ()) -> tuple[Plan, ...]:
+        """All that studies were begun with, in the order in which they were begun; `following` at
+        the end, if it is not among them."""
+        begun = (row.plan for row in self.rows("debit"))
+        return tuple(dict.fromkeys((*begun, *following)))
 
     def rows(self, kind: Kind | None = None) -> tuple[Row, ...]:
         """The rows as last read, in order."""
         return tuple(row for row in self._rows if kind in (None, row.kind))
 
     def events(self, study: str | None = None) -> tuple[Event, ...]:
-        """What was paid for, in order; of one study, or of all."""
+        """What was paid for, in order; of one study, or of all. Not what left unprotected."""
         debits = self.rows("debit")
         return tuple(row.event for row in debits if study in (None, row.study))
 
-    def has(self, study: str, round: int, attempt: int | None = None) -> bool:
-        """Whether the round (or that attempt of it) was debited."""
+    def has(self, study: str, round: int, attempt: int | None = None, kind: Kind = "debit") -> bool:
+        """Whether the round (or that attempt of it) was debited, or has a row of another `kind`."""
         return any(
             (row.study, row.round) == (study, round) and attempt in (None, row.attempt)
-            for row in self.rows("debit")
+            for row in self.rows(kind)
         )
 
     @property
@@ -157,16 +176,31 @@ class Ledger:
 
     @property
     def fingerprint(self) -> str:
-        """The data set that the ledger is bound to."""
+        """The data set that the ledger was bound to last."""
         return self.rows("bind")[-1].fingerprint
 
+    @property
+    def identity(self) -> str:
+        """The first row's hash: no other ledger has it, but for copies of this one."""
+        return self._rows[0].hash
+
+    @property
+    def simulated(self) -> bool:
+        """Whether it is a simulated site's."""
+        return self._rows[0].simulated
+
+    def is_for(self, fingerprint: str) -> bool:
+        """Whether the ledger was bound to the data set `fingerprint` at any time."""
+        return any(row.fingerprint == fingerprint for row in self.rows("bind"))
+
     def check_is(self, fingerprint: str) -> None:
-        """Raise PrivacyError unless the ledger is the one of the data set `fingerprint`."""
-        if self.fingerprint != fingerprint:
+        """Raise PrivacyError unless the ledger is one of the data set `fingerprint`."""
+        if not self.is_for(fingerprint):
             raise PrivacyError(
                 f"{self.path}: is the ledger of data set {self.fingerprint:.12}, not of "
-                f"{fingerprint:.12}. If images were added to the same patients or lab, continue "
-                "it with `hemofed site ledger rebind`; otherwise name the right ledger"
+                f"{fingerprint:.12}. If images were added to the same patients or lab, or another "
+                "home has the same cells, continue it with `hemofed site ledger rebind`; otherwise "
+                "name the right ledger"
             )
 
     def check_has(self, head: str | None) -> None:
@@ -231,7 +265,18 @@ class Ledger:
                 f"it protects one {event.unit}, this ledger's rows one {unit}; their epsilons "
                 "cannot be added"
             )
-        return self.would_exceed(study, event)
+        return self._excess(study, round, attempt, event, most)
+
+    def _excess(
+        self, study: str, round: int, attempt: int, event: Event, most: int | None
+    ) -> str | None:
+        """Why the event is more than the budget allows; None when it is not, or there is none."""
+        if self._budget is None:
+            return None
+        alone = Plan(study=study, part=f"{round}/{attempt}", event=event)
+        plan = alone if most is None else planned(study, round, event, most)
+        plans = [each.event for each in self.plans([plan])]
+        return self._budget.excess([*self.events(study), event], plans)
 
     def _paid(self, study: str, *, evaluations: bool) -> int:
         """Attempts of the study's rounds, or of its evaluations, that were debited."""
@@ -245,6 +290,7 @@ class Ledger:
         self._rows.extend(fresh)
 
 
-def _binding(fingerprint: str) -> str:
+def _binding(fingerprint: str, simulated: bool) -> str:
     # The nonce tells a ledger apart from one that was made again for the same data set.
-    return json.dumps({"fingerprint": fingerprint, "nonce": secrets.token_hex(16)})
+    nonce = secrets.token_hex(16)
+    return json.dumps({"fingerprint": fingerprint, "nonce": nonce, "simulated": simulated})

@@ -3,21 +3,36 @@
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 from common.errors import PrivacyError
 from common.privacy.accounting import Event
 
-Kind = Literal["bind", "debit"]
+Kind = Literal["bind", "debit", "unprotected"]
 
-BEGINNING = hashlib.sha256(b"hemofed privacy ledger 1").hexdigest()
+BEGINNING = hashlib.sha256(b"hemofed privacy ledger 2").hexdigest()
 """What stands for the hash before the first row."""
 
 
 @dataclass(frozen=True, kw_only=True)
+class Plan:
+    """All answers of one kind that a study may ever have, of which a first one was paid for."""
+
+    study: str
+    part: str
+    """Which kind: "training", "metrics", or one answer that no plan was named for."""
+    event: Event
+    """All their steps."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Row:
-    """One line of the ledger. A "bind" names the data set, a "debit" what was done to it."""
+    """One line of the ledger.
+
+    A "bind" names the data set, a "debit" what was done to it under noise. "unprotected" is an
+    answer that left without noise (training without privacy, exact metrics): no epsilon bounds it.
+    """
 
     number: int
     """From 0, without a gap; row 0 is a "bind"."""
@@ -27,7 +42,8 @@ class Row:
     round: int
     attempt: int
     body: str
-    """JSON: the event of a "debit"; fingerprint and nonce of a "bind"."""
+    """JSON: event of a "debit", and how many such answers are planned; fingerprint and nonce of a
+    "bind", and whether it is a simulation's; {} of an "unprotected"."""
     time: str
     """UTC, ISO 8601."""
     hash: str
@@ -36,18 +52,41 @@ class Row:
     @property
     def event(self) -> Event:
         """What a "debit" pays for. Raises PrivacyError for an event this version cannot read."""
-        try:
-            return Event(**json.loads(self.body))
-        except (TypeError, ValueError, PrivacyError) as error:
-            raise PrivacyError(
-                f"ledger row {self.number}: its event cannot be read ({error}); it was written by "
-                "another version of hemofed, or altered"
-            ) from error
+        return self._debited()[0]
+
+    @property
+    def plan(self) -> Plan:
+        """What a "debit" is part of. Raises PrivacyError like `event`."""
+        event, most = self._debited()
+        if most is None:
+            return Plan(study=self.study, part=f"{self.round}/{self.attempt}", event=event)
+        return planned(self.study, self.round, event, most)
 
     @property
     def fingerprint(self) -> str:
         """The data set that a "bind" names."""
         return str(json.loads(self.body)["fingerprint"])
+
+    @property
+    def simulated(self) -> bool:
+        """Whether a "bind" begins the ledger of a simulated site."""
+        return bool(json.loads(self.body).get("simulated", False))
+
+    def _debited(self) -> tuple[Event, int | None]:
+        try:
+            content = json.loads(self.body)
+            return Event(**content["event"]), content["most"]
+        except (TypeError, KeyError, ValueError, PrivacyError) as error:
+            raise PrivacyError(
+                f"ledger row {self.number}: its event cannot be read ({error}); it was written by "
+                "another version of hemofed, or altered"
+            ) from error
+
+
+def planned(study: str, round: int, event: Event, most: int) -> Plan:
+    """The plan of `most` answers of `event` each; a negative `round` is an evaluation."""
+    part = "training" if round >= 0 else "metrics"
+    return Plan(study=study, part=part, event=replace(event, steps=most * event.steps))
 
 
 def chained(previous: str, fields: dict[str, Any]) -> Row:
@@ -56,9 +95,10 @@ def chained(previous: str, fields: dict[str, Any]) -> Row:
     return Row(**fields, hash=hashlib.sha256(text.encode()).hexdigest())
 
 
-def event_body(event: Event) -> str:
-    """The event as canonical JSON."""
-    return json.dumps(asdict(event), sort_keys=True, separators=(",", ":"))
+def event_body(event: Event, most: int | None) -> str:
+    """The event, and how many such answers are planned, as canonical JSON."""
+    content = {"event": asdict(event), "most": most}
+    return json.dumps(content, sort_keys=True, separators=(",", ":"))
 
 
 def check(rows: Sequence[Row], origin: str, after: Row | None = None) -> None:

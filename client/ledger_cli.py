@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 if TYPE_CHECKING:
-    from client.ledger_summary import Summary
+    from client.ledger_summary import StudySpending, Summary
 
 app = typer.Typer(no_args_is_help=True, help="The privacy ledger: what was spent on this data.")
 
@@ -23,31 +23,39 @@ _YAML = (".yaml", ".yml")
 
 @app.command()
 def create(site: SiteFile) -> None:
-    """Make the ledger of a data set that never trained; one that exists is never replaced."""
-    from client.ledger import Ledger
-    from client.ledger_binding import data_fingerprint
+    """Make the ledger of a data set that never trained; one that exists is never replaced.
+
+    The cells are told of it: another home on the same cells shares it, and gets none of its own.
+    """
+    from client.ledger_binding import create_ledger
     from client.site import open_site
 
-    opened = open_site(site)
-    with Ledger.create(opened.ledger, data_fingerprint(opened)) as ledger:
+    ledger, untold = create_ledger(open_site(site))
+    with ledger:
         typer.echo(f"{ledger.path}: made; head {ledger.head}")
+    _say_untold(untold)
 
 
 @app.command()
 def rebind(site: SiteFile) -> None:
-    """Continue the ledger after images were added or removed; what was spent stays spent."""
-    from client.ledger import Ledger
-    from client.ledger_binding import data_fingerprint
+    """Continue the ledger after images were added or removed, for another home with the same cells
+    whose site.yaml names it, or after it was moved; what was spent stays spent."""
+    from client.ledger_binding import continue_ledger
     from client.site import open_site
 
-    opened = open_site(site)
-    fingerprint = data_fingerprint(opened)
-    with Ledger.read(opened.ledger) as ledger:
-        if ledger.fingerprint == fingerprint:
-            typer.echo(f"{ledger.path}: is bound to these cells already")
-            return
-        ledger.rebind(fingerprint)
-        typer.echo(f"{ledger.path}: continues for the cells as they are; head {ledger.head}")
+    ledger, untold = continue_ledger(open_site(site))
+    with ledger:
+        typer.echo(f"{ledger.path}: is the ledger of these cells; head {ledger.head}")
+    _say_untold(untold)
+
+
+def _say_untold(folders: list[Path]) -> None:
+    for folder in folders:
+        typer.echo(
+            f"{folder}: cannot be written, so the images do not say which ledger is theirs. Name "
+            "this one in the site.yaml of every other home that indexes them",
+            err=True,
+        )
 
 
 @app.command()
@@ -111,7 +119,7 @@ def verify(
     """
     from client.home import SiteHome
     from client.ledger import Ledger
-    from client.ledger_binding import data_fingerprint
+    from client.ledger_binding import open_ledger
     from client.ledger_memory import check_own_ledger
     from client.site import open_site
 
@@ -119,7 +127,7 @@ def verify(
         ledger.check_has(head)
         if where.suffix in _YAML:
             site = open_site(where)
-            ledger.check_is(data_fingerprint(site))
+            open_ledger(site).close()
             check_own_ledger(site, SiteHome(where.parent).audit)
         rows = ledger.verify()
         if as_json:
@@ -146,18 +154,29 @@ def _bounds(where: Path, delta: float | None, lifetime: float | None) -> tuple[f
     return delta or 1e-5, lifetime
 
 
+def _cost(study: "StudySpending") -> str:
+    """A study's epsilon, and what it says nothing of."""
+    bare = f"without privacy: unbounded ({study.unprotected})" if study.unprotected else ""
+    noised = f"{study.epsilon:.4g}" if study.unprotected < study.attempts else ""
+    return " + ".join(filter(None, (noised, bare)))
+
+
 def _print(summary: "Summary", console: Console) -> None:
+    from client.ledger_summary import beside_epsilon
+
     table = Table(title=f"Privacy ledger {summary.path}")
     for name in ("study", "rounds", "evaluations", "attempts", "steps", "epsilon", _LAST):
         table.add_column(name, justify="left" if name in ("study", _LAST) else "right")
     for study in summary.studies:
         numbers = (study.rounds, study.evaluations, study.attempts, study.steps)
-        table.add_row(study.study[:12], *map(str, numbers), f"{study.epsilon:.4g}", study.last[:19])
+        table.add_row(study.study[:12], *map(str, numbers), _cost(study), study.last[:19])
     console.print(table)
     left = ""
     if summary.left is not None:
-        left = f"; left for further rounds, by the lifetime filter: {summary.left:.4g}"
+        left = f"; left for one more study, by the lifetime filter: {summary.left:.4g}"
     console.print(f"spent: epsilon {summary.epsilon:.4g} at delta {summary.delta:g}{left}")
+    if summary.unprotected:
+        console.print(beside_epsilon(summary.unprotected))
     if summary.adjacency:
         console.print(f"per {summary.unit}: {summary.adjacency}")
     console.print(f"composed by {summary.accountant}")

@@ -22,7 +22,7 @@ CREATE TABLE rows (
 CREATE UNIQUE INDEX once ON rows (study, round, attempt) WHERE kind = 'debit';
 CREATE TRIGGER no_update BEFORE UPDATE ON rows BEGIN SELECT RAISE(ABORT, 'append-only'); END;
 CREATE TRIGGER no_delete BEFORE DELETE ON rows BEGIN SELECT RAISE(ABORT, 'append-only'); END;
-PRAGMA user_version = 1;
+PRAGMA user_version = 2;
 COMMIT;
 """
 _SELECT = (
@@ -121,7 +121,7 @@ def _connect(path: Path) -> sqlite3.Connection:
         isolation_level=None,
     )
     try:
-        if connection.execute("PRAGMA user_version").fetchone() != (1,):
+        if connection.execute("PRAGMA user_version").fetchone() != (2,):
             raise PrivacyError(f"{path}: is not a privacy ledger that this version can read")
         connection.execute("PRAGMA synchronous = FULL")
     except (sqlite3.Error, PrivacyError):

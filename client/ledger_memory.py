@@ -8,6 +8,7 @@ from pathlib import Path
 
 from client.home import SiteHome
 from client.ledger import Ledger
+from client.ledger_binding import check_deployable
 from client.membership import Membership
 from common.audit_line import parse_line
 from common.audit_reader import log_files, log_lines
@@ -34,10 +35,14 @@ def remembered_rows(log: Path) -> list[str]:
 
 
 def check_own_ledger(site: Site, log: Path) -> None:
-    """Raise PrivacyError when the ledger lacks the row that the site's log names last."""
+    """Raise PrivacyError when the ledger lacks the row that the site's log names last, or is a
+    simulated site's."""
     rows = remembered_rows(log)
-    if rows:
-        with Ledger.read(site.ledger) as ledger:
+    if not site.ledger.exists() and not rows:
+        return
+    with Ledger.read(site.ledger) as ledger:
+        check_deployable(ledger)
+        if rows:
             ledger.check_has(rows[-1])
 
 

@@ -5,8 +5,10 @@ from typing import Any
 
 from client.ledger import Ledger
 from client.ledger_chain import Row
-from common.privacy.accounting import ACCOUNTANT, epsilon, filtered_epsilon
+from common.privacy.accounting import ACCOUNTANT, epsilon
 from common.privacy.events import ADJACENCY
+from common.privacy.lifetime import left as lifetime_left
+from common.words import count
 
 CURVE_POINTS = 16
 
@@ -21,9 +23,12 @@ class StudySpending:
     attempts: int
     steps: int
     epsilon: float
+    """Of what left under noise."""
+    unprotected: int
+    """Answers that left without noise: what they tell is bounded by no epsilon."""
     first: str
     last: str
-    """UTC times of the first and the last debit."""
+    """UTC times of its first and last row."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,9 +44,13 @@ class Summary:
     accountant: str
     delta: float
     epsilon: float
+    """Of all that left under noise; where `unprotected` is not 0, no bound of all that left."""
+    unprotected: int
+    """Answers that left without noise."""
     left: float | None
-    """Of the lifetime bound, by the filter that every debit is held against, which counts more than
-    `epsilon`; None when no bound is known."""
+    """Most epsilon that one more study may have, by the filter that every debit is held against;
+    None when no bound is known. Studies that were begun count whole, so it is less than what
+    `epsilon` leaves. What left without noise does not count."""
     studies: tuple[StudySpending, ...]
     curve: tuple[tuple[int, float], ...]
     """(row number, epsilon of all rows up to it)."""
@@ -55,8 +64,8 @@ def summarise(ledger: Ledger, delta: float, lifetime: float | None) -> Summary:
     """What `ledger` has spent at `delta`, and what is left of the `lifetime` epsilon."""
     debits = ledger.rows("debit")
     unit = debits[0].event.unit if debits else None
-    spent = epsilon(ledger.events(), delta)
-    names = dict.fromkeys(row.study for row in debits)
+    answers = [row for row in ledger.rows() if row.kind != "bind"]
+    names = dict.fromkeys(row.study for row in answers)
     return Summary(
         path=str(ledger.path),
         head=ledger.head,
@@ -66,26 +75,37 @@ def summarise(ledger: Ledger, delta: float, lifetime: float | None) -> Summary:
         adjacency=ADJACENCY[unit] if unit else None,
         accountant=ACCOUNTANT["pld"],
         delta=delta,
-        epsilon=spent,
+        epsilon=epsilon(ledger.events(), delta),
+        unprotected=len(ledger.rows("unprotected")),
         left=None if lifetime is None else left(ledger, delta, lifetime),
-        studies=tuple(_spending([r for r in debits if r.study == name], delta) for name in names),
+        studies=tuple(_spending([r for r in answers if r.study == name], delta) for name in names),
         curve=_curve(debits, delta),
     )
 
 
 def left(ledger: Ledger, delta: float, lifetime: float) -> float:
-    """Of the `lifetime` epsilon, by the filter that every debit is held against."""
-    return max(0.0, lifetime - filtered_epsilon(ledger.events(), lifetime, delta))
+    """Most epsilon that one more study may have, by the filter that every debit is held against."""
+    return lifetime_left([plan.event for plan in ledger.plans()], lifetime, delta)
+
+
+def beside_epsilon(unprotected: int) -> str:
+    """What to say beside an epsilon when so many answers left without noise; "" when none did."""
+    if not unprotected:
+        return ""
+    said = count(unprotected, "answer")
+    return f"{said} left WITHOUT privacy: unbounded, so no epsilon bounds all that left"
 
 
 def _spending(rows: list[Row], delta: float) -> StudySpending:
+    events = [row.event for row in rows if row.kind == "debit"]
     return StudySpending(
         study=rows[0].study,
         rounds=len({row.round for row in rows if row.round >= 0}),
         evaluations=len({row.round for row in rows if row.round < 0}),
         attempts=len(rows),
-        steps=sum(row.event.steps for row in rows),
-        epsilon=epsilon([row.event for row in rows], delta),
+        steps=sum(event.steps for event in events),
+        epsilon=epsilon(events, delta),
+        unprotected=len(rows) - len(events),
         first=rows[0].time,
         last=rows[-1].time,
     )

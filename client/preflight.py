@@ -14,10 +14,9 @@ import torch
 
 from client.clock import is_refused, skew
 from client.home import SiteHome
-from client.ledger import Ledger
-from client.ledger_binding import data_fingerprint
+from client.ledger_binding import open_ledger
 from client.ledger_memory import check_own_ledger
-from client.ledger_summary import left
+from client.ledger_summary import beside_epsilon, left
 from client.link import FleetLink, ShutOutError
 from client.membership import Membership
 from client.policy import read_policy
@@ -105,10 +104,13 @@ def _hours(home: SiteHome, site: Site) -> tuple[Verdict, str]:
 def _ledger(home: SiteHome, site: Site) -> tuple[Verdict, str]:
     policy = read_policy(site.policy)
     check_own_ledger(site, home.audit)
-    with Ledger.open(site.ledger, data_fingerprint(site)) as ledger:
+    with open_ledger(site) as ledger:
         rows = ledger.verify()
         remains = left(ledger, policy.delta, policy.lifetime_epsilon)
-    said = f"{count(rows, 'row')}, all sound; epsilon {remains:.3g} is left"
+        beside = beside_epsilon(len(ledger.rows("unprotected")))
+    said = f"{count(rows, 'row')}, all sound; epsilon {remains:.3g} is left for one more study"
+    if beside:
+        return ("warning" if remains > 0 else "wrong"), f"{said}; {beside}"
     return ("ok" if remains > 0 else "wrong"), said
 
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from client.account import pay_for_metrics
+from client.account import note_exact_metrics, pay_for_metrics
 from client.batches import Inputs
 from client.entropy import Entropy
 from client.evaluation import predict
@@ -17,7 +17,7 @@ from common.protocol import Task
 
 def released_tally(site: Site, task: Task, inputs: Inputs, entropy: Entropy) -> tuple[Tally, str]:
     """The counts on the cells of `task.split`, as the site's policy lets them leave, and the head
-    of the ledger when they were paid for ("" otherwise).
+    of the ledger when they were paid for, or written down as leaving exact.
 
     Raises PrivacyError when the policy lets nothing leave, or the ledger refuses.
     """
@@ -26,7 +26,8 @@ def released_tally(site: Site, task: Task, inputs: Inputs, entropy: Entropy) -> 
     if policy.metrics == "none":
         raise PrivacyError("the site's policy lets no metrics leave (metrics: none)")
     if policy.metrics == "exact":
-        return _counted(inputs, positions, classes), ""
+        account = note_exact_metrics(site, task, policy, entropy)
+        return _counted(inputs, positions, classes), account.head
     most = task.study.privacy.cells_of_a_unit
     if task.study.privacy.unit == "patient":
         positions = _few_a_patient(positions, inputs.cells.units[positions], most)

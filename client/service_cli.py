@@ -98,6 +98,7 @@ def approve(
 def studies(home: Home) -> None:
     """The studies that the server proposed, and what this site says to each."""
     from client.approvals import SignedApprovals
+    from client.explain import protection
     from client.home import SiteHome
     from client.proposals import Proposals
     from client.site import open_site
@@ -105,14 +106,15 @@ def studies(home: Home) -> None:
 
     place = SiteHome(home.absolute())
     site, approvals = open_site(place.site_file), SignedApprovals(place)
-    table = _table("study", "digest", "approved")
+    table = _table("study", "digest", "privacy", "approved")
     for proposal in Proposals(place).all():
         try:
             approvals.check(site, proposal.study)
             said = "yes"
         except PrivacyError as error:
             said = str(error) if approvals.given(proposal.study) else "not yet"
-        table.add_row(proposal.study.name, proposal.study.digest[:12], escape(said))
+        asked = proposal.study
+        table.add_row(asked.name, asked.digest[:12], protection(asked.privacy), escape(said))
     Console().print(table)
 
 

@@ -1,6 +1,7 @@
 """Which site this client is, and its cells."""
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -98,19 +99,18 @@ def open_cells(site: Site, study: Study) -> SiteCells:
     types (under privacy that is nobody's business, and the site trains on nothing but noise).
     """
     classes = _classes(study)
-    parts, splits = [], []
+    parts, given = [], []
     for source in site.cells:
-        part, given = selected(source, _cache(source.folder, study.image_side))
+        part, stated = selected(source, _cache(source.folder, study.image_side))
         known = used(part, study)
-        part = part.select(known)
-        parts.append(part)
-        splits.append(_split(part, given[known], study))
+        parts.append(part.select(known))
+        given.append(stated[known])
     if study.privacy.mode == "none" and not any(len(part) for part in parts):
         raise DataError(f"site {site.name}: none of its cells is of a type of the study")
     return SiteCells(
         tuple(parts),
         np.concatenate([classes[part.labels] for part in parts]),
-        np.concatenate(splits),
+        _splits(parts, given, study),
         _units(np.concatenate([part.patients for part in parts])),
         site.name in study.cohort and study.cohort[site.name].role == "held_out",
     )
@@ -152,11 +152,27 @@ def _classes(study: Study) -> Rows:
     return np.array([code.get(cell.name, -1) for cell in CELL_TYPES])
 
 
-def _split(part: CellCache, given: NDArray[np.str_], study: Study) -> NDArray[np.str_]:
-    """The split of each cell; under privacy no cell's split may depend on other patients."""
+def _splits(
+    parts: Sequence[CellCache], given: Sequence[NDArray[np.str_]], study: Study
+) -> NDArray[np.str_]:
+    """The split of each cell; under privacy no cell's split may depend on other units.
+
+    A patient whose cells lie in several caches is one unit, so they are looked at together then.
+    """
     if study.privacy.mode == "none":
-        return assign(part.labels, part.patients, given, seed=study.seed, sources=part.sources)
-    return assign_alone(part.patients, given, part.sources, seed=study.seed)
+        return np.concatenate(
+            [
+                assign(part.labels, part.patients, stated, seed=study.seed, sources=part.sources)
+                for part, stated in zip(parts, given, strict=True)
+            ]
+        )
+    return assign_alone(
+        np.concatenate([part.patients for part in parts]),
+        np.concatenate(given),
+        np.concatenate([part.sources for part in parts]),
+        unit=study.privacy.unit,
+        seed=study.seed,
+    )
 
 
 def _units(patients: NDArray[np.str_]) -> Rows:

@@ -6,8 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from client.ledger import Ledger
-from client.ledger_binding import data_fingerprint
+from client.ledger_binding import create_simulated_ledger
 from client.policy import Policy
 from client.site import open_site
 from common.config import MOST_NORM, CellSource, Member, Runtime, Site, Study
@@ -174,6 +173,4 @@ def _write_site(site: DealtSite, plan: Plan, runtime: Runtime) -> None:
     content = Site(name=site.name, cells=tuple(sources), runtime=runtime)
     write_text(home / "site.yaml", dump(content))
     write_text(home / "policy.yaml", dump(OPEN_POLICY))
-    opened = open_site(home / "site.yaml")
-    if plan.study.privacy.mode != "none" and not opened.ledger.exists():
-        Ledger.create(opened.ledger, data_fingerprint(opened)).close()
+    create_simulated_ledger(open_site(home / "site.yaml"))

@@ -13,6 +13,7 @@ from common.data.chunk import Geometry
 from common.data.folder import publish, workshop
 from common.data.images import Progress, write_images
 from common.data.index import Index, scan
+from common.data.marks import keep_mark
 from common.data.store import COLUMNS, FORMAT, IMAGES, META, ROWS, CellCache
 from common.errors import DataError
 
@@ -101,6 +102,7 @@ def _make(
             pixels = write_images(temporary / IMAGES, sources, geometry, workers, progress)
             _write_rows(temporary / ROWS, index)
             _write_meta(temporary / META, index, geometry, key, pixels)
+            keep_mark(folder, temporary)
             publish(temporary, folder)
     except OSError as error:
         raise DataError(_unwritten(folder, len(sources) * geometry.side**2 * 3, error)) from error

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from common.cells import CODES, SKIP, resolve
+from common.data.marks import SOURCE_MARK
 from common.errors import DataError
 
 IMAGE_SUFFIXES = frozenset({".tif", ".tiff", ".png", ".jpg", ".jpeg", ".bmp"})
@@ -137,6 +138,8 @@ def visible(folder: Path, skipped: Counter[str]) -> Iterator["os.DirEntry[str]"]
     for entry in found:
         if entry.name == "__MACOSX":
             skipped["__MACOSX"] += sum(len(files) for _, _, files in os.walk(entry.path))
+        elif entry.name == SOURCE_MARK:
+            continue
         elif entry.name.startswith("."):
             skipped["hidden"] += 1
         else:

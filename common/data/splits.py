@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from common.config import Unit
 from common.data.store import CellCache
 from common.errors import DataError
 
@@ -68,26 +69,39 @@ def assign_alone(
     splits: Sequence[str] | NDArray[np.str_],
     sources: Sequence[str] | NDArray[np.str_],
     *,
+    unit: Unit,
     seed: int,
     fractions: tuple[float, float, float] = (0.7, 0.1, 0.2),
 ) -> NDArray[np.str_]:
-    """(N,) the split of each image, decided for each patient (or image of none) by itself.
+    """(N,) the split of each image, decided for each unit of privacy by itself.
 
-    For studies with privacy: `assign` balances the classes, so one patient more can move others
-    to another split, and the training sets of neighbouring data sets differ in more than that
-    patient. Here a hash of `seed` and the name alone decides. A given split stays, for its own
-    patient. Raises DataError like `assign`.
+    For studies with privacy: `assign` balances the classes, and lets a patient's given splits
+    decide for its other images, so one unit more can move others to another split, and the
+    training sets of neighbouring data sets differ in more than that unit. Here a hash of `seed`
+    and the name of the patient (of the image, where no patient is known) decides. A given split
+    goes before it where it is the unit's own: for the unit "image" it binds that image alone; for
+    "patient" it counts where all of the patient's images have the same one.
+    Formal guarantees: for neighbours by `unit`, each image of both has the same split in both.
+    Raises DataError like `assign`.
     """
     _check(len(sources), patients, splits, sources, fractions)
     result = np.array(splits, dtype="U10")
     for members in _groups(patients, sources, seed):
-        _follow_given(result, members)
         patient, name = str(patients[members[0]]), str(sources[members[0]])
-        draw = _hash(seed, "patient", patient) if patient else _hash(seed, "image", name)
-        place = int.from_bytes(draw, "big") / 2**128
-        chosen = SPLITS[int(np.searchsorted(np.cumsum(fractions)[:2], place, side="right"))]
-        result[[row for row in members if result[row] == ""]] = chosen
+        drawn = _drawn(seed, patient, name, fractions)
+        stated = set(result[members].tolist())
+        if unit == "patient" and len(stated) > 1:
+            result[members] = drawn
+        else:
+            result[[row for row in members if result[row] == ""]] = drawn
     return result
+
+
+def _drawn(seed: int, patient: str, name: str, fractions: tuple[float, float, float]) -> str:
+    """The split that the hash gives a patient, or an image of none."""
+    draw = _hash(seed, "patient", patient) if patient else _hash(seed, "image", name)
+    place = int.from_bytes(draw, "big") / 2**128
+    return SPLITS[int(np.searchsorted(np.cumsum(fractions)[:2], place, side="right"))]
 
 
 def _check(

@@ -160,8 +160,9 @@ def _check_kit(home: Path, name: str, kit: Kit, fingerprint: str) -> Registry:
         facts = read_document(ServerFacts, home / "kit" / "server.json")
         if facts.signing_public_key != kit.signing_public_key:
             raise FederationError(
-                f"kit: is another server's than {facts.address}, which this site joined; a site "
-                "has one server: make another home for the other"
+                f"kit: is another server's than {facts.address}, which this site joined; a home "
+                "has one server. Another home for the other shares this one's ledger: name it in "
+                "that site.yaml (`ledger: PATH`), and run `hemofed site ledger rebind`"
             )
         older = Registry.read(home / "kit" / "registry.json", facts.signing_public_key)
         registry.check_follows(older)

@@ -15,6 +15,7 @@ from common.identity.site_home import join, make_site
 from server.provisioning import admit, make_kit, make_server
 from server.studies import propose
 from simulations.bench.processes import SERVER, Processes
+from simulations.demo.own_cells import make_own
 
 
 def start(folder: Path, study: Study, port: int, relay: int, processes: Processes) -> Path:
@@ -26,6 +27,7 @@ def start(folder: Path, study: Study, port: int, relay: int, processes: Processe
     make_server(server, f"127.0.0.1:{relay}", now)
     sites = {name: SiteHome(folder / "sites" / name) for name in study.cohort}
     for name, home in sites.items():
+        make_own(home.site_file)
         admit(server, make_site(home.folder, name, now), now)
     for name, home in sites.items():
         kit = make_kit(server, name)

@@ -11,8 +11,7 @@ import shutil
 from datetime import datetime
 from pathlib import Path
 
-from client.ledger import Ledger
-from client.ledger_binding import data_fingerprint
+from client.ledger_binding import create_ledger
 from client.site import open_cells, open_site
 from common.config import Study
 from common.data.store import CellCache
@@ -23,6 +22,7 @@ from common.identity.site_home import join, make_site
 from common.yaml_files import CONFIGS, load
 from server.provisioning import admit, make_kit, make_server
 from simulations.config import DataSpec, Rendered
+from simulations.demo.own_cells import copy_cache
 from simulations.labs import Progress, gather
 from simulations.plan import declared
 
@@ -58,7 +58,7 @@ def make_demo(
         server = draft / "server"
         make_server(server, address, now, passphrase)
         for name, cells in zip(names, _render(sites, study, progress), strict=True):
-            request = _make_lab(draft / name, cells, now, passphrase)
+            request = _make_lab(draft / name, folder / name, cells, now, passphrase)
             admit(server, request, now, passphrase=passphrase)
         for name in names:
             kit = make_kit(server, name, passphrase=passphrase)
@@ -75,13 +75,19 @@ def _render(sites: int, study: Study, progress: Progress) -> list[CellCache]:
     return list(gather(data, study.image_side, study.seed, progress).caches.values())
 
 
-def _make_lab(home: Path, cells: CellCache, now: datetime, passphrase: str | None) -> Request:
-    """A lab's home up to its request: site.yaml, policy, keys, cells, ledger."""
+def _make_lab(
+    home: Path, final: Path, cells: CellCache, now: datetime, passphrase: str | None
+) -> Request:
+    """A lab's home up to its request: site.yaml, policy, keys, images, cells, ledger.
+
+    final: where the home will be.
+    """
     write_text(home / "policy.yaml", _policy())
     request = make_site(home, home.name, now, passphrase)
-    shutil.copytree(cells.folder, home / "cells")
-    site = open_site(home / "site.yaml")
-    Ledger.create(site.ledger, data_fingerprint(site)).close()
+    shutil.copytree(cells.meta["source"], home / "images")
+    copy_cache(cells, home / "cells", final.absolute() / "images")
+    ledger, _ = create_ledger(open_site(home / "site.yaml"), final / "ledger.sqlite")
+    ledger.close()
     return request
 
 

@@ -7,8 +7,7 @@ from flwr.app import Context, Message, RecordDict
 from flwr.supercore.task_identity import TaskIdentity
 from PIL import Image
 
-from client.ledger import Ledger
-from client.ledger_binding import data_fingerprint
+from client.ledger_binding import create_ledger
 from client.policy import Policy
 from client.site import open_site
 from common.config import CellSource, Member, Site, Study
@@ -63,8 +62,7 @@ def make_lab(folder: Path, policy: Policy | None = OPEN, cells: int = 40) -> Pat
     (folder / "site.yaml").write_text(dump(site))
     if policy:
         (folder / "policy.yaml").write_text(dump(policy))
-    opened = open_site(folder / "site.yaml")
-    Ledger.create(opened.ledger, data_fingerprint(opened)).close()
+    create_ledger(open_site(folder / "site.yaml"))[0].close()
     return folder / "site.yaml"
 
 

@@ -11,23 +11,24 @@ from flwr.app.user_config import UserConfig
 from client.app import app, client_app
 from client.explain import explain
 from client.ledger import Ledger
-from client.ledger_binding import data_fingerprint
+from client.ledger_binding import continue_ledger, create_simulated_ledger
+from client.ledger_chain import Kind
 from client.site import SITES_VARIABLE, open_cells, open_site, site_file
-from common.config import CellSource, Member, Site
+from common.config import CellSource, Member, Site, Study
 from common.data.cache import prepare
-from common.errors import ConfigError
+from common.errors import ConfigError, PrivacyError
 from common.payload import encode
 from common.privacy.accounting import Event, epsilon
-from common.protocol import Update, read_name, read_refusal, read_tally
+from common.protocol import Update, read_head, read_name, read_refusal, read_tally
 from common.yaml_files import dump
 from simulations.seeded import SeededEntropy
 from tests.client.lab import OPEN, PRIVACY, context, first_model, make_lab, message, study
 
 
-def ledger_rows(site: Path) -> int:
+def ledger_rows(site: Path, kind: Kind = "debit") -> int:
     opened = open_site(site)
     with Ledger.read(opened.ledger) as ledger:
-        return len(ledger.rows("debit"))
+        return len(ledger.rows(kind))
 
 
 def update(reply: Message, size: int) -> Update:
@@ -137,8 +138,9 @@ def test_a_study_below_a_floor_is_refused_unpaid(
 def test_no_privacy_needs_the_policys_word(tmp_path: Path) -> None:
     one = study(privacy={"mode": "none"})
     closed = OPEN.model_copy(update={"without_privacy": False})
-    reply = app(message(one), context(make_lab(tmp_path / "closed", closed)))
-    assert "PrivacyError" in str(read_refusal(reply))
+    shut = make_lab(tmp_path / "closed", closed)
+    assert "PrivacyError" in str(read_refusal(app(message(one), context(shut))))
+    assert ledger_rows(shut, "unprotected") == 0
     reply = app(message(one), context(make_lab(tmp_path / "open")))
     assert update(reply, len(first_model(one))).loss is not None
     quiet = OPEN.model_copy(update={"metrics": "none"})
@@ -204,11 +206,30 @@ def test_a_study_that_cannot_be_paid_to_its_end_is_not_begun(
     tmp_path: Path, policy: dict[str, object], said: str
 ) -> None:
     site = make_lab(tmp_path, OPEN.model_copy(update=policy))
+    earlier = Event(
+        mechanism="poisson_discrete_gaussian",
+        sample_rate=1.0,
+        noise_multiplier=10.0,
+        steps=1,
+        unit="image",
+    )
+    with Ledger.read(open_site(site).ledger) as ledger:
+        ledger.debit("a" * 64, 1, 0, earlier, 1)
     reply = app(message(study(), "query.prepare", number=0), context(site))
     assert "PrivacyError" in str(read_refusal(reply))
     assert "cannot be paid to its end" in (tmp_path / "site.log").read_text()
     assert said in str(explain(open_site(site), study(), {"lab"}).refusal)
-    assert ledger_rows(site) == 0
+    assert ledger_rows(site) == 1
+
+
+def test_a_study_calibrated_to_the_whole_lifetime_may_train(tmp_path: Path) -> None:
+    whole = {"lifetime_epsilon": 4.0, "study_epsilon": 4.0, "delta": 1e-4}
+    site = make_lab(tmp_path, OPEN.model_copy(update=whole))
+    assert read_refusal(app(message(study(), "query.prepare", number=0), context(site))) is None
+    for number in range(1, 4):
+        assert read_refusal(app(message(study(), number=number), context(site))) is None
+    budget = dict(explain(open_site(site), study(), {"lab"}).topics)["budget"]
+    assert "spent so far: epsilon 4 of 4 " in budget
 
 
 def test_a_site_outside_the_cohort_does_not_train(tmp_path: Path) -> None:
@@ -230,10 +251,44 @@ def test_exact_metrics_leave_only_by_the_policys_word(tmp_path: Path) -> None:
     one = study()
     site = make_lab(tmp_path / "exact")
     exact = read_tally(app(message(one, "evaluate"), context(site)), 2)
-    assert exact.total > 0 and ledger_rows(site) == 0
+    assert exact.total > 0 and ledger_rows(site) == 0 and ledger_rows(site, "unprotected") == 1
     quiet = make_lab(tmp_path / "none", OPEN.model_copy(update={"metrics": "none"}))
     reply = app(message(one, "evaluate"), context(quiet))
     assert "PrivacyError" in str(read_refusal(reply))
+
+
+@pytest.mark.parametrize("kind", ["train", "evaluate"])
+def test_what_leaves_without_privacy_stands_in_the_ledger_first(tmp_path: Path, kind: str) -> None:
+    """Round by round, and a private study may follow; without a ledger nothing leaves."""
+    one, site = study(privacy={"mode": "none"}), make_lab(tmp_path)
+    for number in (1, 2):
+        reply = app(message(one, kind, number), context(site))
+        assert read_refusal(reply) is None and ledger_rows(site, "unprotected") == number
+        with Ledger.read(open_site(site).ledger) as ledger:
+            assert read_head(reply) == ledger.head
+    assert read_refusal(app(message(study()), context(site))) is None
+    budget = dict(explain(open_site(site), one, {"lab"}).topics)["budget"]
+    assert "2 answers left WITHOUT privacy: unbounded" in budget
+    (tmp_path / "ledger.sqlite").unlink()
+    assert "PrivacyError" in str(read_refusal(app(message(one, kind, 3), context(site))))
+    assert "PrivacyError" in str(
+        read_refusal(app(message(one, "query.prepare", number=0), context(site)))
+    )
+
+
+def test_a_deployed_lab_refuses_a_simulated_sites_ledger(tmp_path: Path) -> None:
+    class Given:
+        def check(self, site: Site, study: Study) -> None:
+            """Every study is approved."""
+
+    site = make_lab(tmp_path)
+    (tmp_path / "ledger.sqlite").unlink()
+    create_simulated_ledger(open_site(site))
+    assert read_refusal(app(message(study()), context(site))) is None
+    reply = client_app(approvals=Given())(message(study(), number=2), context(site))
+    assert "PrivacyError" in str(read_refusal(reply)) and ledger_rows(site) == 1
+    with pytest.raises(PrivacyError, match="simulated site's ledger"):
+        continue_ledger(open_site(site))
 
 
 def test_noised_metrics_are_paid_for_and_right_on_average(tmp_path: Path) -> None:
@@ -244,8 +299,7 @@ def test_noised_metrics_are_paid_for_and_right_on_average(tmp_path: Path) -> Non
     draws = []
     for seed in range(30):
         (noised.parent / "ledger.sqlite").unlink()
-        opened = open_site(noised)
-        Ledger.create(opened.ledger, data_fingerprint(opened)).close()
+        create_simulated_ledger(open_site(noised))
         reply = client_app(SeededEntropy(seed))(message(one, "evaluate"), context(noised))
         draws.append(read_tally(reply, 2))
         assert ledger_rows(noised) == 1
@@ -327,6 +381,30 @@ def test_a_policy_for_patients_refuses_a_study_for_images(tmp_path: Path) -> Non
     assert "PrivacyError" in str(read_refusal(app(message(study()), context(site))))
     patients = study(privacy=PRIVACY | {"unit": "patient"})
     assert read_refusal(app(message(patients), context(site))) is None
+
+
+def _with_splits(site: Path, name: str, splits: dict[str, str]) -> Path:
+    """A cache of the lab's first images, as one of its sources, with splits for some patients."""
+    lines = (site.parent / "images" / "cells.csv").read_text().splitlines()
+    rows = [f"{line},{splits.get(line.split(',')[2], '')}" for line in lines[1:]]
+    table = site.parent / "images" / f"{name}.csv"
+    table.write_text("\n".join(["path,label,patient,split", *rows]))
+    return prepare(table, 16)
+
+
+def test_a_patients_cells_in_two_caches_have_one_split_under_privacy(tmp_path: Path) -> None:
+    """A split that holds in one of the caches alone does not tear the patient apart."""
+    site = make_lab(tmp_path)
+    every = {f"p{n}": "test" for n in range(10)}
+    folders = [_with_splits(site, "one", every), _with_splits(site, "two", {})]
+    cells = tuple(CellSource(folder=folder) for folder in folders)
+    site.write_text(dump(Site(name="lab", cells=cells)))
+    for seed in range(5):
+        of = study(privacy=PRIVACY | {"unit": "patient"}, seed=seed)
+        opened = open_cells(open_site(site), of)
+        assert all(len(set(opened.splits[opened.units == unit])) == 1 for unit in range(10))
+    images = open_cells(open_site(site), study())
+    assert set(images.splits[:40]) == {"test"} and set(images.splits[40:]) != {"test"}
 
 
 def test_cells_of_unknown_patients_are_no_patients(tmp_path: Path) -> None:

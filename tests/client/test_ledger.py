@@ -10,7 +10,8 @@ import pytest
 from client.budget import Budget
 from client.ledger import Ledger
 from common.errors import PrivacyError
-from common.privacy.accounting import Event, epsilon, filtered_epsilon
+from common.privacy.accounting import Event, calibrate, epsilon
+from common.privacy.lifetime import used
 
 STUDY = "a" * 64
 OTHER = "b" * 64
@@ -100,10 +101,11 @@ def test_another_data_sets_ledger_is_refused(path: Path) -> None:
 def test_rebinding_keeps_what_was_spent(path: Path) -> None:
     with Ledger.open(path, CELLS) as ledger:
         ledger.rebind("more-cells")
+    for cells in (CELLS, "more-cells"):
+        with Ledger.open(path, cells) as ledger:
+            assert ledger.events() == (event(),) * 3
     with pytest.raises(PrivacyError, match="data set"):
-        Ledger.open(path, CELLS)
-    with Ledger.open(path, "more-cells") as ledger:
-        assert ledger.events() == (event(),) * 3
+        Ledger.open(path, "other-cells")
 
 
 @pytest.mark.parametrize(
@@ -222,7 +224,7 @@ def test_noise_zero_and_a_second_unit_are_refused(path: Path) -> None:
 def fitting(bound: float) -> int:
     """How many single steps a lifetime budget has room for."""
     steps = 1
-    while filtered_epsilon([event(steps=steps + 1)], bound, 1e-5) <= bound:
+    while used([event(steps=1)] * (steps + 1), bound, 1e-5) <= 1:
         steps += 1
     return steps
 
@@ -233,19 +235,44 @@ def test_the_budget_is_spent_to_the_last_step_that_fits_and_no_further(tmp_path:
         tmp_path / "ledger", CELLS, budget=Budget(epsilon=bound, delta=1e-5)
     ) as ledger:
         for number in range(fitting(bound)):
-            assert ledger.would_exceed(STUDY, event(steps=1)) is None
             ledger.debit(STUDY, number, 0, event(steps=1))
-        with pytest.raises(PrivacyError, match="all studies together would cost epsilon"):
+        with pytest.raises(PrivacyError, match="all studies together would use"):
             ledger.debit(OTHER, 0, 0, event(steps=1))
         assert epsilon(ledger.events(), 1e-5) <= bound
-        assert epsilon(ledger.events(), 1e-5) > 0.6 * bound
+        assert epsilon(ledger.events(), 1e-5) > 0.9 * bound
 
 
-def test_the_lifetime_filter_is_above_the_composed_epsilon() -> None:
-    for bound in (0.5, 2.0, 8.0):
-        for events in ([event()], [event(steps=40), event(noise=2.0, steps=1)]):
-            assert filtered_epsilon(events, bound, 1e-5) >= epsilon(events, 1e-5, "pld")
-    assert filtered_epsilon([], 1.0, 1e-5) == 0
+def test_a_study_once_begun_is_paid_for_to_its_end(tmp_path: Path) -> None:
+    """The lifetime's budget counts all its answers from the first on."""
+    noise, most = calibrate(1.0, 1e-5, 1.0, 10), 10
+    budget = Budget(epsilon=1.01, delta=1e-5)
+    with Ledger.create(tmp_path / "ledger", CELLS, budget=budget) as ledger:
+        ledger.debit(STUDY, 1, 0, event(noise=noise, steps=1), most)
+        assert used([plan.event for plan in ledger.plans()], 1.01, 1e-5) > 0.9
+        with pytest.raises(PrivacyError, match="all studies together would use"):
+            ledger.debit(OTHER, 1, 0, event(noise=noise, steps=1), most)
+        for number in range(2, most + 1):
+            ledger.debit(STUDY, number, 0, event(noise=noise, steps=1), most)
+        assert len(ledger.plans()) == 1
+
+
+def test_training_and_metrics_of_the_same_noise_are_two_plans(tmp_path: Path) -> None:
+    with Ledger.create(tmp_path / "ledger", CELLS) as ledger:
+        for number in (1, 2, -3, -5):
+            ledger.debit(STUDY, number, 0, event(steps=1), 4)
+        parts = [(plan.part, plan.event.steps) for plan in ledger.plans()]
+    assert parts == [("training", 4), ("metrics", 4)]
+
+
+def test_what_leaves_without_noise_is_a_row_and_no_event(tmp_path: Path) -> None:
+    budget = Budget(epsilon=1.0, delta=1e-5)
+    with Ledger.create(tmp_path / "ledger", CELLS, budget=budget) as ledger:
+        row = ledger.note_unprotected(STUDY, 1, 0)
+        ledger.note_unprotected(STUDY, 1, 0)
+        assert ledger.head != row.hash and ledger.verify() == 3
+        assert ledger.has(STUDY, 1, 0, "unprotected") and not ledger.has(STUDY, 1, 0)
+        assert ledger.events() == () and ledger.plans() == ()
+        ledger.debit(OTHER, 1, 0, event(noise=40.0))
 
 
 def test_a_study_has_a_bound_of_its_own(tmp_path: Path) -> None:
@@ -269,7 +296,7 @@ def _debit_many(path: Path, study: str, bound: float) -> None:
             try:
                 ledger.debit(study, number, 0, event(steps=1))
             except PrivacyError as error:
-                assert "would cost" in str(error)
+                assert "would use" in str(error)
                 return
 
 

@@ -166,7 +166,7 @@ def test_a_later_kit_cannot_go_back_or_change_server(home: Path, operator: Opera
         joined(home, operator)
     impostor = Operator()
     impostor.put(read_request(home))
-    with pytest.raises(FederationError, match="a site has one server"):
+    with pytest.raises(FederationError, match="shares this one.s ledger"):
         joined(home, impostor)
     assert Membership.load(home).address == "fl.example.org:1"
 

@@ -119,7 +119,13 @@ def test_approve_explains_asks_and_signs(home: SiteHome, tmp_path: Path) -> None
     with pytest.raises(PrivacyError):
         SignedApprovals(home).check(site, one)
     said = typed("approve", str(home.folder), str(file), answer="y\n")
-    for word in (one.digest, "epsilon 4", "float32 numbers leaves", "left: 100", "lab train"):
+    for word in (
+        one.digest,
+        "epsilon 4",
+        "float32 numbers leaves",
+        "left for one more study: 100",
+        "lab train",
+    ):
         assert word in said, said
     SignedApprovals(home).check(site, one)
     assert "yes" in typed("studies", str(home.folder))
@@ -176,11 +182,21 @@ def test_studies_prints_long_names_and_reasons_whole(home: SiteHome, tmp_path: P
     path.write_text("{}")
     printed = typed("studies", str(home.folder))
     rows = [line.split("│")[1:-1] for line in printed.splitlines() if line.startswith("│")]
-    names, _, said = (
+    names, _, protections, said = (
         "".join(cell.strip() for cell in column) for column in zip(*rows, strict=True)
     )
     assert one.name in names
+    assert "epsilon 4 at delta0.0001" in protections
     assert str(path).replace(" ", "") in said.replace(" ", "")
+
+
+def test_studies_says_which_are_without_privacy(home: SiteHome, tmp_path: Path) -> None:
+    one = study(privacy={"mode": "none"})
+    said = typed(
+        "approve", str(home.folder), str(proposed(home, one, tmp_path / "one.json")), "--yes"
+    )
+    assert "NONE: unbounded" in said
+    assert "without privacy" in typed("studies", str(home.folder))
 
 
 def test_pause_and_resume_are_files(home: SiteHome) -> None:

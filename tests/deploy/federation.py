@@ -27,6 +27,7 @@ from server.rounds import Record
 from server.studies import Stored, propose
 from simulations.bench.processes import free_port
 from simulations.config import Simulation
+from simulations.demo.own_cells import make_own
 from simulations.run import federate, prepare
 from tests.simulations.small import Silent, numbers, simulation
 
@@ -83,6 +84,7 @@ class Federation:
         self.sites = {name: SiteHome(folder / name) for name in sorted(self.study.cohort)}
         for name, home in self.sites.items():
             shutil.copytree(folder / "prepared" / "sites" / name, home.folder)
+            make_own(home.site_file)
             self._join(name, home)
         for name, home in self.sites.items():
             kit = make_kit(self.server, name)

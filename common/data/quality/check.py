@@ -89,22 +89,31 @@ def _unreadable(entries: Sequence[Entry], measured: Measured) -> list[Finding]:
 
 
 def patients(entries: Sequence[Entry]) -> list[Finding]:
-    """Patients whose cells are in two splits."""
+    """Patients whose cells are in two splits, or have a split for some of them only."""
     splits: dict[str, Counter[str]] = defaultdict(Counter)
     files: dict[str, list[str]] = defaultdict(list)
     for entry in entries:
-        if entry.patient and entry.split:
+        if entry.patient:
             splits[entry.patient][entry.split] += 1
             files[entry.patient].append(entry.name)
-    cases = [
-        Case(
-            files=tuple(files[patient]),
-            note=f"patient {patient}: "
-            + ", ".join(f"{number} in {split}" for split, number in sorted(found.items())),
-        )
-        for patient, found in sorted(splits.items())
-        if len(found) > 1
-    ]
+    torn: list[Case] = []
+    partly: list[Case] = []
+    for patient, found in sorted(splits.items()):
+        if len(found) > 1:
+            kind = torn if len(found.keys() - {""}) > 1 else partly
+            kind.append(Case(files=tuple(files[patient]), note=_spread(patient, found)))
+    return [*_torn(torn), *_partly(partly)]
+
+
+def _spread(patient: str, found: Counter[str]) -> str:
+    numbers = ", ".join(
+        f"{number} in {split}" if split else f"{number} without a split"
+        for split, number in sorted(found.items(), key=lambda item: (not item[0], item[0]))
+    )
+    return f"patient {patient}: {numbers}"
+
+
+def _torn(cases: list[Case]) -> list[Finding]:
     if not cases:
         return []
     return [
@@ -112,7 +121,25 @@ def patients(entries: Sequence[Entry]) -> list[Finding]:
             severity=Severity.FAILURE,
             code="patient-in-two-splits",
             what=f"{count(len(cases), 'patient has', 'patients have')} cells in two splits",
-            advice="Give all of a patient's cells one split, or leave the column split empty.",
+            advice="Give all of a patient's cells one split, or leave the column split empty. A "
+            "study that protects patients goes by none of a patient's splits that contradict.",
+            cases=tuple(cases),
+        )
+    ]
+
+
+def _partly(cases: list[Case]) -> list[Finding]:
+    if not cases:
+        return []
+    said = count(len(cases), "patient has", "patients have")
+    return [
+        Finding(
+            severity=Severity.WARNING,
+            code="patient-split-in-part",
+            what=f"{said} a split for some cells and none for others",
+            advice="Give all of a patient's cells the split: a study that protects patients goes "
+            "by a split that all of a patient's cells have, one that protects images takes a "
+            "split for its own image alone.",
             cases=tuple(cases),
         )
     ]

@@ -111,27 +111,74 @@ def test_wrong_arguments_are_named() -> None:
             assign(labels, nobody, nobody, seed=0, fractions=fractions)
 
 
-def test_under_privacy_one_more_patient_moves_nobody_else() -> None:
-    patients = [f"p{n % 37}" for n in range(300)] + [""] * 50
-    sources = [f"{n}.png" for n in range(350)]
-    splits = [""] * 350
-    before = assign_alone(patients, splits, sources, seed=4)
-    more = assign_alone([*patients, "new"], [*splits, ""], [*sources, "new.png"], seed=4)
-    assert (more[:-1] == before).all()
-    fewer = [n for n in range(350) if patients[n] != "p5"]
-    without = assign_alone(
-        [patients[n] for n in fewer], [""] * len(fewer), [sources[n] for n in fewer], seed=4
-    )
-    assert (without == before[fewer]).all()
-    assert {split for name, split in zip(patients, before, strict=True) if name == "p7"} in (
-        {"train"},
-        {"validation"},
-        {"test"},
-    )
+@settings(max_examples=100, deadline=None)
+@given(cells(), st.integers(0, 2**40), st.data())
+def test_under_privacy_one_image_moves_no_other(
+    drawn: tuple[NDArray[np.int64], NDArray[np.str_], NDArray[np.str_], NDArray[np.str_]],
+    seed: int,
+    data: st.DataObject,
+) -> None:
+    """Where an image is protected, whatever split the image that comes or goes was given."""
+    _, patients, stated, sources = drawn
+    gone = data.draw(st.integers(0, len(sources) - 1))
+    stated[gone] = data.draw(st.sampled_from(["", *SPLITS]))
+    left = np.arange(len(sources)) != gone
+    whole = assign_alone(patients, stated, sources, unit="image", seed=seed)
+    less = assign_alone(patients[left], stated[left], sources[left], unit="image", seed=seed)
+    assert (less == whole[left]).all()
+    assert (whole[stated != ""] == stated[stated != ""]).all()
+
+
+@settings(max_examples=100, deadline=None)
+@given(cells(), st.integers(0, 2**40), st.data())
+def test_under_privacy_one_patient_moves_no_other_and_stays_whole(
+    drawn: tuple[NDArray[np.int64], NDArray[np.str_], NDArray[np.str_], NDArray[np.str_]],
+    seed: int,
+    data: st.DataObject,
+) -> None:
+    _, patients, stated, sources = drawn
+    left = patients != data.draw(st.sampled_from(sorted(set(patients.tolist()))))
+    whole = assign_alone(patients, stated, sources, unit="patient", seed=seed)
+    less = assign_alone(patients[left], stated[left], sources[left], unit="patient", seed=seed)
+    assert (less == whole[left]).all()
+    for patient in set(patients.tolist()) - {""}:
+        (split,) = set(whole[patients == patient].tolist())
+        given_to_all = set(stated[patients == patient].tolist())
+        if len(given_to_all) == 1 and given_to_all != {""}:
+            assert given_to_all == {split}
+
+
+@pytest.mark.parametrize("one_more", SPLITS)
+def test_an_image_with_a_split_brings_no_other_of_its_patient_along(one_more: str) -> None:
+    """The patient's images stay where their hash put them: the attack was 20 of them to train."""
+    patients, sources = ["p"] * 21, [f"{n}.png" for n in range(21)]
+    nothing = [""] * 20
+    for seed in range(20):
+        before = assign_alone(patients[:20], nothing, sources[:20], unit="image", seed=seed)
+        after = assign_alone(patients, [*nothing, one_more], sources, unit="image", seed=seed)
+        assert after.tolist() == [*before.tolist(), one_more]
+
+
+@pytest.mark.parametrize(
+    ("stated", "counts"),
+    [(["test"] * 3, True), (["test", "", "test"], False), (["test", "train", "test"], False)],
+)
+def test_a_patients_split_counts_where_all_its_images_have_it(
+    stated: list[str], counts: bool
+) -> None:
+    found = set()
+    for seed in range(30):
+        result = assign_alone(["p"] * 3, stated, list("abc"), unit="patient", seed=seed)
+        drawn = assign_alone(["p"] * 3, [""] * 3, list("abc"), unit="patient", seed=seed)
+        assert result.tolist() == (stated if counts else drawn.tolist())
+        found.add(result[0])
+    assert counts or "train" in found
 
 
 def test_under_privacy_the_parts_are_as_large_as_asked() -> None:
     count = 20_000
-    splits = assign_alone([""] * count, [""] * count, [f"{n}" for n in range(count)], seed=1)
+    splits = assign_alone(
+        [""] * count, [""] * count, [f"{n}" for n in range(count)], unit="image", seed=1
+    )
     shares = [float((splits == name).mean()) for name in SPLITS]
     np.testing.assert_allclose(shares, [0.7, 0.1, 0.2], atol=0.015)

@@ -135,6 +135,18 @@ def test_splits_and_patients_from_a_table(lab: Path) -> None:
     assert result.exit_code == 20
 
 
+def test_a_patient_with_a_split_for_some_of_its_cells_is_a_warning(tmp_path: Path) -> None:
+    lab = damaged_lab.lab(tmp_path / "lab", each=2)
+    names = sorted(str(path.relative_to(lab)) for path in lab.glob("*/*"))
+    kinds = [name.partition("/")[0] for name in names]
+    rows = [f"{name},{kind},p1," for name, kind in zip(names, kinds, strict=True)]
+    rows[0] += "test"
+    (lab / "cells.csv").write_text("\n".join(["path,label,patient,split", *rows]))
+    finding = named(check(lab), "patient-split-in-part")
+    assert finding.severity is Severity.WARNING
+    assert finding.cases[0].note == f"patient p1: 1 in test, {len(rows) - 1} without a split"
+
+
 def test_rare_and_single_types(tmp_path: Path) -> None:
     lab = damaged_lab.lab(tmp_path / "few", each=9)
     assert "monocyte (9)" in named(check(lab), "rare-type").what

@@ -1,0 +1,38 @@
+"""Cells that are a lab's own, made of those that simulated sites share.
+
+Simulated sites deal the cells of one cache among them, and others render the same cells; a deployed
+lab's cells have one ledger (client/ledger_mark.py), so each lab gets a copy that says nothing of
+where it is from.
+"""
+
+import json
+import shutil
+from pathlib import Path
+
+from client.ledger_binding import create_ledger
+from client.site import open_site
+from common.config import CellSource, Site
+from common.data.store import META, CellCache
+from common.files import write_text
+from common.yaml_files import dump, load
+
+
+def copy_cache(cache: CellCache, folder: Path, images: Path) -> None:
+    """Copy `cache` to `folder`, as one that was made from the folder `images`."""
+    shutil.copytree(cache.folder, folder)
+    write_text(folder / META, json.dumps(cache.meta | {"source": str(images)}, indent=2))
+
+
+def make_own(site_file: Path) -> None:
+    """Turn a simulated site's folder, by its site.yaml, into one with its own cells and ledger."""
+    home, site = site_file.parent, open_site(site_file)
+    sources = []
+    for number, source in enumerate(load(Site, site_file).cells):
+        folder = home / f"cache-{number}"
+        copy_cache(CellCache.open(site.cells[number].folder), folder, home / f"images-{number}")
+        sources.append(CellSource(folder=Path(folder.name), selection=source.selection))
+    content = load(Site, site_file).model_copy(update={"cells": tuple(sources)})
+    write_text(site_file, dump(content))
+    for file in home.glob(f"{site.ledger.name}*"):
+        file.unlink()
+    create_ledger(open_site(site_file))[0].close()
