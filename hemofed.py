@@ -5,6 +5,7 @@ import sys
 
 import typer
 
+from client.consent_cli import app as consent
 from client.ledger_cli import app as ledger
 from client.membership_cli import app as membership
 from client.service_cli import app as lab_service
@@ -41,7 +42,10 @@ server.command("init")(init_command)
 audit = typer.Typer(no_args_is_help=True, help="The audit logs that both sides write.")
 site.add_typer(ledger, name="ledger")
 audit.command("verify")(verify_command)
-for group, parts in ((site, (membership, lab_service)), (server, (provisioning, server_service))):
+for group, parts in (
+    (site, (membership, consent, lab_service)),
+    (server, (provisioning, server_service)),
+):
     for part in parts:
         group.add_typer(part)
 for name, group in (

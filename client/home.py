@@ -21,7 +21,13 @@ class SiteHome:
 
     @property
     def approvals(self) -> Path:
+        """The decisions, and the text of each study that was approved."""
         return self.folder / "approvals"
+
+    @property
+    def decisions(self) -> Path:
+        """What people decided about studies (client/decisions.py)."""
+        return self.approvals / "decisions.jsonl"
 
     @property
     def proposals(self) -> Path:

@@ -11,6 +11,7 @@ from typing import Literal
 
 import httpx
 
+from client.approvals import SignedApprovals
 from client.clock import is_refused, skew
 from client.home import SiteHome
 from client.ledger import Ledger
@@ -108,6 +109,12 @@ def _ledger(home: SiteHome, site: Site) -> tuple[Verdict, str]:
     return ("ok" if remains > 0 else "wrong"), said
 
 
+def _approvals(home: SiteHome, site: Site) -> tuple[Verdict, str]:
+    approved = [one for one in SignedApprovals(home).approved() if not one.ended(datetime.now(UTC))]
+    said = ", ".join(f"{one.study} ({one.digest:.12})" for one in approved)
+    return "ok", f"{count(len(approved), 'study', 'studies')} approved{': ' if said else ''}{said}"
+
+
 def _identity(home: SiteHome, site: Site) -> tuple[Verdict, str]:
     membership = Membership.load(home.folder)
     membership.node_key()
@@ -185,6 +192,7 @@ _CHECKS: dict[str, Check] = {
     "hours": _hours,
     "ledger": _ledger,
     "identity": _identity,
+    "approvals": _approvals,
     "connection": _connection,
     "disk": _disk,
     "device": _device,

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from threading import Event
 
+from client.approvals import SignedApprovals
 from client.home import SiteHome
 from client.ledger_memory import check_own_ledger
 from client.link import FleetLink, HaltedError, ShutOutError
@@ -25,12 +26,14 @@ def serve(home: SiteHome, halt: Event) -> None:
     """Answer the server until `halt`.
 
     Raises ConfigError or FederationError: keys or kit are not sound, the server refuses the site,
-    or the home cannot be written. PrivacyError: the ledger lacks what the site's log says left.
+    or the home cannot be written. PrivacyError: the ledger lacks what the site's log says left, or
+    the list of decisions is not whole.
     """
     logging.basicConfig(format="%(asctime)s %(message)s", level=logging.WARNING)
     membership = Membership.load(home.folder)
     with _alone(home):
         check_own_ledger(open_site(home.site_file), home.audit)
+        SignedApprovals(home).catch_up()
         runner = Runner(home.site_file, home.runner_log)
         try:
             check_room(home.folder)

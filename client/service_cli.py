@@ -1,4 +1,4 @@
-"""`hemofed site check | studies | approve | start | status | pause | resume`."""
+"""`hemofed site check | start | status | pause | resume`."""
 
 import json
 import signal
@@ -50,70 +50,6 @@ def check(
     wrong = [line.topic for line in lines if line.verdict == "wrong"]
     if wrong:
         raise FederationError(f"{home}: not ready: {', '.join(wrong)}")
-
-
-@app.command()
-def approve(
-    home: Home,
-    study: Annotated[
-        str,
-        typer.Argument(help="Its name or digest, as `studies` lists it, or the operator's file."),
-    ],
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
-    withdraw: Annotated[
-        bool, typer.Option("--withdraw", help="Take an approval back instead.")
-    ] = False,
-) -> None:
-    """Say what a study asks of this site, ask, and record the signed approval."""
-    from client.approvals import SignedApprovals
-    from client.explain import explain
-    from client.home import SiteHome
-    from client.membership import Membership
-    from client.proposals import Proposals
-    from client.site import open_site
-    from common.errors import PrivacyError
-
-    place = SiteHome(home.absolute())
-    approvals, proposal = SignedApprovals(place), Proposals(place).find(study)
-    site, asked = open_site(place.site_file), proposal.study
-    if withdraw:
-        approvals.withdraw(asked)
-        typer.echo(f"{asked.name}: withdrawn; its next message is refused")
-        return
-    members = Membership.load(place.folder).registry.active()
-    explanation = explain(site, asked, members)
-    for topic, text in explanation.topics:
-        Console().print(f"[bold]{topic:>12}[/bold]  {escape(text)}", soft_wrap=True)
-    if explanation.refusal:
-        approvals.decline(asked, f"the policy refuses: {explanation.refusal}")
-        raise PrivacyError(f"{site.policy}: this site's policy refuses: {explanation.refusal}")
-    if not yes and not typer.confirm(f"Shall {site.name} take part?"):
-        approvals.decline(asked, "a person said no")
-        raise typer.Abort
-    Proposals(place).keep(proposal, study)
-    typer.echo(f"approved: {approvals.approve(site, asked)}")
-
-
-@app.command()
-def studies(home: Home) -> None:
-    """The studies that the server proposed, and what this site says to each."""
-    from client.approvals import SignedApprovals
-    from client.home import SiteHome
-    from client.proposals import Proposals
-    from client.site import open_site
-    from common.errors import PrivacyError
-
-    place = SiteHome(home.absolute())
-    site, approvals = open_site(place.site_file), SignedApprovals(place)
-    table = _table("study", "digest", "approved")
-    for proposal in Proposals(place).all():
-        try:
-            approvals.check(site, proposal.study)
-            said = "yes"
-        except PrivacyError as error:
-            said = str(error) if approvals.given(proposal.study) else "not yet"
-        table.add_row(proposal.study.name, proposal.study.digest[:12], escape(said))
-    Console().print(table)
 
 
 @app.command()

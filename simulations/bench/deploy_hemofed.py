@@ -5,9 +5,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
 
-from client.approvals import SignedApprovals
+from client.approvals import Consent, SignedApprovals
+from client.cohort import pinned
 from client.home import SiteHome
-from client.site import open_site
+from client.membership import Membership
 from common.audit_line import parse_line
 from common.audit_reader import log_files, log_lines
 from common.config import Study
@@ -30,7 +31,9 @@ def start(folder: Path, study: Study, port: int, relay: int, processes: Processe
     for name, home in sites.items():
         kit = make_kit(server, name)
         join(home.folder, kit, kit.fingerprint)
-        SignedApprovals(home).approve(open_site(home.site_file), study)
+        shown = pinned(study, Membership.load(home.folder).registry)
+        consent = Consent("the bench", "measuring", shown)
+        SignedApprovals(home).approve(study, consent)
     command = [sys.executable, "-m", "hemofed"]
     listen = ["--listen", f"127.0.0.1:{port}"]
     processes.start(SERVER, [*command, "server", "start", str(server), *listen], {})

@@ -1,5 +1,6 @@
 """A lab with a few rendered cells, its policy and its ledger, for the client's tests."""
 
+from datetime import datetime
 from pathlib import Path
 
 import numpy as np
@@ -7,8 +8,12 @@ from flwr.app import Context, Message, RecordDict
 from flwr.supercore.task_identity import TaskIdentity
 from PIL import Image
 
+from client.approvals import Consent, SignedApprovals
+from client.cohort import pinned
+from client.home import SiteHome
 from client.ledger import Ledger
 from client.ledger_binding import data_fingerprint
+from client.membership import Membership
 from client.policy import Policy
 from client.site import open_site
 from common.config import CellSource, Member, Site, Study
@@ -81,3 +86,10 @@ def message(of: Study, kind: str = "train", number: int = 1, **task: object) -> 
     TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = 1, 1, 1
     content = Task(of, number, **task).content(encode(first_model(of)))  # type: ignore[arg-type]
     return Message(content, 2, kind)
+
+
+def approve(home: SiteHome, one: Study, until: datetime | None = None) -> Path:
+    """A person's yes, to the study and the members as the site's registry has them."""
+    shown = pinned(one, Membership.load(home.folder).registry)
+    consent = Consent("Dr. Grün", "leukaemia in children", shown, until)
+    return SignedApprovals(home).approve(one, consent)

@@ -2,16 +2,19 @@
 
 import json
 import shutil
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+import typer
 from typer.testing import CliRunner
 
 from client.approvals import SignedApprovals
+from client.consent_cli import app as consent_app
 from client.explain import explain
 from client.home import SiteHome
-from client.service_cli import app
+from client.membership import Membership
+from client.service_cli import app as service_app
 from client.site import open_site
 from common.config import CellSource, Site, Study
 from common.data.cache import prepare
@@ -25,6 +28,10 @@ from server.provisioning import admit, make_kit, make_server
 from tests.client.lab import OPEN, make_lab, study
 
 NOW = datetime.now(UTC)
+YES = ("--yes", "--by", "Dr. Grün", "--purpose", "leukaemia in children")
+app = typer.Typer()
+for part in (consent_app, service_app):
+    app.add_typer(part)
 
 
 @pytest.fixture
@@ -118,22 +125,54 @@ def test_approve_explains_asks_and_signs(home: SiteHome, tmp_path: Path) -> None
     assert audited(home, "not_approved") == [said_no] and audited(home, "approved") == []
     with pytest.raises(PrivacyError):
         SignedApprovals(home).check(site, one)
-    said = typed("approve", str(home.folder), str(file), answer="y\n")
-    for word in (one.digest, "epsilon 4", "float32 numbers leaves", "left: 100", "lab train"):
+    said = typed("approve", str(home.folder), str(file), answer="y\nDr. Grün\nresearch\n")
+    mine = Membership.load(home.folder).member.fingerprint
+    words = (one.digest, "epsilon 4", "float32 numbers leaves", "left: 100", "lab train")
+    for word in (*words, f"lab: {mine}; this site"):
         assert word in said, said
     SignedApprovals(home).check(site, one)
-    assert "yes" in typed("studies", str(home.folder))
-    typed("approve", str(home.folder), one.name, "--withdraw")
-    assert "not yet" in typed("studies", str(home.folder))
+    (line,) = audited(home, "approved")
+    assert (line["by"], line["purpose"], line["until"]) == ("Dr. Grün", "research", "none")
+    today = datetime.now(UTC).date()
+    assert f"yes, by Dr. Grün on {today}, for: research" in folded(home)
+    (home.proposals / f"{one.digest}.json").unlink()
+    assert "research; its proposal is not here any more" in folded(home)
+    typed("approve", str(home.folder), one.name, "--withdraw", answer="Dr. Blau\n")
+    assert audited(home, "approval_withdrawn")[0]["by"] == "Dr. Blau"
+    home.proposals.mkdir(exist_ok=True)
+    typed("studies", str(home.folder))
     with pytest.raises(PrivacyError):
         SignedApprovals(home).check(site, one)
+
+
+def folded(home: SiteHome) -> str:
+    """What `studies` says in its last column, its lines joined."""
+    lines = typed("studies", str(home.folder)).splitlines()
+    return " ".join(line.split("│")[3].strip() for line in lines if line.startswith("│"))
+
+
+def test_an_approval_says_until_when_and_needs_a_name(home: SiteHome, tmp_path: Path) -> None:
+    one = study()
+    file = str(proposed(home, one, tmp_path / "proposal.json"))
+    with pytest.raises(ConfigError, match="--yes: give --by, the person who decides"):
+        typed("approve", str(home.folder), file, "--yes")
+    with pytest.raises(ConfigError, match="2020-01-02 00:00 .* is past"):
+        typed("approve", str(home.folder), file, *YES, "--until", "2020-01-01")
+    tomorrow = (datetime.now() + timedelta(days=1)).date()
+    typed("approve", str(home.folder), file, *YES, "--until", f"{tomorrow}")
+    end = tomorrow + timedelta(days=1)
+    assert f"for: leukaemia in children, until {end} 00:00" in folded(home)
+    with pytest.raises(ConfigError, match="0 approved studies are called so; there are: lab-test"):
+        typed("approve", str(home.folder), "lab-tes", "--withdraw", "--by", "x")
+    typed("approve", str(home.folder), one.digest[:8], "--withdraw", "--by", "x")
+    assert "its approval was withdrawn on" in folded(home)
 
 
 def test_a_study_that_the_policy_refuses_cannot_be_approved(home: SiteHome, tmp_path: Path) -> None:
     (home.folder / "policy.yaml").write_text(dump(OPEN.model_copy(update={"max_rounds": 2})))
     file = proposed(home, study(), tmp_path / "proposal.json")
     with pytest.raises(PrivacyError, match="max_rounds is 2"):
-        typed("approve", str(home.folder), str(file), "--yes")
+        typed("approve", str(home.folder), str(file), *YES)
     (line,) = audited(home, "not_approved")
     assert "the policy refuses" in str(line["reason"]) and "max_rounds is 2" in str(line["reason"])
     without = study(privacy={"mode": "none"})
@@ -162,17 +201,17 @@ def test_only_what_this_sites_server_signed_can_be_approved(home: SiteHome, tmp_
     ):
         file.write_text(text)
         with pytest.raises(FederationError, match=rf"proposal.json: .*{said}"):
-            typed("approve", str(home.folder), str(file), "--yes")
+            typed("approve", str(home.folder), str(file), *YES)
     with pytest.raises(ConfigError, match="is no file, and 0 proposals are called so"):
-        typed("approve", str(home.folder), one.name, "--yes")
+        typed("approve", str(home.folder), one.name, *YES)
     with pytest.raises(PrivacyError):
         SignedApprovals(home).check(open_site(home.site_file), one)
 
 
 def test_studies_prints_long_names_and_reasons_whole(home: SiteHome, tmp_path: Path) -> None:
     one = study(name="a-study-of-" + "very-" * 8 + "long-name")
-    typed("approve", str(home.folder), str(proposed(home, one, tmp_path / "one.json")), "--yes")
-    path = home.approvals / f"{one.digest}.json"
+    typed("approve", str(home.folder), str(proposed(home, one, tmp_path / "one.json")), *YES)
+    path = home.decisions
     path.write_text("{}")
     printed = typed("studies", str(home.folder))
     rows = [line.split("│")[1:-1] for line in printed.splitlines() if line.startswith("│")]
