@@ -22,7 +22,7 @@ from client.site import open_site, site_file
 from client.training import Job, train
 from client.workspace import Workspace, workspace
 from common.config import Site, Study
-from common.errors import FederationError, HemofedError
+from common.errors import FederationError, HemofedError, PrivacyError
 from common.models.vector import flatten, load
 from common.payload import Vector, decode
 from common.protocol import (
@@ -74,15 +74,31 @@ def client_app(
 
 
 def _asked(handler: Handler, approvals: Approvals | None, clock: Clock) -> Handler:
-    """The handler, once the message's study is approved and it is the site's hour."""
+    """The handler, once the message's study is approved and it is the site's hour.
+
+    What a person changes while the answer is computed is asked again before it leaves: an approval
+    taken back, a policy that says something else.
+    """
 
     def asking(message: Message, site: Site) -> RecordDict:
-        if approvals is not None:
-            approvals.check(site, Task.read(message).study)
+        policy = read_policy(site.policy)
+        _check_approved(message, site, approvals)
         attend(site, clock)
-        return handler(message, site)
+        content = handler(message, site)
+        _check_approved(message, site, approvals)
+        if read_policy(site.policy) != policy:
+            raise PrivacyError(
+                f"{site.policy}: was changed while an answer was computed by it; that answer does "
+                "not leave, and what it cost is spent. The next one goes by the policy as it is"
+            )
+        return content
 
     return asking
+
+
+def _check_approved(message: Message, site: Site, approvals: Approvals | None) -> None:
+    if approvals is not None:
+        approvals.check(site, Task.read(message).study)
 
 
 def _answer(message: Message, context: Context, handler: Handler) -> Message:

@@ -1,5 +1,6 @@
 """A lab with a few rendered cells, its policy and its ledger, for the client's tests."""
 
+from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from PIL import Image
 
 from client.approvals import Consent, SignedApprovals
 from client.cohort import pinned
+from client.entropy import SystemEntropy
 from client.home import SiteHome
 from client.ledger import Ledger
 from client.ledger_binding import data_fingerprint
@@ -21,6 +23,7 @@ from common.data.cache import prepare
 from common.models import build, trainable
 from common.models.vector import flatten
 from common.payload import Vector, encode
+from common.privacy.noise_source import NoiseSource
 from common.protocol import Task
 from common.yaml_files import dump
 
@@ -93,3 +96,19 @@ def approve(home: SiteHome, one: Study, until: datetime | None = None) -> Path:
     shown = pinned(one, Membership.load(home.folder).registry)
     consent = Consent("Dr. Grün", "leukaemia in children", shown, until)
     return SignedApprovals(home).approve(one, consent)
+
+
+class Meanwhile(SystemEntropy):
+    """The system's randomness; when it is asked first, while an answer is computed, `act` is done.
+
+    That is after the debit and before anything leaves.
+    """
+
+    def __init__(self, act: Callable[[], object]) -> None:
+        self._act: Callable[[], object] | None = act
+
+    def source(self, *purpose: str | int) -> NoiseSource:
+        act, self._act = self._act, None
+        if act:
+            act()
+        return super().source(*purpose)

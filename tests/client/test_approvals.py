@@ -21,7 +21,7 @@ from common.identity.site_home import join, make_site, rotate_keys
 from common.protocol import read_refusal
 from common.yaml_files import dump
 from server.provisioning import admit, make_kit, make_server, revoke
-from tests.client.lab import OPEN, approve, context, make_lab, message, study
+from tests.client.lab import OPEN, Meanwhile, approve, context, make_lab, message, study
 
 NOW = datetime.now(UTC)
 
@@ -311,3 +311,12 @@ def test_a_site_that_calls_itself_otherwise_is_not_the_one_that_approved(site: P
     site.write_text(dump(renamed))
     with pytest.raises(PrivacyError):
         approvals.check(open_site(site), one)
+
+
+def test_an_answer_does_not_leave_when_its_approval_is_withdrawn_meanwhile(site: Path) -> None:
+    home, one = SiteHome(site.parent), study()
+    approve(home, one)
+    withdraws = Meanwhile(lambda: SignedApprovals(home).withdraw(one.name, "Dr. Grün"))
+    app = client_app(withdraws, approvals=SignedApprovals(home))
+    assert "PrivacyError" in str(read_refusal(app(message(one), context(site))))
+    assert "was withdrawn" in (site.parent / "site.log").read_text()
