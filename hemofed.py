@@ -13,6 +13,7 @@ from common.audit_cli import verify_command
 from common.data.cli import app as data
 from common.errors import HemofedError
 from common.model_cli import app as model
+from common.plain_text import shown
 from common.privacy.cli import app as privacy
 from server.cli import app as provisioning
 from server.service_cli import app as server_service
@@ -64,7 +65,7 @@ def main() -> None:
     try:
         app()
     except HemofedError as error:
-        typer.echo(f"error: {error}", err=True)
+        typer.echo(f"error: {shown(str(error), lines=True)}", err=True)
         sys.exit(error.exit_code)
 
 

@@ -25,6 +25,7 @@ from common.config import Site, Study
 from common.errors import FederationError, HemofedError, PrivacyError
 from common.models.vector import flatten, load
 from common.payload import Vector, decode
+from common.plain_text import shown
 from common.protocol import (
     Task,
     Update,
@@ -181,6 +182,7 @@ def _note(path: Path, reference: str, error: Exception) -> None:
     """Write the error to the site's log, under the reference that the server is given."""
     known = isinstance(error, HemofedError)
     text = str(error) if known else "".join(traceback.format_exception(error))
+    text = shown(text, lines=True)
     line = f"{datetime.now(UTC).isoformat(timespec='seconds')} [{reference}] {text}\n"
     # A full disk must not turn into an exception here: Flower would send its text to the server.
     with suppress(OSError):

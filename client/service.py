@@ -1,7 +1,6 @@
 """The lab's client as a service: the node and its runner."""
 
 import fcntl
-import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,6 +18,7 @@ from client.runner import Runner
 from client.site import open_site
 from client.supernode import SuperNode
 from common.errors import FederationError
+from common.plain_text import log_plainly
 from common.room import check_room
 
 
@@ -29,7 +29,7 @@ def serve(home: SiteHome, halt: Event) -> None:
     or the home cannot be written. PrivacyError: the ledger lacks what the site's log says left, or
     the list of decisions is not whole.
     """
-    logging.basicConfig(format="%(asctime)s %(message)s", level=logging.WARNING)
+    log_plainly()
     membership = Membership.load(home.folder)
     with _alone(home):
         check_own_ledger(open_site(home.site_file), home.audit)

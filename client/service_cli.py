@@ -12,6 +12,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Column, Table
 
+from common.plain_text import one_line
+
 if TYPE_CHECKING:
     from client.preflight import Line
 
@@ -90,7 +92,7 @@ def _print(lines: "list[Line]") -> None:
     table = _table("topic", "verdict", "what is there, or what to do")
     for line in lines:
         verdict = f"[{colour[line.verdict]}]{line.verdict}[/]"
-        table.add_row(line.topic, verdict, escape(line.text))
+        table.add_row(line.topic, verdict, escape(one_line(line.text)))
     Console().print(table)
 
 

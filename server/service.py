@@ -21,6 +21,7 @@ from common.errors import ConfigError, FederationError
 from common.files import write_text
 from common.identity import Registry
 from common.identity.certificates import check_certificate, is_expired, split_address
+from common.plain_text import log_plainly
 from server.part import Part
 from server.start_check import check_keys, check_port
 
@@ -76,7 +77,7 @@ class Service:
 
         say: called with one line, once the sites can connect.
         """
-        logging.basicConfig(format="%(asctime)s %(message)s", level=logging.WARNING)
+        log_plainly()
         said = False
         while not halt.wait(_LOOK_SECONDS):
             self._renew()
