@@ -3,6 +3,12 @@
 import os
 import sys
 
+# `python -m` puts the folder that it is typed in first, and an empty entry of PYTHONPATH means it
+# too. What lies there is not ours to run, unless its person named it or this very file is there.
+_NAMED = [os.path.abspath(one) for one in os.environ.get("PYTHONPATH", "").split(os.pathsep) if one]
+if os.getcwd() not in (*_NAMED, os.path.dirname(os.path.abspath(__file__))):
+    sys.path[:] = [entry for entry in sys.path if os.path.abspath(entry) != os.getcwd()]
+
 import typer
 
 from client.consent_cli import app as consent
@@ -13,6 +19,7 @@ from common.audit_cli import verify_command
 from common.data.cli import app as data
 from common.errors import HemofedError
 from common.model_cli import app as model
+from common.own_process import keep_to_itself
 from common.plain_text import shown
 from common.privacy.cli import app as privacy
 from server.cli import app as provisioning
@@ -62,6 +69,7 @@ for name, group in (
 
 def main() -> None:
     """Run the command; an error of ours is a message and its class's exit code."""
+    keep_to_itself()
     try:
         app()
     except HemofedError as error:

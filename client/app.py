@@ -23,6 +23,7 @@ from client.training import Job, train
 from client.workspace import Workspace, workspace
 from common.config import Site, Study
 from common.errors import FederationError, HemofedError, PrivacyError
+from common.files import make_folder
 from common.models.vector import flatten, load
 from common.payload import Vector, decode
 from common.plain_text import shown
@@ -186,7 +187,7 @@ def _note(path: Path, reference: str, error: Exception) -> None:
     line = f"{datetime.now(UTC).isoformat(timespec='seconds')} [{reference}] {text}\n"
     # A full disk must not turn into an exception here: Flower would send its text to the server.
     with suppress(OSError):
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         with path.open("a", encoding="utf-8") as log:
             log.write(line)
 

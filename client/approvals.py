@@ -12,6 +12,7 @@ from client.decisions import BEGINNING, Decision, DecisionFile, Entry
 from client.home import SiteHome
 from client.membership import Membership
 from client.policy import cohort_refusal, read_policy
+from client.site import open_site
 from common.audit_line import check_event
 from common.audit_log import AuditLog
 from common.config import Site, Study
@@ -60,6 +61,7 @@ class SignedApprovals:
         self._memory = DecisionMemory(home.audit)
 
     def check(self, site: Site, study: Study) -> None:
+        self._home.check_ours(site)
         membership = Membership.load(self._home.folder)
         if membership.name != site.name:
             raise PrivacyError(f"site.yaml says {site.name}, the identity {membership.name}")
@@ -139,6 +141,7 @@ class SignedApprovals:
         """Add a decision to the list, then to the audit log. A crash in between leaves a decision
         that holds, and that the log is told of by the next one, or by the next start."""
         membership = self._member()
+        self._home.check_ours(open_site(self._home.site_file))
         with self._file.alone(), membership.audit_log() as log:
             entries = self._entries(membership)
             named = self._memory.newest()

@@ -22,7 +22,7 @@ from pydantic import AwareDatetime, Field
 from common.audit_line import Fact
 from common.config import Strict
 from common.errors import FederationError, PrivacyError
-from common.files import write_text
+from common.files import make_folder, write_text
 from common.identity import canonical, sign, verify
 from common.identity.signatures import statement
 from common.plain_text import PlainText
@@ -134,7 +134,7 @@ class DecisionFile:
     @contextmanager
     def alone(self) -> Iterator[None]:
         """Nobody else decides until the block ends."""
-        self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        make_folder(self.path.parent)
         handle = os.open(self.path.parent, os.O_RDONLY)
         try:
             fcntl.flock(handle, fcntl.LOCK_EX)

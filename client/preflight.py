@@ -109,6 +109,11 @@ def _ledger(home: SiteHome, site: Site) -> tuple[Verdict, str]:
     return ("ok" if remains > 0 else "wrong"), said
 
 
+def _home(home: SiteHome, site: Site) -> tuple[Verdict, str]:
+    home.check_ours(site)
+    return "ok", "nobody else can write what this site goes by"
+
+
 def _approvals(home: SiteHome, site: Site) -> tuple[Verdict, str]:
     approved = [one for one in SignedApprovals(home).approved() if not one.ended(datetime.now(UTC))]
     said = ", ".join(f"{one.study} ({one.digest:.12})" for one in approved)
@@ -187,6 +192,7 @@ def _service(home: SiteHome, site: Site) -> tuple[Verdict, str]:
 
 
 _CHECKS: dict[str, Check] = {
+    "home": _home,
     "cells": _cells,
     "policy": _policy,
     "hours": _hours,

@@ -18,6 +18,7 @@ from client.runner import Runner
 from client.site import open_site
 from client.supernode import SuperNode
 from common.errors import FederationError
+from common.files import make_folder
 from common.plain_text import log_plainly
 from common.room import check_room
 
@@ -31,8 +32,10 @@ def serve(home: SiteHome, halt: Event) -> None:
     """
     log_plainly()
     membership = Membership.load(home.folder)
+    site = open_site(home.site_file)
+    home.check_ours(site)
     with _alone(home):
-        check_own_ledger(open_site(home.site_file), home.audit)
+        check_own_ledger(site, home.audit)
         SignedApprovals(home).catch_up()
         runner = Runner(home.site_file, home.runner_log)
         try:
@@ -101,7 +104,7 @@ def runs(home: SiteHome) -> bool:
 @contextmanager
 def _alone(home: SiteHome) -> Iterator[None]:
     """Hold the home's lock: two clients of one site would answer every round twice."""
-    home.state.mkdir(exist_ok=True, mode=0o700)
+    make_folder(home.state)
     handle = _lock_file(home)
     try:
         if not _taken(handle):

@@ -11,7 +11,7 @@ from typing import Self
 from common.audit_line import KEY_EVENTS, parse_line
 from common.audit_reader import log_files, log_lines
 from common.errors import FederationError
-from common.files import replacing, sync
+from common.files import make_folder, replacing, sync
 
 _TAIL_BYTES = 64 * 1024
 """More than any line is long."""
@@ -84,7 +84,6 @@ class AuditFile:
             archive.unlink(missing_ok=True)
             archive.hardlink_to(self.path)
             with replacing(self.path) as temporary:
-                temporary.chmod(0o640)
                 temporary.write_bytes(first_line + b"\n")
         except OSError as error:
             raise FederationError(
@@ -122,8 +121,8 @@ class AuditFile:
             self._replaced()
 
     def _open(self) -> int:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        handle = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
+        make_folder(self.path.parent)
+        handle = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
         if os.fstat(handle).st_size == 0:
             sync(self.path.parent)
         return handle

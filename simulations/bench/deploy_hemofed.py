@@ -1,6 +1,5 @@
 """hemofed's contestant of `hemofed bench deploy`: `server start` and a `site start` a site."""
 
-import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
@@ -13,6 +12,7 @@ from common.audit_line import parse_line
 from common.audit_reader import log_files, log_lines
 from common.config import Study
 from common.identity.site_home import join, make_site
+from common.own_process import python
 from server.provisioning import admit, make_kit, make_server
 from server.studies import propose
 from simulations.bench.processes import SERVER, Processes
@@ -34,7 +34,7 @@ def start(folder: Path, study: Study, port: int, relay: int, processes: Processe
         shown = pinned(study, Membership.load(home.folder).registry)
         consent = Consent("the bench", "measuring", shown)
         SignedApprovals(home).approve(study, consent)
-    command = [sys.executable, "-m", "hemofed"]
+    command = python("-m", "hemofed")
     listen = ["--listen", f"127.0.0.1:{port}"]
     processes.start(SERVER, [*command, "server", "start", str(server), *listen], {})
     for name, home in sites.items():

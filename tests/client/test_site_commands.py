@@ -4,16 +4,20 @@ import json
 import shutil
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from threading import Event
 
 import pytest
 import typer
 from typer.testing import CliRunner
 
+from client.app import client_app
 from client.approvals import SignedApprovals
 from client.consent_cli import app as consent_app
 from client.explain import explain
 from client.home import SiteHome
+from client.ledger import Ledger
 from client.membership import Membership
+from client.service import serve
 from client.service_cli import app as service_app
 from client.site import open_site
 from common.config import CellSource, Site, Study
@@ -23,12 +27,18 @@ from common.identity import load_signing_key
 from common.identity.keys import make_signing_key
 from common.identity.site_home import join, make_site
 from common.proposal import Proposal
+from common.protocol import read_refusal
 from common.yaml_files import dump
 from server.provisioning import admit, make_kit, make_server
-from tests.client.lab import OPEN, make_lab, study
+from tests.client.lab import OPEN, context, make_lab, message, study
 
 NOW = datetime.now(UTC)
 YES = ("--yes", "--by", "Dr. Grün", "--purpose", "leukaemia in children")
+HELD = (
+    *("policy.yaml", "site.yaml", "ledger.sqlite", "audit.jsonl", "approvals", "..", "."),
+    *("approvals/decisions.jsonl", "identity/request.json", "kit/server.json", "kit/ca.crt"),
+)
+"""What a home goes by, and the folder that it lies in."""
 app = typer.Typer()
 for part in (consent_app, service_app):
     app.add_typer(part)
@@ -64,6 +74,56 @@ def test_check_names_each_topic_and_what_is_wrong(home: SiteHome) -> None:
     result = CliRunner().invoke(app, ["check", str(home.folder), "--json"])
     found = {line["topic"]: line["verdict"] for line in json.loads(result.output)}
     assert found["ledger"] == found["identity"] == "wrong"
+
+
+@pytest.mark.parametrize(
+    "name",
+    HELD,
+)
+def test_a_home_that_others_may_write_is_not_gone_by(
+    home: SiteHome, tmp_path: Path, name: str
+) -> None:
+    one, site = study(), open_site(home.site_file)
+    typed("approve", str(home.folder), str(proposed(home, one, tmp_path / "one.json")), *YES)
+    SignedApprovals(home).check(site, one)
+    assert said_of(home, "home") == ("ok", "nobody else can write what this site goes by")
+    (home.folder / name).chmod(0o762)
+    verdict, text = said_of(home, "home")
+    assert verdict == "wrong" and "mode 0762 lets other users write it; type `chmod go-w" in text
+    for does in (
+        lambda: SignedApprovals(home).check(site, one),
+        lambda: typed("approve", str(home.folder), one.name, *YES),
+        lambda: serve(home, Event()),
+    ):
+        with pytest.raises(ConfigError, match="mode 0762 lets other users write it"):
+            does()
+
+
+def test_policy_and_ledger_may_be_links_and_what_is_replaced_may_not(
+    home: SiteHome, tmp_path: Path
+) -> None:
+    one, site = study(), open_site(home.site_file)
+    typed("approve", str(home.folder), str(proposed(home, one, tmp_path / "one.json")), *YES)
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir(mode=0o700)
+    for path in (site.policy, site.ledger):
+        path.rename(elsewhere / path.name)
+        path.symlink_to(elsewhere / path.name)
+    reply = client_app(approvals=SignedApprovals(home))(message(one), context(home.site_file))
+    assert read_refusal(reply) is None and site.ledger.is_symlink()
+    with Ledger.read(elsewhere / "ledger.sqlite") as ledger:
+        assert len(ledger.rows("debit")) == 1
+    elsewhere.chmod(0o770)
+    with pytest.raises(ConfigError, match="elsewhere: mode 0770"):
+        SignedApprovals(home).check(site, one)
+    elsewhere.chmod(0o700)
+    for path in (home.decisions, home.audit, home.folder / "kit" / "server.json"):
+        path.rename(elsewhere / path.name)
+        path.symlink_to(elsewhere / path.name)
+        with pytest.raises(ConfigError, match=f"{path.name}: is a link; put the file itself there"):
+            SignedApprovals(home).check(site, one)
+        (elsewhere / path.name).replace(path)
+    SignedApprovals(home).check(site, one)
 
 
 def said_of(home: SiteHome, topic: str) -> tuple[str, str]:

@@ -141,6 +141,7 @@ def test_an_error_is_printed_plainly(
         raise ConfigError("two\nlines \x1b[2J")
 
     monkeypatch.setattr(hemofed, "app", fails)
+    monkeypatch.setattr(hemofed, "keep_to_itself", lambda: None)
     with pytest.raises(SystemExit):
         hemofed.main()
     assert capsys.readouterr().err == "error: two\nlines <U+001B>[2J\n"
