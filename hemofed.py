@@ -19,7 +19,7 @@ from common.audit_cli import verify_command
 from common.data.cli import app as data
 from common.errors import HemofedError
 from common.model_cli import app as model
-from common.own_process import keep_to_itself
+from common.own_process import keep_secrets, keep_to_itself
 from common.plain_text import shown
 from common.privacy.cli import app as privacy
 from server.cli import app as provisioning
@@ -69,7 +69,10 @@ for name, group in (
 
 def main() -> None:
     """Run the command; an error of ours is a message and its class's exit code."""
-    keep_to_itself()
+    if sys.argv[1:2] in (["site"], ["server"]):
+        keep_secrets()
+    else:
+        keep_to_itself()
     try:
         app()
     except HemofedError as error:

@@ -20,7 +20,7 @@ from flwr.proto.message_pb2 import Message as ProtoMessage
 
 from client.home import SiteHome
 from common.identity.keys import PASSPHRASE_VARIABLE
-from common.own_process import environment, keep_to_itself, python
+from common.own_process import environment, keep_secrets, python
 
 _LOOK_SECONDS = 0.5
 _STOP_SECONDS = 5.0
@@ -129,7 +129,7 @@ def main() -> None:
     parser.add_argument("line", type=int)
     chosen = parser.parse_args()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    keep_to_itself()
+    keep_secrets()
     serve(chosen.site, Connection(chosen.line))
 
 

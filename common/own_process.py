@@ -1,9 +1,9 @@
 """What a process that holds cells or keys does first: it keeps to itself.
 
-Files that it makes are its user's alone, whatever umask it was started with. It leaves no core, and
-no other process of the same user reads its memory or its environment (Linux: PR_SET_DUMPABLE, which
-also keeps a core from a handler that does not ask for RLIMIT_CORE). Python takes no module from the
-folder it was started in, here and in the processes that it starts.
+Files that it makes are its user's alone, whatever umask it was started with, and it leaves no core.
+Python takes no module from the folder it was started in, here and in the processes that it starts.
+A process of a deployment holds keys, or cells beside them; no other process of the same user reads
+its memory or its environment. Those of a simulation can be measured.
 """
 
 import ctypes
@@ -20,9 +20,17 @@ def keep_to_itself() -> None:
     """Take the module's rules on; call it before anything is opened."""
     os.umask(0o077)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    os.environ.update(environment())
+
+
+def keep_secrets() -> None:
+    """The same, in a process of a deployment.
+
+    On Linux PR_SET_DUMPABLE keeps tracers out, and a core from a handler that asks for no limit.
+    """
+    keep_to_itself()
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
-    os.environ.update(environment())
 
 
 def python(*arguments: str) -> list[str]:

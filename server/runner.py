@@ -23,7 +23,7 @@ from common.config import Study
 from common.errors import HemofedError
 from common.files import file_digest
 from common.identity import load_signing_key
-from common.own_process import keep_to_itself
+from common.own_process import keep_secrets
 from common.plain_text import log_plainly
 from common.room import LEAST, NoRoomError, check_room, lack_of_room
 from server.app import server_app
@@ -155,7 +155,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("home", type=Path)
     home = parser.parse_args().home
-    keep_to_itself()
+    keep_secrets()
     log_plainly()
     halt = Event()
     for number in (signal.SIGTERM, signal.SIGINT):

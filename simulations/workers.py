@@ -30,8 +30,6 @@ from flwr.common.serde import (
 from flwr.proto.message_pb2 import Context as ProtoContext
 from flwr.proto.message_pb2 import Message as ProtoMessage
 
-from common.own_process import keep_to_itself
-
 ClientFunction = Callable[[Message, Context], Message]
 MakeClient = Callable[[int], ClientFunction]
 """Importable function: the seed -> the ClientApp; called once in each worker."""
@@ -220,7 +218,6 @@ class _Worker:
 def _serve(line: Connection, make: MakeClient, seed: int) -> None:
     """A worker's whole life: answer messages until the line closes."""
     _leave_interrupts_to_parent()
-    keep_to_itself()
     come: queue.SimpleQueue[tuple[Message, Context] | None] = queue.SimpleQueue()
     threading.Thread(target=_read, args=(line, come), daemon=True).start()
     client = make(seed)

@@ -309,7 +309,7 @@ def test_a_site_that_calls_itself_otherwise_is_not_the_one_that_approved(site: P
     approve(home, one)
     renamed = Site.model_validate(lab.model_dump() | {"name": "other"})
     site.write_text(dump(renamed))
-    with pytest.raises(PrivacyError):
+    with pytest.raises(PrivacyError, match="site.yaml says other, the identity lab"):
         approvals.check(open_site(site), one)
 
 

@@ -183,7 +183,7 @@ def test_approve_explains_asks_and_signs(home: SiteHome, tmp_path: Path) -> None
     typed("approve", str(home.folder), str(file), answer="n\n")
     said_no = {"study": one.name, "digest": one.digest, "reason": "a person said no"}
     assert audited(home, "not_approved") == [said_no] and audited(home, "approved") == []
-    with pytest.raises(PrivacyError):
+    with pytest.raises(PrivacyError, match="is not approved at this site"):
         SignedApprovals(home).check(site, one)
     said = typed("approve", str(home.folder), str(file), answer="y\nDr. Grün\nresearch\n")
     mine = Membership.load(home.folder).member.fingerprint
@@ -199,9 +199,7 @@ def test_approve_explains_asks_and_signs(home: SiteHome, tmp_path: Path) -> None
     assert "research; its proposal is not here any more" in folded(home)
     typed("approve", str(home.folder), one.name, "--withdraw", answer="Dr. Blau\n")
     assert audited(home, "approval_withdrawn")[0]["by"] == "Dr. Blau"
-    home.proposals.mkdir(exist_ok=True)
-    typed("studies", str(home.folder))
-    with pytest.raises(PrivacyError):
+    with pytest.raises(PrivacyError, match="its approval was withdrawn on .* by Dr. Blau"):
         SignedApprovals(home).check(site, one)
 
 
@@ -264,7 +262,7 @@ def test_only_what_this_sites_server_signed_can_be_approved(home: SiteHome, tmp_
             typed("approve", str(home.folder), str(file), *YES)
     with pytest.raises(ConfigError, match="is no file, and 0 proposals are called so"):
         typed("approve", str(home.folder), one.name, *YES)
-    with pytest.raises(PrivacyError):
+    with pytest.raises(PrivacyError, match="is not approved at this site"):
         SignedApprovals(home).check(open_site(home.site_file), one)
 
 
