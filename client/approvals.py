@@ -172,7 +172,9 @@ class SignedApprovals:
         Raises PrivacyError when it was altered or shortened.
         """
         keys = [request.claim.signing_public_key for request in membership.member.requests]
-        entries, named = self._file.entries(keys), self._memory.newest()
+        # The list is written first, the log after it: read the other way round, neither is behind.
+        named = self._memory.newest()
+        entries = self._file.entries(keys)
         if entries and named.number:
             held = {entry.decision.number: entry.decision.hash for entry in entries}
             if held.get(named.number) != named.hash and not _follows(entries[0].decision, named):

@@ -1,6 +1,7 @@
 """A site takes part in the study that a person there approved, and in no other."""
 
 import json
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 from client.app import client_app
 from client.approvals import Consent, SignedApprovals
 from client.cohort import describe, pinned
+from client.decisions import DecisionFile, Entry
 from client.explain import explain
 from client.home import SiteHome
 from client.membership import Membership
@@ -320,3 +322,21 @@ def test_an_answer_does_not_leave_when_its_approval_is_withdrawn_meanwhile(site:
     app = client_app(withdraws, approvals=SignedApprovals(home))
     assert "PrivacyError" in str(read_refusal(app(message(one), context(site))))
     assert "was withdrawn" in (site.parent / "site.log").read_text()
+
+
+def test_a_decision_made_while_a_message_is_looked_at_is_no_fault(
+    site: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home, one, lab = SiteHome(site.parent), study(), open_site(site)
+    approve(home, one)
+    reads, others = DecisionFile.entries, [study(rounds=2)]
+
+    def entries(file: DecisionFile, keys: Sequence[str]) -> tuple[Entry, ...]:
+        found = reads(file, keys)
+        if others:
+            approve(home, others.pop())
+        return found
+
+    monkeypatch.setattr(DecisionFile, "entries", entries)
+    SignedApprovals(home).check(lab, one)
+    assert len(SignedApprovals(home).approved()) == 2
