@@ -134,8 +134,11 @@ class SignedApprovals:
     def catch_up(self) -> None:
         """Write the audit lines of decisions that a crash kept from the log."""
         membership = self._member()
-        with self._file.alone(), membership.audit_log() as log:
-            self._say(self._entries(membership), log)
+        with self._file.alone():
+            entries = self._entries(membership)
+            if entries and entries[-1].decision.number > self._memory.newest().number:
+                with membership.audit_log() as log:
+                    self._say(entries, log)
 
     def _decide(self, verdict: str, by: str, about: dict[str, Any]) -> Path:
         """Add a decision to the list, then to the audit log. A crash in between leaves a decision
