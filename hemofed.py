@@ -3,8 +3,15 @@
 import os
 import sys
 
+# `python -m` puts the folder that it is typed in first, and an empty entry of PYTHONPATH means it
+# too. What lies there is not ours to run, unless its person named it or this very file is there.
+_NAMED = [os.path.abspath(one) for one in os.environ.get("PYTHONPATH", "").split(os.pathsep) if one]
+if os.getcwd() not in (*_NAMED, os.path.dirname(os.path.abspath(__file__))):
+    sys.path[:] = [entry for entry in sys.path if os.path.abspath(entry) != os.getcwd()]
+
 import typer
 
+from client.consent_cli import app as consent
 from client.ledger_cli import app as ledger
 from client.membership_cli import app as membership
 from client.service_cli import app as lab_service
@@ -12,6 +19,8 @@ from common.audit_cli import verify_command
 from common.data.cli import app as data
 from common.errors import HemofedError
 from common.model_cli import app as model
+from common.own_process import keep_secrets, keep_to_itself
+from common.plain_text import shown
 from common.privacy.cli import app as privacy
 from server.cli import app as provisioning
 from server.service_cli import app as server_service
@@ -41,7 +50,10 @@ server.command("init")(init_command)
 audit = typer.Typer(no_args_is_help=True, help="The audit logs that both sides write.")
 site.add_typer(ledger, name="ledger")
 audit.command("verify")(verify_command)
-for group, parts in ((site, (membership, lab_service)), (server, (provisioning, server_service))):
+for group, parts in (
+    (site, (membership, consent, lab_service)),
+    (server, (provisioning, server_service)),
+):
     for part in parts:
         group.add_typer(part)
 for name, group in (
@@ -57,10 +69,14 @@ for name, group in (
 
 def main() -> None:
     """Run the command; an error of ours is a message and its class's exit code."""
+    if sys.argv[1:2] in (["site"], ["server"]):
+        keep_secrets()
+    else:
+        keep_to_itself()
     try:
         app()
     except HemofedError as error:
-        typer.echo(f"error: {error}", err=True)
+        typer.echo(f"error: {shown(str(error), lines=True)}", err=True)
         sys.exit(error.exit_code)
 
 

@@ -31,9 +31,11 @@ from client.site import open_site, site_file
 from client.training import Job, train
 from client.workspace import Workspace, workspace
 from common.config import Site, Study
-from common.errors import FederationError, HemofedError
+from common.errors import FederationError, HemofedError, PrivacyError
+from common.files import make_folder
 from common.models.vector import flatten, load
 from common.payload import Vector, decode
+from common.plain_text import shown
 from common.protocol import (
     Task,
     Update,
@@ -84,17 +86,34 @@ def client_app(
 
 def _asked(handler: Handler, approvals: Approvals | None, clock: Clock) -> Handler:
     """The handler, once the message's study is approved, the ledger is no simulation's, and it is
-    the site's hour."""
+    the site's hour.
+
+    What a person changes while the answer is computed is asked again before it leaves: an approval
+    taken back, a policy that says something else.
+    """
 
     def asking(message: Message, site: Site) -> RecordDict:
+        policy = read_policy(site.policy)
+        _check_approved(message, site, approvals)
         if approvals is not None:
-            approvals.check(site, Task.read(message).study)
             with Ledger.read(site.ledger) as ledger:
                 check_deployable(ledger)
         attend(site, clock)
-        return handler(message, site)
+        content = handler(message, site)
+        _check_approved(message, site, approvals)
+        if read_policy(site.policy) != policy:
+            raise PrivacyError(
+                f"{site.policy}: was changed while an answer was computed by it; that answer does "
+                "not leave, and what it cost is spent. The next one goes by the policy as it is"
+            )
+        return content
 
     return asking
+
+
+def _check_approved(message: Message, site: Site, approvals: Approvals | None) -> None:
+    if approvals is not None:
+        approvals.check(site, Task.read(message).study)
 
 
 def _answer(message: Message, context: Context, handler: Handler) -> Message:
@@ -189,10 +208,11 @@ def _note(path: Path, reference: str, error: Exception) -> None:
     """Write the error to the site's log, under the reference that the server is given."""
     known = isinstance(error, HemofedError)
     text = str(error) if known else "".join(traceback.format_exception(error))
+    text = shown(text, lines=True)
     line = f"{datetime.now(UTC).isoformat(timespec='seconds')} [{reference}] {text}\n"
     # A full disk must not turn into an exception here: Flower would send its text to the server.
     with suppress(OSError):
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         with path.open("a", encoding="utf-8") as log:
             log.write(line)
 

@@ -3,6 +3,10 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from common.config import Site
+from common.errors import ConfigError
+from common.writers import check_ours
+
 
 @dataclass(frozen=True)
 class SiteHome:
@@ -21,7 +25,13 @@ class SiteHome:
 
     @property
     def approvals(self) -> Path:
+        """The decisions, and the text of each study that was approved."""
         return self.folder / "approvals"
+
+    @property
+    def decisions(self) -> Path:
+        """What people decided about studies (client/decisions.py)."""
+        return self.approvals / "decisions.jsonl"
 
     @property
     def proposals(self) -> Path:
@@ -51,6 +61,22 @@ class SiteHome:
     def node_number(self) -> Path:
         """The number that the server knows this site's key by."""
         return self.state / "node"
+
+    def check_ours(self, site: Site) -> None:
+        """Raise ConfigError when another user may write what this site goes by or remembers.
+
+        `site.yaml`, the policy and the ledger may be links, to files that are held to the same.
+        What is replaced as a whole, keys, kit, decisions and state, and the audit log may not: the
+        link would be replaced, and the file that it names would stay behind.
+        """
+        folders = [self.folder / "identity", self.folder / "kit", self.approvals, self.state]
+        files = [self.audit, *(file for folder in folders for file in folder.rglob("*"))]
+        for file in files:
+            if file.is_symlink():
+                raise ConfigError(f"{file}: is a link; put the file itself there")
+        ledger = site.ledger.resolve()
+        beside = [ledger.with_name(f"{ledger.name}{end}") for end in ("-wal", "-shm")]
+        check_ours(self.site_file, site.policy, site.ledger, *beside, *folders, *files)
 
     @property
     def runner_log(self) -> Path:

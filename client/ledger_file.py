@@ -57,6 +57,7 @@ class LedgerFile:
                 made.executescript(_SCHEMA)
                 made.execute("PRAGMA journal_mode = WAL")
                 made.execute(_INSERT, _values(_next_row(None, "bind", "", 0, 0, body)))
+            draft.chmod(0o600)
             sync(draft)
             try:
                 os.link(draft, path)

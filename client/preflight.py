@@ -12,6 +12,7 @@ from typing import Literal
 import httpx
 import torch
 
+from client.approvals import SignedApprovals
 from client.clock import is_refused, skew
 from client.home import SiteHome
 from client.ledger_binding import open_ledger
@@ -114,6 +115,17 @@ def _ledger(home: SiteHome, site: Site) -> tuple[Verdict, str]:
     return ("ok" if remains > 0 else "wrong"), said
 
 
+def _home(home: SiteHome, site: Site) -> tuple[Verdict, str]:
+    home.check_ours(site)
+    return "ok", "nobody else can write what this site goes by"
+
+
+def _approvals(home: SiteHome, site: Site) -> tuple[Verdict, str]:
+    approved = [one for one in SignedApprovals(home).approved() if not one.ended(datetime.now(UTC))]
+    said = ", ".join(f"{one.study} ({one.digest:.12})" for one in approved)
+    return "ok", f"{count(len(approved), 'study', 'studies')} approved{': ' if said else ''}{said}"
+
+
 def _identity(home: SiteHome, site: Site) -> tuple[Verdict, str]:
     membership = Membership.load(home.folder)
     membership.node_key()
@@ -201,11 +213,13 @@ def _service(home: SiteHome, site: Site) -> tuple[Verdict, str]:
 
 
 _CHECKS: dict[str, Check] = {
+    "home": _home,
     "cells": _cells,
     "policy": _policy,
     "hours": _hours,
     "ledger": _ledger,
     "identity": _identity,
+    "approvals": _approvals,
     "connection": _connection,
     "disk": _disk,
     "device": _device,

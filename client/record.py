@@ -11,6 +11,7 @@ from client.membership import Membership
 from client.proposals import Proposals
 from client.site import open_site
 from common.audit_log import AuditLog, SignedHead
+from common.config import SERVER
 from common.envelope import WITNESSED_KINDS, Envelope, take_off
 from common.errors import ConfigError, FederationError
 from common.files import file_digest
@@ -23,8 +24,6 @@ from common.protocol import (
     task_facts,
 )
 
-SERVER = "server"
-"""What a site's audit log calls the one server that it has."""
 _log = logging.getLogger("hemofed.site")
 
 

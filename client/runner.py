@@ -6,11 +6,9 @@ comes over the wire.
 """
 
 import argparse
-import os
 import signal
 import socket
 import subprocess
-import sys
 import time
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -22,6 +20,7 @@ from flwr.proto.message_pb2 import Message as ProtoMessage
 
 from client.home import SiteHome
 from common.identity.keys import PASSPHRASE_VARIABLE
+from common.own_process import environment, keep_secrets, python
 
 _LOOK_SECONDS = 0.5
 _STOP_SECONDS = 5.0
@@ -83,13 +82,7 @@ class Runner:
             return self._line
         self.stop()
         ours, theirs = socket.socketpair()
-        command = [
-            sys.executable,
-            "-m",
-            "client.runner",
-            str(self._site_file),
-            str(theirs.fileno()),
-        ]
+        command = python("-m", "client.runner", str(self._site_file), str(theirs.fileno()))
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(  # noqa: S603  the command is ours
                 command,
@@ -107,7 +100,7 @@ class Runner:
 
 def _without_secrets() -> dict[str, str]:
     """The environment for a process that needs no private key."""
-    return {name: value for name, value in os.environ.items() if name != PASSPHRASE_VARIABLE}
+    return {name: value for name, value in environment().items() if name != PASSPHRASE_VARIABLE}
 
 
 def serve(site_file: Path, line: Connection) -> None:
@@ -136,7 +129,7 @@ def main() -> None:
     parser.add_argument("line", type=int)
     chosen = parser.parse_args()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    os.umask(0o077)
+    keep_secrets()
     serve(chosen.site, Connection(chosen.line))
 
 

@@ -1,13 +1,13 @@
 """The lab's client as a service: the node and its runner."""
 
 import fcntl
-import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from threading import Event
 
+from client.approvals import SignedApprovals
 from client.home import SiteHome
 from client.ledger_memory import check_own_ledger
 from client.link import FleetLink, HaltedError, ShutOutError
@@ -18,6 +18,8 @@ from client.runner import Runner
 from client.site import open_site
 from client.supernode import SuperNode
 from common.errors import FederationError
+from common.files import make_folder
+from common.plain_text import log_plainly
 from common.room import check_room
 
 
@@ -25,12 +27,16 @@ def serve(home: SiteHome, halt: Event) -> None:
     """Answer the server until `halt`.
 
     Raises ConfigError or FederationError: keys or kit are not sound, the server refuses the site,
-    or the home cannot be written. PrivacyError: the ledger lacks what the site's log says left.
+    or the home cannot be written. PrivacyError: the ledger lacks what the site's log says left, or
+    the list of decisions is not whole.
     """
-    logging.basicConfig(format="%(asctime)s %(message)s", level=logging.WARNING)
+    log_plainly()
     membership = Membership.load(home.folder)
+    site = open_site(home.site_file)
+    home.check_ours(site)
     with _alone(home):
-        check_own_ledger(open_site(home.site_file), home.audit)
+        check_own_ledger(site, home.audit)
+        SignedApprovals(home).catch_up()
         runner = Runner(home.site_file, home.runner_log)
         try:
             check_room(home.folder)
@@ -98,7 +104,7 @@ def runs(home: SiteHome) -> bool:
 @contextmanager
 def _alone(home: SiteHome) -> Iterator[None]:
     """Hold the home's lock: two clients of one site would answer every round twice."""
-    home.state.mkdir(exist_ok=True, mode=0o700)
+    make_folder(home.state)
     handle = _lock_file(home)
     try:
         if not _taken(handle):

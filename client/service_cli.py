@@ -1,4 +1,4 @@
-"""`hemofed site check | studies | approve | start | status | pause | resume`."""
+"""`hemofed site check | start | status | pause | resume`."""
 
 import json
 import signal
@@ -11,6 +11,8 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Column, Table
+
+from common.plain_text import one_line
 
 if TYPE_CHECKING:
     from client.preflight import Line
@@ -53,72 +55,6 @@ def check(
 
 
 @app.command()
-def approve(
-    home: Home,
-    study: Annotated[
-        str,
-        typer.Argument(help="Its name or digest, as `studies` lists it, or the operator's file."),
-    ],
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
-    withdraw: Annotated[
-        bool, typer.Option("--withdraw", help="Take an approval back instead.")
-    ] = False,
-) -> None:
-    """Say what a study asks of this site, ask, and record the signed approval."""
-    from client.approvals import SignedApprovals
-    from client.explain import explain
-    from client.home import SiteHome
-    from client.membership import Membership
-    from client.proposals import Proposals
-    from client.site import open_site
-    from common.errors import PrivacyError
-
-    place = SiteHome(home.absolute())
-    approvals, proposal = SignedApprovals(place), Proposals(place).find(study)
-    site, asked = open_site(place.site_file), proposal.study
-    if withdraw:
-        approvals.withdraw(asked)
-        typer.echo(f"{asked.name}: withdrawn; its next message is refused")
-        return
-    members = Membership.load(place.folder).registry.active()
-    explanation = explain(site, asked, members)
-    for topic, text in explanation.topics:
-        Console().print(f"[bold]{topic:>12}[/bold]  {escape(text)}", soft_wrap=True)
-    if explanation.refusal:
-        approvals.decline(asked, f"the policy refuses: {explanation.refusal}")
-        raise PrivacyError(f"{site.policy}: this site's policy refuses: {explanation.refusal}")
-    if not yes and not typer.confirm(f"Shall {site.name} take part?"):
-        approvals.decline(asked, "a person said no")
-        raise typer.Abort
-    Proposals(place).keep(proposal, study)
-    typer.echo(f"approved: {approvals.approve(site, asked)}")
-
-
-@app.command()
-def studies(home: Home) -> None:
-    """The studies that the server proposed, and what this site says to each."""
-    from client.approvals import SignedApprovals
-    from client.explain import protection
-    from client.home import SiteHome
-    from client.proposals import Proposals
-    from client.site import open_site
-    from common.errors import PrivacyError
-
-    place = SiteHome(home.absolute())
-    site, approvals = open_site(place.site_file), SignedApprovals(place)
-    table = _table("study", "digest", "privacy", "approved")
-    for proposal in Proposals(place).all():
-        try:
-            approvals.check(site, proposal.study)
-            said = "yes"
-        except PrivacyError as error:
-            said = str(error) if approvals.given(proposal.study) else "not yet"
-        asked = proposal.study
-        table.add_row(asked.name, asked.digest[:12], protection(asked.privacy), escape(said))
-    Console().print(table)
-
-
-@app.command()
 def pause(home: Home) -> None:
     """Sit out from this moment on; an answer that is being computed does not leave either."""
     from client.home import SiteHome
@@ -156,7 +92,7 @@ def _print(lines: "list[Line]") -> None:
     table = _table("topic", "verdict", "what is there, or what to do")
     for line in lines:
         verdict = f"[{colour[line.verdict]}]{line.verdict}[/]"
-        table.add_row(line.topic, verdict, escape(line.text))
+        table.add_row(line.topic, verdict, escape(one_line(line.text)))
     Console().print(table)
 
 

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Self
 
 from common.audit_line import KEY_EVENTS, parse_line
+from common.audit_reader import log_files, log_lines
 from common.errors import FederationError
-from common.files import replacing, sync
+from common.files import make_folder, replacing, sync
 
 _TAIL_BYTES = 64 * 1024
 """More than any line is long."""
@@ -31,6 +32,8 @@ class AuditFile:
         """PEM of the key that the last line seen that named one gives the log."""
         self.cut = 0
         """Bytes of a half line that a crash had left and that were removed."""
+        self._lost = False
+        """Whether lines that this process saw are there no more; it writes nothing then."""
         self._handle: int | None = None
         self._process = os.getpid()
         self._threads = threading.RLock()
@@ -81,7 +84,6 @@ class AuditFile:
             archive.unlink(missing_ok=True)
             archive.hardlink_to(self.path)
             with replacing(self.path) as temporary:
-                temporary.chmod(0o640)
                 temporary.write_bytes(first_line + b"\n")
         except OSError as error:
             raise FederationError(
@@ -116,11 +118,11 @@ class AuditFile:
             if there and (there.st_dev, there.st_ino) == (mine.st_dev, mine.st_ino):
                 return self._handle
             self.close()
-            self._forget()
+            self._replaced()
 
     def _open(self) -> int:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        handle = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
+        make_folder(self.path.parent)
+        handle = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
         if os.fstat(handle).st_size == 0:
             sync(self.path.parent)
         return handle
@@ -128,9 +130,11 @@ class AuditFile:
     def _catch_up(self, handle: int) -> None:
         """Read what other processes appended since; remove a half line that a crash left."""
         size = os.fstat(handle).st_size
+        if size < self.size or self._lost:
+            raise FederationError(_rolled_back(self.path))
         if size == self.size:
             return
-        start = self.size if self.size < size and self.head else max(0, size - _TAIL_BYTES)
+        start = self.size if self.head else max(0, size - _TAIL_BYTES)
         text = os.pread(handle, size - start, start)
         lines = text.split(b"\n")
         if lines[-1]:
@@ -154,6 +158,21 @@ class AuditFile:
                 "inquiry, and begin another"
             ) from error
 
+    def _replaced(self) -> None:
+        """Go on in the file that is there in this one's place: its rotation, or it has our line.
+
+        Raises FederationError when nothing there goes on from the last line that was seen.
+        """
+        if self.head and not self._holds(self.head.encode()):
+            self._lost = True
+            raise FederationError(_rolled_back(self.path))
+        self._forget()
+
+    def _holds(self, head: bytes) -> bool:
+        """Whether the log that is there at this moment has the line of this hash."""
+        files = log_files(self.path) if self.path.exists() else []
+        return any(head in line for file in files for _, line in log_lines(file))
+
     def _forget(self) -> None:
         self.size, self.head, self.next, self.unsigned = 0, "", 0, 0
 
@@ -163,3 +182,11 @@ class AuditFile:
         self.unsigned = 0 if fields["event"] == "signature" else self.unsigned + 1
         if fields["event"] in KEY_EVENTS:
             self.key = str(fields["facts"].get("key"))
+
+
+def _rolled_back(path: Path) -> str:
+    return (
+        f"{path}: lacks lines that were in it a moment ago: an older copy, or another file, was "
+        "put in its place. Restore the newest one and start again; `hemofed audit verify "
+        "--witness` tells what is missing"
+    )

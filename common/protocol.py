@@ -21,9 +21,12 @@ from common.config import Number, Study
 from common.errors import ConfigError, FederationError, HemofedError, ModelError
 from common.metrics import BINS, Tally
 from common.payload import Vector, decode, encode
+from common.plain_text import shown
 from common.proposal import Proposal
 from common.yaml_files import parse
 
+LONGEST_STUDY = 2 * 2**20
+"""Characters of its JSON; one with a cohort of 10,000 sites has fewer."""
 _KINDS = ("query.prepare", "train", "evaluate")
 
 
@@ -211,7 +214,7 @@ def absence_content(reason: str) -> RecordDict:
 def read_absence(message: Message) -> str | None:
     """The absence in words, or None when the reply is not one."""
     record = message.content.config_records.get("absence")
-    return None if record is None else f"sits out: {record.get('reason')!s:.60}"
+    return None if record is None else f"sits out: {shown(str(record.get('reason')), 60)}"
 
 
 def read_refusal(message: Message) -> str | None:
@@ -237,6 +240,8 @@ def _digest(study: str) -> str:
 
 @lru_cache(maxsize=8)
 def _study(text: str) -> Study:
+    if len(text) > LONGEST_STUDY:
+        raise ConfigError(f"study in the message: {len(text)} characters; {LONGEST_STUDY} at most")
     return parse(Study, json.loads(text), "study in the message")
 
 

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ValidationError
 
 from common.config import Strict, Study
 from common.errors import ConfigError
+from common.plain_text import shown
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 """The files that hemofed ships."""
@@ -173,7 +174,7 @@ def _explain(kind: type[BaseModel], fault: Any, settings: Sequence[str]) -> str:
     at, below = _set_at(loc, settings), _set_below(loc, settings)
     place = f"--set {at}" if at else ".".join(loc) or "(whole file)"
     changed = f"; changed there: --set {', --set '.join(below)}" if below else ""
-    return f"{place}: {_wrong(kind, fault)}{changed}"
+    return shown(f"{place:.200}: {_wrong(kind, fault)}{changed}")
 
 
 def _wrong(kind: type[BaseModel], fault: Any) -> str:

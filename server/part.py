@@ -4,11 +4,12 @@ One that ends is started again, sooner the longer it had lived.
 """
 
 import logging
-import os
 import subprocess
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from common.own_process import environment
 
 _log = logging.getLogger("hemofed.server")
 _FIRST_PAUSE, _LONGEST_PAUSE, _LONG_LIFE = 0.5, 30.0, 60.0
@@ -52,7 +53,7 @@ class Part:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                env=os.environ | self.environment,
+                env=environment() | self.environment,
                 start_new_session=True,
             )
         self._started, self.restarts = now, self.restarts + 1

@@ -42,6 +42,7 @@ from common.identity.keys import (
 from common.identity.kit import Kit
 from common.identity.registry import Member, Registry
 from common.identity.request import Request
+from server.start_check import check_home
 
 __all__ = [
     "Admission",
@@ -234,6 +235,7 @@ def _changing(home: Path, passphrase: str | None) -> Iterator[_Change]:
     """The registry, read under a lock that one process holds at a time."""
     if not (home / "registry.json").exists():
         raise ConfigError(f"{home}: is not a server's home; make one with `hemofed server init`")
+    check_home(home)
     key = load_signing_key(home / "signing.key", passphrase)
     handle = os.open(home, os.O_RDONLY)
     try:

@@ -7,6 +7,7 @@ from flwr.app import Message
 from flwr.serverapp import Grid
 
 from common.errors import FederationError
+from common.plain_text import shown
 from common.proposal import Proposal
 from common.protocol import proposal_content, read_name
 from server.exchange import Roster, exchange
@@ -60,4 +61,4 @@ def _ready(site: str, reply: Message) -> str:
         name = read_name(reply)
     except FederationError as error:
         return str(error)
-    return "ready" if name == site else f"calls itself {name:.64}"
+    return "ready" if name == site else f"calls itself {shown(name, 64)}"

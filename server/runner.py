@@ -23,6 +23,8 @@ from common.config import Study
 from common.errors import HemofedError
 from common.files import file_digest
 from common.identity import load_signing_key
+from common.own_process import keep_secrets
+from common.plain_text import log_plainly
 from common.room import LEAST, NoRoomError, check_room, lack_of_room
 from server.app import server_app
 from server.envelopes import Envelopes
@@ -153,7 +155,8 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("home", type=Path)
     home = parser.parse_args().home
-    logging.basicConfig(format="%(asctime)s %(message)s", level=logging.WARNING)
+    keep_secrets()
+    log_plainly()
     halt = Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: halt.set())

@@ -9,7 +9,6 @@ import logging
 import os
 import signal
 import socket
-import sys
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -18,11 +17,13 @@ from threading import Event
 from typing import Any
 
 from common.errors import ConfigError, FederationError
-from common.files import write_text
+from common.files import make_folder, write_text
 from common.identity import Registry
 from common.identity.certificates import check_certificate, is_expired, split_address
+from common.own_process import python
+from common.plain_text import log_plainly
 from server.part import Part
-from server.start_check import check_keys, check_port
+from server.start_check import check_home, check_keys, check_port
 
 SERVICE, CERTIFICATE = "service.json", "server.crt"
 _log = logging.getLogger("hemofed.server")
@@ -46,6 +47,7 @@ class Service:
 
     def __init__(self, home: Path, listen: str | None = None) -> None:
         registry = Registry.load(home)
+        check_home(home)
         check_keys(home)
         for certificate in (home / "ca.crt", home / CERTIFICATE):
             if is_expired(certificate, now := datetime.now(UTC)):
@@ -53,16 +55,17 @@ class Service:
                 raise FederationError(f"{fault}; until then no site would connect")
         self._address = host, port = split_address(listen or _everywhere(registry.address))
         logs = home / "logs"
-        logs.mkdir(exist_ok=True)
+        make_folder(logs)
         environment = SETTINGS | {"FLWR_HOME": str(home / "state" / "flwr")}
-        python = [sys.executable, "-m"]
         self._home = home
         self._members = len(registry.active())
         self._told: dict[str, Any] = {}
         self._complained = False
         self._certificate = (home / CERTIFICATE).read_bytes()
         self._parts = [
-            Part(name, [*python, module, str(home), *arguments], logs / f"{name}.log", environment)
+            Part(
+                name, python("-m", module, str(home), *arguments), logs / f"{name}.log", environment
+            )
             for name, module, arguments in (
                 ("superlink", "server.superlink", [host, str(port)]),
                 ("rounds", "server.runner", []),
@@ -76,7 +79,7 @@ class Service:
 
         say: called with one line, once the sites can connect.
         """
-        logging.basicConfig(format="%(asctime)s %(message)s", level=logging.WARNING)
+        log_plainly()
         said = False
         while not halt.wait(_LOOK_SECONDS):
             self._renew()

@@ -13,6 +13,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from common.plain_text import one_line, shown
+
 app = typer.Typer(help="The running aggregator.", no_args_is_help=True)
 
 Home = Annotated[Path, typer.Argument(help="The server's home.")]
@@ -102,15 +104,17 @@ def status(home: Home) -> None:
 
     console = Console()
     for line in processes(home.absolute()):
-        console.print(line, soft_wrap=True)
+        console.print(escape(shown(line)), soft_wrap=True)
     for warning in (lack_of_room(home), *expiries(home, Registry.load(home), datetime.now(UTC))):
         if warning:
-            console.print(f"warning: {warning}", soft_wrap=True)
+            console.print(escape(f"warning: {shown(warning)}"), soft_wrap=True)
     table = Table("study", "wanted", "state", "round", "note")
     for stored in stored_studies(home):
         said = stored.said()
         at = f"{said.get('round', 0)}/{said['rounds']}" if "rounds" in said else ""
-        table.add_row(stored.folder.name, stored.wanted, said["state"], at, escape(_note(said)))
+        table.add_row(
+            stored.folder.name, stored.wanted, said["state"], at, escape(one_line(_note(said)))
+        )
     console.print(table)
 
 
@@ -140,13 +144,13 @@ def logs(
         text = file.read_text(encoding="utf-8", errors="replace").splitlines()
         seen[file] = len(text)
         for line in text[-lines:]:
-            typer.echo(f"{file.stem}: {line}")
+            typer.echo(f"{file.stem}: {shown(line)}")
     while follow:
         time.sleep(0.5)
         for file in files:
             text = file.read_text(encoding="utf-8", errors="replace").splitlines()
             for line in text[seen[file] :]:
-                typer.echo(f"{file.stem}: {line}")
+                typer.echo(f"{file.stem}: {shown(line)}")
             seen[file] = len(text)
 
 

@@ -9,10 +9,16 @@ from pathlib import Path
 from common.errors import ConfigError
 from common.identity import load_signing_key, load_tls_key
 from common.identity.keys import PASSPHRASE_VARIABLE
+from common.writers import check_ours
 
 _KEYS = {"ca.key": load_tls_key, "server.key": load_tls_key, "signing.key": load_signing_key}
 _FREE_SECONDS = 3.0
 """A listener that was killed a moment ago may free its port as late as this."""
+
+
+def check_home(home: Path) -> None:
+    """Raise ConfigError when another user may write what this server goes by or remembers."""
+    check_ours(*home.glob("*"), *home.glob("studies/*"), *home.glob("studies/*/*"))
 
 
 def check_keys(home: Path) -> None:

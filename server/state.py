@@ -13,6 +13,8 @@ from flwr.supercore.constant import SQLITE_PRAGMAS
 from flwr.superlink.config_loader import get_objectstore_linkstate_factories
 from flwr.superlink.federation import NoOpFederationManager
 
+from common.files import make_folder
+
 FOLDER = "state"
 _SETTINGS = {"page_size": "65536", "busy_timeout": "60000"}
 """Large pages: updates are large. Flower waits 5 s for a locked database, after which a reply is
@@ -36,7 +38,7 @@ def open_state(home: Path) -> LinkState:
     """The state of the server home; made when there is none."""
     prepare_database()
     path = database(home)
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    make_folder(path.parent)
     _, factory = get_objectstore_linkstate_factories(str(path), NoOpFederationManager())
     # The tables are made by the first who opens the file; two at once would trip over each other.
     with (path.parent / "lock").open("w") as lock:

@@ -18,6 +18,8 @@ from common.audit_log import AuditLog
 from common.errors import HemofedError
 from common.identity import load_signing_key
 from common.identity.keys import PASSPHRASE_VARIABLE
+from common.own_process import keep_secrets
+from common.plain_text import log_plainly
 from server.doorbell import Doorbell
 from server.fleet import Fleet
 from server.gate import Gate
@@ -71,7 +73,8 @@ def main() -> None:
     parser.add_argument("host")
     parser.add_argument("port", type=int)
     chosen = parser.parse_args()
-    logging.basicConfig(format="%(asctime)s %(message)s", level=logging.WARNING)
+    keep_secrets()
+    log_plainly()
     logging.getLogger("flwr").setLevel(logging.WARNING)
     try:
         serve(chosen.home, chosen.host, chosen.port)

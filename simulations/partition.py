@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from common.config import SITE_NAME
+from common.config import SERVER, SITE_NAME
 from common.data.splits import assign
 from common.data.store import CellCache
 from common.errors import DataError
@@ -66,7 +66,7 @@ def deal(labs: Mapping[str, CellCache], spec: PartitionSpec, seed: int) -> tuple
     else:
         named = _by_lab(labs, spec, seed)
     for name in named:
-        if not re.fullmatch(SITE_NAME, name) or name == POOLED:
+        if not re.fullmatch(SITE_NAME, name) or name.lower() in (POOLED, SERVER):
             raise DataError(
                 f"{name!r} cannot be a site's name, which is of letters, digits, '.', '_' and '-', "
                 f"64 at most, and not {POOLED}; rename the lab's folder"

@@ -36,6 +36,13 @@ def test_every_module_says_what_it_is(path: Path) -> None:
     assert ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
 
 
+def test_no_process_logs_but_plainly() -> None:
+    """What others said reaches a log through `common.plain_text.PlainFormatter` alone."""
+    for path in FILES:
+        if path.name != "plain_text.py":
+            assert "basicConfig" not in path.read_text(encoding="utf-8"), path
+
+
 def test_nothing_unpickles() -> None:
     for path in FILES:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):

@@ -17,6 +17,7 @@ from dataclasses import asdict
 from common.data.chunk import Chunk, Geometry
 from common.data.decode import silence
 from common.errors import DataError
+from common.own_process import environment, keep_to_itself, python
 
 _PROGRAM = "from common.data.decoders import serve; serve()"
 
@@ -46,15 +47,15 @@ class Decoders:
 @contextmanager
 def decoders(number: int) -> Iterator[Decoders]:
     """Start `number` children; they end with the block, or with this process."""
-    path = os.pathsep.join(entry for entry in sys.path if entry) or os.curdir
+    path = os.pathsep.join(entry for entry in sys.path if entry)
     with ExitStack() as stack:
         children = [
             stack.enter_context(
                 subprocess.Popen(  # noqa: S603 - this interpreter, a fixed program
-                    [sys.executable, "-c", _PROGRAM],
+                    python("-c", _PROGRAM),
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
-                    env=os.environ | {"PYTHONPATH": path},
+                    env=environment() | {"PYTHONPATH": path},
                     text=True,
                 )
             )
@@ -67,6 +68,7 @@ def serve() -> None:
     """What a child does: a chunk a line on stdin, a reply a line on stdout, until stdin ends."""
     # Ctrl-C reaches all processes of the terminal; the parent ends the children.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    keep_to_itself()
     silence()
     with suppress(BrokenPipeError), open(1, "wb", buffering=0, closefd=False) as replies:
         for line in sys.stdin:

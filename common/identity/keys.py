@@ -128,7 +128,6 @@ def new_passphrase(ask: bool) -> str | None:
 def _write_secret(path: Path, text: bytes) -> None:
     try:
         with replacing(path) as temporary:
-            temporary.chmod(0o600)
             temporary.write_bytes(text)
     except OSError as error:
         raise ConfigError(f"{path}: cannot be written ({error.strerror})") from error

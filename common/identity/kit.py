@@ -6,16 +6,15 @@ from cryptography import x509
 from cryptography.hazmat.primitives.hashes import SHA256
 from pydantic import Field, field_validator
 
-from common.config import Strict
+from common.config import SiteName, Strict
 from common.identity.keys import parse_signing_public, signing_public_pem
-from common.identity.request import SITE_NAME
 from common.identity.signatures import digest_fingerprint, statement
 
 
 class Kit(Strict):
     """One file; nothing in it is secret. Its fingerprint is the same for all sites of a server."""
 
-    site: str = Field(pattern=SITE_NAME)
+    site: SiteName
     certificate: str = Field(max_length=20_000)
     """PEM of the certificate authority."""
     signing_public_key: str = Field(max_length=1000)

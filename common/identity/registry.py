@@ -7,7 +7,7 @@ with whoever first had it. A site that lost its keys asks again under another na
 
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from pydantic import AwareDatetime, Field
@@ -18,7 +18,11 @@ from common.identity.certificates import WARNING_DAYS
 from common.identity.documents import read_json
 from common.identity.request import Request
 from common.identity.signatures import sign, statement, verify
+from common.plain_text import PlainText
 from common.yaml_files import parse
+
+Address = Annotated[PlainText, Field(max_length=300)]
+"""host:port of a server."""
 
 
 class Member(Strict):
@@ -76,7 +80,7 @@ class Registry(Strict):
 
     version: int = Field(ge=1)
     issued: AwareDatetime
-    address: str
+    address: Address
     """host:port of the server."""
     sites: dict[str, Member] = {}
 

@@ -7,7 +7,7 @@ from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from pydantic import AwareDatetime, Field, field_validator
 
-from common.config import Strict
+from common.config import SiteName, Strict
 from common.identity.keys import (
     node_public_pem,
     parse_node_public,
@@ -24,13 +24,11 @@ from common.identity.signatures import (
     verify_node,
 )
 
-SITE_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
-
 
 class Claim(Strict):
     """A name and the public keys that go with it."""
 
-    name: str = Field(pattern=SITE_NAME)
+    name: SiteName
     node_public_key: str = Field(max_length=1000)
     """PEM, ECDSA P-384."""
     signing_public_key: str = Field(max_length=1000)

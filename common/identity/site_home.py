@@ -27,7 +27,7 @@ from common.identity.keys import (
     write_private,
 )
 from common.identity.kit import Kit
-from common.identity.registry import Member, Registry
+from common.identity.registry import Address, Member, Registry
 from common.identity.request import Request
 from common.identity.signatures import same_fingerprint
 from common.yaml_files import CONFIGS
@@ -36,7 +36,7 @@ from common.yaml_files import CONFIGS
 class ServerFacts(Strict):
     """`kit/server.json`: where the server is, and the key (PEM) that signs what it says."""
 
-    address: str
+    address: Address
     signing_public_key: str
 
 
@@ -220,7 +220,7 @@ def _make_keys(
     except ValidationError as error:
         raise ConfigError(
             f"name {name!r:.80}: expected up to 64 letters, digits, '.', '_' or '-', beginning "
-            "with a letter or digit"
+            "with a letter or digit, and not 'server', which is the server's"
         ) from error
     write_private(folder / "node.key", node_key, passphrase)
     write_private(folder / "signing.key", signing_key, passphrase)

@@ -13,6 +13,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from PIL import Image
 
+from common.plain_text import shown
+
 HERE = Path(__file__).parent
 
 
@@ -21,6 +23,7 @@ def render(template: Path, **context: Any) -> str:
     environment = Environment(
         loader=FileSystemLoader([template.parent, HERE]),
         autoescape=True,
+        finalize=_shown,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -28,6 +31,11 @@ def render(template: Path, **context: Any) -> str:
     # The style sheet is ours, not input: it may stand in the page as it is.
     style = Markup((HERE / "base.css").read_text(encoding="utf-8"))  # noqa: S704
     return environment.get_template(template.name).render(style=style, **context)
+
+
+def _shown(value: Any) -> Any:
+    """Words of others without what turns text round; markup that is ours as it is."""
+    return shown(value, lines=True) if type(value) is str else value
 
 
 def data_uri(image: bytes, kind: str = "image/png") -> str:

@@ -1,17 +1,18 @@
 """hemofed's contestant of `hemofed bench deploy`: `server start` and a `site start` a site."""
 
-import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
 
-from client.approvals import SignedApprovals
+from client.approvals import Consent, SignedApprovals
+from client.cohort import pinned
 from client.home import SiteHome
-from client.site import open_site
+from client.membership import Membership
 from common.audit_line import parse_line
 from common.audit_reader import log_files, log_lines
 from common.config import Study
 from common.identity.site_home import join, make_site
+from common.own_process import python
 from server.provisioning import admit, make_kit, make_server
 from server.studies import propose
 from simulations.bench.processes import SERVER, Processes
@@ -32,8 +33,10 @@ def start(folder: Path, study: Study, port: int, relay: int, processes: Processe
     for name, home in sites.items():
         kit = make_kit(server, name)
         join(home.folder, kit, kit.fingerprint)
-        SignedApprovals(home).approve(open_site(home.site_file), study)
-    command = [sys.executable, "-m", "hemofed"]
+        shown = pinned(study, Membership.load(home.folder).registry)
+        consent = Consent("the bench", "measuring", shown)
+        SignedApprovals(home).approve(study, consent)
+    command = python("-m", "hemofed")
     listen = ["--listen", f"127.0.0.1:{port}"]
     processes.start(SERVER, [*command, "server", "start", str(server), *listen], {})
     for name, home in sites.items():

@@ -7,7 +7,6 @@ turn, and what is compared is the ratio to the reference inside the same run.
 import json
 import statistics
 import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +17,7 @@ from rich.table import Table
 
 from common.files import write_text
 from common.machine import machine
+from common.own_process import python
 
 Measure = Callable[[], dict[str, float]]
 """Runs a contestant once and returns what it measured, by name; "seconds" is compared."""
@@ -48,7 +48,7 @@ def in_turn(contestants: dict[str, Measure], repetitions: int, warmup: int = 1) 
 
 def said_by(module: str, *arguments: str) -> dict[str, Any]:
     """What `python -m module` prints last, as JSON; a fresh process. RuntimeError: it failed."""
-    command = [sys.executable, "-m", module, *arguments]
+    command = python("-m", module, *arguments)
     done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
     if done.returncode:
         raise RuntimeError(f"{' '.join(command)} failed:\n{done.stderr[-2000:]}")

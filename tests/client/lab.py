@@ -1,5 +1,7 @@
 """A lab with a few rendered cells, its policy and its ledger, for the client's tests."""
 
+from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +9,12 @@ from flwr.app import Context, Message, RecordDict
 from flwr.supercore.task_identity import TaskIdentity
 from PIL import Image
 
+from client.approvals import Consent, SignedApprovals
+from client.cohort import pinned
+from client.entropy import SystemEntropy
+from client.home import SiteHome
 from client.ledger_binding import create_ledger
+from client.membership import Membership
 from client.policy import Policy
 from client.site import open_site
 from common.config import CellSource, Member, Site, Study
@@ -15,6 +22,7 @@ from common.data.cache import prepare
 from common.models import build, trainable
 from common.models.vector import flatten
 from common.payload import Vector, encode
+from common.privacy.noise_source import NoiseSource
 from common.protocol import Task
 from common.yaml_files import dump
 
@@ -79,3 +87,26 @@ def message(of: Study, kind: str = "train", number: int = 1, **task: object) -> 
     TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = 1, 1, 1
     content = Task(of, number, **task).content(encode(first_model(of)))  # type: ignore[arg-type]
     return Message(content, 2, kind)
+
+
+def approve(home: SiteHome, one: Study, until: datetime | None = None) -> Path:
+    """A person's yes, to the study and the members as the site's registry has them."""
+    shown = pinned(one, Membership.load(home.folder).registry)
+    consent = Consent("Dr. Grün", "leukaemia in children", shown, until)
+    return SignedApprovals(home).approve(one, consent)
+
+
+class Meanwhile(SystemEntropy):
+    """The system's randomness; when it is asked first, while an answer is computed, `act` is done.
+
+    That is after the debit and before anything leaves.
+    """
+
+    def __init__(self, act: Callable[[], object]) -> None:
+        self._act: Callable[[], object] | None = act
+
+    def source(self, *purpose: str | int) -> NoiseSource:
+        act, self._act = self._act, None
+        if act:
+            act()
+        return super().source(*purpose)

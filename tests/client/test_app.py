@@ -22,7 +22,16 @@ from common.privacy.accounting import Event, epsilon
 from common.protocol import Update, read_head, read_name, read_refusal, read_tally
 from common.yaml_files import dump
 from simulations.seeded import SeededEntropy
-from tests.client.lab import OPEN, PRIVACY, context, first_model, make_lab, message, study
+from tests.client.lab import (
+    OPEN,
+    PRIVACY,
+    Meanwhile,
+    context,
+    first_model,
+    make_lab,
+    message,
+    study,
+)
 
 
 def ledger_rows(site: Path, kind: Kind = "debit") -> int:
@@ -457,3 +466,22 @@ def test_a_simulated_node_finds_its_site_by_number_and_a_deployed_one_by_name_al
     assert site_file(Context(1, 2, {"partition-id": 0}, RecordDict(), {})).parent.name == "c"
     # What one run says goes before what the environment says to all.
     assert site_file(numbered).parent.name == "b"
+
+
+@pytest.mark.parametrize("kind", ["train", "evaluate"])
+@pytest.mark.parametrize(
+    "change", [{"metrics": "none"}, {"max_rounds": 2}, {"study_epsilon": 1.0}, {"metrics": "exact"}]
+)
+def test_a_policy_that_changes_while_an_answer_is_computed_holds_the_answer_back(
+    tmp_path: Path, kind: str, change: dict[str, object]
+) -> None:
+    policy, one = OPEN.model_copy(update={"metrics": "noised"}), study()
+    site = make_lab(tmp_path, policy)
+    file = tmp_path / "policy.yaml"
+    changes = Meanwhile(lambda: file.write_text(dump(policy.model_copy(update=change))))
+    reply = client_app(changes)(message(one, kind), context(site))
+    assert "PrivacyError" in str(read_refusal(reply)) and ledger_rows(site) == 1
+    assert "was changed while an answer was computed" in (tmp_path / "site.log").read_text()
+    file.write_text(dump(policy))
+    same = Meanwhile(lambda: file.write_text(dump(policy)))
+    assert read_refusal(client_app(same)(message(one, kind, attempt=1), context(site))) is None

@@ -1,25 +1,29 @@
 """A site takes part in the study that a person there approved, and in no other."""
 
 import json
-from datetime import UTC, datetime
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
 from client.app import client_app
-from client.approvals import SignedApprovals
+from client.approvals import Consent, SignedApprovals
+from client.cohort import describe, pinned
+from client.decisions import DecisionFile, Entry
 from client.explain import explain
 from client.home import SiteHome
 from client.membership import Membership
 from client.site import open_site
-from common.config import Member, Site
-from common.errors import PrivacyError
+from common.audit_log import verify
+from common.config import Member, Site, Study
+from common.errors import ConfigError, PrivacyError
 from common.identity.documents import read_json
 from common.identity.site_home import join, make_site, rotate_keys
 from common.protocol import read_refusal
 from common.yaml_files import dump
 from server.provisioning import admit, make_kit, make_server, revoke
-from tests.client.lab import OPEN, context, make_lab, message, study
+from tests.client.lab import OPEN, Meanwhile, approve, context, make_lab, message, study
 
 NOW = datetime.now(UTC)
 
@@ -41,51 +45,240 @@ def test_what_is_approved_passes_and_what_differs_in_one_number_does_not(site: P
     approvals = SignedApprovals(home)
     app = client_app(approvals=approvals)
     assert "PrivacyError" in str(read_refusal(app(message(one), context(site))))
-    approvals.approve(open_site(site), one)
+    approve(home, one)
     assert read_refusal(app(message(one), context(site))) is None
     changed = study(rounds=4)
     assert "PrivacyError" in str(read_refusal(app(message(changed), context(site))))
-    approvals.withdraw(one)
+    approvals.withdraw(one.name, "Dr. Grün")
     assert "PrivacyError" in str(read_refusal(app(message(one, attempt=1), context(site))))
 
 
-def test_an_approval_that_nobody_at_the_site_signed_is_none(site: Path) -> None:
+def test_a_decision_that_nobody_at_the_site_signed_is_none(site: Path) -> None:
+    home, one, other = SiteHome(site.parent), study(), study(rounds=2)
+    lab, path = open_site(site), approve(home, one)
+    sound = path.read_text()
+    for altered, said in (
+        (sound.replace(one.digest, other.digest), "the signature does not fit"),
+        (sound.replace("leukaemia", "leukemias"), "the signature does not fit"),
+        (sound.replace('"signature":"', '"signature":"00'), "the signature does not fit"),
+        (sound + sound, "it does not follow the line before"),
+        ("{}\n", "line 1 is not what this site decided"),
+        (sound[:-40], "line 1 is not what this site decided"),
+        ("[" * 100_000, "line 1 is not what this site decided"),
+    ):
+        path.write_text(altered)
+        for asked in (one, other):
+            with pytest.raises(PrivacyError, match=said):
+                SignedApprovals(home).check(lab, asked)
+    path.write_text(sound)
+    SignedApprovals(home).check(lab, one)
+
+
+def test_a_withdrawn_approval_cannot_be_put_back(site: Path) -> None:
+    """By whoever writes the home, keeps what was there before, and has no signing key."""
+    home, one, lab = SiteHome(site.parent), study(), open_site(site)
+    approved = approve(home, one)
+    before = {path.name: path.read_bytes() for path in home.approvals.iterdir()}
+    running = SignedApprovals(home)
+    running.check(lab, one)
+    SignedApprovals(home).withdraw(one.name, "Dr. Grün")
+    for one_of in (running, SignedApprovals(home)):
+        with pytest.raises(PrivacyError, match=r"was withdrawn on 2\d+-\d+-\d+ by Dr. Grün"):
+            one_of.check(lab, one)
+    for name, content in before.items():
+        (home.approvals / name).write_bytes(content)
+    for one_of in (running, SignedApprovals(home)):
+        with pytest.raises(PrivacyError, match="lacks decision 2, which this site's audit log nam"):
+            one_of.check(lab, one)
+    with pytest.raises(PrivacyError, match="lacks decision 2"):
+        approve(home, study(rounds=2))
+    approved.unlink()
+    with pytest.raises(PrivacyError, match=r"is not approved .*decisions.jsonl is missing"):
+        SignedApprovals(home).check(lab, one)
+
+
+def test_lines_of_the_audit_log_copied_to_its_end_take_no_decision_back(site: Path) -> None:
+    home, one, lab = SiteHome(site.parent), study(), open_site(site)
+    path = approve(home, one)
+    before = path.read_bytes()
+    line = next(line for line in home.audit.read_bytes().splitlines(True) if b'"approved"' in line)
+    SignedApprovals(home).withdraw(one.name, "Dr. Grün")
+    path.write_bytes(before)
+    with home.audit.open("ab") as log:
+        log.write(line)
+    with pytest.raises(PrivacyError, match="lacks decision 2"):
+        SignedApprovals(home).check(lab, one)
+
+
+def test_a_running_site_notices_that_log_and_decisions_were_rolled_back_together(
+    site: Path,
+) -> None:
+    home, one, lab = SiteHome(site.parent), study(), open_site(site)
+    path = approve(home, one)
+    before = path.read_bytes(), home.audit.read_bytes()
+    running = SignedApprovals(home)
+    running.check(lab, one)
+    running.withdraw(one.name, "Dr. Grün")
+    with pytest.raises(PrivacyError, match="was withdrawn"):
+        running.check(lab, one)
+    path.write_bytes(before[0])
+    home.audit.write_bytes(before[1])
+    with pytest.raises(PrivacyError, match="is shorter than it was; an older copy"):
+        running.check(lab, one)
+    home.audit.unlink()
+    home.audit.write_bytes(before[1] + b"\n" * 10_000)
+    with pytest.raises(PrivacyError, match="lacks decision 2"):
+        running.check(lab, one)
+
+
+def test_a_lost_list_is_begun_anew_and_gives_back_nothing(site: Path) -> None:
+    home, one, other, lab = SiteHome(site.parent), study(), study(rounds=2), open_site(site)
+    path = approve(home, one)
+    old = path.read_bytes()
+    path.unlink()
+    approve(home, other)
+    SignedApprovals(home).check(lab, other)
+    with pytest.raises(PrivacyError, match="is not approved"):
+        SignedApprovals(home).check(lab, one)
+    path.write_bytes(old)
+    with pytest.raises(PrivacyError, match="lacks decision 2"):
+        SignedApprovals(home).check(lab, one)
+
+
+def test_a_crash_between_list_and_log_leaves_a_decision_that_is_logged_later(site: Path) -> None:
+    home, one, lab = SiteHome(site.parent), study(), open_site(site)
+    before = home.audit.read_bytes()
+    for begun_anew in (False, True):
+        path = approve(home, one)
+        home.audit.write_bytes(before)
+        SignedApprovals(home).check(lab, one)
+        SignedApprovals(home).catch_up()
+        SignedApprovals(home).catch_up()
+        assert home.audit.read_text().count('"event":"approved"') == 1 + begun_anew
+        before = home.audit.read_bytes()
+        path.unlink()
+
+
+def test_the_log_is_read_across_its_rotation(site: Path) -> None:
+    home, one, lab = SiteHome(site.parent), study(), open_site(site)
+    approve(home, one)
+    running = SignedApprovals(home)
+    running.check(lab, one)
+    with Membership.load(home.folder).audit_log() as log:
+        log.rotate()
+    for one_of in (running, SignedApprovals(home)):
+        one_of.check(lab, one)
+    approve(home, study(rounds=2)).unlink()
+    for one_of in (running, SignedApprovals(home)):
+        with pytest.raises(PrivacyError, match="decisions.jsonl is missing"):
+            one_of.check(lab, one)
+
+
+def test_an_approval_ends_at_its_date_and_says_who_and_what_for(site: Path) -> None:
+    home, one, lab = SiteHome(site.parent), study(), open_site(site)
+    end = NOW + timedelta(days=1)
+    approve(home, one, until=end)
+    SignedApprovals(home, lambda: end - timedelta(seconds=1)).check(lab, one)
+    later = SignedApprovals(home, lambda: end)
+    with pytest.raises(PrivacyError, match=f"its approval ended at {end:%Y-%m-%d}"):
+        later.check(lab, one)
+    refused = client_app(approvals=later)(message(one), context(site))
+    assert "PrivacyError" in str(read_refusal(refused))
+    with pytest.raises(ConfigError, match="is past; nothing is written"):
+        approve(home, one, until=NOW - timedelta(days=1))
+    lines = map(json.loads, home.audit.read_text().splitlines())
+    (said,) = [line["facts"] for line in lines if line["event"] == "approved"]
+    assert (said["by"], said["purpose"]) == ("Dr. Grün", "leukaemia in children")
+    assert said["until"] == end.isoformat(timespec="seconds") and said["members"] == 1
+    key = Membership.load(home.folder).member.signing_public_key
+    assert verify(home.audit, key) is None
+
+
+@pytest.mark.parametrize(
+    ("by", "purpose"),
+    [("", "x"), ("x" * 201, "x"), ("x", "x" * 501), ("x\x1b[2J", "x"), ("x", "\u202ex")],
+)
+def test_what_is_no_name_and_no_purpose_is_not_written(site: Path, by: str, purpose: str) -> None:
     home, one = SiteHome(site.parent), study()
-    approvals, lab = SignedApprovals(home), open_site(site)
-    path = approvals.approve(lab, one)
-    signed = json.loads(path.read_text())
-
-    other = study(rounds=2)
-    signed["approval"]["digest"] = other.digest
-    (home.approvals / f"{other.digest}.json").write_text(json.dumps(signed))
-    with pytest.raises(PrivacyError, match="signature does not fit"):
-        approvals.check(lab, other)
-
-    path.with_name(f"{study(rounds=1).digest}.json").write_text(path.read_text())
-    with pytest.raises(PrivacyError, match="it is for lab"):
-        approvals.check(lab, study(rounds=1))
-
-    path.write_text("{}")
-    with pytest.raises(PrivacyError, match="is not this site's approval"):
-        approvals.check(lab, one)
+    shown = pinned(one, Membership.load(home.folder).registry)
+    with pytest.raises(ConfigError, match="the decision: 1 wrong"):
+        SignedApprovals(home).approve(one, Consent(by, purpose, shown))
+    with pytest.raises(PrivacyError, match="looks like an image's file name"):
+        SignedApprovals(home).approve(one, Consent("x", "p1.png", shown))
+    assert not home.decisions.exists() and '"approved"' not in home.audit.read_text()
 
 
 def test_what_was_approved_before_the_keys_changed_must_be_approved_again(site: Path) -> None:
     home, server, one = SiteHome(site.parent), site.parent.parent / "server", study()
     approvals, lab = SignedApprovals(home), open_site(site)
-    path = approvals.approve(lab, one)
+    approve(home, one)
     admit(server, rotate_keys(home.folder, NOW), NOW)
-    kit = make_kit(server, "lab")
-    join(home.folder, kit, kit.fingerprint)
+    rejoin(home, server)
     with pytest.raises(PrivacyError, match=r"keys that this site has changed since; approve it ag"):
         approvals.check(lab, one)
-    signed = json.loads(path.read_text())
-    signed["approval"]["approved"] = "2020-01-01T00:00:00+00:00"
-    path.write_text(json.dumps(signed))
-    with pytest.raises(PrivacyError, match="it was altered, or signed with another key"):
-        approvals.check(lab, one)
-    approvals.approve(lab, one)
+    approve(home, one)
     approvals.check(lab, one)
+    approvals.withdraw(one.name, "Dr. Grün")
+    with pytest.raises(PrivacyError, match="was withdrawn"):
+        approvals.check(lab, one)
+
+
+def rejoin(home: SiteHome, server: Path) -> None:
+    """Take the registry as the server has it at this moment."""
+    kit = make_kit(server, "lab")
+    join(home.folder, kit, kit.fingerprint)
+
+
+def described(home: SiteHome, one: Study, name: str) -> str:
+    registry, seen = Membership.load(home.folder).registry, SignedApprovals(home).seen()
+    topics = describe(one, "lab", registry, seen, datetime.now(UTC))
+    return next(text for _, text in topics if text.startswith(f"{name}: "))
+
+
+def test_a_member_whose_key_nobody_saw_needs_a_new_approval(site: Path) -> None:
+    """The operator admits a lab of its own making, under a name that the cohort had all along."""
+    home, server, lab = SiteHome(site.parent), site.parent.parent / "server", open_site(site)
+    pair = study(cohort={"lab": Member(units=20), "other": Member(units=20)})
+    approve(home, pair)
+    SignedApprovals(home).check(lab, pair)
+    assert "NO MEMBER: once it is one" in described(home, pair, "other")
+    admit(server, make_site(server.parent / "other", "other", NOW), NOW)
+    rejoin(home, server)
+    with pytest.raises(PrivacyError, match="other: the key is none that was shown"):
+        SignedApprovals(home).check(lab, pair)
+    assert "NEW: no approval of this site has shown it" in described(home, pair, "other")
+    approve(home, pair)
+    SignedApprovals(home).check(lab, pair)
+    assert described(home, pair, "other").endswith("shown before")
+    assert described(home, pair, "lab").endswith("this site")
+
+
+def test_a_member_that_is_in_no_cohort_concerns_no_approval(site: Path) -> None:
+    home, server, one = SiteHome(site.parent), site.parent.parent / "server", study()
+    approve(home, one)
+    admit(server, make_site(server.parent / "other", "other", NOW), NOW)
+    rejoin(home, server)
+    SignedApprovals(home).check(open_site(site), one)
+
+
+def test_a_member_that_changed_its_keys_by_its_own_consent_is_the_lab_that_was_shown(
+    site: Path,
+) -> None:
+    home, server, lab = SiteHome(site.parent), site.parent.parent / "server", open_site(site)
+    other = server.parent / "other"
+    pair = study(cohort={"lab": Member(units=20), "other": Member(units=20)})
+    admit(server, make_site(other, "other", NOW), NOW)
+    rejoin(home, server)
+    approve(home, pair)
+    admit(server, rotate_keys(other, NOW), NOW)
+    rejoin(home, server)
+    SignedApprovals(home).check(lab, pair)
+    assert "changed its keys since, by consent of the old" in described(home, pair, "other")
+    with Membership.load(home.folder).audit_log() as log:
+        revoke(server, "other", NOW)
+        Membership.load(home.folder).accept(read_json(server / "registry.json"), log)
+    SignedApprovals(home).check(lab, pair)
+    assert described(home, pair, "other").endswith("REVOKED")
 
 
 def test_members_that_were_revoked_or_never_were_do_not_make_a_cohort(site: Path) -> None:
@@ -98,7 +291,7 @@ def test_members_that_were_revoked_or_never_were_do_not_make_a_cohort(site: Path
     pair = study(cohort={"lab": Member(units=20), "other": Member(units=20)})
     phantom = study(cohort={"lab": Member(units=20), "nobody": Member(units=20)})
     for one in (pair, phantom):
-        approvals.approve(lab, one)
+        approve(home, one)
     approvals.check(lab, pair)
     with pytest.raises(PrivacyError, match=r"active members 1 sites train; .* min_cohort is 2"):
         approvals.check(lab, phantom)
@@ -115,8 +308,35 @@ def test_a_site_that_calls_itself_otherwise_is_not_the_one_that_approved(site: P
     home, one = SiteHome(site.parent), study()
     approvals = SignedApprovals(home)
     lab = open_site(site)
-    approvals.approve(lab, one)
+    approve(home, one)
     renamed = Site.model_validate(lab.model_dump() | {"name": "other"})
     site.write_text(dump(renamed))
-    with pytest.raises(PrivacyError):
+    with pytest.raises(PrivacyError, match="site.yaml says other, the identity lab"):
         approvals.check(open_site(site), one)
+
+
+def test_an_answer_does_not_leave_when_its_approval_is_withdrawn_meanwhile(site: Path) -> None:
+    home, one = SiteHome(site.parent), study()
+    approve(home, one)
+    withdraws = Meanwhile(lambda: SignedApprovals(home).withdraw(one.name, "Dr. Grün"))
+    app = client_app(withdraws, approvals=SignedApprovals(home))
+    assert "PrivacyError" in str(read_refusal(app(message(one), context(site))))
+    assert "was withdrawn" in (site.parent / "site.log").read_text()
+
+
+def test_a_decision_made_while_a_message_is_looked_at_is_no_fault(
+    site: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home, one, lab = SiteHome(site.parent), study(), open_site(site)
+    approve(home, one)
+    reads, others = DecisionFile.entries, [study(rounds=2)]
+
+    def entries(file: DecisionFile, keys: Sequence[str]) -> tuple[Entry, ...]:
+        found = reads(file, keys)
+        if others:
+            approve(home, others.pop())
+        return found
+
+    monkeypatch.setattr(DecisionFile, "entries", entries)
+    SignedApprovals(home).check(lab, one)
+    assert len(SignedApprovals(home).approved()) == 2

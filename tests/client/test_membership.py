@@ -305,3 +305,10 @@ def test_a_key_that_others_can_read_stops_the_site(home: Path, operator: Operato
     for refused in (membership.audit_log, membership.signing_key):
         with pytest.raises(ConfigError, match="chmod 600"):
             refused()
+
+
+@pytest.mark.parametrize("name", ["server", "Server"])
+def test_no_lab_is_made_under_the_servers_name(tmp_path: Path, name: str) -> None:
+    with pytest.raises(ConfigError, match=r"and not 'server', which is the server's"):
+        make_site(tmp_path / "lab", name, datetime.now(UTC))
+    assert not (tmp_path / "lab" / "identity").exists()

@@ -2,16 +2,23 @@
 
 import json
 import shutil
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from threading import Event
 
 import pytest
+import typer
 from typer.testing import CliRunner
 
+from client.app import client_app
 from client.approvals import SignedApprovals
+from client.consent_cli import app as consent_app
 from client.explain import explain
 from client.home import SiteHome
-from client.service_cli import app
+from client.ledger import Ledger
+from client.membership import Membership
+from client.service import serve
+from client.service_cli import app as service_app
 from client.site import open_site
 from common.config import CellSource, Site, Study
 from common.data.cache import prepare
@@ -20,11 +27,21 @@ from common.identity import load_signing_key
 from common.identity.keys import make_signing_key
 from common.identity.site_home import join, make_site
 from common.proposal import Proposal
+from common.protocol import read_refusal
 from common.yaml_files import dump
 from server.provisioning import admit, make_kit, make_server
-from tests.client.lab import OPEN, make_lab, study
+from tests.client.lab import OPEN, context, make_lab, message, study
 
 NOW = datetime.now(UTC)
+YES = ("--yes", "--by", "Dr. Grün", "--purpose", "leukaemia in children")
+HELD = (
+    *("policy.yaml", "site.yaml", "ledger.sqlite", "audit.jsonl", "approvals", "..", "."),
+    *("approvals/decisions.jsonl", "identity/request.json", "kit/server.json", "kit/ca.crt"),
+)
+"""What a home goes by, and the folder that it lies in."""
+app = typer.Typer()
+for part in (consent_app, service_app):
+    app.add_typer(part)
 
 
 @pytest.fixture
@@ -57,6 +74,56 @@ def test_check_names_each_topic_and_what_is_wrong(home: SiteHome) -> None:
     result = CliRunner().invoke(app, ["check", str(home.folder), "--json"])
     found = {line["topic"]: line["verdict"] for line in json.loads(result.output)}
     assert found["ledger"] == found["identity"] == "wrong"
+
+
+@pytest.mark.parametrize(
+    "name",
+    HELD,
+)
+def test_a_home_that_others_may_write_is_not_gone_by(
+    home: SiteHome, tmp_path: Path, name: str
+) -> None:
+    one, site = study(), open_site(home.site_file)
+    typed("approve", str(home.folder), str(proposed(home, one, tmp_path / "one.json")), *YES)
+    SignedApprovals(home).check(site, one)
+    assert said_of(home, "home") == ("ok", "nobody else can write what this site goes by")
+    (home.folder / name).chmod(0o762)
+    verdict, text = said_of(home, "home")
+    assert verdict == "wrong" and "mode 0762 lets other users write it; type `chmod go-w" in text
+    for does in (
+        lambda: SignedApprovals(home).check(site, one),
+        lambda: typed("approve", str(home.folder), one.name, *YES),
+        lambda: serve(home, Event()),
+    ):
+        with pytest.raises(ConfigError, match="mode 0762 lets other users write it"):
+            does()
+
+
+def test_policy_and_ledger_may_be_links_and_what_is_replaced_may_not(
+    home: SiteHome, tmp_path: Path
+) -> None:
+    one, site = study(), open_site(home.site_file)
+    typed("approve", str(home.folder), str(proposed(home, one, tmp_path / "one.json")), *YES)
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir(mode=0o700)
+    for path in (site.policy, site.ledger):
+        path.rename(elsewhere / path.name)
+        path.symlink_to(elsewhere / path.name)
+    reply = client_app(approvals=SignedApprovals(home))(message(one), context(home.site_file))
+    assert read_refusal(reply) is None and site.ledger.is_symlink()
+    with Ledger.read(elsewhere / "ledger.sqlite") as ledger:
+        assert len(ledger.rows("debit")) == 1
+    elsewhere.chmod(0o770)
+    with pytest.raises(ConfigError, match="elsewhere: mode 0770"):
+        SignedApprovals(home).check(site, one)
+    elsewhere.chmod(0o700)
+    for path in (home.decisions, home.audit, home.folder / "kit" / "server.json"):
+        path.rename(elsewhere / path.name)
+        path.symlink_to(elsewhere / path.name)
+        with pytest.raises(ConfigError, match=f"{path.name}: is a link; put the file itself there"):
+            SignedApprovals(home).check(site, one)
+        (elsewhere / path.name).replace(path)
+    SignedApprovals(home).check(site, one)
 
 
 def said_of(home: SiteHome, topic: str) -> tuple[str, str]:
@@ -116,30 +183,54 @@ def test_approve_explains_asks_and_signs(home: SiteHome, tmp_path: Path) -> None
     typed("approve", str(home.folder), str(file), answer="n\n")
     said_no = {"study": one.name, "digest": one.digest, "reason": "a person said no"}
     assert audited(home, "not_approved") == [said_no] and audited(home, "approved") == []
-    with pytest.raises(PrivacyError):
+    with pytest.raises(PrivacyError, match="is not approved at this site"):
         SignedApprovals(home).check(site, one)
-    said = typed("approve", str(home.folder), str(file), answer="y\n")
-    for word in (
-        one.digest,
-        "epsilon 4",
-        "float32 numbers leaves",
-        "left for one more study: 100",
-        "lab train",
-    ):
+    said = typed("approve", str(home.folder), str(file), answer="y\nDr. Grün\nresearch\n")
+    mine = Membership.load(home.folder).member.fingerprint
+    words = (one.digest, "epsilon 4", "float32 numbers leaves", "left for one more study: 100")
+    for word in (*words, "lab train", f"lab: {mine}; this site"):
         assert word in said, said
     SignedApprovals(home).check(site, one)
-    assert "yes" in typed("studies", str(home.folder))
-    typed("approve", str(home.folder), one.name, "--withdraw")
-    assert "not yet" in typed("studies", str(home.folder))
-    with pytest.raises(PrivacyError):
+    (line,) = audited(home, "approved")
+    assert (line["by"], line["purpose"], line["until"]) == ("Dr. Grün", "research", "none")
+    today = datetime.now(UTC).date()
+    assert f"yes, by Dr. Grün on {today}, for: research" in folded(home)
+    (home.proposals / f"{one.digest}.json").unlink()
+    assert "research; its proposal is not here any more" in folded(home)
+    typed("approve", str(home.folder), one.name, "--withdraw", answer="Dr. Blau\n")
+    assert audited(home, "approval_withdrawn")[0]["by"] == "Dr. Blau"
+    with pytest.raises(PrivacyError, match="its approval was withdrawn on .* by Dr. Blau"):
         SignedApprovals(home).check(site, one)
+
+
+def folded(home: SiteHome) -> str:
+    """What `studies` says in its last column, its lines joined."""
+    lines = typed("studies", str(home.folder)).splitlines()
+    return " ".join(line.split("│")[3].strip() for line in lines if line.startswith("│"))
+
+
+def test_an_approval_says_until_when_and_needs_a_name(home: SiteHome, tmp_path: Path) -> None:
+    one = study()
+    file = str(proposed(home, one, tmp_path / "proposal.json"))
+    with pytest.raises(ConfigError, match="--yes: give --by, the person who decides"):
+        typed("approve", str(home.folder), file, "--yes")
+    with pytest.raises(ConfigError, match="2020-01-02 00:00 .* is past"):
+        typed("approve", str(home.folder), file, *YES, "--until", "2020-01-01")
+    tomorrow = (datetime.now() + timedelta(days=1)).date()
+    typed("approve", str(home.folder), file, *YES, "--until", f"{tomorrow}")
+    end = tomorrow + timedelta(days=1)
+    assert f"for: leukaemia in children, until {end} 00:00" in folded(home)
+    with pytest.raises(ConfigError, match="0 approved studies are called so; there are: lab-test"):
+        typed("approve", str(home.folder), "lab-tes", "--withdraw", "--by", "x")
+    typed("approve", str(home.folder), one.digest[:8], "--withdraw", "--by", "x")
+    assert "its approval was withdrawn on" in folded(home)
 
 
 def test_a_study_that_the_policy_refuses_cannot_be_approved(home: SiteHome, tmp_path: Path) -> None:
     (home.folder / "policy.yaml").write_text(dump(OPEN.model_copy(update={"max_rounds": 2})))
     file = proposed(home, study(), tmp_path / "proposal.json")
     with pytest.raises(PrivacyError, match="max_rounds is 2"):
-        typed("approve", str(home.folder), str(file), "--yes")
+        typed("approve", str(home.folder), str(file), *YES)
     (line,) = audited(home, "not_approved")
     assert "the policy refuses" in str(line["reason"]) and "max_rounds is 2" in str(line["reason"])
     without = study(privacy={"mode": "none"})
@@ -168,17 +259,17 @@ def test_only_what_this_sites_server_signed_can_be_approved(home: SiteHome, tmp_
     ):
         file.write_text(text)
         with pytest.raises(FederationError, match=rf"proposal.json: .*{said}"):
-            typed("approve", str(home.folder), str(file), "--yes")
+            typed("approve", str(home.folder), str(file), *YES)
     with pytest.raises(ConfigError, match="is no file, and 0 proposals are called so"):
-        typed("approve", str(home.folder), one.name, "--yes")
-    with pytest.raises(PrivacyError):
+        typed("approve", str(home.folder), one.name, *YES)
+    with pytest.raises(PrivacyError, match="is not approved at this site"):
         SignedApprovals(home).check(open_site(home.site_file), one)
 
 
 def test_studies_prints_long_names_and_reasons_whole(home: SiteHome, tmp_path: Path) -> None:
     one = study(name="a-study-of-" + "very-" * 8 + "long-name")
-    typed("approve", str(home.folder), str(proposed(home, one, tmp_path / "one.json")), "--yes")
-    path = home.approvals / f"{one.digest}.json"
+    typed("approve", str(home.folder), str(proposed(home, one, tmp_path / "one.json")), *YES)
+    path = home.decisions
     path.write_text("{}")
     printed = typed("studies", str(home.folder))
     rows = [line.split("│")[1:-1] for line in printed.splitlines() if line.startswith("│")]

@@ -384,6 +384,40 @@ def test_a_crash_before_the_first_line_was_whole(path: Path, sound: bytes) -> No
     assert verify(path, PUBLIC) is None
 
 
+def put_back(path: Path, before: bytes) -> None:
+    path.write_bytes(before)
+
+
+def put_in_its_place(path: Path, before: bytes) -> None:
+    path.with_name("copy").write_bytes(before)
+    path.with_name("copy").replace(path)
+
+
+def put_longer_in_its_place(path: Path, before: bytes) -> None:
+    path.rename(path.with_name("kept"))
+    with AuditLog.open(path, KEY) as other:
+        for number in range(40):
+            other.append("round_done", round=number)
+
+
+def remove(path: Path, before: bytes) -> None:
+    path.unlink()
+
+
+@pytest.mark.parametrize("roll", [put_back, put_in_its_place, put_longer_in_its_place, remove])
+def test_an_open_log_notices_that_an_older_copy_was_put_back(
+    path: Path, roll: Callable[[Path, bytes], None]
+) -> None:
+    log = AuditLog.open(path, KEY)
+    log.append("round_done", round=1)
+    before = path.read_bytes()
+    log.append("approval_withdrawn", study="a")
+    roll(path, before)
+    for _ in range(2):
+        with pytest.raises(FederationError, match="lacks lines that were in it a moment ago"):
+            log.append("round_done", round=2)
+
+
 def test_a_crash_in_a_rotation_goes_on_in_the_same_file(path: Path) -> None:
     with AuditLog.open(path, KEY) as log:
         log.append("round_done", round=1)

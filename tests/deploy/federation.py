@@ -15,9 +15,7 @@ from typing import Any
 
 from typer.testing import CliRunner
 
-from client.approvals import SignedApprovals
 from client.home import SiteHome
-from client.site import open_site
 from common.config import Study
 from common.identity.keys import new_passphrase
 from common.identity.site_home import join, make_site
@@ -29,6 +27,7 @@ from simulations.bench.processes import free_port
 from simulations.config import Simulation
 from simulations.demo.own_cells import make_own
 from simulations.run import federate, prepare
+from tests.client.lab import approve
 from tests.simulations.small import Silent, numbers, simulation
 
 DEADLINE = 900.0
@@ -97,7 +96,7 @@ class Federation:
         admit(self.server, make_site(home.folder, name, now), now)
 
     def approve(self, home: SiteHome, study: Study) -> None:
-        SignedApprovals(home).approve(open_site(home.site_file), study)
+        approve(home, study)
 
     def simulate(self, stored: Stored) -> bytes:
         """The bits of the model that a simulation of the study ends with."""

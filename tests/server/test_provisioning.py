@@ -49,16 +49,20 @@ def events(home: Path) -> list[str]:
 
 def test_a_fresh_home_is_whole_and_private(home: Path) -> None:
     modes = {file.name: stat.S_IMODE(file.stat().st_mode) for file in home.iterdir()}
-    assert {name for name, mode in modes.items() if mode == 0o600} == {
-        "ca.key",
-        "server.key",
-        "signing.key",
-    }
+    assert {"ca.key", "server.key", "signing.key", "registry.json", "audit.jsonl"} < set(modes)
+    assert set(modes.values()) == {0o600}
     assert stat.S_IMODE(home.stat().st_mode) == 0o700
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(home / "server.crt", home / "server.key")
     assert Registry.load(home).active() == {} and expiries(home, Registry.load(home), NOW) == ()
     assert not list(home.parent.glob(".*"))
+
+
+@pytest.mark.parametrize("name", ["registry.json", "signing.pub", "audit.jsonl", "ca.crt", "."])
+def test_a_home_that_others_may_write_changes_no_member(home: Path, name: str) -> None:
+    (home / name).chmod(0o720)
+    with pytest.raises(ConfigError, match="mode 0720 lets other users write it; type `chmod go-w"):
+        admit(home, ask("lab"), NOW)
 
 
 def test_nothing_is_made_over_something(home: Path, tmp_path: Path) -> None:

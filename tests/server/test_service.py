@@ -50,6 +50,14 @@ def test_a_private_key_that_others_can_read_is_refused(home: Path, key: str) -> 
     Service(home)
 
 
+@pytest.mark.parametrize("name", ["registry.json", "signing.pub", "server.crt", "studies", "."])
+def test_a_home_that_others_may_write_is_not_served(home: Path, name: str) -> None:
+    (home / "studies").mkdir(mode=0o700)
+    (home / name).chmod(0o702)
+    with pytest.raises(ConfigError, match=r"mode 0702 lets other users write it; type `chmod go-w"):
+        Service(home)
+
+
 def test_an_authority_key_kept_elsewhere_is_not_missed(home: Path) -> None:
     (home / "ca.key").unlink()
     Service(home)

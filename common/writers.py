@@ -1,0 +1,62 @@
+"""Whether a file can be written by nobody but its user: what a policy or a ledger says is worth
+that much.
+
+Who may write to a folder may put another file in its place, so each folder on the way counts. A
+link is followed: the folder that it lies in, what it points to and each folder on the way there are
+held to the same.
+"""
+
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+from common.errors import ConfigError
+
+_MOST_LINKS = 40
+
+
+def check_ours(*paths: Path) -> None:
+    """Raise ConfigError, with what to type, when another user than this one or root may write one
+    of `paths`, or put something else there. What is not there is held to its folders alone."""
+    seen: set[Path] = set()
+    for path in paths:
+        for place in _on_the_way(path):
+            if place not in seen:
+                seen.add(place)
+                _check(place)
+
+
+def _on_the_way(path: Path) -> Iterator[Path]:
+    """The root, each folder and link to `path`, and what is there at last."""
+    todo = [path.absolute()]
+    for _ in range(_MOST_LINKS):
+        if not todo:
+            return
+        found = todo.pop()
+        for place in (*reversed(found.parents), found):
+            yield place
+            if place.is_symlink():
+                rest = found.relative_to(place)
+                todo.append(place.parent / os.readlink(place) / rest)
+                break
+    raise ConfigError(f"{path}: more than {_MOST_LINKS} links one after the other; name the file")
+
+
+def _check(place: Path) -> None:
+    try:
+        status = place.lstat()
+    except FileNotFoundError:
+        return
+    if status.st_uid not in (os.geteuid(), 0):
+        raise ConfigError(
+            f"{place}: belongs to user {status.st_uid}, this process to user {os.geteuid()}; run "
+            f"it as that user, or type `chown {os.geteuid()} {place}`"
+        )
+    # A link's own mode means nothing. In a sticky folder, like /tmp, nobody moves another's files.
+    loose = status.st_mode & 0o022 and not stat.S_ISLNK(status.st_mode)
+    if loose and not (stat.S_ISDIR(status.st_mode) and status.st_mode & stat.S_ISVTX):
+        raise ConfigError(
+            f"{place}: mode {stat.S_IMODE(status.st_mode):04o} lets other users write it; type "
+            f"`chmod go-w {place}`, and look whether what is there is yours"
+        )

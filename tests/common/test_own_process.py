@@ -1,0 +1,74 @@
+"""What a process that holds cells or keys does first: no core, no tracer, no loose files."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from common.own_process import environment, python
+
+ROOT = Path(__file__).parent.parent.parent
+_ASKS = """
+import ctypes, os, resource
+from common.own_process import keep_secrets, keep_to_itself
+keep_to_itself()
+assert ctypes.CDLL(None).prctl(3, 0, 0, 0, 0) == 1
+keep_secrets()
+dumpable = ctypes.CDLL(None).prctl(3, 0, 0, 0, 0)
+print(dumpable, resource.getrlimit(resource.RLIMIT_CORE), oct(os.umask(0)))
+print(os.environ["PYTHONSAFEPATH"], os.environ["PYTHONPATH"])
+"""
+
+
+def test_it_leaves_no_core_and_cannot_be_traced(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", f":{ROOT}::")
+    done = subprocess.run(
+        [sys.executable, "-c", _ASKS], check=True, capture_output=True, text=True, umask=0, cwd=ROOT
+    )
+    assert done.stdout.splitlines() == ["0 (0, 0) 0o77", f"1 {ROOT}"]
+
+
+_SAYS = "import ctypes, sys; dumpable = lambda *_: sys.exit(ctypes.CDLL(None).prctl(3) + 40)"
+
+
+@pytest.mark.parametrize(
+    ("module", "asks", "words"),
+    [
+        ("client.runner", "serve", ["site.yaml", "0"]),
+        ("server.superlink", "serve", ["home", "localhost", "1"]),
+        ("server.runner", "check_room", ["home"]),
+        ("hemofed", "app", ["site", "status"]),
+        ("hemofed", "app", ["server", "status"]),
+    ],
+)
+def test_each_process_of_a_deployment_keeps_its_secrets(
+    module: str, asks: str, words: list[str]
+) -> None:
+    """Before the first thing that it does: what that is says how it stands with tracers."""
+    code = f"{_SAYS}; import {module} as one; one.{asks} = dumpable; one.main()"
+    assert subprocess.run([*python("-c", code), *words], cwd=ROOT).returncode == 40
+
+
+def test_a_simulation_can_be_measured() -> None:
+    code = f"{_SAYS}; import hemofed as one; one.app = dumpable; one.main()"
+    assert subprocess.run([*python("-c", code), "simulate"], cwd=ROOT).returncode == 41
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [("", ""), (":", ""), ("/a", "/a"), (":/a:", "/a"), ("/a::/b", "/a:/b"), (".", ".")],
+)
+def test_only_folders_that_were_named_are_left_in_pythonpath(
+    given: str, kept: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", given)
+    assert environment()["PYTHONPATH"] == kept and environment()["PYTHONSAFEPATH"] == "1"
+    assert environment()["PATH"] == os.environ["PATH"]
+
+
+def test_a_command_for_this_interpreter_is_safe() -> None:
+    code = "import sys; print(sys.flags.safe_path, '' in sys.path)"
+    done = subprocess.run(python("-c", code), check=True, capture_output=True, text=True)
+    assert done.stdout.split() == ["True", "False"]
