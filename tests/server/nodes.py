@@ -60,10 +60,10 @@ class Setting:
         (message,) = self.state.get_message_ins(self.nodes[site], limit=1)
         return message
 
-    def content(self, identifier: str) -> RecordDict:
+    def kept(self, identifier: str) -> Message:
         """What the SuperLink keeps for the site."""
         contents = self.grid._contents(identifier)
-        return put_together(identifier, contents or {}).content
+        return put_together(identifier, contents or {})
 
     def answer(
         self, site: str, to: Message, damage: str = "", head: SignedHead | None = None

@@ -3,6 +3,7 @@
 import json
 import resource
 import signal
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,6 +20,7 @@ from common.envelope import Envelope, take_off
 from common.errors import FederationError
 from common.identity import Registry, load_signing_key, sign
 from common.objects import PIECE_BYTES
+from common.order import Order
 from common.payload import decode
 from common.protocol import task_facts
 from server.exchange import UNREADABLE, Roster, exchange
@@ -151,9 +153,12 @@ def head_of(setting: Setting, site: str, signer: str) -> SignedHead:
 def test_a_message_bears_the_servers_head_and_the_sites_is_witnessed(setting: Setting) -> None:
     (identifier,) = setting.grid.push_messages([setting.message("paris")])
     taken, public = setting.taken("paris"), (setting.home / "signing.pub").read_text()
-    sent = Message(RecordDict(), setting.nodes["paris"], "train")
-    sent.content = setting.content(identifier)
-    take_off(sent).head.check(public, "the server")
+    sent = setting.kept(identifier)
+    envelope = take_off(sent)
+    envelope.head.check(public, "the server")
+    Order.of(sent, "paris").check(public, envelope.order, time.time())
+    with pytest.raises(FederationError, match="does not fit"):
+        Order.of(sent, "rome").check(public, envelope.order, time.time())
     assert set(sent.content) == {"task"}
     head = head_of(setting, "paris", "paris")
     setting.answer("paris", taken, head=head)
@@ -169,8 +174,7 @@ def test_a_registry_goes_out_until_the_site_has_it(setting: Setting) -> None:
     def sent(has: int) -> str:
         """What comes with a message; the site answers that it goes by version `has`."""
         (identifier,) = setting.grid.push_messages([setting.message("paris")])
-        message = Message(RecordDict(), setting.nodes["paris"], "train")
-        message.content = setting.content(identifier)
+        message = setting.kept(identifier)
         reply = Message(Envelope(SignedHead("", ""), has).around(RecordDict()), reply_to=message)
         setting.grid._envelopes.open(reply, "paris", None)
         return take_off(message).document
