@@ -11,6 +11,7 @@ from server.doorbell import Doorbell
 from server.fleet import PULL_MESSAGES, Fleet
 from server.gate import Gate, claimed_key
 from server.refusals import Refusals
+from server.replies import RefusedError
 
 _HEALTH = "/health"
 
@@ -79,10 +80,20 @@ class Listener:
             if not self._gate.lets_in(scope):  # revoked while it waited
                 await _answer(send, HTTPStatus.UNAUTHORIZED)
                 return
-        status, content = await asyncio.get_running_loop().run_in_executor(
-            self._thread, self._fleet.answer, scope["path"], key, body
-        )
+        status, content = await self._call(scope, key, body)
         await _answer(send, status, content)
+
+    async def _call(self, scope: Scope, key: bytes, body: bytes) -> tuple[HTTPStatus, bytes]:
+        """The fleet's answer; what a member may not send is noted in its name."""
+        loop = asyncio.get_running_loop()
+        try:
+            return await loop.run_in_executor(
+                self._thread, self._fleet.answer, scope["path"], key, body
+            )
+        except RefusedError as refused:
+            if refused.reason:
+                self._refusals.note(scope, refused.reason, key, self._gate.site_of(key))
+            return refused.status, b""
 
 
 async def _answer(send: Send, status: HTTPStatus, content: bytes = b"") -> None:

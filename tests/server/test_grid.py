@@ -23,10 +23,11 @@ from common.objects import PIECE_BYTES
 from common.order import Order
 from common.payload import decode
 from common.protocol import task_facts
-from server.exchange import UNREADABLE, Roster, exchange
+from server.exchange import Roster, exchange
 from server.flower_run import FlowerRun
 from server.grid import StoppedError
 from server.provisioning import revoke
+from server.suspension import UNREADABLE
 from tests.client.lab import study
 from tests.server.nodes import SITES, Setting, connected
 
