@@ -59,6 +59,7 @@ def _with_store(handler: Callable[..., Message]) -> Handler:
 
 
 PULL_MESSAGES = "/v1/fleet/pull-messages"
+PUSH_OBJECT = "/v1/fleet/push-object"
 _CALLS: dict[str, tuple[type[Message], Handler]] = {
     "/v1/fleet/activate-node": (ActivateNodeRequest, fleet_handlers.activate_node),
     "/v1/fleet/deactivate-node": (DeactivateNodeRequest, fleet_handlers.deactivate_node),
@@ -70,7 +71,7 @@ _CALLS: dict[str, tuple[type[Message], Handler]] = {
     PULL_MESSAGES: (PullMessagesRequest, _with_store(fleet_handlers.pull_messages)),
     "/v1/fleet/pull-object": (PullObjectRequest, fleet_handlers.pull_object),
     "/v1/fleet/push-messages": (PushMessagesRequest, fleet_handlers.push_messages),
-    "/v1/fleet/push-object": (PushObjectRequest, fleet_handlers.push_object),
+    PUSH_OBJECT: (PushObjectRequest, fleet_handlers.push_object),
     "/v1/fleet/confirm-message-received": (
         ConfirmMessageReceivedRequest,
         _with_store(fleet_handlers.confirm_message_received),

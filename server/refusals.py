@@ -23,7 +23,6 @@ Reason = Literal[
     "a reply out of bounds",
     "an object of no reply",
     "an object out of bounds",
-    "too many connections",
 ]
 
 _WINDOW = 3600.0

@@ -21,7 +21,7 @@ from common.identity.keys import PASSPHRASE_VARIABLE
 from server.doorbell import Doorbell
 from server.fleet import Fleet
 from server.gate import Gate
-from server.http_protocol import BoundedHead
+from server.http_protocol import BoundedProtocol
 from server.listener import Listener
 from server.members import Registrar
 from server.refusals import Refusals
@@ -52,7 +52,7 @@ def serve(home: Path, host: str, port: int) -> None:
         ssl_keyfile_password=os.environ.get(PASSPHRASE_VARIABLE),
         log_level="warning",
         server_header=False,
-        http=BoundedHead,
+        http=BoundedProtocol,
         ws="none",
         lifespan="off",
         proxy_headers=False,
