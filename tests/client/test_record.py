@@ -213,11 +213,28 @@ def swapped(setting: Setting) -> str:
     request = Request.make("other", make_node_key(), make_signing_key(), NOW)
     other = registry.sites["other"].model_copy(update={"requests": (request,)})
     changes = {"version": registry.version + 1, "sites": {**registry.sites, "other": other}}
-    key = load_signing_key(setting.operator / "signing.key")
-    return json.dumps(registry.model_copy(update=changes).signed(key))
+    return changed(setting, changes)
 
 
-@pytest.mark.parametrize("how", ["swapped key", "altered", "no JSON", "deep", "a list", "long"])
+def changed(setting: Setting, changes: dict[str, object]) -> str:
+    """The registry with these changes, signed by the server."""
+    registry = Registry.load(setting.operator).model_copy(update=changes)
+    return json.dumps(registry.signed(load_signing_key(setting.operator / "signing.key")))
+
+
+UNSOUND = [
+    "swapped key",
+    "altered",
+    "no JSON",
+    "deep",
+    "a list",
+    "long",
+    "far future",
+    "beyond any field",
+]
+
+
+@pytest.mark.parametrize("how", UNSOUND)
 def test_a_registry_that_may_not_replace_the_present_one_is_one_line(
     setting: Setting, how: str
 ) -> None:
@@ -229,6 +246,8 @@ def test_a_registry_that_may_not_replace_the_present_one_is_one_line(
         "deep": "[" * 100_000,
         "a list": "[1]",
         "long": " " * 10**8,
+        "far future": changed(setting, {"version": 2**31}),
+        "beyond any field": changed(setting, {"version": 2**63}),
     }[how]
     for _ in range(2):
         setting.record.came(setting.asked(document=document))
