@@ -85,12 +85,17 @@ class Setting:
             self.state.store_object(run, session, identifier, parts.content(identifier))
 
 
+def state_of(home: Path) -> LinkState:
+    """The SuperLink's state in the home."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # alembic, at Flower's settings
+        return open_state(home)
+
+
 @contextmanager
 def connected(folder: Path) -> Iterator[Setting]:
     """The nodes of SITES, online, and a run."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # alembic, at Flower's settings
-        state = open_state(folder)
+    state = state_of(folder)
     nodes, keys, home, now = {}, {}, folder / "server", datetime.now(UTC)
     make_server(home, "127.0.0.1:9092", now)
     for site in SITES:
