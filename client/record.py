@@ -16,7 +16,7 @@ from common.envelope import WITNESSED_KINDS, Envelope, take_off
 from common.errors import ConfigError, FederationError, PrivacyError
 from common.files import file_digest
 from common.identity.documents import LARGEST_BYTES
-from common.order import Order
+from common.order import CLOCK_SECONDS, Order
 from common.protocol import (
     read_absence,
     read_head,
@@ -43,6 +43,9 @@ class SiteRecord:
         self._policy = ""
         self._noted: set[tuple[str, str | int]] = set()
         self._refused_registry = ""
+        self._terms: dict[str, float] = {}
+        """Of the orders that came to this process, by their signatures; those of a term that is
+        over are refused for that."""
         self._proposals = Proposals(home)
 
     def came(self, message: Message) -> None:
@@ -65,12 +68,21 @@ class SiteRecord:
     ) -> None:
         order = Order.of(message, self._membership.name)
         try:
-            order.check(self._membership.server_public_key, signature, time.time())
+            order.check(self._membership.server_public_key, signature, now := time.time())
+            self._take(signature, order.term, now)
         except FederationError as error:
             self._note("order_refused", about or {"kind": "unknown", "study": ""})
             raise PrivacyError(
                 f"not ordered by this site's server, not answered: {error}"
             ) from error
+
+    def _take(self, signature: str, term: float, now: float) -> None:
+        """Raise FederationError when the order came before: each is signed for one message."""
+        if signature in self._terms:
+            raise FederationError("the same order was answered before; somebody sent a copy")
+        self._terms = {
+            known: end for known, end in self._terms.items() if now <= end + CLOCK_SECONDS
+        } | {signature: term}
 
     def _keep(self, message: Message, about: dict[str, str | int]) -> None:
         """Keep a proposed study for a person to read; one that is not the server's is one line."""

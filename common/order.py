@@ -72,6 +72,10 @@ class Order:
         round and attempt alone; that none of them is paid for twice is the ledger's work.
         """
         what = f"{self.kind:.40} of round {self.round}, attempt {self.attempt}"
+        if not signature:
+            raise FederationError(
+                f"{what}: no order came with it; the server of an older hemofed sends none"
+            )
         try:
             message = self._statement()
         except ValueError as error:

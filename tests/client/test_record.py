@@ -270,6 +270,9 @@ def prepare(setting: Setting, signature: str | None = None) -> Message:
 def forged(setting: Setting, how: str) -> Message:
     """What the server did not order, or not of this site, or not now."""
     asked = message(study(), number=2)
+    if how == "a copy":
+        setting.record.came(setting.ordered(asked))
+        return setting.ordered(asked)  # the same bytes: Ed25519 draws nothing
     if how == "another site's":
         return setting.ordered(asked, receiver="other")
     if how == "by another key":
@@ -298,6 +301,7 @@ FORGED = [
     "another model",
     "another run",
     "an old one",
+    "a copy",
 ]
 
 
@@ -308,7 +312,8 @@ def test_what_the_server_did_not_order_is_refused_with_a_line(setting: Setting, 
         setting.record.came(asked)
     (line,) = setting.lines("order_refused")
     assert (line["kind"], line["study"]) == ("train", study().digest)
-    assert setting.lines("witness") == [] and setting.lines("not_witnessed") == []
+    assert len(setting.lines("witness")) == (how == "a copy")
+    assert setting.lines("not_witnessed") == []
 
 
 def test_what_is_no_task_needs_an_order_too(setting: Setting) -> None:
@@ -370,3 +375,15 @@ def test_nothing_leaves_when_the_log_cannot_be_written(setting: Setting) -> None
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
         signal.signal(signal.SIGXFSZ, handler)
     assert setting.lines("released") == [] and not reply.content
+
+
+def test_orders_are_forgotten_when_their_term_is_over(setting: Setting) -> None:
+    past = message(study(), number=1)
+    vars(past.metadata)["_ttl"] = 1.0
+    past.metadata.created_at -= CLOCK_SECONDS - 1  # just within the clocks' difference
+    setting.record.came(setting.ordered(past))
+    assert len(setting.record._terms) == 1
+    (signature,) = setting.record._terms
+    setting.record._terms[signature] -= 10
+    setting.record.came(setting.asked(number=2))
+    assert len(setting.record._terms) == 1 and signature not in setting.record._terms

@@ -56,6 +56,11 @@ def test_no_word_of_an_order_can_be_changed(name: str) -> None:
         other.check(PUBLIC, one.sign(KEY), 0.0)
 
 
+def test_a_message_without_an_order_is_said_to_have_none() -> None:
+    with pytest.raises(FederationError, match="no order came with it"):
+        order().check(PUBLIC, "", 0.0)
+
+
 @pytest.mark.parametrize("term", [math.nan, math.inf])
 def test_a_term_that_is_no_time_is_refused(term: float) -> None:
     with pytest.raises(FederationError, match="is no time"):
