@@ -11,9 +11,9 @@ MAX_REQUEST = 2**16
 """Bytes of a request that brings no object: the ids of a thousand pieces fit."""
 MAX_BODY = PIECE_BYTES + MAX_REQUEST
 """Bytes of one request. A site sends a model in pieces."""
-MOST_OF_A_SITE = 2 * MAX_BODY
-"""Bytes of a site's requests at one time. It sends a piece at a time; more are what broken
-connections left."""
+MOST_OF_A_SITE = 4 * MAX_BODY
+"""Bytes of a site's requests and answers at one time. It sends or takes a piece at a time; more are
+what broken connections left."""
 PAUSE_SECONDS = 60.0
 """A body of which nothing comes for this long is given up."""
 _SLOWEST = 2**16
@@ -27,13 +27,13 @@ def transfer_seconds(length: int) -> float:
 
 
 class Bodies:
-    """Knows how many bytes of each key's requests are under way."""
+    """Knows how many bytes of each key's requests and answers are under way."""
 
     def __init__(self) -> None:
         self._under_way: Counter[bytes] = Counter()
 
     def take(self, key: bytes, length: int) -> bool:
-        """Count a request's bytes until `give_back`; False, and not counted: they are too many."""
+        """Count bytes until `give_back`; False, and not counted: they are too many."""
         if self._under_way[key] + length > MOST_OF_A_SITE:
             return False
         self._under_way[key] += length

@@ -59,6 +59,7 @@ def _with_store(handler: Callable[..., Message]) -> Handler:
 
 
 PULL_MESSAGES = "/v1/fleet/pull-messages"
+PULL_OBJECT = "/v1/fleet/pull-object"
 PUSH_OBJECT = "/v1/fleet/push-object"
 _CALLS: dict[str, tuple[type[Message], Handler]] = {
     "/v1/fleet/activate-node": (ActivateNodeRequest, fleet_handlers.activate_node),
@@ -69,7 +70,7 @@ _CALLS: dict[str, tuple[type[Message], Handler]] = {
     ),
     "/v1/fleet/get-run": (GetRunRequest, fleet_handlers.get_run),
     PULL_MESSAGES: (PullMessagesRequest, _with_store(fleet_handlers.pull_messages)),
-    "/v1/fleet/pull-object": (PullObjectRequest, fleet_handlers.pull_object),
+    PULL_OBJECT: (PullObjectRequest, fleet_handlers.pull_object),
     "/v1/fleet/push-messages": (PushMessagesRequest, fleet_handlers.push_messages),
     PUSH_OBJECT: (PushObjectRequest, fleet_handlers.push_object),
     "/v1/fleet/confirm-message-received": (

@@ -16,7 +16,7 @@ from server.bodies import (
     transfer_seconds,
 )
 from server.doorbell import Doorbell
-from server.fleet import PULL_MESSAGES, PUSH_OBJECT, Fleet
+from server.fleet import PULL_MESSAGES, PULL_OBJECT, PUSH_OBJECT, Fleet
 from server.gate import Gate, claimed_key
 from server.refusals import Refusals
 from server.replies import RefusedError
@@ -70,13 +70,15 @@ class Listener:
     async def _take(self, length: int, scope: Scope, receive: Receive, send: Send) -> None:
         key = claimed_key(scope)
         scope["state"]["connection"].claim(key)
-        if not self._bodies.take(key, length):
+        # An object that is asked for may be as large as one that is sent, and is read as slowly.
+        held = MAX_BODY if scope["path"] == PULL_OBJECT else length
+        if not self._bodies.take(key, held):
             await _answer(send, HTTPStatus.SERVICE_UNAVAILABLE)
             return
         try:
             await self._read(key, length, scope, receive, send)
         finally:
-            self._bodies.give_back(key, length)
+            self._bodies.give_back(key, held)
 
     async def _read(
         self, key: bytes, length: int, scope: Scope, receive: Receive, send: Send

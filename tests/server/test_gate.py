@@ -220,26 +220,29 @@ def test_what_was_signed_at_another_time_is_not_read(door: Door, when: str) -> N
     assert (line["reason"], line["site"]) == ("signed at another time", "active")
 
 
-def test_one_site_has_only_so_many_bytes_under_way(door: Door) -> None:
-    headers = signed(door.keys["active"]) | {"content-length": str(MAX_BODY).encode()}
+@pytest.mark.parametrize(("call", "length"), [("push-object", MAX_BODY), ("pull-object", 100)])
+def test_one_site_has_only_so_many_bytes_under_way(door: Door, call: str, length: int) -> None:
+    """Sent, or asked for: an answer may be as large as a body."""
+    headers = signed(door.keys["active"]) | {"content-length": str(length).encode()}
+    path, most = f"/v1/fleet/{call}", MOST_OF_A_SITE // MAX_BODY
 
     async def crowd() -> list[int]:
-        waiting = [Slow(headers) for _ in range(MOST_OF_A_SITE // MAX_BODY)]
+        waiting = [Slow(headers, path) for _ in range(most)]
         asked = [asyncio.ensure_future(caller.ask(door)) for caller in waiting]
         await asyncio.sleep(0)
-        refused = [await Caller(headers).ask(door)]
+        refused = [await Caller(headers, path).ask(door)]
         for caller in waiting:
             caller.goes_on.set()
-        return refused + [await one for one in asked] + [await Caller(headers).ask(door)]
+        return refused + [await one for one in asked] + [await Caller(headers, path).ask(door)]
 
-    assert asyncio.run(crowd()) == [503, 200, 200, 200]
+    assert asyncio.run(crowd()) == [503, *[200] * (most + 1)]
 
 
 class Slow(Caller):
     """Its body comes when it is told to go on."""
 
-    def __init__(self, headers: dict[str, bytes]) -> None:
-        super().__init__(headers)
+    def __init__(self, headers: dict[str, bytes], path: str = "/v1/fleet/push-object") -> None:
+        super().__init__(headers, path)
         self.goes_on = asyncio.Event()
 
     async def receive(self) -> Message:
