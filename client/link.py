@@ -49,7 +49,7 @@ Result = TypeVar("Result")
 
 
 class RunOverError(Exception):
-    """The run is over at the server; what belongs to it is dropped."""
+    """The server has no more use for the answer, or the run is over there; it is dropped."""
 
 
 class HaltedError(Exception):

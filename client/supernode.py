@@ -81,7 +81,7 @@ class SuperNode:
             self._link.push(reply)
             self._answered += 1
         except RunOverError:
-            _log.warning("the run is over at the server; its message is dropped")
+            _log.warning("the server waits for this answer no more, or the run is over; dropped")
         self._home.inflight.unlink(missing_ok=True)
 
     def _reply(self, message: Message) -> Message:

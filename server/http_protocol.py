@@ -25,8 +25,9 @@ class BoundedProtocol(HttpToolsProtocol):
     """Hangs up on what keeps it waiting, or sends a head larger than MAX_HEAD (one buffer more).
 
     At any moment either this end works on an answer, or the other has a bounded time: for a head,
-    for the body that it announced, for what nobody reads any more. An application finds the
-    connection in its scope's state, and says whose it is.
+    for the body that it announced, for what nobody reads any more; a connection that asks nothing
+    more after an answer is ended by uvicorn itself. An application finds the connection in its
+    scope's state, and says whose it is.
     """
 
     _head = 0
@@ -80,7 +81,8 @@ class BoundedProtocol(HttpToolsProtocol):
         super().on_message_complete()
 
     def on_response_complete(self) -> None:
-        self._expect(HEAD_SECONDS)
+        if self.cycle.more_body:
+            self._expect(HEAD_SECONDS)
         super().on_response_complete()
 
     def on_body(self, body: bytes) -> None:
