@@ -1,6 +1,7 @@
 """uvicorn's HTTP protocol with bounds on what a caller may take: heads, time and connections."""
 
 import asyncio
+import itertools
 from typing import cast
 
 from starlette.types import Scope
@@ -19,6 +20,7 @@ One more is hung up on, and a site tries again."""
 MOST_OF_A_KEY = 16
 """Connections by which one member asks; of more, the one that it had longest is hung up on. A site
 that loses its line again and again leaves some behind, until they are found out."""
+_NUMBERS = itertools.count()
 
 
 class BoundedProtocol(HttpToolsProtocol):
@@ -32,12 +34,13 @@ class BoundedProtocol(HttpToolsProtocol):
 
     _head = 0
     _key = b""
-    _since = 0.0
+    _number = 0
+    """Of the connection, in the order in which they came."""
     _patience: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self._since = self.loop.time()
+        self._number = next(_NUMBERS)
         if len(self.connections) > MAX_CONNECTIONS:
             transport.close()
         else:
@@ -49,7 +52,7 @@ class BoundedProtocol(HttpToolsProtocol):
         others = (one for one in self.connections if isinstance(one, BoundedProtocol))
         own = [one for one in others if one._key == key]
         if len(own) > MOST_OF_A_KEY:
-            min(own, key=lambda one: one._since).transport.abort()
+            min(own, key=lambda one: one._number).transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_waiting()

@@ -13,6 +13,7 @@ from starlette.types import Receive, Scope, Send
 from server import http_protocol
 from server.http_protocol import MAX_HEAD, BoundedProtocol
 
+LENGTH = [(b"content-length", b"0")]
 ASKED = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n"
 
 
@@ -27,7 +28,7 @@ async def app(scope: Scope, receive: Receive, send: Send) -> None:
             pass
     else:
         await asyncio.sleep(0.4)
-    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.start", "status": 200, "headers": LENGTH})
     await send({"type": "http.response.body", "body": b""})
 
 
