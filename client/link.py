@@ -10,7 +10,7 @@ from typing import TypeVar
 import httpx
 from cryptography.hazmat.primitives.asymmetric import ec
 from flwr.app import Message
-from flwr.common.serde import message_from_proto, message_to_proto
+from flwr.common.serde import message_to_proto
 from flwr.proto.fleet_pb2 import (
     ActivateNodeRequest,
     DeactivateNodeRequest,
@@ -49,7 +49,7 @@ Result = TypeVar("Result")
 
 
 class RunOverError(Exception):
-    """The run is over at the server; what belongs to it is dropped."""
+    """The server has no more use for the answer, or the run is over there; it is dropped."""
 
 
 class HaltedError(Exception):
@@ -151,16 +151,15 @@ class FleetLink:
 
     def fetch(self, pulled: PullMessagesResponse) -> Message:
         """The message with its content. Raises RunOverError when the server has it no more."""
-        head = message_from_proto(pulled.messages_list[0])
-        tree = pulled.message_object_trees[0]
-        run = head.metadata.run_id
+        tree, run = pulled.message_object_trees[0], pulled.messages_list[0].metadata.run_id
         contents = {part: self._object(run, part) for part in identifiers(tree)}
         try:
-            return put_together(tree.object_id, contents)
+            message = put_together(tree.object_id, contents)
         except Exception as error:
-            raise FederationError(
-                f"the server sent object {tree.object_id:.12}, which is no message"
-            ) from error
+            raise _no_message(tree.object_id) from error
+        if not message.has_content():
+            raise _no_message(tree.object_id)
+        return message
 
     def push(self, reply: Message) -> None:
         """Send the reply. Raises RunOverError when the run is over."""
@@ -260,3 +259,7 @@ class FleetLink:
 
     def _sign_of_life(self) -> SendNodeHeartbeatRequest:
         return SendNodeHeartbeatRequest(node=self._node, heartbeat_interval=HEARTBEAT_SECONDS)
+
+
+def _no_message(identifier: str) -> FederationError:
+    return FederationError(f"the server sent object {identifier:.12}, which is no message")

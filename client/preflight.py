@@ -191,7 +191,9 @@ def _device(home: SiteHome, site: Site) -> tuple[Verdict, str]:
 
 def _kernels(home: SiteHome, site: Site) -> tuple[Verdict, str]:
     """The self-test of each study that has an approval, on this device."""
-    studies = [load(Study, path) for path in sorted(home.approvals.glob("*.yaml"))]
+    approved = SignedApprovals(home).approved()
+    files = sorted(home.approvals / f"{decision.digest}.yaml" for decision in approved)
+    studies = [load(Study, path) for path in files]
     private = [study for study in studies if study.privacy.mode != "none"]
     if not private:
         return "ok", "no private study is approved, so there is no model to ask"

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import time
 from typing import Any
 
 from flwr.app import Message
@@ -13,9 +14,10 @@ from client.site import open_site
 from common.audit_log import AuditLog, SignedHead
 from common.config import SERVER
 from common.envelope import WITNESSED_KINDS, Envelope, take_off
-from common.errors import ConfigError, FederationError
+from common.errors import ConfigError, FederationError, PrivacyError
 from common.files import file_digest
 from common.identity.documents import LARGEST_BYTES
+from common.order import CLOCK_SECONDS, Order
 from common.protocol import (
     read_absence,
     read_head,
@@ -40,20 +42,46 @@ class SiteRecord:
         self._policy = ""
         self._noted: set[tuple[str, str | int]] = set()
         self._refused_registry = ""
+        self._terms: dict[str, float] = {}
+        """Of the orders that came to this process, by their signatures; those of a term that is
+        over are refused for that."""
         self._proposals = Proposals(home)
 
     def came(self, message: Message) -> None:
         """Take the envelope off a message, accept its registry, and witness the server's head.
 
         A registry that may not replace the present one, and a head that the server's key did not
-        sign, are left out, each with a line that says so.
+        sign, are left out, each with a line that says so. Raises PrivacyError, with a line, unless
+        the server ordered this very message of this site; nothing may be computed then.
         """
         envelope, about = take_off(message), task_facts(message)
         self._note_policy()
         self._accept(envelope.document)
+        self._check_order(message, envelope.order, about)
         self._witness(envelope.head, about)
         if about and about["kind"] == "query.prepare":
             self._keep(message, about)
+
+    def _check_order(
+        self, message: Message, signature: str, about: dict[str, str | int] | None
+    ) -> None:
+        order = Order.of(message, self._membership.name)
+        try:
+            order.check(self._membership.server_public_key, signature, now := time.time())
+            self._take(signature, order.term, now)
+        except FederationError as error:
+            self._note("order_refused", about or {"kind": "unknown", "study": ""})
+            raise PrivacyError(
+                f"not ordered by this site's server, not answered: {error}"
+            ) from error
+
+    def _take(self, signature: str, term: float, now: float) -> None:
+        """Raise FederationError when the order came before: each is signed for one message."""
+        if signature in self._terms:
+            raise FederationError("the same order was answered before; somebody sent a copy")
+        self._terms = {
+            known: end for known, end in self._terms.items() if now <= end + CLOCK_SECONDS
+        } | {signature: term}
 
     def _keep(self, message: Message, about: dict[str, str | int]) -> None:
         """Keep a proposed study for a person to read; one that is not the server's is one line."""

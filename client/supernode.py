@@ -74,7 +74,6 @@ class SuperNode:
     def _handle(self, pulled: PullMessagesResponse) -> None:
         try:
             message = self._link.fetch(pulled)
-            self._record.came(message)
             reply = self._reply(message)
             if self._halt.is_set():
                 return
@@ -82,32 +81,34 @@ class SuperNode:
             self._link.push(reply)
             self._answered += 1
         except RunOverError:
-            _log.warning("the run is over at the server; its message is dropped")
+            _log.warning("the server waits for this answer no more, or the run is over; dropped")
         self._home.inflight.unlink(missing_ok=True)
 
     def _reply(self, message: Message) -> Message:
         """The ClientApp's reply; in its place, while the site is paused, that it sits out.
 
+        A message that the server did not order, or of a run that comes with code, is refused before
+        the runner hears of it; an error's text stays in this site's log.
+
         An answer that was being computed when the pause came is dropped, and what it cost is spent:
         held back, it would keep the whole federation waiting until the round's deadline.
         """
-        reply = None if self._home.paused.exists() else self._computed(message)
+        try:
+            self._record.came(message)
+            reply = None if self._home.paused.exists() else self._computed(message)
+        except PrivacyError as error:
+            return _refusal(message, error)
         if reply is None or self._home.paused.exists():
             return Message(absence_content("paused"), reply_to=message)
         return reply
 
     def _computed(self, message: Message) -> Message:
-        """The ClientApp's reply, or a refusal; an error's text stays in this site's log."""
+        """The ClientApp's reply, or a refusal where its process died."""
+        self._check_bundle(message.metadata.run_id)
         try:
-            self._check_bundle(message.metadata.run_id)
             return self._run(message)
         except RunnerDiedError as death:
-            error: HemofedError = FederationError(str(death))
-        except PrivacyError as refused:
-            error = refused
-        reference = secrets.token_hex(4)
-        _log.error("[%s] %s", reference, error)
-        return Message(refusal_content(error, reference), reply_to=message)
+            return _refusal(message, FederationError(str(death)))
 
     def _run(self, message: Message) -> Message:
         """The runner's reply; a runner that dies gets a second try, while the server still waits.
@@ -147,6 +148,13 @@ class SuperNode:
         if content != self._told:
             write_text(self._home.status, json.dumps(content))
             self._told = content
+
+
+def _refusal(message: Message, error: HemofedError) -> Message:
+    """The answer in place of the ClientApp's; the error's text goes to this site's log."""
+    reference = secrets.token_hex(4)
+    _log.error("[%s] %s", reference, error)
+    return Message(refusal_content(error, reference), reply_to=message)
 
 
 def _write(path: Path, content: bytes) -> None:

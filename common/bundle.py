@@ -7,7 +7,7 @@ and never downloads, unpacks or imports a bundle.
 
 import hashlib
 
-PROTOCOL = 1
+PROTOCOL = 2
 """Goes up when server and sites of two versions could misunderstand each other."""
 
 BUNDLE_HASH = hashlib.sha256(f"hemofed ships no code; protocol {PROTOCOL}".encode()).hexdigest()

@@ -25,6 +25,8 @@ class Envelope:
     """The version of the registry that the sender goes by; 0: it did not say."""
     document: str = ""
     """From the server: that registry, signed, as JSON; "" when the site has it."""
+    order: str = ""
+    """From the server: its signature on the message's `Order`."""
 
     def around(self, content: RecordDict) -> RecordDict:
         """The content with the envelope; the argument, which messages may share, is not changed."""
@@ -34,6 +36,7 @@ class Envelope:
                 "signature": self.head.signature,
                 "registry": self.registry,
                 "document": self.document,
+                "order": self.order,
             }
         )
         return RecordDict({**content, _NAME: record})
@@ -51,4 +54,5 @@ def take_off(message: Message) -> Envelope:
         SignedHead(str(record.get("head")), str(record.get("signature"))),
         version if type(version) is int else 0,
         str(record.get("document", "")),
+        str(record.get("order", "")),
     )

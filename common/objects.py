@@ -23,6 +23,12 @@ PIECE_BYTES = 16 * 2**20
 SMALL_BYTES = 2**18
 """A vector of no more goes with its message: stored for each site it costs less than a request."""
 
+MESSAGE_BYTES = 2**20
+"""Of a site's message with all that is small in it, at most: one such vector, a tally, its words.
+The server's may bring a registry."""
+
+_HEAD_BYTES = 64
+"""Before the body of a piece, at most."""
 _NUMBER_BYTES = 4
 """Each piece begins with its number, so that no two of a vector are one object."""
 _ID_BYTES = 32
@@ -82,12 +88,21 @@ def identifiers(tree: ObjectTree) -> list[str]:
     return [part.object_id for part in iterate_object_tree(tree)]
 
 
+def may_be_object(content: bytes) -> bool:
+    """Whether a site's message may have this object: a message or a piece, within its bounds."""
+    kind = content[:_HEAD_BYTES].partition(b" ")[0]
+    most = {b"Message": MESSAGE_BYTES, b"ArrayChunk": PIECE_BYTES + _NUMBER_BYTES + _HEAD_BYTES}
+    return len(content) <= most.get(kind, -1)
+
+
 def put_together(identifier: str, contents: Mapping[str, bytes]) -> Message:
     """The message of that id, from the bytes of all its objects.
 
     Raises ValueError, or what protobuf and Flower raise, for what `take_apart` did not make. Each
     piece counts once: what comes out is not larger than what came in.
     """
+    if not contents[identifier].startswith(b"Message "):
+        raise ValueError("an object of another kind in place of the message")
     message = message_from_proto(ProtoMessage.FromString(_body(contents[identifier])))
     pieces = {name: content for name, content in contents.items() if name != identifier}
     if message.has_content():

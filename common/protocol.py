@@ -98,6 +98,12 @@ def task_facts(message: Message) -> dict[str, str | int] | None:
     }
 
 
+def task_words(message: Message) -> tuple[str, str]:
+    """The split and the ledger head that a message's task names; "" and "" when it has none."""
+    record = message.content.config_records.get("task") or ConfigRecord()
+    return str(record.get("split", "")), str(record.get("head", ""))
+
+
 @dataclass(frozen=True)
 class Update:
     """A site's answer to train: new minus old parameters, and what it says about the round."""

@@ -1,4 +1,5 @@
-"""The server's side of the envelopes: its audit head and registry go out, heads are witnessed."""
+"""The server's side of the envelopes: orders are signed, its audit head and registry go out, the
+sites' heads are witnessed."""
 
 import logging
 from pathlib import Path
@@ -8,28 +9,35 @@ from flwr.app import Message
 from common.audit_log import AuditLog
 from common.envelope import WITNESSED_KINDS, Envelope, take_off
 from common.errors import FederationError
+from common.identity import load_signing_key
+from common.order import Order
 from server.registry_file import RegistryFile
 
 _log = logging.getLogger("hemofed.rounds")
 
 
 class Envelopes:
-    """Of the server in `home`, whose audit log `log` is."""
+    """Of the server in `home`, whose audit log `log` is.
+
+    Raises ConfigError as `load_signing_key` does.
+    """
 
     def __init__(self, home: Path, log: AuditLog) -> None:
         self._registry = RegistryFile(home)
         self._audit = log
+        self._signing_key = load_signing_key(home / "signing.key")
         self._known: dict[str, int] = {}
 
     def seal(self, message: Message, site: str) -> None:
-        """Put the envelope around a message that leaves for the site.
+        """Put the envelope around a message that leaves for the site, with the order signed.
 
         The registry is in it until the site has said that it goes by this version.
         """
         version = self._registry.read().version
         known = self._known.get(site) == version
         document = "" if known else self._registry.document()
-        envelope = Envelope(self._audit.signed_head(), version, document)
+        order = Order.of(message, site).sign(self._signing_key)
+        envelope = Envelope(self._audit.signed_head(), version, document, order)
         message.content = envelope.around(message.content)
 
     def open(self, reply: Message, site: str, about: dict[str, str | int] | None) -> None:

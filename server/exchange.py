@@ -7,15 +7,12 @@ from typing import Protocol, runtime_checkable
 from flwr.app import Message, RecordDict
 from flwr.serverapp import Grid
 
-from common.errors import FederationError
+from common.errors import FederationError, HemofedError
 from common.protocol import read_absence, read_name, read_refusal
-from server.suspension import LEFT_OUT
+from server.suspension import LEFT_OUT, UNREADABLE
 
 _SHORTEST_PAUSE, LONGEST_PAUSE = 0.01, 0.2
 """Seconds between two looks for replies or sites."""
-
-UNREADABLE = 100
-"""Error code of a reply that came and is no message; Flower's own codes are below."""
 
 Reply = Message | str
 """A sound reply, or why there is none."""
@@ -44,6 +41,8 @@ def exchange(
         elif waiting:
             _pause(now - last, now - looked)
             now = time.monotonic()
+    if isinstance(grid, TakesBack):
+        grid.withdraw(list(waiting))
     for site in waiting.values():
         yield site, f"no reply within {deadline:g} s"
 
@@ -56,6 +55,13 @@ class KnowsSites(Protocol):
     """
 
     def site_names(self) -> dict[int, str]: ...
+
+
+@runtime_checkable
+class TakesBack(Protocol):
+    """A Grid that keeps what comes until it is read."""
+
+    def withdraw(self, message_ids: Collection[str]) -> None: ...
 
 
 class Roster:
@@ -146,4 +152,18 @@ def _sound(reply: Message) -> Reply:
         return f"{LEFT_OUT}the reply cannot be read"
     if reply.has_error():
         return f"the client failed (Flower code {reply.error.code})"
-    return read_refusal(reply) or read_absence(reply) or reply
+    try:
+        return read_refusal(reply) or read_absence(reply) or reply
+    except Exception as error:
+        return unusable(error)
+
+
+def unusable(error: Exception) -> str:
+    """The status of a reply at whose reading `error` was raised: that site's, and nobody else's.
+
+    Raises it again when it is this machine's: memory or a disk that is full.
+    """
+    if isinstance(error, MemoryError | OSError):
+        raise error
+    known = isinstance(error, HemofedError)
+    return f"{LEFT_OUT}{error if known else f'it cannot be read ({type(error).__name__})'}"

@@ -1,7 +1,8 @@
 """Flower's fleet API, call by call: its handlers on its state, without its web framework.
 
 That framework serves all that Flower can do, and takes two thirds of a request's processor time.
-What it asks of a caller is asked by the gate, before the body is read, and here.
+What it asks of a caller is asked by the gate, before the body is read, and here; what it does not
+ask of what a site sends is asked in `server.replies`.
 """
 
 import logging
@@ -9,8 +10,14 @@ import math
 import time
 from collections.abc import Callable
 from http import HTTPStatus
+from pathlib import Path
 from typing import Any, cast
 
+import flwr.app
+from flwr.app import Error
+from flwr.app.message import make_message
+from flwr.app.metadata import Metadata
+from flwr.common.constant import SUPERLINK_NODE_ID
 from flwr.proto.fleet_pb2 import (
     ActivateNodeRequest,
     DeactivateNodeRequest,
@@ -31,6 +38,17 @@ from flwr.supercore.run import RunStatus
 from flwr.superlink.servicer.fleet import fleet_handlers
 from google.protobuf.message import DecodeError, Message
 
+from server.replies import (
+    Question,
+    Questions,
+    RefusedError,
+    check_answers,
+    check_object,
+    is_one_reply,
+    is_within_bounds,
+)
+from server.suspension import UNREADABLE
+
 _log = logging.getLogger("hemofed.superlink")
 _FRESH_SECONDS = 0.2
 Handler = Callable[[Any, LinkState], Message]
@@ -41,6 +59,8 @@ def _with_store(handler: Callable[..., Message]) -> Handler:
 
 
 PULL_MESSAGES = "/v1/fleet/pull-messages"
+PULL_OBJECT = "/v1/fleet/pull-object"
+PUSH_OBJECT = "/v1/fleet/push-object"
 _CALLS: dict[str, tuple[type[Message], Handler]] = {
     "/v1/fleet/activate-node": (ActivateNodeRequest, fleet_handlers.activate_node),
     "/v1/fleet/deactivate-node": (DeactivateNodeRequest, fleet_handlers.deactivate_node),
@@ -50,9 +70,9 @@ _CALLS: dict[str, tuple[type[Message], Handler]] = {
     ),
     "/v1/fleet/get-run": (GetRunRequest, fleet_handlers.get_run),
     PULL_MESSAGES: (PullMessagesRequest, _with_store(fleet_handlers.pull_messages)),
-    "/v1/fleet/pull-object": (PullObjectRequest, fleet_handlers.pull_object),
+    PULL_OBJECT: (PullObjectRequest, fleet_handlers.pull_object),
     "/v1/fleet/push-messages": (PushMessagesRequest, fleet_handlers.push_messages),
-    "/v1/fleet/push-object": (PushObjectRequest, fleet_handlers.push_object),
+    PUSH_OBJECT: (PushObjectRequest, fleet_handlers.push_object),
     "/v1/fleet/confirm-message-received": (
         ConfirmMessageReceivedRequest,
         _with_store(fleet_handlers.confirm_message_received),
@@ -88,23 +108,32 @@ class _SparedState:
 
 
 class Fleet:
-    """Answers the sites' calls from the SuperLink's state. Threads may share it."""
+    """Answers the sites' calls from the SuperLink's state, which `database` holds."""
 
-    def __init__(self, state: LinkState) -> None:
+    def __init__(self, state: LinkState, database: Path) -> None:
         self._state = cast(LinkState, _SparedState(state))
+        self._questions = Questions(database)
 
     def serves(self, path: str) -> bool:
         """Whether there is such a call."""
         return path in _CALLS
 
     def answer(self, path: str, key: bytes, body: bytes) -> tuple[HTTPStatus, bytes]:
-        """The answer to a call that `key` (PEM) signed. An error's text stays here."""
+        """The answer to a call that `key` (PEM) signed. An error's text stays here.
+
+        Raises RefusedError for what no site sends that does as it is asked.
+        """
         kind, handler = _CALLS[path]
         try:
             request = kind.FromString(body)
+            if not _is_plain(request, body):
+                return HTTPStatus.BAD_REQUEST, b""
             if not self._speaks_for_itself(key, request):
                 return HTTPStatus.UNAUTHORIZED, b""
+            self._check(request)
             return HTTPStatus.OK, handler(request, self._state).SerializeToString()
+        except RefusedError:
+            raise
         except DecodeError:
             return HTTPStatus.BAD_REQUEST, b""
         except FlowerError as error:
@@ -121,3 +150,44 @@ class Fleet:
             return request.public_key == key
         node = request if isinstance(request, DeactivateNodeRequest) else request.node
         return self._state.get_node_id_by_public_key(key) == node.node_id
+
+    def _check(self, request: Message) -> None:
+        """Raise RefusedError for a message or an object that is not to be taken."""
+        if isinstance(request, PushObjectRequest):
+            check_object(request)
+        if isinstance(request, PushMessagesRequest):
+            self._check_reply(request)
+
+    def _check_reply(self, request: PushMessagesRequest) -> None:
+        """A reply out of bounds is the site's only one: the rounds leave it out at once."""
+        question = None
+        if is_one_reply(request, node := request.node.node_id):
+            question = self._questions.find(request.messages_list[0].metadata.reply_to_message_id)
+        check_answers(request, question, node, time.time())
+        if question is not None and not is_within_bounds(request, question):
+            self._state.store_message_res(_unreadable(question))
+            raise RefusedError(HTTPStatus.BAD_REQUEST, "a reply out of bounds")
+
+
+def _is_plain(request: Message, body: bytes) -> bool:
+    """Whether the body holds the fields of its kind, each once, and nothing else."""
+    request.DiscardUnknownFields()
+    return int(request.ByteSize()) == len(body)
+
+
+def _unreadable(question: Question) -> flwr.app.Message:
+    """What stands in the place of a reply that is not taken, in the name of its site."""
+    metadata = Metadata(
+        run_id=question.run,
+        message_id="",
+        src_node_id=question.node,
+        dst_node_id=SUPERLINK_NODE_ID,
+        reply_to_message_id=question.identifier,
+        group_id=question.group,
+        created_at=(now := time.time()),
+        ttl=question.end - now,
+        message_type=question.kind,
+    )
+    reply = make_message(metadata, error=Error(UNREADABLE, "a reply out of bounds"))
+    reply.metadata.__dict__["_message_id"] = reply.object_id
+    return reply

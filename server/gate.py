@@ -34,10 +34,14 @@ class Gate:
         }
         self._active = frozenset(member.node_public_key for member in registry.active().values())
 
+    def site_of(self, key: bytes) -> str:
+        """The registry's name for whom the key is, or was; "" for a stranger's."""
+        return self._known.get(key, "")
+
     def lets_in(self, scope: Scope) -> bool:
         """Whether the body may be read; when not, that is noted."""
         key = claimed_key(scope)
-        site = self._known.get(key, "")
+        site = self.site_of(key)
         if key not in self._active:
             self._refusals.note(scope, _reason(key, site), key, site)
             return False

@@ -1,6 +1,6 @@
 """Flower's Grid on the SuperLink's state itself, for the rounds of a deployment."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from threading import Event
 
@@ -9,13 +9,14 @@ from flwr.app.message import make_message
 from flwr.server.superlink.linkstate import LinkState
 from flwr.supercore.constant import NodeStatus
 from flwr.supercore.run import Run
+from sqlalchemy.exc import SQLAlchemyError
 
 from common.errors import FederationError
 from common.objects import identifiers, put_together, take_apart
 from common.protocol import task_facts
 from server.envelopes import Envelopes
-from server.exchange import UNREADABLE
 from server.run_grid import RunGrid
+from server.suspension import UNREADABLE
 
 
 class StoppedError(Exception):
@@ -26,6 +27,8 @@ class StoppedError(Exception):
 class _Sent:
     """A message under way: to whom, and what an audit line says of it."""
 
+    head: Message
+    """The message without its content."""
     site: str
     about: dict[str, str | int] | None
 
@@ -34,7 +37,8 @@ class StateGrid(RunGrid):
     """The Grid of one run. `halt` breaks off whatever waits on it.
 
     Messages leave in envelopes, and the sites' are taken off here. A reply is handed out once all
-    of it has come; a site that breaks off in the middle of an upload holds nobody up.
+    of it has come; a site that breaks off in the middle of an upload holds nobody up. One that
+    cannot be read is an error of that site alone, and what nobody will read is not kept.
     """
 
     def __init__(self, state: LinkState, run: Run, halt: Event, envelopes: Envelopes) -> None:
@@ -64,11 +68,27 @@ class StateGrid(RunGrid):
         self._check()
         under_way = {reply.metadata.reply_to_message_id for reply in self._arriving}
         asked = set(message_ids) - under_way
-        replies = self._state.get_message_res(asked, self._run.run_id) if asked else []
-        self._state.delete_messages({reply.metadata.reply_to_message_id for reply in replies})
+        replies = self._heads(asked) if asked else []
+        self._drop({reply.metadata.reply_to_message_id for reply in replies})
         ready = [reply for reply in replies if reply.has_error()]
+        for reply in ready:
+            self._state.object_store.delete(reply.metadata.message_id)
+            self._sent.pop(reply.metadata.reply_to_message_id, None)
         self._arriving.extend(reply for reply in replies if not reply.has_error())
         return ready + self._complete()
+
+    def withdraw(self, message_ids: Collection[str]) -> None:
+        """Nobody waits for these any more; what comes of them, or will come, is not kept."""
+        asked = set(message_ids)
+        began = [one for one in self._arriving if one.metadata.reply_to_message_id in asked]
+        self._arriving = [one for one in self._arriving if one not in began]
+        unseen = asked - {reply.metadata.reply_to_message_id for reply in began}
+        for reply in began + (self._heads(unseen) if unseen else []):
+            self._state.object_store.delete(reply.metadata.message_id)
+            self._parts.pop(reply.metadata.message_id, None)
+        self._drop(asked)
+        for identifier in asked:
+            self._sent.pop(identifier, None)
 
     def send_and_receive(
         self, messages: Iterable[Message], *, timeout: float | None = None
@@ -77,8 +97,8 @@ class StateGrid(RunGrid):
 
     def _push(self, message: Message) -> str | None:
         """The message's id; None when its node was removed in the meantime."""
-        sent = _Sent(self._site(message.metadata.dst_node_id), task_facts(message))
-        self._envelopes.seal(message, sent.site)
+        site, about = self._site(message.metadata.dst_node_id), task_facts(message)
+        self._envelopes.seal(message, site)
         parts, run = take_apart(message), self._run.run_id
         session = self._state.start_session(run)
         stored, missing = self._state.store_message_and_object_tree(parts.head, parts.tree, session)
@@ -86,12 +106,38 @@ class StateGrid(RunGrid):
             return None
         for identifier in missing:
             self._state.store_object(run, session, identifier, parts.content(identifier))
-        self._sent[message.metadata.message_id] = sent
+        self._sent[message.metadata.message_id] = _Sent(parts.head, site, about)
         return message.metadata.message_id
 
     def _site(self, node: int) -> str:
         """The registry's name for the node; "" when it was removed."""
         return next((info.name for info in self._state.get_node_info(node_ids=[node])), "")
+
+    def _heads(self, asked: set[str]) -> list[Message]:
+        """The replies that came, without their contents; an error for each that cannot be read.
+
+        All at once would be one query, but one that cannot be read would hide the others.
+        """
+        try:
+            return self._state.get_message_res(set(asked), self._run.run_id)
+        except SQLAlchemyError:  # of the database, not of what lies in it
+            raise
+        except Exception:
+            return [reply for identifier in sorted(asked) for reply in self._head(identifier)]
+
+    def _head(self, identifier: str) -> list[Message]:
+        try:
+            return self._state.get_message_res({identifier}, self._run.run_id)
+        except SQLAlchemyError:
+            raise
+        except Exception as error:
+            return [Message(_unreadable(error), reply_to=self._sent[identifier].head)]
+
+    def _drop(self, message_ids: set[str]) -> None:
+        """Forget messages, their replies' heads, and what a site has not fetched of them."""
+        self._state.delete_messages(message_ids)
+        for identifier in message_ids:
+            self._state.object_store.delete(identifier)
 
     def _complete(self) -> list[Message]:
         """The replies all of whose objects are there; the others go on arriving."""
@@ -123,14 +169,13 @@ class StateGrid(RunGrid):
             contents = self._contents(identifier)
             if contents is None:
                 return None
-            message = put_together(identifier, contents)
-            content = message.content if message.has_content() else None
+            message = make_message(reply.metadata, put_together(identifier, contents).content)
+        except SQLAlchemyError:
+            raise
         except Exception as error:  # whatever a hostile site sends, the round goes on
-            return make_message(metadata=reply.metadata, error=_unreadable(error))
+            message = make_message(reply.metadata, error=_unreadable(error))
         self._state.object_store.delete(identifier)
-        if content is None:
-            return make_message(metadata=reply.metadata, error=_unreadable(None))
-        return make_message(metadata=reply.metadata, content=content)
+        return message
 
     def _contents(self, identifier: str) -> dict[str, bytes] | None:
         """The reply's objects by their id; None unless all are there."""
@@ -151,6 +196,5 @@ class StateGrid(RunGrid):
             raise StoppedError
 
 
-def _unreadable(error: Exception | None) -> Error:
-    said = "no message" if error is None else type(error).__name__
-    return Error(UNREADABLE, f"the reply cannot be read ({said})")
+def _unreadable(error: Exception) -> Error:
+    return Error(UNREADABLE, f"the reply cannot be read ({type(error).__name__})")

@@ -2,17 +2,28 @@
 
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from http import HTTPStatus
 
 from starlette.types import Receive, Scope, Send
 
-from server.bodies import Bodies, announced_length, read_body
+from server.bodies import (
+    MAX_BODY,
+    MAX_REQUEST,
+    Bodies,
+    announced_length,
+    read_body,
+    transfer_seconds,
+)
 from server.doorbell import Doorbell
-from server.fleet import PULL_MESSAGES, Fleet
+from server.fleet import PULL_MESSAGES, PULL_OBJECT, PUSH_OBJECT, Fleet
 from server.gate import Gate, claimed_key
 from server.refusals import Refusals
+from server.replies import RefusedError
 
 _HEALTH = "/health"
+_GULP = 2**18
+"""Bytes of an answer that are handed over at a time; before the next, the first are on the line."""
 
 
 class Listener:
@@ -23,7 +34,7 @@ class Listener:
     | of another path                                    | 404, audit line      |
     | of another method                                  | 405                  |
     | not signed by an active member's key, or not now   | 401, audit line      |
-    | of no length, or one above MAX_BODY                | 413                  |
+    | of no length, or one above MAX_BODY, MAX_REQUEST   | 413                  |
     | too much of one site at a time, or its body pauses | 503: sites try again |
 
     All but the last are answered before a byte of the body is read.
@@ -51,20 +62,23 @@ class Listener:
             await _answer(send, HTTPStatus.METHOD_NOT_ALLOWED)
         elif not self._gate.lets_in(scope):
             await _answer(send, HTTPStatus.UNAUTHORIZED)
-        elif (length := announced_length(scope)) is None:
+        elif (length := announced_length(scope, _longest(path))) is None:
             await _answer(send, HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
         else:
             await self._take(length, scope, receive, send)
 
     async def _take(self, length: int, scope: Scope, receive: Receive, send: Send) -> None:
         key = claimed_key(scope)
-        if not self._bodies.take(key, length):
+        scope["state"]["connection"].claim(key)
+        # An object that is asked for may be as large as one that is sent, and is read as slowly.
+        held = MAX_BODY if scope["path"] == PULL_OBJECT else length
+        if not self._bodies.take(key, held):
             await _answer(send, HTTPStatus.SERVICE_UNAVAILABLE)
             return
         try:
             await self._read(key, length, scope, receive, send)
         finally:
-            self._bodies.give_back(key, length)
+            self._bodies.give_back(key, held)
 
     async def _read(
         self, key: bytes, length: int, scope: Scope, receive: Receive, send: Send
@@ -79,14 +93,34 @@ class Listener:
             if not self._gate.lets_in(scope):  # revoked while it waited
                 await _answer(send, HTTPStatus.UNAUTHORIZED)
                 return
-        status, content = await asyncio.get_running_loop().run_in_executor(
-            self._thread, self._fleet.answer, scope["path"], key, body
-        )
+        status, content = await self._call(scope, key, body)
         await _answer(send, status, content)
+
+    async def _call(self, scope: Scope, key: bytes, body: bytes) -> tuple[HTTPStatus, bytes]:
+        """The fleet's answer; what a member may not send is noted in its name."""
+        loop = asyncio.get_running_loop()
+        try:
+            return await loop.run_in_executor(
+                self._thread, self._fleet.answer, scope["path"], key, body
+            )
+        except RefusedError as refused:
+            if refused.reason:
+                self._refusals.note(scope, refused.reason, key, self._gate.site_of(key))
+            return refused.status, b""
+
+
+def _longest(path: str) -> int:
+    """Bytes of a call's body, at most."""
+    return MAX_BODY if path == PUSH_OBJECT else MAX_REQUEST
 
 
 async def _answer(send: Send, status: HTTPStatus, content: bytes = b"") -> None:
     length = str(len(content)).encode()
     headers = [(b"content-type", b"application/x-protobuf"), (b"content-length", length)]
-    await send({"type": "http.response.start", "status": int(status), "headers": headers})
-    await send({"type": "http.response.body", "body": content})
+    # Who reads too slowly is hung up on: an answer that is left incomplete ends its connection.
+    with suppress(TimeoutError):
+        async with asyncio.timeout(transfer_seconds(len(content))):
+            await send({"type": "http.response.start", "status": int(status), "headers": headers})
+            for start in range(0, max(len(content), 1), _GULP):
+                gulp, more = content[start : start + _GULP], start + _GULP < len(content)
+                await send({"type": "http.response.body", "body": gulp, "more_body": more})

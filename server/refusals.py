@@ -18,6 +18,11 @@ Reason = Literal[
     "not an active member's key",
     "signature does not fit",
     "signed at another time",
+    "no reply to what it was asked",
+    "a second reply",
+    "a reply out of bounds",
+    "an object of no reply",
+    "an object out of bounds",
 ]
 
 _WINDOW = 3600.0

@@ -7,7 +7,6 @@ same Grid.
 import json
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -19,7 +18,7 @@ from numpy.typing import NDArray
 from safetensors.torch import save_file
 
 from common.config import Study
-from common.errors import FederationError, HemofedError, ModelError
+from common.errors import FederationError, ModelError
 from common.files import replacing, sync, write_text
 from common.metrics import Tally
 from common.models import Classifier, build, federated
@@ -29,7 +28,7 @@ from common.protocol import Task, Update, content_bytes, read_head, read_tally
 from server import checkpoints
 from server.aggregation import Aggregation, aggregation_for
 from server.checkpoints import State
-from server.exchange import Reply, Roster, exchange
+from server.exchange import Reply, Roster, exchange, unusable
 from server.optimizer import Optimizer, averaged
 from server.suspension import LEFT_OUT, Offences, asked_to_lift, note_lifted
 from server.watcher import Unwatched, Watcher
@@ -143,8 +142,7 @@ class Rounds:
         for site, reply in self._replies(messages):
             entry = record["sites"][site] = self._accept(site, reply, updates)
             entry["seconds"] = time.perf_counter() - asked
-            if entry["status"].startswith(LEFT_OUT):
-                self._watcher.left_out(task.round, site, entry["status"].removeprefix(LEFT_OUT))
+            self._tell_left_out(task, site, entry["status"])
             if self._offences.note(site, entry["status"]):
                 entry["suspended"] = True
         record["sites"] = dict(sorted(record["sites"].items()))
@@ -162,14 +160,14 @@ class Rounds:
         """Check one reply and add it to the round's updates; its line for the record."""
         if isinstance(reply, str):
             return {"status": reply}
-        self._note_head(site, reply)
         try:
+            self._note_head(site, reply)
             update = Update.read(reply, self._layout.size, self._study.transport.up)
             if update.layout != self._layout.digest:
                 raise ModelError(f"its layout {update.layout[:12]} is not the study's")
             norm = updates.add(site, update.values)
-        except HemofedError as error:
-            return {"status": f"{LEFT_OUT}{error}"}
+        except Exception as error:
+            return {"status": unusable(error)}
         return {
             "status": "ok",
             "update_norm": norm,
@@ -195,11 +193,25 @@ class Rounds:
         messages = self._messages("evaluate", task, model, asked)
         tallies: dict[str, Tally] = {}
         for site, reply in self._replies(messages):
-            with suppress(FederationError):
-                if isinstance(reply, Message):
-                    self._note_head(site, reply)
-                    tallies[site] = read_tally(reply, classes)
+            said = reply if isinstance(reply, str) else self._tally(site, reply, classes)
+            if isinstance(said, Tally):
+                tallies[site] = said
+            else:
+                self._tell_left_out(task, site, said)
         return dict(sorted(tallies.items()))
+
+    def _tally(self, site: str, reply: Message, classes: int) -> Tally | str:
+        """The tally of a reply, or why it is left out."""
+        try:
+            self._note_head(site, reply)
+            return read_tally(reply, classes)
+        except Exception as error:
+            return unusable(error)
+
+    def _tell_left_out(self, task: Task, site: str, status: str) -> None:
+        """Have it written down when a reply came and could not be used."""
+        if status.startswith(LEFT_OUT):
+            self._watcher.left_out(task.round, site, status.removeprefix(LEFT_OUT))
 
     def _replies(self, messages: dict[str, Message]) -> Iterator[tuple[str, Reply]]:
         """What each site says, as it comes; the watcher knows who has not said anything."""

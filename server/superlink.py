@@ -23,7 +23,7 @@ from common.plain_text import log_plainly
 from server.doorbell import Doorbell
 from server.fleet import Fleet
 from server.gate import Gate
-from server.http_protocol import BoundedHead
+from server.http_protocol import BoundedProtocol
 from server.listener import Listener
 from server.members import Registrar
 from server.refusals import Refusals
@@ -46,7 +46,7 @@ def serve(home: Path, host: str, port: int) -> None:
     threading.Thread(target=registrar.watch, args=(_REGISTRY_SECONDS,), daemon=True).start()
     threading.Thread(target=doorbell.watch, daemon=True).start()
     config = uvicorn.Config(
-        Listener(Fleet(state), doorbell, gate, refusals),
+        Listener(Fleet(state, database(home)), doorbell, gate, refusals),
         host=host,
         port=port,
         ssl_certfile=home / CERTIFICATE,
@@ -54,7 +54,7 @@ def serve(home: Path, host: str, port: int) -> None:
         ssl_keyfile_password=os.environ.get(PASSPHRASE_VARIABLE),
         log_level="warning",
         server_header=False,
-        http=BoundedHead,
+        http=BoundedProtocol,
         ws="none",
         lifespan="off",
         proxy_headers=False,

@@ -13,6 +13,8 @@ from common.files import write_text
 
 LEFT_OUT = "left out: "
 """How the status of a reply begins that came and could not be used; its reason follows."""
+UNREADABLE = 100
+"""Error code of a reply that came and is no message; Flower's own codes are below."""
 
 _LIFTS = "lifts.json"
 

@@ -23,6 +23,11 @@ from common.yaml_files import parse
 
 Address = Annotated[PlainText, Field(max_length=300)]
 """host:port of a server."""
+_LAST_VERSION = 2**31
+"""A number that every field it travels in can hold."""
+_FARTHEST = 10_000
+"""Versions that a registry may be ahead of the one that is trusted: years of a site's absence. One
+that is farther would, once accepted, shut out all that the server will ever issue by counting."""
 
 
 class Member(Strict):
@@ -78,7 +83,7 @@ class Member(Strict):
 class Registry(Strict):
     """All members, at one version; every change makes the next version."""
 
-    version: int = Field(ge=1)
+    version: int = Field(ge=1, le=_LAST_VERSION)
     issued: AwareDatetime
     address: Address
     """host:port of the server."""
@@ -146,9 +151,14 @@ class Registry(Strict):
     def check_follows(self, older: "Registry") -> None:
         """Raise FederationError unless this may replace `older` in a site that trusted it.
 
-        Versions only grow, members stay listed, keys change only with the old key's consent, and a
-        revoked member stays revoked.
+        Versions only grow, and not by leaps; members stay listed, keys change only with the old
+        key's consent, and a revoked member stays revoked.
         """
+        if self.version > older.version + _FARTHEST:
+            raise FederationError(
+                f"registry: version {self.version} is more than {_FARTHEST} ahead of version "
+                f"{older.version} that is here; no later one could replace it. Call the operator"
+            )
         if self.version < older.version or (self.version == older.version and self != older):
             raise FederationError(
                 f"registry: version {self.version} cannot replace version {older.version} that is "

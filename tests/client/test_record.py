@@ -9,6 +9,7 @@ from pathlib import Path
 from threading import Event as Halt
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from flwr.app import Error, Message, RecordDict
 
 from client.app import client_app
@@ -27,6 +28,8 @@ from common.identity import Registry, load_signing_key
 from common.identity.keys import make_node_key, make_signing_key
 from common.identity.request import Request
 from common.identity.site_home import join, make_site
+from common.order import CLOCK_SECONDS, Order
+from common.payload import encode
 from common.proposal import Proposal
 from common.protocol import Update, absence_content, proposal_content, refusal_content
 from server.provisioning import admit, make_kit, make_server, revoke
@@ -58,8 +61,20 @@ class Setting:
         document: str = "",
     ) -> Message:
         """A message as it comes over the wire."""
-        asked = message(study(), kind, number)
-        envelope = Envelope(head or self.server_log.signed_head(), document=document)
+        return self.ordered(message(study(), kind, number), head, document)
+
+    def ordered(
+        self,
+        asked: Message,
+        head: SignedHead | None = None,
+        document: str = "",
+        receiver: str = "lab",
+        key: Ed25519PrivateKey | None = None,
+    ) -> Message:
+        """The message in an envelope, signed by the server or by another key."""
+        signer = key or load_signing_key(self.operator / "signing.key")
+        order = Order.of(asked, receiver).sign(signer)
+        envelope = Envelope(head or self.server_log.signed_head(), document=document, order=order)
         asked.content = envelope.around(asked.content)
         return asked
 
@@ -137,10 +152,10 @@ def test_a_head_that_the_server_did_not_sign_is_left_out(
 
 
 def test_whatever_a_server_writes_into_a_task_the_log_takes_it(setting: Setting) -> None:
-    asked = setting.asked()
+    asked = message(study())
     task = asked.content.config_records["task"]
     task["round"], task["attempt"], task["study"] = "smear.png", 2.5, "[" * 100_000
-    setting.record.came(asked)
+    setting.record.came(setting.ordered(asked))
     setting.record.leaves(asked, Message(refusal_content(PrivacyError("x"), "ab"), reply_to=asked))
     (line,) = setting.lines("refused")
     assert (line["round"], line["attempt"], line["study"]) == (-1, -1, "not a study")
@@ -198,11 +213,28 @@ def swapped(setting: Setting) -> str:
     request = Request.make("other", make_node_key(), make_signing_key(), NOW)
     other = registry.sites["other"].model_copy(update={"requests": (request,)})
     changes = {"version": registry.version + 1, "sites": {**registry.sites, "other": other}}
-    key = load_signing_key(setting.operator / "signing.key")
-    return json.dumps(registry.model_copy(update=changes).signed(key))
+    return changed(setting, changes)
 
 
-@pytest.mark.parametrize("how", ["swapped key", "altered", "no JSON", "deep", "a list", "long"])
+def changed(setting: Setting, changes: dict[str, object]) -> str:
+    """The registry with these changes, signed by the server."""
+    registry = Registry.load(setting.operator).model_copy(update=changes)
+    return json.dumps(registry.signed(load_signing_key(setting.operator / "signing.key")))
+
+
+UNSOUND = [
+    "swapped key",
+    "altered",
+    "no JSON",
+    "deep",
+    "a list",
+    "long",
+    "far future",
+    "beyond any field",
+]
+
+
+@pytest.mark.parametrize("how", UNSOUND)
 def test_a_registry_that_may_not_replace_the_present_one_is_one_line(
     setting: Setting, how: str
 ) -> None:
@@ -214,6 +246,8 @@ def test_a_registry_that_may_not_replace_the_present_one_is_one_line(
         "deep": "[" * 100_000,
         "a list": "[1]",
         "long": " " * 10**8,
+        "far future": changed(setting, {"version": 2**31}),
+        "beyond any field": changed(setting, {"version": 2**63}),
     }[how]
     for _ in range(2):
         setting.record.came(setting.asked(document=document))
@@ -228,9 +262,67 @@ def prepare(setting: Setting, signature: str | None = None) -> Message:
     proposal = Proposal.make(study(), key)
     if signature is not None:
         proposal = proposal.model_copy(update={"signature": signature})
-    asked = setting.asked("query.prepare")
+    asked = message(study(), "query.prepare")
     asked.content = RecordDict({**asked.content, **proposal_content(proposal)})
+    return setting.ordered(asked)
+
+
+def forged(setting: Setting, how: str) -> Message:
+    """What the server did not order, or not of this site, or not now."""
+    asked = message(study(), number=2)
+    if how == "a copy":
+        setting.record.came(setting.ordered(asked))
+        return setting.ordered(asked)  # the same bytes: Ed25519 draws nothing
+    if how == "another site's":
+        return setting.ordered(asked, receiver="other")
+    if how == "by another key":
+        return setting.ordered(asked, key=make_signing_key())
+    if how == "an old one":
+        asked.metadata.created_at -= asked.metadata.ttl + CLOCK_SECONDS + 1
+        return setting.ordered(asked)
+    setting.ordered(asked)
+    if how == "unsigned":
+        asked.content.config_records["envelope"]["order"] = ""
+    elif how == "another round":
+        asked.content.config_records["task"]["round"] = 1
+    elif how == "another model":
+        asked.content.array_records["model"]["values"] = encode(first_model(study()) + 1)
+    else:
+        assert how == "another run"
+        vars(asked.metadata)["_run_id"] += 1
     return asked
+
+
+FORGED = [
+    "unsigned",
+    "by another key",
+    "another site's",
+    "another round",
+    "another model",
+    "another run",
+    "an old one",
+    "a copy",
+]
+
+
+@pytest.mark.parametrize("how", FORGED)
+def test_what_the_server_did_not_order_is_refused_with_a_line(setting: Setting, how: str) -> None:
+    asked = forged(setting, how)
+    with pytest.raises(PrivacyError, match="not ordered by this site's server"):
+        setting.record.came(asked)
+    (line,) = setting.lines("order_refused")
+    assert (line["kind"], line["study"]) == ("train", study().digest)
+    assert len(setting.lines("witness")) == (how == "a copy")
+    assert setting.lines("not_witnessed") == []
+
+
+def test_what_is_no_task_needs_an_order_too(setting: Setting) -> None:
+    asked = Message(RecordDict(), 2, "query")
+    with pytest.raises(PrivacyError, match="not ordered"):
+        setting.record.came(asked)
+    assert len(setting.lines("order_refused")) == 1
+    setting.record.came(setting.ordered(Message(RecordDict(), 2, "query")))
+    assert len(setting.lines("order_refused")) == 1
 
 
 def test_a_proposed_study_is_kept_for_a_person_to_read(setting: Setting) -> None:
@@ -283,3 +375,15 @@ def test_nothing_leaves_when_the_log_cannot_be_written(setting: Setting) -> None
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
         signal.signal(signal.SIGXFSZ, handler)
     assert setting.lines("released") == [] and not reply.content
+
+
+def test_orders_are_forgotten_when_their_term_is_over(setting: Setting) -> None:
+    past = message(study(), number=1)
+    vars(past.metadata)["_ttl"] = 1.0
+    past.metadata.created_at -= CLOCK_SECONDS - 1  # just within the clocks' difference
+    setting.record.came(setting.ordered(past))
+    assert len(setting.record._terms) == 1
+    (signature,) = setting.record._terms
+    setting.record._terms[signature] -= 10
+    setting.record.came(setting.asked(number=2))
+    assert len(setting.record._terms) == 1 and signature not in setting.record._terms

@@ -16,7 +16,7 @@ from common.bundle import BUNDLE_HASH
 from common.envelope import take_off
 from common.protocol import read_absence, read_name, read_refusal
 from tests.client.lab import context, make_lab
-from tests.client.test_record import Setting, prepare
+from tests.client.test_record import FORGED, Setting, forged, prepare
 
 KINDS = ["query.prepare", "train", "evaluate"]
 
@@ -71,7 +71,15 @@ def answered(
     setting: Setting, kind: str, then: Callable[[], object] = lambda: None
 ) -> tuple[Message, Asked]:
     """What leaves of one message, and the runner, which calls `then` when it has computed."""
-    asked = prepare(setting) if kind == "query.prepare" else setting.asked(kind)
+    return handled(
+        setting, prepare(setting) if kind == "query.prepare" else setting.asked(kind), then
+    )
+
+
+def handled(
+    setting: Setting, asked: Message, then: Callable[[], object] = lambda: None
+) -> tuple[Message, Asked]:
+    """The same of the message `asked`."""
     halt = Event()
     link, runner = Link(asked, halt), Asked(setting.home.site_file, then)
     SuperNode(setting.home, link, runner, setting.record, halt).serve()
@@ -108,3 +116,28 @@ def test_a_site_takes_part_again_after_a_pause(setting: Setting) -> None:
     assert read_name(reply) == "lab"
     reply, _ = answered(setting, "train")
     assert read_absence(reply) is None and len(setting.lines("released")) == 1
+
+
+@pytest.mark.parametrize("how", FORGED)
+@pytest.mark.parametrize("paused", [False, True])
+def test_what_the_server_did_not_order_never_reaches_the_runner(
+    setting: Setting, how: str, paused: bool
+) -> None:
+    if paused:
+        setting.home.paused.touch()
+    reply, runner = handled(setting, forged(setting, how))
+    assert "PrivacyError" in str(read_refusal(reply)) and list(reply.content) == ["refusal"]
+    assert runner.asked == 0
+    assert len(setting.lines("order_refused")) == len(setting.lines("refused")) == 1
+    assert setting.lines("released") == []
+
+
+def test_an_ordered_round_that_is_sent_again_is_answered_once(setting: Setting) -> None:
+    """The signature fits the copy as well; what stops it is the ledger."""
+    first, _ = handled(setting, setting.asked())
+    assert read_refusal(first) is None and "update" in first.content
+    for number in (1, 1, 2, 1):
+        reply, _ = handled(setting, setting.asked(number=number))
+        assert ("update" in reply.content) == (number == 2)
+    assert setting.lines("order_refused") == []
+    assert [line["round"] for line in setting.lines("released")] == [1, 2]

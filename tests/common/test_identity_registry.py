@@ -116,3 +116,21 @@ def test_a_successor_grows_and_takes_nothing_back() -> None:
             wrong.check_follows(before)
     with pytest.raises(FederationError, match="given other keys"):
         registry(4, a=member(first), b=b).check_follows(registry(3, a=rotated, b=b))
+
+
+@pytest.mark.parametrize("ahead", [0, 1, 10_000])
+def test_a_registry_may_be_some_versions_ahead(ahead: int) -> None:
+    registry(3 + ahead).check_follows(registry(3))
+
+
+@pytest.mark.parametrize("ahead", [10_001, 2**31 - 3])
+def test_a_registry_of_the_far_future_is_refused(ahead: int) -> None:
+    with pytest.raises(FederationError, match="more than 10000 ahead of version 3"):
+        registry(3 + ahead).check_follows(registry(3))
+
+
+@pytest.mark.parametrize("version", [2**31 + 1, 2**63, 10**400])
+def test_a_version_that_no_field_holds_is_no_registry(version: int) -> None:
+    content = registry().model_copy(update={"version": version})
+    with pytest.raises(FederationError, match="is not a registry"):
+        opened(content)

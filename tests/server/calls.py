@@ -6,11 +6,12 @@ from server.fleet import Fleet
 
 
 class Calls(Fleet):
-    """Keeps what it is asked, and answers with nothing."""
+    """Keeps what it is asked, and answers with `content`."""
 
     def __init__(self) -> None:
         self.read: list[bytes] = []
+        self.content = b""
 
     def answer(self, path: str, key: bytes, body: bytes) -> tuple[HTTPStatus, bytes]:
         self.read.append(body)
-        return HTTPStatus.OK, b""
+        return HTTPStatus.OK, self.content

@@ -60,10 +60,10 @@ class Setting:
         (message,) = self.state.get_message_ins(self.nodes[site], limit=1)
         return message
 
-    def content(self, identifier: str) -> RecordDict:
+    def kept(self, identifier: str) -> Message:
         """What the SuperLink keeps for the site."""
         contents = self.grid._contents(identifier)
-        return put_together(identifier, contents or {}).content
+        return put_together(identifier, contents or {})
 
     def answer(
         self, site: str, to: Message, damage: str = "", head: SignedHead | None = None
@@ -85,12 +85,17 @@ class Setting:
             self.state.store_object(run, session, identifier, parts.content(identifier))
 
 
+def state_of(home: Path) -> LinkState:
+    """The SuperLink's state in the home."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # alembic, at Flower's settings
+        return open_state(home)
+
+
 @contextmanager
 def connected(folder: Path) -> Iterator[Setting]:
     """The nodes of SITES, online, and a run."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # alembic, at Flower's settings
-        state = open_state(folder)
+    state = state_of(folder)
     nodes, keys, home, now = {}, {}, folder / "server", datetime.now(UTC)
     make_server(home, "127.0.0.1:9092", now)
     for site in SITES:

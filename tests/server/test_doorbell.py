@@ -18,6 +18,7 @@ from server.refusals import Refusals
 from server.state import database
 from tests.server.calls import Calls
 from tests.server.nodes import Setting, connected
+from tests.server.test_gate import Connection
 
 HOLD = 0.3
 
@@ -39,8 +40,8 @@ def request(key: bytes) -> Scope:
         (FLEET_HTTP_PUBLIC_KEY_HEADER.encode(), b64encode(key)),
         (b"content-length", b"2"),
     ]
-    path = "/v1/fleet/pull-messages"
-    return {"type": "http", "method": "POST", "path": path, "headers": headers}
+    path, state = "/v1/fleet/pull-messages", {"connection": Connection()}
+    return {"type": "http", "method": "POST", "path": path, "headers": headers, "state": state}
 
 
 class Site:

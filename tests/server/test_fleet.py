@@ -23,6 +23,7 @@ from flwr.supercore.protobuf.translation import PROTOBUF_REQUEST_TYPES
 from common.objects import SMALL_BYTES, identifiers
 from server import fleet
 from server.fleet import Fleet
+from server.state import database
 from tests.server.nodes import Setting, connected
 
 
@@ -33,8 +34,8 @@ def setting(tmp_path: Path) -> Iterator[Setting]:
 
 
 @pytest.fixture
-def calls(setting: Setting) -> Fleet:
-    return Fleet(setting.state)
+def calls(setting: Setting, tmp_path: Path) -> Fleet:
+    return Fleet(setting.state, database(tmp_path))
 
 
 def ask(calls: Fleet, setting: Setting, name: str, request: Any) -> tuple[HTTPStatus, bytes]:
@@ -108,7 +109,11 @@ def test_a_run_that_is_over_takes_nothing_more(
     monkeypatch.setattr(fleet, "_FRESH_SECONDS", 0.0)
     run = setting.grid.run
     request = PushObjectRequest(
-        node=Node(node_id=setting.nodes["paris"]), run_id=run.run_id, object_id="x"
+        node=Node(node_id=setting.nodes["paris"]),
+        run_id=run.run_id,
+        session_id="a session that is over",
+        object_id="0" * 64,
+        object_content=b"Message  0\x00",
     )
     assert ask(calls, setting, "push-object", request)[0] == HTTPStatus.OK
     setting.state.stop_run(run.run_id)

@@ -5,6 +5,7 @@ import json
 from base64 import b64encode
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +21,13 @@ from common.errors import FederationError
 from common.identity import Registry, load_signing_key, node_public_pem
 from common.identity.keys import make_node_key, make_signing_key
 from common.identity.request import Request
-from server import bodies, refusals
-from server.bodies import MAX_BODY, MOST_OF_A_SITE
+from server import bodies, listener, refusals
+from server.bodies import MAX_BODY, MAX_REQUEST, MOST_OF_A_SITE
 from server.gate import Gate
 from server.listener import Listener
 from server.provisioning import admit, make_server, revoke
-from server.refusals import Refusals
+from server.refusals import Reason, Refusals
+from server.replies import RefusedError
 from tests.server.calls import Calls
 
 NOW = datetime.now(UTC)
@@ -68,6 +70,16 @@ class Door:
         return [row["facts"] for row in rows if row["event"] == "request_refused"]
 
 
+class Connection:
+    """Keeps whose it is."""
+
+    def __init__(self) -> None:
+        self.keys: list[bytes] = []
+
+    def claim(self, key: bytes) -> None:
+        self.keys.append(key)
+
+
 class Bell:
     """No question for messages waits."""
 
@@ -85,6 +97,7 @@ class Caller:
             "path": path,
             "headers": [(name.encode(), value) for name, value in headers.items()],
             "client": ("192.0.2.7", 4711),
+            "state": {"connection": Connection()},
         }
         self.body = b"abc"
         self.read = 0
@@ -207,26 +220,29 @@ def test_what_was_signed_at_another_time_is_not_read(door: Door, when: str) -> N
     assert (line["reason"], line["site"]) == ("signed at another time", "active")
 
 
-def test_one_site_has_only_so_many_bytes_under_way(door: Door) -> None:
-    headers = signed(door.keys["active"]) | {"content-length": str(MAX_BODY).encode()}
+@pytest.mark.parametrize(("call", "length"), [("push-object", MAX_BODY), ("pull-object", 100)])
+def test_one_site_has_only_so_many_bytes_under_way(door: Door, call: str, length: int) -> None:
+    """Sent, or asked for: an answer may be as large as a body."""
+    headers = signed(door.keys["active"]) | {"content-length": str(length).encode()}
+    path, most = f"/v1/fleet/{call}", MOST_OF_A_SITE // MAX_BODY
 
     async def crowd() -> list[int]:
-        waiting = [Slow(headers) for _ in range(MOST_OF_A_SITE // MAX_BODY)]
+        waiting = [Slow(headers, path) for _ in range(most)]
         asked = [asyncio.ensure_future(caller.ask(door)) for caller in waiting]
         await asyncio.sleep(0)
-        refused = [await Caller(headers).ask(door)]
+        refused = [await Caller(headers, path).ask(door)]
         for caller in waiting:
             caller.goes_on.set()
-        return refused + [await one for one in asked] + [await Caller(headers).ask(door)]
+        return refused + [await one for one in asked] + [await Caller(headers, path).ask(door)]
 
-    assert asyncio.run(crowd()) == [503, 200, 200, 200]
+    assert asyncio.run(crowd()) == [503, *[200] * (most + 1)]
 
 
 class Slow(Caller):
     """Its body comes when it is told to go on."""
 
-    def __init__(self, headers: dict[str, bytes]) -> None:
-        super().__init__(headers)
+    def __init__(self, headers: dict[str, bytes], path: str = "/v1/fleet/push-object") -> None:
+        super().__init__(headers, path)
         self.goes_on = asyncio.Event()
 
     async def receive(self) -> Message:
@@ -271,3 +287,70 @@ def test_a_full_disk_lets_nobody_in(door: Door, monkeypatch: pytest.MonkeyPatch)
 
     monkeypatch.setattr(AuditLog, "append", full)
     assert asyncio.run(Caller(signed(None)).ask(door)) == 401
+
+
+def test_a_members_connection_is_its_keys_and_a_strangers_is_nobodys(door: Door) -> None:
+    for name, keys in (("active", 1), ("gone", 0)):
+        caller = Caller(signed(door.keys[name]))
+        asyncio.run(caller.ask(door))
+        assert caller.scope["state"]["connection"].keys == [node_public_pem(door.keys[name])] * keys
+
+
+@pytest.mark.parametrize("path", ["pull-messages", "push-messages", "get-run"])
+def test_what_brings_no_object_is_short(door: Door, path: str) -> None:
+    headers = signed(door.keys["active"])
+    for length, status in ((MAX_REQUEST, 200), (MAX_REQUEST + 1, 413)):
+        caller = Caller(headers | {"content-length": str(length).encode()}, f"/v1/fleet/{path}")
+        assert asyncio.run(caller.ask(door)) == status
+    assert caller.read == 0
+
+
+class Reader(Caller):
+    """Takes so many pieces of the answer, and then no more."""
+
+    def __init__(self, headers: dict[str, bytes], most: int) -> None:
+        super().__init__(headers)
+        self.most = most
+        self.got = b""
+
+    async def send(self, message: Message) -> None:
+        if "body" in message and not self.most:
+            await asyncio.Event().wait()
+        self.most -= "body" in message
+        self.got += message.get("body", b"")
+        self.more = message.get("more_body", False)
+
+
+@pytest.mark.parametrize("size", [0, 1, listener._GULP, 3 * listener._GULP + 1])
+def test_an_answer_goes_out_in_pieces_and_whole(door: Door, size: int) -> None:
+    door.calls.content = bytes(size)
+    reader = Reader(signed(door.keys["active"]), 100)
+    asyncio.run(reader.ask(door))
+    assert reader.got == bytes(size) and not reader.more
+    assert 100 - reader.most == max(-(-size // listener._GULP), 1)
+
+
+def test_who_reads_too_slowly_is_given_up(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(listener, "transfer_seconds", lambda length: 0.05)
+    door.calls.content = bytes(3 * listener._GULP)
+    reader = Reader(signed(door.keys["active"]), 1)
+    asyncio.run(reader.ask(door))
+    assert reader.got == bytes(listener._GULP) and reader.more
+
+
+def test_a_line_of_half_a_megabit_has_the_time_for_a_piece() -> None:
+    assert 240 < bodies.transfer_seconds(MAX_BODY) < 600
+    assert bodies.transfer_seconds(0) == bodies.PAUSE_SECONDS
+
+
+@pytest.mark.parametrize(("reason", "lines"), [("a second reply", 1), (None, 0)])
+def test_what_a_member_may_not_send_is_one_line_in_its_name(
+    door: Door, monkeypatch: pytest.MonkeyPatch, reason: Reason | None, lines: int
+) -> None:
+    def refuses(*_: object) -> None:
+        raise RefusedError(HTTPStatus.CONFLICT, reason)
+
+    monkeypatch.setattr(door.calls, "answer", refuses)
+    for _ in range(3):
+        assert asyncio.run(Caller(signed(door.keys["active"])).ask(door)) == 409
+    assert [(line["reason"], line["site"]) for line in door.lines()] == [(reason, "active")] * lines

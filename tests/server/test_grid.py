@@ -3,6 +3,7 @@
 import json
 import resource
 import signal
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 from flwr.app import Message, RecordDict
 from flwr.common.constant import NOOP_FLWR_AID
 from flwr.supercore.object_store.sql_object_store import SqlObjectStore
+from sqlalchemy.exc import OperationalError
 
 from common.audit_line import seal_message
 from common.audit_log import SignedHead, verify
@@ -19,12 +21,14 @@ from common.envelope import Envelope, take_off
 from common.errors import FederationError
 from common.identity import Registry, load_signing_key, sign
 from common.objects import PIECE_BYTES
+from common.order import Order
 from common.payload import decode
 from common.protocol import task_facts
-from server.exchange import UNREADABLE, Roster, exchange
+from server.exchange import Roster, exchange, unusable
 from server.flower_run import FlowerRun
 from server.grid import StoppedError
 from server.provisioning import revoke
+from server.suspension import LEFT_OUT, UNREADABLE
 from tests.client.lab import study
 from tests.server.nodes import SITES, Setting, connected
 
@@ -151,9 +155,12 @@ def head_of(setting: Setting, site: str, signer: str) -> SignedHead:
 def test_a_message_bears_the_servers_head_and_the_sites_is_witnessed(setting: Setting) -> None:
     (identifier,) = setting.grid.push_messages([setting.message("paris")])
     taken, public = setting.taken("paris"), (setting.home / "signing.pub").read_text()
-    sent = Message(RecordDict(), setting.nodes["paris"], "train")
-    sent.content = setting.content(identifier)
-    take_off(sent).head.check(public, "the server")
+    sent = setting.kept(identifier)
+    envelope = take_off(sent)
+    envelope.head.check(public, "the server")
+    Order.of(sent, "paris").check(public, envelope.order, time.time())
+    with pytest.raises(FederationError, match="does not fit"):
+        Order.of(sent, "rome").check(public, envelope.order, time.time())
     assert set(sent.content) == {"task"}
     head = head_of(setting, "paris", "paris")
     setting.answer("paris", taken, head=head)
@@ -169,14 +176,14 @@ def test_a_registry_goes_out_until_the_site_has_it(setting: Setting) -> None:
     def sent(has: int) -> str:
         """What comes with a message; the site answers that it goes by version `has`."""
         (identifier,) = setting.grid.push_messages([setting.message("paris")])
-        message = Message(RecordDict(), setting.nodes["paris"], "train")
-        message.content = setting.content(identifier)
+        message = setting.kept(identifier)
         reply = Message(Envelope(SignedHead("", ""), has).around(RecordDict()), reply_to=message)
         setting.grid._envelopes.open(reply, "paris", None)
         return take_off(message).document
 
     version = Registry.load(setting.home).version
-    assert json.loads(sent(version - 1))["registry"]["version"] == version
+    for claim in (version - 1, 0, -1, 2**63 - 1):
+        assert json.loads(sent(claim))["registry"]["version"] == version
     assert sent(version) != "" and sent(version) == ""
     revoke(setting.home, "rome", datetime.now(UTC))
     assert json.loads(sent(version + 1))["registry"]["version"] == version + 1
@@ -238,3 +245,75 @@ def test_a_run_that_was_left_behind_is_ended_by_the_next(setting: Setting) -> No
         assert flower.run.run_id != run
         status = setting.state.get_run_status({run})[run]
         assert (status.status, status.sub_status) == ("finished", "stopped")
+
+
+def test_what_lies_in_the_database_and_cannot_be_read_is_an_error_of_that_site_alone(
+    setting: Setting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent = {site: setting.message(site) for site in SITES}
+    identifiers = {site: next(iter(setting.grid.push_messages([m]))) for site, m in sent.items()}
+    for site in SITES:
+        setting.answer(site, setting.taken(site))
+    read = setting.state.get_message_res
+
+    def get(asked: set[str], run: int) -> list[Message]:
+        if identifiers["rome"] in asked:
+            raise TypeError("said by Flower of what rome sent")
+        return read(asked, run)
+
+    monkeypatch.setattr(setting.state, "get_message_res", get)
+    replies = {
+        reply.metadata.reply_to_message_id: reply
+        for reply in setting.grid.pull_messages(identifiers.values())
+    }
+    assert replies[identifiers["rome"]].error.code == UNREADABLE
+    assert all(replies[identifiers[site]].has_content() for site in ("paris", "turin"))
+    assert setting.state.num_message_res() == 0, "it is not read again and again"
+
+
+@pytest.mark.parametrize("where", ["get_message_res", "get_object"])
+def test_a_fault_of_the_database_is_no_sites(
+    setting: Setting, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    (identifier,) = setting.grid.push_messages([setting.message("paris")])
+    setting.answer("paris", setting.taken("paris"))
+
+    def locked(*_: object) -> None:
+        raise OperationalError("SELECT", {}, Exception("database is locked"))
+
+    with monkeypatch.context() as broken, pytest.raises(OperationalError, match="locked"):
+        broken.setattr(setting.state, where, locked)
+        setting.grid.pull_messages([identifier])
+    (reply,) = setting.grid.pull_messages([identifier])
+    assert reply.has_content()
+
+
+def test_a_content_that_cannot_be_read_is_that_sites_reply_left_out(
+    setting: Setting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def raises(_: object) -> None:
+        raise OverflowError("said by Flower")
+
+    monkeypatch.setattr("server.exchange.read_absence", raises)
+    sent = {"paris": setting.message("paris")}
+    pull = setting.grid.pull_messages
+
+    def pulled(identifiers: list[str]) -> list[Message]:
+        if setting.state.num_message_res() == 0:
+            setting.answer("paris", setting.taken("paris"))
+        return list(pull(identifiers))
+
+    monkeypatch.setattr(setting.grid, "pull_messages", pulled)
+    assert collect(setting, sent) == {"paris": f"{LEFT_OUT}it cannot be read (OverflowError)"}
+
+
+@pytest.mark.parametrize("error", [MemoryError(), OSError("disk")])
+def test_a_lack_of_this_machine_is_no_sites_offence(error: Exception) -> None:
+    with pytest.raises(type(error)):
+        unusable(error)
+
+
+def test_what_was_not_answered_in_time_is_taken_back(setting: Setting) -> None:
+    assert "no reply within" in collect(setting, {"paris": setting.message("paris")})["paris"]
+    assert setting.state.get_message_ins(setting.nodes["paris"], limit=1) == []
+    assert stored(setting) == []

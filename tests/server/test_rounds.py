@@ -13,8 +13,17 @@ from common.metrics import Tally
 from common.models import build
 from common.models.vector import Layout
 from common.payload import decode, encode, encoded_bytes
-from common.protocol import Task, Update, content_bytes, refusal_content, tally_content
+from common.protocol import (
+    Task,
+    Update,
+    content_bytes,
+    read_head,
+    read_tally,
+    refusal_content,
+    tally_content,
+)
 from server.rounds import Record, Rounds
+from server.watcher import Unwatched
 from tests.server.fake_grid import Answer, FakeGrid
 
 TYPES = ("myeloblast", "lymphocyte")
@@ -273,6 +282,45 @@ def test_a_bad_reply_is_named_and_left_out_and_the_others_count(tmp_path: Path, 
     expected = load_file(tmp_path / "alone" / "model.safetensors")
     for name in mixed:
         np.testing.assert_allclose(mixed[name], expected[name], atol=1e-7)
+
+
+class Told(Unwatched):
+    """What the audit log would hear."""
+
+    def __init__(self) -> None:
+        self.lines: list[tuple[int, str, str]] = []
+
+    def left_out(self, number: int, site: str, reason: str) -> None:
+        self.lines.append((number, site, reason))
+
+
+READERS: dict[str, Callable[..., object]] = {
+    "Update.read": Update.read,
+    "read_tally": read_tally,
+    "read_head": read_head,
+}
+
+
+@pytest.mark.parametrize("which", READERS)
+def test_whatever_is_raised_at_reading_a_reply_costs_that_site_its_reply(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, which: str
+) -> None:
+    one, told = study(rounds=1), Told()
+
+    def raises(reply: Message, *rest: object) -> object:
+        if reply.metadata.src_node_id == 3:  # site b's node
+            raise OverflowError("Python int too large")
+        return READERS[which](reply, *rest)
+
+    monkeypatch.setattr(f"server.rounds.{which}", raises)
+    rounds = Rounds(one, FakeGrid(sites_of(one)), tmp_path, None, told)
+    rounds.run()
+    record = json.loads((tmp_path / "rounds.jsonl").read_text())
+    trained = "ok" if which == "read_tally" else "left out: it cannot be read (OverflowError)"
+    assert record["sites"]["b"]["status"] == trained
+    assert record["sites"]["a"]["status"] == "ok"
+    assert ("b" in record["evaluation"]["sites"]) == (which == "Update.read")
+    assert set(told.lines) == {(1, "b", "it cannot be read (OverflowError)")}
 
 
 ROBUST = ("trimmed_mean", "median", "krum", "multi_krum")
