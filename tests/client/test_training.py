@@ -96,9 +96,7 @@ class Reference:
         parts = torch.split(mean, [value.numel() for value in self.model.parameters()])
         mu = self.of.training.proximal_mu
         with torch.no_grad():
-            for value, part, start in zip(
-                self.model.parameters(), parts, self.start, strict=True
-            ):
+            for value, part, start in zip(self.model.parameters(), parts, self.start, strict=True):
                 value -= RATE * (part.view_as(value) + mu * (value - start))
 
 

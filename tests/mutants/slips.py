@@ -48,7 +48,7 @@ class _LeaveOut(Operator):  # type: ignore[misc]
 
 
 class LeaveOutCall(_LeaveOut):
-    """A statement that is nothing but a call becomes `pass`: a check not made, a row not written."""
+    """A statement that is a call becomes `pass`: a check not made, a row not written."""
 
     def mutation_positions(self, node: Any) -> Iterator[tuple[Any, Any]]:
         calls = node.type == "atom_expr" and node.children[-1].get_code().startswith("(")
@@ -126,7 +126,8 @@ def _worth_trying(slip: Slip) -> bool:
         ast.parse(slip.text)
     except SyntaxError:
         return False
-    return not any(word in slip.diff for word in _HOUSEKEEPING)
+    # A bare star in a signature is no product.
+    return "-    *,\n" not in slip.diff and not any(word in slip.diff for word in _HOUSEKEEPING)
 
 
 def _operators() -> Iterator[tuple[str, Operator]]:

@@ -10,19 +10,20 @@ import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
-_LIBRARIES = (
-    "torch, torch.func, numpy, scipy.stats, hypothesis.extra.numpy, pytest, xdist, pydantic, PIL.Image, "
-    "cryptography.hazmat.primitives.ciphers, cryptography.x509, flwr.app, flwr.clientapp, "
-    "flwr.serverapp, dp_accounting, dp_accounting.pld.privacy_loss_distribution, opacus, yaml, "
-    "sklearn.linear_model, safetensors.torch, multiprocessing.managers, typer.testing, httpx"
-).split(", ")
+_LIBRARIES = """
+    torch torch.func numpy scipy.stats hypothesis.extra.numpy pytest xdist pydantic PIL.Image
+    cryptography.hazmat.primitives.ciphers cryptography.x509 flwr.app flwr.clientapp flwr.serverapp
+    flwr.supernode.fleet_http_client dp_accounting dp_accounting.pld.privacy_loss_distribution
+    opacus sklearn.linear_model safetensors.torch yaml sqlite3 fastapi requests httpx typer.testing
+    multiprocessing.managers
+"""
 _MEMORY = 24 << 30
 """Bytes of addresses: a slip that never stops allocating ends here."""
 
 
 def warm_up() -> None:
     """Import what the tests import, but nothing of ours: each child reads that from its copy."""
-    for name in _LIBRARIES:
+    for name in _LIBRARIES.split():
         importlib.import_module(name)
 
 
@@ -73,7 +74,9 @@ def _pytest(tests: Sequence[str]) -> int:
 
     # The first example that fails is enough, and the same examples are tried for every slip.
     phases = (Phase.explicit, Phase.generate)
-    settings.register_profile("trial", phases=phases, derandomize=True, database=None, deadline=None)
+    settings.register_profile(
+        "trial", phases=phases, derandomize=True, database=None, deadline=None
+    )
     settings.load_profile("trial")
     known = "ignore::pytest.PytestAssertRewriteWarning"
     """Of libraries that are imported already."""
