@@ -118,5 +118,5 @@ def test_a_site_that_calls_itself_otherwise_is_not_the_one_that_approved(site: P
     approvals.approve(lab, one)
     renamed = Site.model_validate(lab.model_dump() | {"name": "other"})
     site.write_text(dump(renamed))
-    with pytest.raises(PrivacyError):
+    with pytest.raises(PrivacyError, match=r"is not this site's approval .*it is for lab"):
         approvals.check(open_site(site), one)

@@ -116,7 +116,7 @@ def test_approve_explains_asks_and_signs(home: SiteHome, tmp_path: Path) -> None
     typed("approve", str(home.folder), str(file), answer="n\n")
     said_no = {"study": one.name, "digest": one.digest, "reason": "a person said no"}
     assert audited(home, "not_approved") == [said_no] and audited(home, "approved") == []
-    with pytest.raises(PrivacyError):
+    with pytest.raises(PrivacyError, match="is not approved at this site"):
         SignedApprovals(home).check(site, one)
     said = typed("approve", str(home.folder), str(file), answer="y\n")
     for word in (one.digest, "epsilon 4", "float32 numbers leaves", "left: 100", "lab train"):
@@ -125,7 +125,7 @@ def test_approve_explains_asks_and_signs(home: SiteHome, tmp_path: Path) -> None
     assert "yes" in typed("studies", str(home.folder))
     typed("approve", str(home.folder), one.name, "--withdraw")
     assert "not yet" in typed("studies", str(home.folder))
-    with pytest.raises(PrivacyError):
+    with pytest.raises(PrivacyError, match="is not approved at this site"):
         SignedApprovals(home).check(site, one)
 
 
@@ -165,7 +165,7 @@ def test_only_what_this_sites_server_signed_can_be_approved(home: SiteHome, tmp_
             typed("approve", str(home.folder), str(file), "--yes")
     with pytest.raises(ConfigError, match="is no file, and 0 proposals are called so"):
         typed("approve", str(home.folder), one.name, "--yes")
-    with pytest.raises(PrivacyError):
+    with pytest.raises(PrivacyError, match="is not approved at this site"):
         SignedApprovals(home).check(open_site(home.site_file), one)
 
 
