@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -20,7 +20,7 @@ from client.site import open_site
 from client.training import Job, train
 from client.workspace import Workspace, workspace
 from common.config import Member, Study
-from common.errors import DataError, ModelError
+from common.errors import DataError, ModelError, PrivacyError
 from common.models.vector import flatten, load
 from common.payload import Vector
 from common.privacy.clipping.rule import MARGIN
@@ -217,6 +217,12 @@ def test_a_study_that_declares_no_units_for_the_site_is_refused(lab: Path) -> No
         train(Job(of, "lab", Member(units=0), 1, 1.0), bench(lab, of).inputs, SystemEntropy())
 
 
+def test_a_job_that_names_no_noise_does_not_train_in_private(lab: Path) -> None:
+    of = study()
+    with pytest.raises(PrivacyError, match="noise_multiplier=0.0: expected"):
+        train(Job(of, "lab", Member(units=UNITS), 1), bench(lab, of).inputs, SystemEntropy())
+
+
 def test_views_are_drawn_row_by_row_from_the_secret_stream() -> None:
     draws = training._uniform(NoiseSource.seeded(b"views"), 2000, 7)
     assert draws.shape == (2000, 7) and draws.dtype == torch.float32
@@ -236,6 +242,7 @@ def weighted(prior: list[float], power: float) -> Study:
 
 
 @given(prior=priors, power=st.floats(0, 1), seed=st.integers(0, 99))
+@example(prior=[1e-6, 1.0], power=1.0, seed=0)
 def test_no_class_weighs_more_than_one_and_the_rarest_weighs_one(
     prior: list[float], power: float, seed: int
 ) -> None:
