@@ -14,7 +14,8 @@ from client.ledger import Ledger
 from client.ledger_chain import Row
 from client.policy import Policy
 from client.site import open_site
-from common.config import Member, Study
+from common.config import Member, Site, Study
+from common.errors import PrivacyError
 from common.models import build
 from common.models.classifier import federated
 from common.models.vector import flatten
@@ -94,6 +95,24 @@ def test_what_the_policy_refuses_opens_no_cell(
     monkeypatch.setattr(client, "workspace", look)
     said = str(read_refusal(asked(site, study(), kind)))
     assert "PrivacyError" in said and "Looked" not in said
+
+
+class NeverApproved:
+    """A site at which nobody approved anything."""
+
+    def check(self, site: Site, study: Study) -> None:
+        raise PrivacyError("nobody approved it")
+
+
+@pytest.mark.parametrize("kind", ["query.prepare", "train", "evaluate"])
+def test_what_nobody_approved_opens_no_cell(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    site = make_lab(tmp_path, NOISED)
+    monkeypatch.setattr(client, "workspace", look)
+    reply = client_app(approvals=NeverApproved())(message(study(), kind), context(site))
+    assert "PrivacyError" in str(read_refusal(reply)) and debits(site) == ()
+    assert "nobody approved it" in (tmp_path / "site.log").read_text()
 
 
 @pytest.mark.parametrize("role", ["test", "held_out"])

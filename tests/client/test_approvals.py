@@ -120,3 +120,13 @@ def test_a_site_that_calls_itself_otherwise_is_not_the_one_that_approved(site: P
     site.write_text(dump(renamed))
     with pytest.raises(PrivacyError, match=r"is not this site's approval .*it is for lab"):
         approvals.check(open_site(site), one)
+
+
+def test_a_site_does_not_approve_in_another_name_than_its_own(site: Path) -> None:
+    """Signed by the site's own key, but for a name that its identity has not."""
+    one, lab = study(), open_site(site)
+    renamed = Site.model_validate(lab.model_dump() | {"name": "other"})
+    approvals = SignedApprovals(SiteHome(site.parent))
+    approvals.approve(renamed, one)
+    with pytest.raises(PrivacyError, match=r"site.yaml says other, the identity lab"):
+        approvals.check(renamed, one)

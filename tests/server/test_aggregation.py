@@ -214,3 +214,10 @@ def test_no_rule_takes_what_is_not_sound(rule: str, value: float) -> None:
     for site in list(updates)[:5]:
         rule_of_round.add(site, updates[site])
     assert rule_of_round.result().tobytes() == aggregate(one, updates, list(updates)[:5]).tobytes()
+
+
+@pytest.mark.parametrize("role", ["test", "held_out"])
+def test_the_weight_of_a_site_that_does_not_train_is_none(role: str) -> None:
+    cohort = {"a": Member(weight=0.0), "b": Member.model_validate({"role": role, "weight": 1.0})}
+    with pytest.raises(FederationError, match="no training site with a positive weight"):
+        aggregation_for(Study(name="test", cohort=cohort), 3)
