@@ -80,7 +80,10 @@ class Reference:
         bound, total = self.of.privacy.max_grad_norm, torch.tensor(0.0, dtype=torch.float64)
         for unit in np.unique(self.units):
             gradient = self.gradient(self.rows[self.units == unit])
-            total = total + gradient * MARGIN * min(1.0, bound / float(gradient.norm()))
+            norm = float(gradient.norm())
+            plain = self.of.privacy.clipping == "flat"
+            factor = min(1.0, bound / norm) if plain else bound / (norm + 0.01)
+            total = total + gradient * MARGIN * factor
         return total
 
     def gradient(self, rows: Rows) -> Tensor:
@@ -165,6 +168,25 @@ def test_of_a_patient_no_more_cells_train_than_the_studys_cap(
     patients = bench(lab, study(privacy=privacy)).inputs.cells.units
     assert set(np.unique(rows, return_counts=True)[1]) == {3}, "three views of each"
     assert np.bincount(patients[np.unique(rows)]).max() == 2
+
+
+@pytest.mark.parametrize("engine", ["bookkeeping", "opacus", "vmap"])
+def test_clipping_is_by_the_studys_rule_and_engine(
+    lab: Path, monkeypatch: pytest.MonkeyPatch, engine: str
+) -> None:
+    asked, real = [], training.clipped_gradient_sum
+
+    def spied(*inputs: Any, **settings: Any) -> Any:
+        asked.append(settings["engine"])
+        return real(*inputs, **settings)
+
+    monkeypatch.setattr(training, "clipped_gradient_sum", spied)
+    privacy = ALL | {"clipping": "automatic", "max_grad_norm": 1.0, "engine": engine}
+    of = study(privacy=privacy, training={"learning_rate": RATE, "augment": False})
+    expected = Reference(lab, of).update()
+    found = trained(lab, of)
+    assert np.linalg.norm(found - expected) < 0.01 * np.linalg.norm(expected)
+    assert asked == [engine]
 
 
 class Listened:
