@@ -6,6 +6,7 @@ class, a strict zip) is left as it is.
 """
 
 import ast
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from difflib import unified_diff
@@ -127,7 +128,8 @@ def _worth_trying(slip: Slip) -> bool:
     except SyntaxError:
         return False
     # A bare star in a signature is no product.
-    return "-    *,\n" not in slip.diff and not any(word in slip.diff for word in _HOUSEKEEPING)
+    star = re.search(r"^-.*\*[,)]", slip.diff) and slip.operator.endswith("Mul_Div")
+    return not star and not any(word in slip.diff for word in _HOUSEKEEPING)
 
 
 def _operators() -> Iterator[tuple[str, Operator]]:

@@ -8,6 +8,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 _LIBRARIES = """
@@ -32,15 +33,25 @@ def trial(copy: Path, tests: Sequence[str], seconds: float) -> str:
     child = os.fork()
     if child == 0:
         _run(copy, tests)
-    handle = os.pidfd_open(child)
-    ended, _, _ = select.select([handle], [], [], seconds)
-    os.close(handle)
-    if not ended:
-        os.killpg(child, signal.SIGKILL)
-    _, status = os.waitpid(child, 0)
-    if not ended:
+    # Here as there, so that it is so before either goes on.
+    with suppress(OSError):
+        os.setpgid(child, child)
+    if not _ended(child, seconds):
+        os.waitpid(child, 0)
         return "too slow"
-    return "passed" if status == 0 else "failed"
+    return "passed" if os.waitpid(child, 0)[1] == 0 else "failed"
+
+
+def _ended(child: int, seconds: float) -> bool:
+    """Whether the child ends in time; if not, or when we are stopped, it and its own are killed."""
+    handle, ended = os.pidfd_open(child), False
+    try:
+        ended = bool(select.select([handle], [], [], seconds)[0])
+    finally:
+        os.close(handle)
+        if not ended:
+            os.killpg(child, signal.SIGKILL)
+    return ended
 
 
 def _run(copy: Path, tests: Sequence[str]) -> None:
