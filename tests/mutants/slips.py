@@ -108,6 +108,12 @@ class Slip:
     """The lines taken out and put in."""
     text: str
 
+    @property
+    def change(self) -> str:
+        """The lines taken out and those put in, without what stands around them."""
+        lines = [line[:1] + line[1:].strip() for line in self.diff.splitlines()]
+        return "\n".join(lines)
+
 
 def slips(text: str) -> Iterator[Slip]:
     """Every slip of a module's text, each once."""
