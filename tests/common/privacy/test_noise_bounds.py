@@ -29,8 +29,7 @@ def test_the_worst_that_sums_and_roundings_can_do_together_is_covered(
     as far apart as the proof lets them."""
     grid = 2.0 ** (power + 12)
     clip = steps * math.sqrt(size) / grid
-    if grid_for(size, clip) > grid:
-        return
+    assert grid_for(size, clip) <= grid
     apart = clip * (1 + noise.SUMMATION) / math.sqrt(size)
     down = torch.full((size,), 0.4999 / grid, dtype=torch.float64)
     # The other sum is moved on to the next half, where it is rounded up.
