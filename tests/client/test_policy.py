@@ -116,28 +116,47 @@ def test_a_site_without_a_policy_allows_nothing(tmp_path: Path) -> None:
     assert read_policy(tmp_path / "policy.yaml") == JUST
 
 
+ABOVE, LEAST, MOST = "greater than", "greater than or equal to", "less than or equal to"
+
+
 @pytest.mark.parametrize(
-    ("key", "value"),
+    ("key", "value", "said"),
     [
-        ("lifetime_epsilon", 0), ("lifetime_epsilon", 1e6 + 1), ("study_epsilon", 0),
-        ("delta", 0), ("delta", 1), ("min_noise_multiplier", 0), ("max_grad_norm", 0),
-        ("min_cohort", 0), ("max_rounds", 0), ("gpu_memory_share", 0), ("gpu_memory_share", 1.01),
-        ("metrics", "all"), ("unit", "cell"), ("noise", 1), ("hours", "25:00-26:00"),
+        ("lifetime_epsilon", 0, f"{ABOVE} 0"), ("lifetime_epsilon", 1e6 + 1, f"{MOST} 1000000"),
+        ("study_epsilon", 0, f"{ABOVE} 0"), ("study_epsilon", 1e6 + 1, f"{MOST} 1000000"),
+        ("delta", 0, f"{ABOVE} 0"), ("delta", 1, "less than 1"),
+        ("min_noise_multiplier", 0, f"{ABOVE} 0"), ("max_grad_norm", 0, f"{ABOVE} 0"),
+        ("min_cohort", 0, f"{LEAST} 1"), ("max_rounds", 0, f"{LEAST} 1"),
+        ("gpu_memory_share", 0, f"{ABOVE} 0"), ("gpu_memory_share", 1.01, f"{MOST} 1"),
+        ("metrics", "all", "'none', 'noised' or 'exact'"), ("unit", "cell", "'image' or 'patient'"),
+        ("noise", 1, "noise"), ("hours", "25:00-26:00", "25:00"),
     ],
 )  # fmt: skip
-def test_a_bound_that_bounds_nothing_is_no_policy(tmp_path: Path, key: str, value: object) -> None:
+def test_a_bound_that_bounds_nothing_is_no_policy(
+    tmp_path: Path, key: str, value: object, said: str
+) -> None:
     path = tmp_path / "policy.yaml"
     path.write_text(dump(JUST))
     text = path.read_text()
     lines = [line for line in text.splitlines() if not line.startswith(f"{key}:")]
     path.write_text("\n".join([*lines, f"{key}: {value}"]))
-    with pytest.raises(ConfigError, match=key):
+    with pytest.raises(ConfigError, match=rf"{key}: .*{said}( \(|$)|{key}.*{said}"):
         read_policy(path)
 
 
+@pytest.mark.parametrize("epsilon", [1e-3, 0.5, 1e6])
+def test_every_epsilon_from_the_least_to_a_million_is_taken(epsilon: float) -> None:
+    policy = Policy(lifetime_epsilon=epsilon, study_epsilon=epsilon, delta=0.5)
+    assert (policy.lifetime_epsilon, policy.study_epsilon) == (epsilon, epsilon)
+
+
 @pytest.mark.parametrize(
-    ("key", "value"), [("lifetime_epsilon", 1e6), ("gpu_memory_share", 1), ("min_cohort", 1)]
-)
+    ("key", "value"),
+    [
+        ("gpu_memory_share", 1), ("gpu_memory_share", 0.01), ("min_cohort", 1), ("max_rounds", 1),
+        ("delta", 0.999), ("delta", 1e-9), ("min_noise_multiplier", 1e-3), ("max_grad_norm", 1e-3),
+    ],
+)  # fmt: skip
 def test_the_last_value_within_a_bound_is_taken(key: str, value: float) -> None:
     assert getattr(Policy.model_validate(JUST.model_dump() | {key: value}), key) == value
 
