@@ -140,7 +140,7 @@ def test_a_bound_that_bounds_nothing_is_no_policy(
     text = path.read_text()
     lines = [line for line in text.splitlines() if not line.startswith(f"{key}:")]
     path.write_text("\n".join([*lines, f"{key}: {value}"]))
-    with pytest.raises(ConfigError, match=rf"{key}: .*{said}( \(|$)|{key}.*{said}"):
+    with pytest.raises(ConfigError, match=f"{key}.*{said}"):
         read_policy(path)
 
 
