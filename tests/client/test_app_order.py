@@ -179,3 +179,12 @@ def test_a_study_that_fits_is_prepared_and_one_that_cannot_be_paid_is_not(tmp_pa
     reply = asked(other, study(privacy=PRIVACY | {"delta": 9e-4}), "query.prepare", number=0)
     assert "PrivacyError" in str(read_refusal(reply))
     assert "cannot be paid to its end: the study would cost" in logged(other)
+
+
+def test_a_reason_is_kept_in_a_folder_that_was_not_there(tmp_path: Path) -> None:
+    site = make_lab(tmp_path, OPEN.model_copy(update={"min_cohort": 2}))
+    text = site.read_text()
+    assert "log: site.log" in text
+    site.write_text(text.replace("log: site.log", "log: kept/of/site.log"))
+    assert "PrivacyError" in str(read_refusal(asked(site, study())))
+    assert "min_cohort" in (tmp_path / "kept" / "of" / "site.log").read_text()

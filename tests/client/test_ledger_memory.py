@@ -1,7 +1,9 @@
 """What a site's own log remembers of its ledger, and what ties the ledger to the data."""
 
 import shutil
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +11,7 @@ import pytest
 
 from client.ledger import Ledger
 from client.ledger_binding import data_fingerprint
-from client.ledger_memory import check_own_ledger, remembered_rows
+from client.ledger_memory import adopt, check_own_ledger, remembered_rows
 from client.site import open_site
 from common.audit_log import AuditLog
 from common.config import CellSource, Site
@@ -18,6 +20,7 @@ from common.errors import DataError, PrivacyError
 from common.identity.keys import make_signing_key
 from common.privacy.accounting import Event
 from tests.client.lab import make_lab
+from tests.client.test_record import Setting
 
 EVENT = Event(
     mechanism="poisson_discrete_gaussian",
@@ -157,3 +160,15 @@ def test_a_selection_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     lost = CellSource(folder=site.cells[0].folder, selection=tmp_path / "lost.npy")
     with pytest.raises(DataError, match=r"lost.npy: cannot be read \(No such file"):
         data_fingerprint(Site(name="lab", cells=(lost,)))
+
+
+def test_a_damaged_ledger_is_not_adopted(tmp_path: Path) -> None:
+    setting = Setting(make_lab(tmp_path / "lab", cells=10).parent, tmp_path / "server")
+    site = open_site(setting.home.site_file)
+    with closing(sqlite3.connect(site.ledger, isolation_level=None)) as connection:
+        connection.execute("DROP TRIGGER no_delete")
+    with pytest.raises(PrivacyError, match="append-only was taken out"):
+        adopt(site, setting.membership)
+    assert setting.lines("ledger_adopted") == []
+    setting.log.close()
+    setting.server_log.close()

@@ -131,7 +131,8 @@ def _report(module: str) -> bool:
 def _harmless(module: str) -> set[str]:
     """The changes of a module that are known to do no harm, as `Slip.change` has them."""
     known = tomllib.loads(HARMLESS.read_text(encoding="utf-8"))["slip"]
-    return {f"-{one['taken']}\n+{one['put']}" for one in known if one["module"] == module}
+    mine = [one for one in known if one["module"] == module]
+    return {f"-{one['taken']}" + (f"\n+{one['put']}" if one["put"] else "") for one in mine}
 
 
 if __name__ == "__main__":
