@@ -1,7 +1,7 @@
 PYTHON ?= python3.11
 BIN := .venv/bin
 
-.PHONY: setup simulate test lint
+.PHONY: setup simulate test mutants lint
 
 setup: .venv/.ready
 
@@ -15,6 +15,10 @@ simulate: setup
 
 test: setup
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+
+# An hour or two on two cores; stop it when you like, it goes on from there. See docs/testing.md.
+mutants: setup
+	nice -n 10 $(BIN)/python tests/mutants/run.py $(MODULES)
 
 lint: setup
 	$(BIN)/ruff check .

@@ -166,11 +166,20 @@ def test_verify_finds_what_stands_beside_the_chain(path: Path, how: str, said: s
         ledger.verify()
 
 
-@pytest.mark.parametrize("kept", [0, 100, 4096, 6000, -1])
-def test_a_file_cut_short_is_found(path: Path, kept: int) -> None:
+@pytest.mark.parametrize(
+    ("kept", "said"),
+    [
+        (0, "is not a privacy ledger that this version can read"),
+        (100, "cannot be used .database disk image is malformed"),
+        (4096, "cannot be used .database disk image is malformed"),
+        (6000, "cannot be used .database disk image is malformed"),
+        (-1, "SQLite finds it damaged"),
+    ],
+)
+def test_a_file_cut_short_is_found(path: Path, kept: int, said: str) -> None:
     content = path.read_bytes()
     path.write_bytes(content[:kept])
-    with pytest.raises(PrivacyError), Ledger.open(path, CELLS) as ledger:
+    with pytest.raises(PrivacyError, match=said), Ledger.open(path, CELLS) as ledger:
         ledger.verify()
 
 

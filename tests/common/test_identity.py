@@ -168,7 +168,12 @@ def test_names_are_plain(name: str) -> None:
 def test_a_request_holds_keys_of_the_right_kind_only() -> None:
     asked = request().model_dump(mode="json")
     weak = generate_private_key(SECP256R1())
-    for pem in (PUBLIC, node_public_pem(weak).decode(), "", "-----BEGIN PUBLIC KEY-----"):
+    for pem, said in (
+        (PUBLIC, "is a Ed25519PublicKey, expected ECDSA P-384"),
+        (node_public_pem(weak).decode(), "is a ECPublicKey, expected ECDSA P-384"),
+        ("", "is not valid PEM"),
+        ("-----BEGIN PUBLIC KEY-----", "is not valid PEM"),
+    ):
         changed = asked | {"claim": asked["claim"] | {"node_public_key": pem}}
-        with pytest.raises(FederationError):
+        with pytest.raises(FederationError, match=said):
             Request.model_validate(changed)

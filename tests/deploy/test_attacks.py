@@ -149,7 +149,7 @@ def test_a_stranger_cannot_register_or_connect(federation: Federation, tmp_path:
     ) as client:
         import httpx
 
-        with pytest.raises(httpx.HTTPStatusError):
+        with pytest.raises(httpx.HTTPStatusError, match="404 Not Found"):
             client.RegisterNode(RegisterNodeFleetRequest(public_key=node_public_pem(key)))
     link = FleetLink(federation.address, federation.server / "ca.crt", key, Event())
     with closing(link), pytest.raises(FederationError, match="does not accept this site's key"):

@@ -214,3 +214,20 @@ def test_no_rule_takes_what_is_not_sound(rule: str, value: float) -> None:
     for site in list(updates)[:5]:
         rule_of_round.add(site, updates[site])
     assert rule_of_round.result().tobytes() == aggregate(one, updates, list(updates)[:5]).tobytes()
+
+
+@pytest.mark.parametrize("role", ["test", "held_out"])
+def test_the_weight_of_a_site_that_does_not_train_is_none(role: str) -> None:
+    cohort = {"a": Member(weight=0.0), "b": Member.model_validate({"role": role, "weight": 1.0})}
+    with pytest.raises(FederationError, match="no training site with a positive weight"):
+        aggregation_for(Study(name="test", cohort=cohort), 3)
+
+
+def test_large_weights_are_shares_like_any_others() -> None:
+    """However large the numbers that a cohort names, their sum stays within the accumulator."""
+    cohort = {"a": Member(weight=1e6), "b": Member(weight=3e6)}
+    of = Study(name="test", round=RoundPolicy(max_update_norm=MAX_NORM), cohort=cohort)
+    rule = aggregation_for(of, 1)
+    for site in cohort:
+        rule.add(site, np.array([0.99 * MAX_NORM], np.float32))
+    np.testing.assert_allclose(rule.result(), 0.99 * MAX_NORM, rtol=1e-6)

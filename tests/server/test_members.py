@@ -38,10 +38,13 @@ def test_an_altered_registry_is_not_followed_and_each_alteration_is_one_line(
         registrar = Registrar(setting.home, setting.state, Gate(Refusals(log)), log)
         registrar.synchronise()
         sound = path.read_text()
-        for status in ("revoked", "active "):
+        for status, said in (
+            ("revoked", "signature does not fit"),
+            ("active ", "is not a registry"),
+        ):
             path.write_text(sound.replace('"active"', f'"{status}"', 1))
             for _ in range(3):
-                with pytest.raises(FederationError):
+                with pytest.raises(FederationError, match=said):
                     registrar.synchronise()
         assert nodes(setting) == sorted(SITES)
         path.write_text(sound)

@@ -116,11 +116,17 @@ def test_a_stranger_cannot_take_a_name_or_a_key(home: Path) -> None:
     admit(home, Request.make("b", node, signing, NOW), NOW)
     twin = Request.make("c", node, make_signing_key(), NOW)
     before = (home / "registry.json").read_bytes()
-    for wrong in (ask("a"), stranger, swapped, twin):
-        with pytest.raises(FederationError):
+    for wrong, said in (
+        (ask("a"), "the name is taken by the keys"),
+        (stranger, "new keys of a, by the old key"),
+        (swapped, "the name is taken by the keys"),
+        (ask("d").model_copy(update={"claim": ask("d").claim}), "d: the signature does not fit"),
+        (twin, "c and b share a key"),
+    ):
+        with pytest.raises(FederationError, match=said):
             admit(home, wrong, NOW)
     assert (home / "registry.json").read_bytes() == before
-    assert events(home).count("admission_refused") == 4
+    assert events(home).count("admission_refused") == 5
 
 
 def test_unknown_members_are_named(home: Path) -> None:

@@ -85,13 +85,18 @@ def test_a_mechanism_that_uses_its_delta_is_bounded_too() -> None:
 
 
 @pytest.mark.parametrize(
-    ("canaries", "guesses", "correct", "epsilon", "delta"),
-    [(5, 6, 3, 1.0, 0.0), (5, 4, 5, 1.0, 0.0), (5, 5, 5, -1.0, 0.0), (5, 5, 5, 1.0, 2.0)],
+    ("canaries", "guesses", "correct", "epsilon", "delta", "said"),
+    [
+        (5, 6, 3, 1.0, 0.0, "guesses=6, canaries=5; expected 0 <= correct"),
+        (5, 4, 5, 1.0, 0.0, "correct=5, guesses=4"),
+        (5, 5, 5, -1.0, 0.0, "epsilon=-1.0"),
+        (5, 5, 5, 1.0, 2.0, "delta=2.0; expected >= 0 and in"),
+    ],
 )
 def test_counts_out_of_order_are_refused(
-    canaries: int, guesses: int, correct: int, epsilon: float, delta: float
+    canaries: int, guesses: int, correct: int, epsilon: float, delta: float, said: str
 ) -> None:
-    with pytest.raises(PrivacyError):
+    with pytest.raises(PrivacyError, match=said):
         one_run.p_value(canaries, guesses, correct, epsilon, delta)
 
 

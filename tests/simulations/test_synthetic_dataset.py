@@ -152,7 +152,7 @@ def test_the_same_again_is_left_alone_and_anything_else_refused(tmp_path: Path) 
     with pytest.raises(DataError, match=r"holds something else"):
         synthesize(out, sites={"a": spec(3)}, seed=2, side=16, workers=1)
     (tmp_path / "file").write_text("x")
-    with pytest.raises(DataError):
+    with pytest.raises(DataError, match="file: exists and holds something else"):
         synthesize(tmp_path / "file", sites={"a": spec(3)}, seed=1, side=16, workers=1)
 
 

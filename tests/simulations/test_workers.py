@@ -35,7 +35,7 @@ def test_a_death_is_the_answer_to_the_message_that_caused_it_alone(workers: int)
 
 def test_what_cannot_be_sent_is_raised_to_who_asked_and_the_pool_goes_on() -> None:
     with WorkerPool(1, mortal.make, 0) as pool:
-        with pytest.raises(AttributeError):
+        with pytest.raises(AttributeError, match="NoneType"):
             pool.submit(None, mortal.context()).result(120)  # type: ignore[arg-type]
         assert pool.submit(mortal.asked(1), mortal.context()).result(120)[0].has_content()
 

@@ -39,8 +39,8 @@ def test_neighbouring_sums_stay_within_the_sensitivity(
     grid = grid_for(size, clip)
     less = noise._quantise(gradients[:-1].sum(axis=0, dtype=np.float32), grid)
     more = noise._quantise(gradients.sum(axis=0, dtype=np.float32), grid)
-    sensitivity = grid * clip * (1 + noise.SLACK) + math.sqrt(size)
-    assert np.linalg.norm(more - less) <= sensitivity
+    covered = math.sqrt(grid_sigma(size, clip, 1.0, grid) ** 2 - noise.SMOOTHING**2)
+    assert np.linalg.norm(more - less) <= covered
 
 
 @given(size=st.integers(1, 10**9), clip=CLIPS, multiplier=st.floats(0.1, 4))

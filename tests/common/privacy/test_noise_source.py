@@ -18,7 +18,8 @@ _FORKING = """
 import os, sys
 from common.privacy.noise_source import NoiseSource
 
-source = NoiseSource.secure()
+os.getpid = lambda: 1  # As if the system gave each child the number of a process that ended.
+source = NoiseSource.seeded(b"key") if sys.argv[1:] == ["seeded"] else NoiseSource.secure()
 source.words(3)
 pipes = []
 for _ in range(4):
@@ -53,13 +54,27 @@ def test_secure_sources_never_repeat() -> None:
     assert len(np.unique(words)) == words.size
 
 
-def test_a_forked_source_draws_a_key_of_its_own() -> None:
+def streams_of_forks(*options: str) -> list[str]:
+    """What a source gives after four forks: to the parent, then to each child."""
     done = subprocess.run(
-        [sys.executable, "-c", _FORKING], capture_output=True, text=True, check=True, timeout=60
+        [sys.executable, "-c", _FORKING, *options],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
     )
     streams = done.stdout.split()
-    assert len(streams) == 5 and len(set(streams)) == 5
-    assert all(len(stream) == 64 for stream in streams)
+    assert len(streams) == 5 and all(len(stream) == 64 for stream in streams)
+    return streams
+
+
+def test_a_forked_source_draws_a_key_of_its_own() -> None:
+    assert len(set(streams_of_forks())) == 5
+
+
+def test_a_forked_source_that_repeats_goes_on_repeating() -> None:
+    expected = NoiseSource.seeded(b"key").words(7)[3:].tobytes().hex()
+    assert set(streams_of_forks("seeded")) == {expected}
 
 
 def test_bits_are_uniform() -> None:

@@ -1,0 +1,190 @@
+"""The order of what a lab does with a message: ask, then pay, then look, and what then leaves."""
+
+from pathlib import Path
+from typing import Any, NoReturn
+
+import numpy as np
+import pytest
+from flwr.app import Message
+
+from client import app as client
+from client import release
+from client.app import client_app
+from client.ledger import Ledger
+from client.ledger_chain import Row
+from client.policy import Policy
+from client.site import open_site
+from common.config import Member, Site, Study
+from common.errors import PrivacyError
+from common.models import build
+from common.models.classifier import federated
+from common.models.vector import flatten
+from common.payload import encode
+from common.protocol import Update, read_head, read_refusal, read_tally
+from tests.client.lab import OPEN, PRIVACY, context, first_model, make_lab, message, study
+
+NOISED = OPEN.model_copy(update={"metrics": "noised"})
+CENTRED = {"name": "cnn", "width": 2, "encoder": "frozen", "centre": True}
+
+
+def debits(site: Path) -> tuple[Row, ...]:
+    with Ledger.read(open_site(site).ledger) as ledger:
+        return ledger.rows("debit")
+
+
+def asked(site: Path, of: Study, kind: str = "train", number: int = 1, **task: Any) -> Message:
+    return client_app()(message(of, kind, number, **task), context(site))
+
+
+def logged(site: Path) -> str:
+    """The reason that the site's log gives last."""
+    return (site.parent / "site.log").read_text().splitlines()[-1]
+
+
+def update(reply: Message, of: Study) -> Update:
+    assert read_refusal(reply) is None
+    return Update.read(reply, len(first_model(of)))
+
+
+def centre_sought(site: Path, of: Study, attempt: int, number: int = 1) -> Message:
+    """The answer to a round of a study whose centre is among what travels."""
+    sent = message(of, "train", number, attempt=attempt)
+    model = build(of.model, len(of.cell_types), of.image_side, of.seed)
+    sent.content.array_records["model"]["values"] = encode(flatten(federated(model)))
+    return client_app()(sent, context(site))
+
+
+class Looked(Exception):
+    """A cell was looked at."""
+
+
+def look(*_: object, **__: object) -> NoReturn:
+    raise Looked
+
+
+@pytest.mark.parametrize(
+    ("kind", "where", "name"),
+    [("train", client, "train"), ("evaluate", release, "predict")],
+)
+def test_a_round_that_ends_in_the_middle_is_paid_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, where: Any, name: str
+) -> None:
+    """The row is there before the first cell is looked at, let alone the noise drawn."""
+    site = make_lab(tmp_path, NOISED, cells=120)
+    monkeypatch.setattr(where, name, look)
+    assert "internal error" in str(read_refusal(asked(site, study(), kind)))
+    assert "Looked" in (tmp_path / "site.log").read_text()
+    (row,) = debits(site)
+    assert row.study == study().digest
+
+
+@pytest.mark.parametrize("kind", ["train", "evaluate"])
+def test_what_cannot_be_paid_for_is_not_begun(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    site = make_lab(tmp_path, NOISED)
+    (tmp_path / "ledger.sqlite").unlink()
+    monkeypatch.setattr(client, "train", look)
+    monkeypatch.setattr(release, "predict", look)
+    assert "PrivacyError" in str(read_refusal(asked(site, study(), kind)))
+    assert "the privacy ledger is missing" in logged(site)
+
+
+@pytest.mark.parametrize("kind", ["query.prepare", "train", "evaluate"])
+def test_what_the_policy_refuses_opens_no_cell(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    site = make_lab(tmp_path, OPEN.model_copy(update={"min_cohort": 2}))
+    monkeypatch.setattr(client, "workspace", look)
+    said = str(read_refusal(asked(site, study(), kind)))
+    assert "PrivacyError" in said and "min_cohort" in logged(site)
+
+
+class NeverApproved:
+    """A site at which nobody approved anything."""
+
+    def check(self, site: Site, study: Study) -> None:
+        raise PrivacyError("nobody approved it")
+
+
+@pytest.mark.parametrize("kind", ["query.prepare", "train", "evaluate"])
+def test_what_nobody_approved_opens_no_cell(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    site = make_lab(tmp_path, NOISED)
+    monkeypatch.setattr(client, "workspace", look)
+    reply = client_app(approvals=NeverApproved())(message(study(), kind), context(site))
+    assert "PrivacyError" in str(read_refusal(reply)) and debits(site) == ()
+    assert "nobody approved it" in (tmp_path / "site.log").read_text()
+
+
+@pytest.mark.parametrize("role", ["test", "held_out"])
+def test_a_site_that_only_tests_never_trains(tmp_path: Path, role: str) -> None:
+    site = make_lab(tmp_path, NOISED)
+    cohort = {"lab": Member.model_validate({"role": role, "units": 20}), "other": Member(units=20)}
+    assert "FederationError" in str(read_refusal(asked(site, study(cohort=cohort))))
+    assert debits(site) == ()
+    assert read_refusal(asked(site, study(cohort=cohort), "evaluate", split="test")) is None
+
+
+def test_the_round_that_finds_the_centre_is_paid_for_like_any_other(tmp_path: Path) -> None:
+    """And so are its attempts: as many as the noise was made for, and no more."""
+    site = make_lab(tmp_path)
+    of = study(model=CENTRED, privacy=PRIVACY | {"spare_rounds": 1})
+    first = centre_sought(site, of, 0)
+    (row,) = debits(site)
+    assert (row.round, row.event.steps) == (1, of.privacy.local_steps)
+    assert read_head(first) == row.hash
+    answers = [read_refusal(centre_sought(site, of, attempt)) is None for attempt in range(1, 8)]
+    assert answers == [True] * 3 + [False] * 4
+    assert len(debits(site)) == of.rounds + of.privacy.spare_rounds
+    assert "PrivacyError" in str(read_refusal(centre_sought(site, of, 0, 2)))
+    assert "all 4 rounds that the study's epsilon is for are paid for" in logged(site)
+
+
+@pytest.mark.parametrize(
+    ("policy", "leaves"),
+    [(OPEN, True), (NOISED, False), (OPEN.model_copy(update={"metrics": "none"}), False)],
+)
+def test_a_loss_leaves_only_where_exact_metrics_may(
+    tmp_path: Path, policy: Policy, leaves: bool
+) -> None:
+    of = study(privacy={})
+    site = make_lab(tmp_path, policy)
+    reply = asked(site, of)
+    assert (update(reply, of).loss is not None) == leaves
+    assert ("loss" in reply.content.config_records["report"]) == leaves
+
+
+def test_an_update_is_what_the_round_changed_from_the_model_that_was_sent(tmp_path: Path) -> None:
+    """Twice the same message gives the same change: nothing of a former round is in it."""
+    site, of = make_lab(tmp_path), study(privacy={})
+    once, again = update(asked(site, of), of), update(asked(site, of), of)
+    assert np.array_equal(once.values, again.values)
+    assert 0 < np.abs(once.values).max() < 1
+
+
+def test_the_model_that_was_sent_is_the_one_that_is_evaluated(tmp_path: Path) -> None:
+    site, of = make_lab(tmp_path), study()
+    before = read_tally(asked(site, of, "evaluate"), 2)
+    update(asked(site, of), of)
+    after = read_tally(asked(site, of, "evaluate"), 2)
+    assert np.array_equal(before.counts, after.counts)
+
+
+def test_a_study_that_fits_is_prepared_and_one_that_cannot_be_paid_is_not(tmp_path: Path) -> None:
+    site = make_lab(tmp_path, OPEN.model_copy(update={"study_epsilon": 4.0, "delta": 1e-4}))
+    assert read_refusal(asked(site, study(), "query.prepare", number=0)) is None
+    other = make_lab(tmp_path / "other", NOISED.model_copy(update={"study_epsilon": 4.0}))
+    reply = asked(other, study(privacy=PRIVACY | {"delta": 9e-4}), "query.prepare", number=0)
+    assert "PrivacyError" in str(read_refusal(reply))
+    assert "cannot be paid to its end: the study would cost" in logged(other)
+
+
+def test_a_reason_is_kept_in_a_folder_that_was_not_there(tmp_path: Path) -> None:
+    site = make_lab(tmp_path, OPEN.model_copy(update={"min_cohort": 2}))
+    text = site.read_text()
+    assert "log: site.log" in text
+    site.write_text(text.replace("log: site.log", "log: kept/of/site.log"))
+    assert "PrivacyError" in str(read_refusal(asked(site, study())))
+    assert "min_cohort" in (tmp_path / "kept" / "of" / "site.log").read_text()

@@ -1,0 +1,53 @@
+"""A site whose disk is full takes no message that it could not answer, and pays for none."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from threading import Event
+
+import pytest
+
+from client.ledger import Ledger
+from client.link import FleetLink
+from client.runner import Runner
+from client.supernode import SuperNode
+from common.room import LEAST, NoRoomError
+from tests import full_disk
+from tests.client.lab import make_lab
+from tests.client.test_record import Setting
+
+
+class Idle(FleetLink):
+    """A server that has nothing to ask."""
+
+    def __init__(self, halt: Event) -> None:
+        self._end, self.pulls = halt, 0
+
+    def pull(self) -> None:
+        self.pulls += 1
+        self._end.set()
+
+
+@pytest.fixture
+def setting(tmp_path: Path) -> Iterator[Setting]:
+    one = Setting(make_lab(tmp_path / "lab").parent, tmp_path / "server")
+    one.home.state.mkdir()
+    yield one
+    one.log.close()
+    one.server_log.close()
+
+
+def test_a_full_disk_is_said_before_a_message_is_taken(
+    setting: Setting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    halt = Event()
+    link, runner = Idle(halt), Runner(setting.home.site_file, setting.home.runner_log)
+    node = SuperNode(setting.home, link, runner, setting.record, halt)
+    full_disk.fill(monkeypatch, LEAST - 1)
+    with pytest.raises(NoRoomError, match=r"MiB are free on its disk, .*make room there"):
+        node.serve()
+    assert link.pulls == 0
+    with Ledger.read(setting.home.folder / "ledger.sqlite") as ledger:
+        assert not ledger.rows("debit")
+    full_disk.fill(monkeypatch, LEAST)
+    node.serve()
+    assert link.pulls == 1
