@@ -83,9 +83,12 @@ def first_model(of: Study) -> Vector:
     return flatten(trainable(build(of.model, len(of.cell_types), of.image_side, of.seed)))
 
 
-def message(of: Study, kind: str = "train", number: int = 1, **task: object) -> Message:
+def message(
+    of: Study, kind: str = "train", number: int = 1, model: Vector | None = None, **task: object
+) -> Message:
     TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = 1, 1, 1
-    content = Task(of, number, **task).content(encode(first_model(of)))  # type: ignore[arg-type]
+    vector = encode(first_model(of) if model is None else model)
+    content = Task(of, number, **task).content(vector)  # type: ignore[arg-type]
     return Message(content, 2, kind)
 
 
