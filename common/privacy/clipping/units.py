@@ -17,6 +17,9 @@ from common.errors import PrivacyError
 FINEST = 8
 """Chunks are chosen among this many sizes up to the largest."""
 
+_MANY = 64
+"""A batch of so many of the largest chunks takes those, whatever is left in the last."""
+
 _OVERHEAD = 1 / 16
 """What a chunk costs beside its rows, as a part of the largest chunk. Measured: about 2 rows of 32
 for `cnn` and `resnet18` at 64 px."""
@@ -77,6 +80,8 @@ def chunk_rows(expected: float, most: int) -> int:
     A public function of public numbers, so the chunk says nothing of who joined. Time is taken to
     be that of the chunks' rows, filled ones included, and of `_OVERHEAD` a chunk.
     """
+    if expected >= _MANY * most:
+        return most
     step = max(1, most // FINEST)
     sizes = range(step, most + 1, step)
     return min(sizes, key=lambda rows: _chunks_expected(expected, rows) * (rows + _OVERHEAD * most))

@@ -82,7 +82,7 @@ def test_no_chunk_is_without_rows(limit: int, views: int) -> None:
         list(chunks(None, 3, limit, views))
 
 
-@given(expected=st.floats(0, 5000), most=st.sampled_from([1, 3, 16, 32, 1024]))
+@given(expected=st.floats(0, 5000) | st.just(1e18), most=st.sampled_from([1, 3, 16, 32, 1024]))
 def test_a_chunk_suits_the_batch_that_is_expected(expected: float, most: int) -> None:
     rows = chunk_rows(expected, most)
     assert 1 <= rows <= most
