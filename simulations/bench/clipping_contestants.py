@@ -153,6 +153,8 @@ class Ours(Contestant):
             self.targets[:rows],
             max_grad_norm=BOUND,
             engine=self.engine,
+            # Features: one chunk; images: the engine's, of which the batch is a multiple.
+            chunk=len(self.inputs) if self.inputs.dim() == 2 else None,
         )
         return found.gradient / MARGIN
 
