@@ -11,6 +11,7 @@ from client.home import SiteHome
 from client.membership import Membership
 from client.proposals import Proposals
 from client.site import open_site
+from client.witnessed_log import OLDER, WitnessedLog
 from common.audit_log import AuditLog, SignedHead
 from common.config import SERVER
 from common.envelope import WITNESSED_KINDS, Envelope, take_off
@@ -46,18 +47,21 @@ class SiteRecord:
         """Of the orders that came to this process, by their signatures; those of a term that is
         over are refused for that."""
         self._proposals = Proposals(home)
+        self._shown = WitnessedLog(log.path)
 
     def came(self, message: Message) -> None:
         """Take the envelope off a message, accept its registry, and witness the server's head.
 
         A registry that may not replace the present one, and a head that the server's key did not
         sign, are left out, each with a line that says so. Raises PrivacyError, with a line, unless
-        the server ordered this very message of this site; nothing may be computed then.
+        the server ordered this very message of this site, and where this log lacks what it showed
+        the server; nothing may be computed then.
         """
         envelope, about = take_off(message), task_facts(message)
         self._note_policy()
         self._accept(envelope.document)
         self._check_order(message, envelope.order, about)
+        self._check_newest(envelope.witnessed)
         self._witness(envelope.head, about)
         if about and about["kind"] == "query.prepare":
             self._keep(message, about)
@@ -74,6 +78,17 @@ class SiteRecord:
             raise PrivacyError(
                 f"not ordered by this site's server, not answered: {error}"
             ) from error
+
+    def _check_newest(self, head: SignedHead) -> None:
+        """Raise PrivacyError, with one line a head, when the log is an older copy."""
+        keys = [one.claim.signing_public_key for one in self._membership.member.requests]
+        try:
+            self._shown.check(head, keys)
+        except PrivacyError:
+            if (OLDER, head.hash) not in self._noted:
+                self._audit.append(OLDER, head=head.hash)
+                self._noted.add((OLDER, head.hash))
+            raise
 
     def _take(self, signature: str, term: float, now: float) -> None:
         """Raise FederationError when the order came before: each is signed for one message."""
@@ -124,7 +139,9 @@ class SiteRecord:
         elif about and about["kind"] in WITNESSED_KINDS:
             self._audit.append("released", ledger=read_head(reply), **about)
         if reply.has_content():
-            envelope = Envelope(self._audit.signed_head(), self._membership.registry.version)
+            head = self._audit.signed_head()
+            self._shown.shown(head)
+            envelope = Envelope(head, self._membership.registry.version)
             reply.content = envelope.around(reply.content)
 
     def _note(self, event: str, about: dict[str, str | int], **facts: str) -> None:

@@ -32,6 +32,20 @@ class SignedHead:
             raise FederationError(f"{whose}: no head of an audit log came, or none that is one")
         verify_signature(public, seal_message(self.hash), self.signature, f"{whose}: audit head")
 
+    def signed_by(self, keys: Iterable[str]) -> bool:
+        """Whether one of the keys (PEM) signed it."""
+        for key in keys:
+            try:
+                self.check(key, "")
+            except FederationError:
+                continue
+            return True
+        return False
+
+
+NO_HEAD = SignedHead("", "")
+"""Where none was shown; no key signed it."""
+
 
 @dataclass(frozen=True)
 class Witnessed:
@@ -88,6 +102,25 @@ def witnessed(path: Path, peer: str) -> list[Witnessed]:
     return found
 
 
+def last_heads(path: Path) -> dict[str, SignedHead]:
+    """Peer -> the head of its log that the log in `path` recorded last; none where there is no log.
+
+    Raises FederationError: a line about it is damaged.
+    """
+    found: dict[str, SignedHead] = {}
+    for file in log_files(path) if path.exists() else ():
+        for number, line in log_lines(file):
+            if b'"event":"witness"' not in line:
+                continue
+            try:
+                facts = parse_line(line.removesuffix(b"\n"))["facts"]
+            except ValueError as error:
+                raise FederationError(f"{Fault(file, number, str(error))}") from error
+            head = SignedHead(str(facts.get("head")), str(facts.get("signature")))
+            found[str(facts.get("peer"))] = head
+    return found
+
+
 def contradiction(
     heads: Iterable[Witnessed], places: Mapping[str, Place], keys: Iterable[str], start: Place
 ) -> Fault | None:
@@ -99,7 +132,8 @@ def contradiction(
     """
     last, before = start, None
     for head in heads:
-        if head.signature is not None and not _signed(head, keys):
+        signed = SignedHead(head.hash, str(head.signature)).signed_by(keys)
+        if head.signature is not None and not signed:
             return Fault(head.file, head.line, "records a head that no key of that log signed")
         place = places.get(head.hash)
         if place is None:
@@ -112,13 +146,3 @@ def contradiction(
             return Fault(place.file, place.line, why)
         last, before = place, head
     return None
-
-
-def _signed(head: Witnessed, keys: Iterable[str]) -> bool:
-    for key in keys:
-        try:
-            SignedHead(head.hash, str(head.signature)).check(key, "")
-        except FederationError:
-            continue
-        return True
-    return False

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from flwr.app import ConfigRecord, Message, RecordDict
 
-from common.audit_log import SignedHead
+from common.audit_witness import NO_HEAD, SignedHead
 
 WITNESSED_KINDS = ("train", "evaluate")
 """Messages whose heads are recorded. A study that waits for sites asks them every few seconds."""
@@ -27,6 +27,8 @@ class Envelope:
     """From the server: that registry, signed, as JSON; "" when the site has it."""
     order: str = ""
     """From the server: its signature on the message's `Order`."""
+    witnessed: SignedHead = NO_HEAD
+    """From the server: the head of the site's own log that it was shown last."""
 
     def around(self, content: RecordDict) -> RecordDict:
         """The content with the envelope; the argument, which messages may share, is not changed."""
@@ -37,6 +39,8 @@ class Envelope:
                 "registry": self.registry,
                 "document": self.document,
                 "order": self.order,
+                "witnessed": self.witnessed.hash,
+                "witnessed_signature": self.witnessed.signature,
             }
         )
         return RecordDict({**content, _NAME: record})
@@ -55,4 +59,5 @@ def take_off(message: Message) -> Envelope:
         version if type(version) is int else 0,
         str(record.get("document", "")),
         str(record.get("order", "")),
+        SignedHead(str(record.get("witnessed", "")), str(record.get("witnessed_signature", ""))),
     )

@@ -7,6 +7,7 @@ from pathlib import Path
 from flwr.app import Message
 
 from common.audit_log import AuditLog
+from common.audit_witness import NO_HEAD, last_heads
 from common.envelope import WITNESSED_KINDS, Envelope, take_off
 from common.errors import FederationError
 from common.identity import load_signing_key
@@ -27,17 +28,20 @@ class Envelopes:
         self._audit = log
         self._signing_key = load_signing_key(home / "signing.key")
         self._known: dict[str, int] = {}
+        self._witnessed = last_heads(log.path)
 
     def seal(self, message: Message, site: str) -> None:
         """Put the envelope around a message that leaves for the site, with the order signed.
 
-        The registry is in it until the site has said that it goes by this version.
+        The registry is in it until the site has said that it goes by this version; the head of the
+        site's own log that was witnessed last is, so that it notices when its log is an older copy.
         """
         version = self._registry.read().version
         known = self._known.get(site) == version
         document = "" if known else self._registry.document()
         order = Order.of(message, site).sign(self._signing_key)
-        envelope = Envelope(self._audit.signed_head(), version, document, order)
+        shown = self._witnessed.get(site, NO_HEAD)
+        envelope = Envelope(self._audit.signed_head(), version, document, order, shown)
         message.content = envelope.around(message.content)
 
     def open(self, reply: Message, site: str, about: dict[str, str | int] | None) -> None:
@@ -58,6 +62,7 @@ class Envelopes:
             self._audit.append("not_witnessed", peer=site, **about)
         else:
             self._audit.witness(envelope.head, site, **about)
+            self._witnessed[site] = envelope.head
 
     def _key(self, site: str) -> str:
         """The signing key (PEM) of a member."""

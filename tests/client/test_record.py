@@ -21,6 +21,7 @@ from client.record import SiteRecord
 from client.service import serve
 from client.site import open_site
 from common.audit_log import AuditLog, SignedHead, verify, witnessed
+from common.audit_witness import NO_HEAD
 from common.envelope import Envelope, take_off
 from common.errors import FederationError, PrivacyError
 from common.files import file_digest
@@ -70,11 +71,20 @@ class Setting:
         document: str = "",
         receiver: str = "lab",
         key: Ed25519PrivateKey | None = None,
+        shown: SignedHead | None = None,
     ) -> Message:
-        """The message in an envelope, signed by the server or by another key."""
+        """The message in an envelope, signed by the server or by another key.
+
+        shown: the head of the lab's log that the server says it was shown last.
+        """
         signer = key or load_signing_key(self.operator / "signing.key")
         order = Order.of(asked, receiver).sign(signer)
-        envelope = Envelope(head or self.server_log.signed_head(), document=document, order=order)
+        envelope = Envelope(
+            head or self.server_log.signed_head(),
+            document=document,
+            order=order,
+            witnessed=shown or NO_HEAD,
+        )
         asked.content = envelope.around(asked.content)
         return asked
 
@@ -387,3 +397,59 @@ def test_orders_are_forgotten_when_their_term_is_over(setting: Setting) -> None:
     setting.record._terms[signature] -= 10
     setting.record.came(setting.asked(number=2))
     assert len(setting.record._terms) == 1 and signature not in setting.record._terms
+
+
+def answered(setting: Setting, number: int) -> SignedHead:
+    """The head that leaves with the answer to a round."""
+    asked = setting.asked(number=number)
+    setting.record.came(asked)
+    reply = client_app()(asked, context(setting.home.site_file))
+    setting.record.leaves(asked, reply)
+    return take_off(reply).head
+
+
+def restarted(setting: Setting, log: bytes | None = None) -> SiteRecord:
+    """The lab's record after a restart, with an older copy of the log if one is given."""
+    setting.log.close()
+    if log is not None:
+        setting.home.audit.write_bytes(log)
+    setting.log = setting.membership.audit_log()
+    return SiteRecord(setting.home, setting.membership, setting.log)
+
+
+def test_a_log_put_back_with_its_ledger_answers_no_more(setting: Setting) -> None:
+    """The two fit each other; the server tells the lab what it was shown since."""
+    ledger = open_site(setting.home.site_file).ledger
+    older = answered(setting, 1)
+    log, rows = setting.home.audit.read_bytes(), ledger.read_bytes()
+    newest = answered(setting, 2)
+    for head in (older, newest):
+        restarted(setting).came(setting.ordered(message(study(), number=3), shown=head))
+    ledger.write_bytes(rows)
+    record = restarted(setting, log)
+    record.came(setting.ordered(message(study(), number=3), shown=older))
+    for number in (3, 3):
+        with pytest.raises(PrivacyError, match=r"audit.jsonl: lacks the line .* an older copy"):
+            record.came(
+                setting.ordered(message(study(), number=number, attempt=number), shown=newest)
+            )
+    assert setting.lines("log_is_older") == [{"head": newest.hash}]
+
+    adopt(open_site(setting.home.site_file), setting.membership)
+    restarted(setting).came(setting.ordered(message(study(), number=3), shown=newest))
+
+
+def test_a_line_copied_behind_an_older_log_does_not_make_it_whole(setting: Setting) -> None:
+    answered(setting, 1)
+    log = setting.home.audit.read_bytes()
+    newest = answered(setting, 2)
+    line = setting.home.audit.read_bytes().splitlines(keepends=True)[-1]
+    with pytest.raises((PrivacyError, FederationError), match=r"older copy|audit.jsonl"):
+        record = restarted(setting, log + line)
+        record.came(setting.ordered(message(study(), number=3), shown=newest))
+
+
+def test_a_head_that_this_lab_never_signed_stops_nothing(setting: Setting) -> None:
+    stranger = setting.server_log.signed_head()
+    for head in (stranger, SignedHead("0" * 64, "0" * 128), SignedHead("x", "")):
+        setting.record.came(setting.ordered(message(study()), shown=head, receiver="lab"))

@@ -16,7 +16,8 @@ from flwr.supercore.object_store.sql_object_store import SqlObjectStore
 from sqlalchemy.exc import OperationalError
 
 from common.audit_line import seal_message
-from common.audit_log import SignedHead, verify
+from common.audit_log import AuditLog, SignedHead, verify
+from common.audit_witness import NO_HEAD
 from common.envelope import Envelope, take_off
 from common.errors import FederationError
 from common.identity import Registry, load_signing_key, sign
@@ -24,9 +25,10 @@ from common.objects import PIECE_BYTES
 from common.order import Order
 from common.payload import decode
 from common.protocol import task_facts
+from server.envelopes import Envelopes
 from server.exchange import Roster, exchange, unusable
 from server.flower_run import FlowerRun
-from server.grid import StoppedError
+from server.grid import StateGrid, StoppedError
 from server.provisioning import revoke
 from server.suspension import LEFT_OUT, UNREADABLE
 from tests.client.lab import study
@@ -170,6 +172,25 @@ def test_a_message_bears_the_servers_head_and_the_sites_is_witnessed(setting: Se
     assert (line["peer"], line["head"]) == ("paris", head.hash)
     assert (line["kind"], line["round"], line["study"]) == ("train", 1, study().digest)
     assert verify(setting.home / "audit.jsonl", public) is None
+
+
+def test_a_site_is_shown_the_head_that_it_showed_last_by_later_runs_too(setting: Setting) -> None:
+    def shown(grid: StateGrid, site: str) -> SignedHead:
+        (identifier,) = grid.push_messages([setting.message(site)])
+        return take_off(setting.kept(identifier)).witnessed
+
+    assert shown(setting.grid, "rome") == NO_HEAD
+    (identifier,) = setting.grid.push_messages([setting.message("paris")])
+    head = head_of(setting, "paris", "paris")
+    setting.answer("paris", setting.taken("paris"), head=head)
+    list(setting.grid.pull_messages([identifier]))
+    assert shown(setting.grid, "paris") == head
+    with AuditLog.open(
+        setting.home / "audit.jsonl", load_signing_key(setting.home / "signing.key")
+    ) as log:
+        setting.grid._envelopes = Envelopes(setting.home, log)
+        assert shown(setting.grid, "paris") == head
+        assert shown(setting.grid, "rome") == NO_HEAD
 
 
 def test_a_registry_goes_out_until_the_site_has_it(setting: Setting) -> None:
