@@ -182,7 +182,8 @@ def _bound(parameters: list[nn.Parameter], most: float) -> None:
 def _private_mean(job: Job, inputs: Inputs, entropy: Entropy) -> Tensor:
     """The mean (D,) of the site's standardised features, from all of the round's steps."""
     offset, of = features(job.study, inputs)
-    return offset.mean(torch.stack(list(_noisy_means(job, inputs, of, entropy))))
+    found = offset.mean(torch.stack(list(_noisy_means(job, inputs, of, entropy))))
+    return found.clamp(-job.max_weight, job.max_weight)
 
 
 def gradients(study: Study, inputs: Inputs) -> Summand:
