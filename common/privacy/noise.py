@@ -23,9 +23,9 @@ with noise multiplier z, for any number of compositions and in any accounting of
     The sampler's own distance from N_Z adds P * TAIL a step to delta: below 1e-20 for all of it.
 What is assumed: that the AES keystream is as good as uniform bits, and that the sums of two
 neighbouring data sets, as the clipping engine makes them, differ by at most C * (1 + SLACK).
-    Proved. A unit's own share is at most C as computed (`common.privacy.clipping`), and chunks of
-    at most n = 32 units are added in float64.
-    Tested, not proved. In a chunk each coordinate is a sum of k float32 terms, wrong by at most
+    Proved. A unit's own share is at most C as computed (`common.privacy.clipping`), and sums of
+    some 32 units are added up in float64.
+    Tested, not proved. In such a sum each coordinate is a sum of k float32 terms, wrong by at most
     k 2^-24 times the sum of their sizes (Higham 2002, section 4.2). A unit whose terms cancel is
     added by itself, so those of a unit of T positions come to at most sqrt(2 T) C. Were all
     roundings to conspire, that is no bound within SLACK where a unit's gradients are not kept
