@@ -93,7 +93,7 @@ def test_it_stays_within_the_weights_that_a_site_takes(site: Path) -> None:
     of = centred(privacy=ALL)
     made = bench(site, of)
     train(Job(of, "lab", Member(units=1), 1, 50.0, max_weight=2.0), made.inputs, SeededEntropy(1))
-    assert float(centring.centre_of(made.model).abs().max()) == 2.0
+    assert float(centring.centre_of(made.model).abs().max()) == pytest.approx(2.0, rel=2e-3)
 
 
 @pytest.mark.parametrize("privacy", [{}, PRIVACY])
