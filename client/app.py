@@ -160,6 +160,7 @@ def _train(message: Message, site: Site, entropy: Entropy) -> RecordDict:
     job = Job(study, site.name, member, task.round, study_noise(study), policy.max_weight)
     check_drawable(study, bench.trainable_size)
     job.check()
+    check_alone(site, study)
     account = pay_for_training(site, task, entropy)
     loss = train(job, bench.inputs, entropy)
     if read_policy(site.policy).metrics != "exact":
@@ -177,6 +178,7 @@ def _evaluate(message: Message, site: Site, entropy: Entropy) -> RecordDict:
     permit_study(site, task.study)
     bench, policy = workspace(site, task.study), read_policy(site.policy)
     _receive(message, bench, task.study, policy)
+    check_alone(site, task.study)
     tally, head = released_tally(site, task, bench.inputs, entropy)
     return tally_content(tally, head)
 

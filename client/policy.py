@@ -28,7 +28,8 @@ class Policy(Strict):
     max_grad_norm: float = Field(default=10.0, gt=0)
     max_weight: float = Field(default=100.0, gt=0)
     """Largest absolute value of a parameter in a model that the site takes. Larger ones are of use
-    to a server that would blow rounding errors up to the size of gradients, and to nobody else."""
+    to a server that would blow rounding errors up to the size of gradients, and to nobody else; in
+    a network with normalisations smaller ones do (`common/privacy/noise.py`)."""
     min_cohort: int = Field(default=2, ge=1)
     """Fewest sites that must train together."""
     max_rounds: int = Field(default=10_000, ge=1)

@@ -39,7 +39,7 @@ def check_alone(site: Site, study: Study) -> None:
     Takes seconds, once a process and kind of study. Without privacy nothing hangs on it.
     """
     member = study.cohort.get(site.name, Member())
-    if study.privacy.mode == "none" or not member.units:
+    if study.privacy.mode == "none":
         return
     device, threads = resolve(site.runtime.device), torch.get_num_threads()
     # What the bits of a unit's share can depend on, and no more, so that the studies of a
@@ -67,6 +67,8 @@ def _fault(study: Study, units: int, device: torch.device, threads: int) -> str 
     inputs = _inputs(model, images, device)
     if not _same(_probabilities(inputs)):
         return "the probabilities"
+    if not units:  # a site that is only evaluated
+        return None
     job = Job(study, "self-test", Member(units=units), 1)
     of = [gradients(study, inputs)]
     if study.model.centre:

@@ -25,6 +25,10 @@ from common.privacy.noise_source import NoiseSource
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 
+_WITHIN = 1 - 2.0**-9
+"""Of the largest weight that is taken: how far a site's own weights go. An update is a difference,
+rounded to float16 maybe: the next model must not be refused for that."""
+
 _LEAST_WEIGHT = 1e-4
 """Of a class in the loss; a study cannot scale a class's gradients out of float32's range."""
 
@@ -40,7 +44,8 @@ class Job:
     noise_multiplier: float = 0.0
     """Of the Gaussian, relative to max_grad_norm; used only when the study has privacy."""
     max_weight: float = math.inf
-    """No parameter's absolute value exceeds it under privacy: what a step takes beyond is cut."""
+    """No parameter's absolute value exceeds it, nor comes as near as an update's rounding, under
+    privacy: what a step takes beyond is cut."""
 
     @property
     def normaliser(self) -> float:
@@ -174,15 +179,17 @@ def _train_private(job: Job, inputs: Inputs, entropy: Entropy) -> None:
 
 @torch.no_grad()
 def _bound(parameters: list[nn.Parameter], most: float) -> None:
-    """Cut every weight to [-most, most]: what a step made of noisy sums costs nothing more."""
+    """Cut every weight to what is within `most`: what a step made of noisy sums costs no more."""
     for value in parameters:
-        value.clamp_(-most, most)
+        value.clamp_(-_WITHIN * most, _WITHIN * most)
 
 
 def _private_mean(job: Job, inputs: Inputs, entropy: Entropy) -> Tensor:
     """The mean (D,) of the site's standardised features, from all of the round's steps."""
     offset, of = features(job.study, inputs)
-    return offset.mean(torch.stack(list(_noisy_means(job, inputs, of, entropy))))
+    found = nn.Parameter(offset.mean(torch.stack(list(_noisy_means(job, inputs, of, entropy)))))
+    _bound([found], job.max_weight)
+    return found.detach()
 
 
 def gradients(study: Study, inputs: Inputs) -> Summand:

@@ -23,25 +23,28 @@ with noise multiplier z, for any number of compositions and in any accounting of
     The sampler's own distance from N_Z adds P * TAIL a step to delta: below 1e-20 for all of it.
 What is assumed: that the AES keystream is as good as uniform bits, and that the sums of two
 neighbouring data sets, as the clipping engine makes them, differ by at most C * (1 + SLACK).
-    Proved. A unit's own share is at most C as computed (`common.privacy.clipping`). In a sum of n
-    units, of k float32 additions a coordinate in any order, each coordinate is wrong by at most
-    k 2^-24 times the sum of its terms' sizes (Higham 2002, section 4.2); a unit whose terms cancel
-    is added by itself, so the terms of the others are within sqrt(2) C in L2. A chunk of n units
-    then is wrong by at most k 2^-24 sqrt(2) n C, and chunks are added in float64. That is the worst
-    case, in which all roundings conspire; were they independent it is sqrt(k) in k's place (Higham
-    and Mary 2019, theorem 2.4), and with n = 32 and k = 2^17 (a convolution of 64 x 64 positions)
-    1e-3 C, of which another unit changes a part.
+    Proved. A unit's own share is at most C as computed (`common.privacy.clipping`), and sums of
+    some 32 units are added up in float64.
+    Tested, not proved. In such a sum each coordinate is a sum of k float32 terms, wrong by at most
+    k 2^-24 times the sum of their sizes (Higham 2002, section 4.2). A unit whose terms cancel is
+    added by itself, so those of a unit of T positions come to at most sqrt(2 T) C. Were all
+    roundings to conspire, that is no bound within SLACK where a unit's gradients are not kept
+    (T up to some 250 in a convolution). The most that constant, waved and random maps of 144
+    positions under 256 channels came to, for 31 units and one more, is 1.0e-4 C.
     Tested. No bit of a unit's share depends on the others: the shapes that it is computed in are
     fixed, so other units are other values in the same kernels. That a kernel computes a row the
     same wherever it stands and whatever stands beside it is not promised by its makers. On CPUs it
     was so for every layer, engine and number of threads tried; `client/selftest.py` asks it of the
     machine, the device and the study's model before a site takes part, and refuses where it fails.
     What remains are the sums' roundings: over adversarial models with weights of up to 100 they
-    came to less than 1e-4 C (docs/privacy.md has the figures and their command).
-    Bounded. The weights that a site takes are at most `max_weight` of its policy: where a kernel
-    breaks the above now and then (a GPU's after a driver's update, say), a last bit that differs
-    is not blown up to the size of a gradient. With weights of up to 100 and kernels that did choose
-    by the number of rows, the sums of neighbours differed by 6e-5 C more than C.
+    came to less than 1e-4 C (docs/privacy.md has the command).
+    Bounded, for a linear head on features alone. The weights that a site takes are at most
+    `max_weight` of its policy, so a last bit that differs is not blown up to the size of a
+    gradient: with weights of up to 100 and kernels that did choose by the number of rows, the sums
+    of neighbours differed by 3e-4 C more than C. A normalisation blows it up whatever the weights:
+    behind a convolution whose terms cancel GroupNorm turns a last bit into 1.5 C of each unit's
+    share with no weight above 10, and so does a centre that is a cell's own features (1.4 C). For
+    such models nothing stands behind "Tested".
 
 The noise is at most 0.15 % larger than z * C, which is what all this costs in accuracy. There is no
 second kind: a rounded float64 Gaussian from the same stream took longer (126 ms against 105 ms for

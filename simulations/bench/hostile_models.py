@@ -2,7 +2,9 @@
 
 Where the embedding's second half repeats its first, a head with rows [w, -w] gives logits that are
 0 but for rounding, and the larger w, the more that says. What one cell's presence changes of the
-last bits of another's output then turns the other's whole gradient.
+last bits of another's output then turns the other's whole gradient. Normalisations do the same with
+small weights: a convolution whose inputs cancel leaves rounding errors, and GroupNorm makes them as
+large as any signal.
 """
 
 from dataclasses import dataclass
@@ -20,9 +22,9 @@ class Attack:
     """A kind of model and of cells."""
 
     kind: str
-    """head, or cnn."""
+    """head, cnn, or cancelling: a cnn whose second convolution is of rounding errors."""
     size: int
-    """Features of a head, or the side of cnn's images."""
+    """Features of a head, or the side of a cnn's images."""
     classes: int
     engine: EngineName = "bookkeeping"
     cells_of_a_unit: int = 1
@@ -43,7 +45,10 @@ class Attack:
         network = _network(self)
         _repeat_channels(network, generator)
         assert isinstance(network.head, nn.Linear)
-        _make_residual(network.head, weight, generator)
+        if self.kind == "cancelling":
+            _make_cancel(network, weight, generator)
+        else:
+            _make_residual(network.head, weight, generator)
         return network
 
     def rows(self, count: int, generator: torch.Generator) -> Tensor:
@@ -78,6 +83,20 @@ def _repeat_channels(network: Classifier, generator: torch.Generator) -> None:
             module.weight.copy_(torch.cat([half, half]))
 
 
+@torch.no_grad()
+def _make_cancel(network: Classifier, weight: float, generator: torch.Generator) -> None:
+    """Behind repeated channels filters [f, -f]; all that follows scales up what they leave."""
+    second = [part for part in network.encoder.modules() if isinstance(part, nn.Conv2d)][1]
+    half = torch.randn(second.weight[:, ::2].shape, generator=generator)
+    second.weight.copy_((weight / 5) * torch.cat([half, -half], dim=1).clamp(-5, 5))
+    for part in network.encoder.modules():
+        if isinstance(part, nn.GroupNorm):
+            part.weight.fill_(weight)
+    assert isinstance(network.head, nn.Linear)
+    rows = torch.rand(network.head.weight.shape, generator=generator) * 2 - 1
+    network.head.weight.copy_(weight * rows)
+
+
 ENGINES: tuple[EngineName, ...] = ("bookkeeping", "vmap", "opacus")
 
 ATTACKS: dict[str, tuple[Attack, ...]] = {
@@ -88,8 +107,16 @@ ATTACKS: dict[str, tuple[Attack, ...]] = {
         for most in (1, 8)
     ),
     "small images": tuple(
-        Attack("cnn", 16, 18, engine, most) for engine in ENGINES for most in (1, 8)
+        Attack(kind, 16, 18, engine, most)
+        for kind in ("cnn", "cancelling")
+        for engine in ENGINES
+        for most in (1, 8)
     ),
     "images": tuple(Attack("cnn", 64, 18, engine) for engine in ENGINES),
 }
-EVALUATED = (Attack("head", 320, 18), Attack("head", 1280, 12), Attack("cnn", 16, 18))
+EVALUATED = (
+    Attack("head", 320, 18),
+    Attack("head", 1280, 12),
+    Attack("cnn", 16, 18),
+    Attack("cancelling", 16, 18),
+)

@@ -88,6 +88,14 @@ def test_it_has_the_noise_of_a_step_whose_bound_is_the_features_length(site: Pat
     assert float(errors.mean(0).abs().max()) < 5 * expected / math.sqrt(len(found))
 
 
+def test_it_stays_within_the_weights_that_a_site_takes(site: Path) -> None:
+    """Else much noise would end the study: no site takes the next round's model."""
+    of = centred(privacy=ALL)
+    made = bench(site, of)
+    train(Job(of, "lab", Member(units=1), 1, 50.0, max_weight=2.0), made.inputs, SeededEntropy(1))
+    assert float(centring.centre_of(made.model).abs().max()) == pytest.approx(2.0, rel=2e-3)
+
+
 @pytest.mark.parametrize("privacy", [{}, PRIVACY])
 def test_no_later_round_moves_it(site: Path, privacy: dict[str, Any]) -> None:
     of = centred(privacy=privacy)

@@ -8,14 +8,16 @@ from torch import Tensor, nn
 
 from client import selftest
 from client.app import client_app
+from client.ledger import Ledger
 from client.selftest import check_alone
 from client.site import Rows, open_site
-from common.config import Study
+from common.config import Member, Study
 from common.errors import PrivacyError
 from common.privacy.clipping.linear import LinearLayer
 from common.protocol import read_refusal
+from common.yaml_files import dump
 
-from .lab import PRIVACY, context, make_lab, message, study
+from .lab import OPEN, PRIVACY, context, make_lab, message, study
 
 FROZEN = {"name": "efficientnet-lite0", "weights": "imagenet", "encoder": "frozen", "centre": True}
 STUDIES = {
@@ -105,6 +107,34 @@ def test_a_site_is_not_ready_on_such_a_machine(site: Path, monkeypatch: pytest.M
     reply = app(message(study(), "query.prepare", 0), context(site))
     assert "PrivacyError" in (read_refusal(reply) or "")
     assert "no bound on what one adds would hold" in (site.parent / "site.log").read_text()
+
+
+@pytest.mark.parametrize("kind", ["train", "evaluate"])
+def test_such_a_machine_gives_and_pays_nothing_though_nobody_asked_whether_it_is_ready(
+    site: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """A server need not ask first; one that chooses the model to do harm does not."""
+    monkeypatch.setattr(selftest, "build", with_mixing_head)
+    policy = OPEN.model_copy(update={"metrics": "noised"})
+    (site.parent / "policy.yaml").write_text(dump(policy))
+    reply = client_app()(message(study(), kind), context(site))
+    assert "PrivacyError" in (read_refusal(reply) or "")
+    with Ledger.read(open_site(site).ledger) as ledger:
+        assert not ledger.rows("debit")
+
+
+@pytest.mark.parametrize("role", ["test", "held_out"])
+def test_a_site_that_is_only_evaluated_asks_for_its_classes(
+    site: Path, monkeypatch: pytest.MonkeyPatch, role: str
+) -> None:
+    """Noised counts rest on it as sums do; such a site declares no units."""
+    mine = Member.model_validate({"role": role})
+    evaluated = study(cohort={"lab": mine, "other": Member(units=20)})
+    check_alone(open_site(site), evaluated)
+    monkeypatch.setattr(selftest, "build", with_mixing_head)
+    selftest._fault.cache_clear()
+    with pytest.raises(PrivacyError, match="the probabilities of one image depend on"):
+        check_alone(open_site(site), evaluated)
 
 
 def test_without_privacy_nothing_hangs_on_it(site: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -28,6 +28,8 @@ from .conftest import cross_entropy
         (("head", 1280, 12), 1),
         (("head", 64, 18), 33),
         (("cnn", 16, 18), 3),
+        (("cancelling", 16, 18), 3),
+        (("cancelling", 16, 18), 33),
         (("cnn", 64, 18), 35),
     ],
 )
