@@ -100,7 +100,8 @@ class SignedApprovals:
         """
         if consent.until is not None and consent.until <= self._clock():
             raise ConfigError(
-                f"--until: {consent.until:%Y-%m-%d %H:%M %Z} is past; nothing is written"
+                f"--until: the approval would have ended at {consent.until:%Y-%m-%d %H:%M %Z}, "
+                "which is past; nothing is written"
             )
         write_text(self._home.approvals / f"{study.digest}.yaml", dump(study))
         said = {"purpose": consent.purpose, "until": consent.until, "members": consent.members}
@@ -211,7 +212,9 @@ class SignedApprovals:
                 f"approve it again {again}"
             )
         if decision.ended(self._clock()):
-            raise PrivacyError(f"{what}: its approval ended at {decision.until}; decide {again}")
+            raise PrivacyError(
+                f"{what}: its approval ended at {decision.until:%Y-%m-%d %H:%M %Z}; decide {again}"
+            )
         return decision
 
     def _command(self, study: Study) -> str:

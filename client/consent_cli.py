@@ -54,14 +54,16 @@ def approve(
     place = SiteHome(home.absolute())
     approvals = SignedApprovals(place)
     if withdraw:
+        _check_told(yes, {"--by, the person who decides": by})
         taken = approvals.withdraw(study, by or typer.prompt("Who decides"), purpose or "")
         typer.echo(f"{taken.study}: withdrawn; its next message is refused")
         return
-    _check_told(yes, by, purpose)
+    _check_told(yes, {"--by, the person who decides": by, "--purpose": purpose})
+    end = _end(until) if until else None
     proposal = Proposals(place).find(study)
     site, asked = open_site(place.site_file), proposal.study
     members = _show(place, site, asked, approvals)
-    consent = _consent(site, asked, approvals, yes, (by, purpose, until, members))
+    consent = _consent(site, asked, approvals, yes, (by, purpose, end, members))
     Proposals(place).keep(proposal, study)
     typer.echo(f"approved: {approvals.approve(asked, consent)}")
 
@@ -90,12 +92,26 @@ def studies(home: Home) -> None:
     Console().print(table)
 
 
-def _check_told(yes: bool, by: str | None, purpose: str | None) -> None:
+def _check_told(yes: bool, wanted: "dict[str, str | None]") -> None:
     """Raise ConfigError when a question would have to be asked, and may not be."""
     from common.errors import ConfigError
 
-    if yes and not (by and purpose):
-        raise ConfigError("--yes: give --by, the person who decides, and --purpose too")
+    missing = [option for option, told in wanted.items() if not told]
+    if yes and missing:
+        raise ConfigError(f"--yes: give {' and '.join(missing)} too")
+
+
+def _end(last_day: datetime) -> datetime:
+    """When a day ends where the lab is. Raises ConfigError: no calendar reaches so far."""
+    from common.errors import ConfigError
+
+    try:
+        return (last_day + timedelta(days=1)).astimezone()
+    except (OverflowError, ValueError) as error:
+        raise ConfigError(
+            f"--until: {last_day:%Y-%m-%d} is out of the calendar; name an earlier day, or leave "
+            "it out for an approval without an end"
+        ) from error
 
 
 def _show(
@@ -135,13 +151,11 @@ def _consent(
     if not yes and not typer.confirm(f"Shall {site.name} take part?"):
         approvals.decline(study, "a person said no")
         raise typer.Abort
-    # A day ends where the lab is.
-    end = (until + timedelta(days=1)).astimezone() if until else None
     return Consent(
         by or typer.prompt("Who decides (a person's name)"),
         purpose or typer.prompt("For which purpose"),
         members,
-        end,
+        until,
     )
 
 

@@ -122,7 +122,7 @@ def _update(study: Study) -> str:
 
 
 def _metrics(policy: Policy, study: Study) -> str:
-    said = f"{_LEAVES[policy.metrics]} leave (policy: metrics: {policy.metrics})"
+    said = f"the policy (metrics: {policy.metrics}) lets out {_LEAVES[policy.metrics]}"
     if policy.metrics != "noised" or study.privacy.mode == "none":
         return said
     return (

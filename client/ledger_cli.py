@@ -122,6 +122,7 @@ def verify(
     from client.ledger_binding import open_ledger
     from client.ledger_memory import check_own_ledger
     from client.site import open_site
+    from common.words import count
 
     with Ledger.read(_file(where)) as ledger:
         ledger.check_has(head)
@@ -134,7 +135,7 @@ def verify(
             content = {"path": str(ledger.path), "rows": rows, "head": ledger.head, "sound": True}
             typer.echo(json.dumps(content))
         else:
-            typer.echo(f"{ledger.path}: {rows} rows, all sound; head {ledger.head}")
+            typer.echo(f"{ledger.path}: {count(rows, 'row')}, all sound; head {ledger.head}")
 
 
 def _file(where: Path) -> Path:

@@ -122,8 +122,13 @@ def _connect(path: Path) -> sqlite3.Connection:
         isolation_level=None,
     )
     try:
-        if connection.execute("PRAGMA user_version").fetchone() != (2,):
-            raise PrivacyError(f"{path}: is not a privacy ledger that this version can read")
+        (form,) = connection.execute("PRAGMA user_version").fetchone()
+        if form != 2:
+            raise PrivacyError(
+                f"{path}: is not a privacy ledger that this version can read (format {form}, it "
+                "reads 2). If one of an earlier version, keep it, for it knows what was spent, and "
+                "go on as docs/deployment.md says under Upgrades"
+            )
         connection.execute("PRAGMA synchronous = FULL")
     except (sqlite3.Error, PrivacyError):
         connection.close()

@@ -81,6 +81,11 @@ def check_unmarked(site: Site) -> None:
                 "have spent is not known. Restore it from a backup, there or where site.yaml has "
                 "it, and run `hemofed site ledger rebind`; none is made anew"
             )
+        if site.ledger.exists() and mark.ledger.samefile(site.ledger):
+            raise PrivacyError(
+                f"{site.ledger}: is these cells' ledger already, and none is made anew; "
+                "`hemofed site ledger show` says what is in it"
+            )
         raise PrivacyError(
             f"{mark.place}: these cells have a ledger, {mark.ledger}. A data set has one, whatever "
             f"homes it is used from: put `ledger: {mark.ledger}` into this home's site.yaml, then "

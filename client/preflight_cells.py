@@ -21,6 +21,8 @@ def look_at_cells(site: Site) -> tuple[Literal["ok", "warning", "wrong"], str]:
     said = [f"{count(cells, 'cell')} of {count(patients, 'known patient')}"]
     if not cells:
         return "wrong", said[0]
+    if not patients:
+        said.append("no study that protects patients can train on them")
     found = findings(caches)
     said += [finding.what for finding in found]
     sources = [cache.meta["source"] for cache in caches if Path(cache.meta["source"]).exists()]

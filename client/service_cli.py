@@ -39,7 +39,8 @@ def check(
     home: Home,
     as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
 ) -> None:
-    """Whether all is ready: data, policy, ledger, keys, dates, connection, clock, disk, device."""
+    """Whether all is ready: who may write the home, cells, policy, ledger, keys, dates, approvals,
+    connection, clock, disk, device, kernels. Ends with 6 when something is wrong."""
     from client.home import SiteHome
     from client.preflight import check_site
     from common.errors import FederationError

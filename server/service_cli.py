@@ -51,6 +51,7 @@ def run(
     asked = load(Study, study)
     check_members(asked, Registry.load(home))
     stored = propose(home, asked)
+    stored.check_unfinished()
     stored.want("run")
     typer.echo(f"{stored.folder.name}: runs once {asked.round.min_sites} sites stand ready")
     typer.echo("Each site that runs gets it by itself, lists it, reads it and decides with")
@@ -71,6 +72,7 @@ def stop(home: Home, name: Name) -> None:
     from server.studies import find_stored
 
     stored = find_stored(home, name)
+    stored.check_unfinished()
     stored.want("stop")
     typer.echo(f"{stored.folder.name}: stops after the round under way")
 
@@ -88,6 +90,7 @@ def resume(
     from server.studies import find_stored
 
     stored = find_stored(home, name)
+    stored.check_unfinished()
     stored.lift(stored.study(), lift or [])
     stored.want("run")
     typer.echo(f"{stored.folder.name}: goes on from its last whole round")

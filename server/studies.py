@@ -78,6 +78,14 @@ class Stored:
         """Say what the service shall do."""
         write_text(self.folder / "wanted", wanted)
 
+    def check_unfinished(self) -> None:
+        """Raise ConfigError when the study is completed: started again it would ask each lab, and
+        hold back the studies behind it, for nothing."""
+        if self.said()["state"] == "completed":
+            raise ConfigError(
+                f"{self.folder.name}: is completed, nothing is left to do; see {self.out}"
+            )
+
     def lift(self, study: Study, sites: list[str]) -> None:
         """Let suspended sites be asked again. Raises ConfigError: not in the study's cohort."""
         unknown = sorted(set(sites) - set(study.cohort))

@@ -10,13 +10,16 @@ from common.yaml_files import read_yaml
 def read_label_map(path: Path) -> dict[str, str]:
     """The site's names -> MLL23's names, or "skip" for images to leave out.
 
-    The file is a mapping of names, or has one under the key label_map, as a site.yaml does. Raises
-    ConfigError: it cannot be read, is no such mapping, or names an unknown cell type.
+    The file is a mapping of names, or has one under the key label_map, as a site.yaml does, which
+    may be empty. Raises ConfigError: it cannot be read, is no such mapping, or names an unknown
+    cell type.
     """
     content = read_yaml(path)
     names = content.get("label_map", content)
-    if not isinstance(names, dict) or not names:
-        raise ConfigError(f"{path}: expected names and cell types, like 'segs: neutrophil'")
+    if not isinstance(names, dict) or not content:
+        raise ConfigError(
+            f"{path}: expected names and cell types, like 'segs: neutrophil_segmented'"
+        )
     for name, target in names.items():
         if not isinstance(name, str) or not isinstance(target, str):
             raise ConfigError(

@@ -22,6 +22,7 @@ from common.data.cache import prepare
 from common.models import build, trainable
 from common.models.vector import flatten
 from common.payload import Vector, encode
+from common.privacy.accounting import Event
 from common.privacy.noise_source import NoiseSource
 from common.protocol import Task
 from common.yaml_files import dump
@@ -37,6 +38,14 @@ OPEN = Policy(
     without_privacy=True,
     min_noise_multiplier=0.1,
 )
+SPENT = Event(
+    mechanism="poisson_discrete_gaussian",
+    sample_rate=1.0,
+    noise_multiplier=10.0,
+    steps=1,
+    unit="image",
+)
+"""An answer of the simplest kind, to be debited."""
 PRIVACY = {"mode": "local", "epsilon": 4.0, "delta": 1e-4, "sample_rate": 0.4, "local_steps": 2}
 
 

@@ -28,6 +28,7 @@ from simulations.seeded import SeededEntropy
 from tests.client.lab import (
     OPEN,
     PRIVACY,
+    SPENT,
     Meanwhile,
     context,
     first_model,
@@ -225,15 +226,8 @@ def test_a_study_that_cannot_be_paid_to_its_end_is_not_begun(
     tmp_path: Path, policy: dict[str, object], said: str
 ) -> None:
     site = make_lab(tmp_path, OPEN.model_copy(update=policy))
-    earlier = Event(
-        mechanism="poisson_discrete_gaussian",
-        sample_rate=1.0,
-        noise_multiplier=10.0,
-        steps=1,
-        unit="image",
-    )
     with Ledger.read(open_site(site).ledger) as ledger:
-        ledger.debit("a" * 64, 1, 0, earlier, 1)
+        ledger.debit("a" * 64, 1, 0, SPENT, 1)
     reply = app(message(study(), "query.prepare", number=0), context(site))
     assert "PrivacyError" in str(read_refusal(reply))
     assert "cannot be paid to its end" in (tmp_path / "site.log").read_text()

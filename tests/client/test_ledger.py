@@ -169,7 +169,7 @@ def test_verify_finds_what_stands_beside_the_chain(path: Path, how: str, said: s
 @pytest.mark.parametrize(
     ("kept", "said"),
     [
-        (0, "is not a privacy ledger that this version can read"),
+        (0, r"can read \(format 0, it reads 2\)"),
         (100, "cannot be used .database disk image is malformed"),
         (4096, "cannot be used .database disk image is malformed"),
         (6000, "cannot be used .database disk image is malformed"),

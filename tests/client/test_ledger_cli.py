@@ -61,7 +61,8 @@ def add_cells(folder: Path, count: int) -> None:
 def test_a_ledger_is_made_once_and_shown(command: Callable[..., "Result"], site: Path) -> None:
     assert command("create", site).exit_code == 0
     again = command("create", site)
-    assert isinstance(again.exception, PrivacyError) and "have a ledger" in str(again.exception)
+    assert isinstance(again.exception, PrivacyError)
+    assert "is these cells' ledger already, and none is made anew" in str(again.exception)
     path = site.parent / "ledger.sqlite"
     with Ledger.read(path) as ledger:
         for number in range(3):

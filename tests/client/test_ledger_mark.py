@@ -17,18 +17,9 @@ from common.data.cache import build, prepare
 from common.data.index import scan
 from common.data.marks import CACHE_MARK, SOURCE_MARK
 from common.errors import PrivacyError
-from common.privacy.accounting import Event
 from common.privacy.lifetime import used
 from common.yaml_files import dump
-from tests.client.lab import make_lab
-
-EVENT = Event(
-    mechanism="poisson_discrete_gaussian",
-    sample_rate=1.0,
-    noise_multiplier=10.0,
-    steps=1,
-    unit="image",
-)
+from tests.client.lab import SPENT, make_lab
 
 
 @pytest.fixture
@@ -36,7 +27,7 @@ def first(tmp_path: Path) -> Site:
     """A lab with a ledger, from which something was spent."""
     site = open_site(make_lab(tmp_path / "first"))
     with open_ledger(site) as ledger:
-        ledger.debit("a" * 64, 1, 0, EVENT)
+        ledger.debit("a" * 64, 1, 0, SPENT)
     return site
 
 
@@ -172,7 +163,7 @@ def test_a_ledger_that_is_gone_is_restored_not_made_anew(first: Site, tmp_path: 
         create_ledger(home(tmp_path / "second", first.cells[0].folder))
     (tmp_path / "backup").rename(first.ledger)
     with open_ledger(first) as ledger:
-        assert ledger.events() == (EVENT,)
+        assert ledger.events() == (SPENT,)
 
 
 def test_a_ledger_may_move(first: Site, tmp_path: Path) -> None:
@@ -194,7 +185,7 @@ def test_images_that_were_added_continue_the_ledger(first: Site) -> None:
         open_ledger(grown)
     continue_ledger(grown)[0].close()
     with open_ledger(grown) as ledger:
-        assert ledger.events() == (EVENT,)
+        assert ledger.events() == (SPENT,)
 
 
 def test_images_that_cannot_be_written_are_named(
@@ -222,7 +213,7 @@ def _spend(home_file: Path, study: str, bound: float) -> None:
     with open_ledger(site, budget=Budget(epsilon=bound, delta=1e-5)) as ledger:
         for number in range(60):
             try:
-                ledger.debit(study, number, 0, EVENT)
+                ledger.debit(study, number, 0, SPENT)
             except PrivacyError as error:
                 assert "would use" in str(error)
                 return
@@ -250,4 +241,4 @@ def test_two_homes_that_spend_at_once_share_one_budget(first: Site, tmp_path: Pa
         assert ledger.verify() == len(ledger.events()) + 2
         plans = [plan.event for plan in ledger.plans()]
     assert 10 < len(plans) < 120
-    assert used(plans, bound, 1e-5) <= 1 < used([*plans, EVENT], bound, 1e-5)
+    assert used(plans, bound, 1e-5) <= 1 < used([*plans, SPENT], bound, 1e-5)

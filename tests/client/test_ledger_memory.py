@@ -18,17 +18,9 @@ from common.config import CellSource, Site
 from common.data.cache import prepare
 from common.errors import DataError, PrivacyError
 from common.identity.keys import make_signing_key
-from common.privacy.accounting import Event
-from tests.client.lab import make_lab
+from tests.client.lab import SPENT, make_lab
 from tests.client.test_record import Setting
 
-EVENT = Event(
-    mechanism="poisson_discrete_gaussian",
-    sample_rate=1.0,
-    noise_multiplier=10.0,
-    steps=1,
-    unit="image",
-)
 FORMER = "a" * 64
 
 
@@ -43,7 +35,7 @@ class Lab:
     def release(self) -> str:
         """A debit and the log's line of it; the row."""
         with Ledger.read(self.site.ledger) as ledger:
-            row = ledger.debit("s" * 64, len(ledger.rows()), 0, EVENT).hash
+            row = ledger.debit("s" * 64, len(ledger.rows()), 0, SPENT).hash
         self.log.append("released", ledger=row, round=1)
         return row
 
@@ -91,7 +83,7 @@ def test_a_row_beyond_the_logs_last_is_no_fault(lab: Lab) -> None:
     """A crash between the debit and the log's line wastes a debit and stops nobody."""
     lab.release()
     with Ledger.read(lab.site.ledger) as ledger:
-        ledger.debit("s" * 64, 9, 0, EVENT)
+        ledger.debit("s" * 64, 9, 0, SPENT)
     lab.check()
 
 

@@ -3,7 +3,6 @@
 import json
 import resource
 import signal
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from threading import Event as Halt
@@ -34,7 +33,7 @@ from common.payload import encode
 from common.proposal import Proposal
 from common.protocol import Update, absence_content, proposal_content, refusal_content
 from server.provisioning import admit, make_kit, make_server, revoke
-from tests.client.lab import context, first_model, make_lab, message, study
+from tests.client.lab import context, first_model, message, study
 
 NOW = datetime.now(UTC)
 
@@ -98,14 +97,6 @@ class Setting:
     def lines(self, event: str) -> list[dict[str, object]]:
         rows = map(json.loads, self.log.path.read_text().splitlines())
         return [row["facts"] for row in rows if row["event"] == event]
-
-
-@pytest.fixture
-def setting(tmp_path: Path) -> Iterator[Setting]:
-    one = Setting(make_lab(tmp_path / "lab").parent, tmp_path / "server")
-    yield one
-    one.log.close()
-    one.server_log.close()
 
 
 def test_heads_go_both_ways_and_each_log_holds_the_other(setting: Setting) -> None:

@@ -1,7 +1,5 @@
 """A site whose disk is full takes no message that it could not answer, and pays for none."""
 
-from collections.abc import Iterator
-from pathlib import Path
 from threading import Event
 
 import pytest
@@ -12,7 +10,6 @@ from client.runner import Runner
 from client.supernode import SuperNode
 from common.room import LEAST, NoRoomError
 from tests import full_disk
-from tests.client.lab import make_lab
 from tests.client.test_record import Setting
 
 
@@ -25,15 +22,6 @@ class Idle(FleetLink):
     def pull(self) -> None:
         self.pulls += 1
         self._end.set()
-
-
-@pytest.fixture
-def setting(tmp_path: Path) -> Iterator[Setting]:
-    one = Setting(make_lab(tmp_path / "lab").parent, tmp_path / "server")
-    one.home.state.mkdir()
-    yield one
-    one.log.close()
-    one.server_log.close()
 
 
 def test_a_full_disk_is_said_before_a_message_is_taken(

@@ -144,6 +144,10 @@ def test_check_says_what_is_wrong_with_the_cells(home: SiteHome, tmp_path: Path)
     home.site_file.write_text(dump(reindexed))
     verdict, text = said_of(home, "cells")
     assert verdict == "warning" and "1 image under two labels" in text
+    (source / "cells.csv").write_text("path,label\n0.png,myeloblast")
+    nobodys = Site(name="lab", cells=(CellSource(folder=prepare(source, 16)),))
+    home.site_file.write_text(dump(nobodys))
+    assert "1 cell of 0 known patients; no study that protects p" in said_of(home, "cells")[1]
     home.site_file.write_text(dump(Site(name="lab", cells=(CellSource(folder=source),))))
     verdict, text = said_of(home, "cells")
     assert verdict == "wrong" and "put the folder that it prints into site.yaml" in text
@@ -206,7 +210,7 @@ def test_approve_explains_asks_and_signs(home: SiteHome, tmp_path: Path) -> None
 def folded(home: SiteHome) -> str:
     """What `studies` says in its last column, its lines joined."""
     lines = typed("studies", str(home.folder)).splitlines()
-    return " ".join(line.split("│")[3].strip() for line in lines if line.startswith("│"))
+    return " ".join(line.split("│")[-2].strip() for line in lines if line.startswith("│"))
 
 
 def test_an_approval_says_until_when_and_needs_a_name(home: SiteHome, tmp_path: Path) -> None:
@@ -216,13 +220,17 @@ def test_an_approval_says_until_when_and_needs_a_name(home: SiteHome, tmp_path: 
         typed("approve", str(home.folder), file, "--yes")
     with pytest.raises(ConfigError, match="2020-01-02 00:00 .* is past"):
         typed("approve", str(home.folder), file, *YES, "--until", "2020-01-01")
+    with pytest.raises(ConfigError, match="--until: 9999-12-31 is out of the calendar"):
+        typed("approve", str(home.folder), file, *YES, "--until", "9999-12-31")
     tomorrow = (datetime.now() + timedelta(days=1)).date()
     typed("approve", str(home.folder), file, *YES, "--until", f"{tomorrow}")
     end = tomorrow + timedelta(days=1)
     assert f"for: leukaemia in children, until {end} 00:00" in folded(home)
     with pytest.raises(ConfigError, match="0 approved studies are called so; there are: lab-test"):
         typed("approve", str(home.folder), "lab-tes", "--withdraw", "--by", "x")
-    typed("approve", str(home.folder), one.digest[:8], "--withdraw", "--by", "x")
+    with pytest.raises(ConfigError, match="--yes: give --by, the person who decides too"):
+        typed("approve", str(home.folder), one.digest[:8], "--withdraw", "--yes")
+    typed("approve", str(home.folder), one.digest[:8], "--withdraw", "--yes", "--by", "x")
     assert "its approval was withdrawn on" in folded(home)
 
 
@@ -283,9 +291,8 @@ def test_studies_prints_long_names_and_reasons_whole(home: SiteHome, tmp_path: P
 
 def test_studies_says_which_are_without_privacy(home: SiteHome, tmp_path: Path) -> None:
     one = study(privacy={"mode": "none"})
-    said = typed(
-        "approve", str(home.folder), str(proposed(home, one, tmp_path / "one.json")), "--yes"
-    )
+    file = str(proposed(home, one, tmp_path / "one.json"))
+    said = typed("approve", str(home.folder), file, *YES)
     assert "NONE: unbounded" in said
     assert "without privacy" in typed("studies", str(home.folder))
 

@@ -1,6 +1,6 @@
 """The site's node: what it answers while the site is paused, and what the runner is asked then."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from threading import Event
 
@@ -15,7 +15,7 @@ from client.supernode import SuperNode
 from common.bundle import BUNDLE_HASH
 from common.envelope import take_off
 from common.protocol import read_absence, read_name, read_refusal
-from tests.client.lab import context, make_lab
+from tests.client.lab import context
 from tests.client.test_record import FORGED, Setting, forged, prepare
 
 KINDS = ["query.prepare", "train", "evaluate"]
@@ -56,15 +56,6 @@ class Asked(Runner):
         reply = client_app()(message, context(self._site))
         self._then()
         return reply
-
-
-@pytest.fixture
-def setting(tmp_path: Path) -> Iterator[Setting]:
-    one = Setting(make_lab(tmp_path / "lab").parent, tmp_path / "server")
-    one.home.state.mkdir()
-    yield one
-    one.log.close()
-    one.server_log.close()
 
 
 def answered(

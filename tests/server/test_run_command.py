@@ -7,10 +7,12 @@ import pytest
 from typer.testing import CliRunner
 
 from common.config import Member, Study
+from common.errors import ConfigError
 from common.identity.site_home import make_site
 from common.yaml_files import dump
 from server.provisioning import admit, make_server
 from server.service_cli import app
+from server.studies import find_stored
 
 NOW = datetime.now(UTC)
 
@@ -36,3 +38,23 @@ def test_a_private_study_that_no_round_may_fail_is_named(
     found = CliRunner().invoke(app, asked)
     assert found.exit_code == 0, found.exception
     assert ("spare_rounds is 0" in found.output) == said
+
+
+def test_a_completed_study_is_not_begun_again(tmp_path: Path) -> None:
+    """Wanted again, it would wait for its labs and hold back every study behind it."""
+    home, file = tmp_path / "server", tmp_path / "study.yaml"
+    make_server(home, "127.0.0.1:9092", NOW)
+    admit(home, make_site(tmp_path / "one", "one", NOW), NOW)
+    file.write_text(dump(Study(name="first", cohort={"one": Member(units=20)})))
+    commands = (
+        ["run", str(home), str(file)],
+        *([do, str(home), "first"] for do in ("resume", "stop")),
+    )
+    for words in commands:
+        assert CliRunner().invoke(app, words).exit_code == 0
+    stored = find_stored(home, "first")
+    stored.say("completed", round=3, rounds=3)
+    for words in commands:
+        error = CliRunner().invoke(app, words).exception
+        assert isinstance(error, ConfigError) and "is completed, nothing is left" in str(error)
+    assert stored.wanted == "stop"

@@ -39,6 +39,11 @@ def test_index_without_out_uses_the_cache_root(
     assert CellCache.open(folder).counts == {"basophil": 4, "monocyte": 4}
 
 
+def test_a_site_without_names_of_its_own_has_an_empty_map(tmp_path: Path) -> None:
+    (tmp_path / "site.yaml").write_text("name: lab\nlabel_map: {}\n")
+    assert read_label_map(tmp_path / "site.yaml") == {}
+
+
 def test_errors_are_ours(tmp_path: Path, hemofed_data: Command) -> None:
     assert isinstance(hemofed_data("index", tmp_path / "nowhere").exception, DataError)
     assert hemofed_data("index", tmp_path, "--side", 0).exit_code == 2
@@ -50,6 +55,8 @@ def test_errors_are_ours(tmp_path: Path, hemofed_data: Command) -> None:
         ("[]", "expected keys and values"),
         ("{}", "expected names and cell types"),
         ("label_map: 3", "expected names and cell types"),
+        ("label_map: []", "expected names and cell types"),
+        ("name: lab\ncells: []", "'name' is mapped to 'lab', which is not a"),
         ("1: monocyte", "put quotes around numbers"),
         ("ja: yes", "put quotes around numbers"),
         ("Stab: neutrofil_band", "'neutrofil_band', which is not a cell type; nearest: neutrophil"),
