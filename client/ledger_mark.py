@@ -95,7 +95,8 @@ def check_unmarked(site: Site) -> None:
 
 
 def write_marks(site: Site, ledger: Ledger, path: Path | None = None) -> list[Path]:
-    """Tell the site's cells that `ledger` is theirs; the images' folders that cannot be written.
+    """Tell the site's cells that `ledger` is theirs; the images' folders that are away, or cannot
+    be written.
 
     path: where the ledger will lie, if not where it does. Each mark is written whole or not.
     """
@@ -105,6 +106,9 @@ def write_marks(site: Site, ledger: Ledger, path: Path | None = None) -> list[Pa
         write_text(source.folder / CACHE_MARK, text)
     untold = []
     for folder in _sources(site):
+        if not folder.is_dir():
+            untold.append(folder)
+            continue
         try:
             write_text(folder / SOURCE_MARK, text)
         except OSError:
@@ -148,10 +152,10 @@ def _places(site: Site) -> tuple[Path, ...]:
 
 
 def _sources(site: Site) -> list[Path]:
-    """The folders of the images that the site's caches were made from, those that are there."""
+    """The folders of the images that the site's caches were made from, whether or not they are
+    there."""
     metas = [CellCache.open(source.folder).meta for source in site.cells]
-    folders = dict.fromkeys(source_folder(Path(meta["source"])) for meta in metas)
-    return [folder for folder in folders if folder.is_dir()]
+    return list(dict.fromkeys(source_folder(Path(meta["source"])) for meta in metas))
 
 
 def _alike(cache: Path, made_of: Path) -> Iterator[Path]:

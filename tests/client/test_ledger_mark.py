@@ -216,6 +216,20 @@ def test_images_that_cannot_be_written_are_named(
     assert untold == [images(lab)]
 
 
+def test_images_that_are_away_are_named_and_told_once_they_are_back(
+    first: Site, tmp_path: Path
+) -> None:
+    (images(first) / SOURCE_MARK).unlink()
+    away = images(first).rename(tmp_path / "away")
+    ledger, untold = continue_ledger(first)
+    ledger.close()
+    assert untold == [images(first)] and not images(first).exists()
+    away.rename(images(first))
+    ledger, untold = continue_ledger(first)
+    ledger.close()
+    assert untold == [] and (images(first) / SOURCE_MARK).is_file()
+
+
 def _spend(home_file: Path, study: str, bound: float) -> None:
     """Debit from the shared ledger, as a home of its own, until its budget ends."""
     site = open_site(home_file)
