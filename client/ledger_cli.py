@@ -52,8 +52,9 @@ def rebind(site: SiteFile) -> None:
 def _say_untold(folders: list[Path]) -> None:
     for folder in folders:
         typer.echo(
-            f"{folder}: cannot be written, so the images do not say which ledger is theirs. Name "
-            "this one in the site.yaml of every other home that indexes them",
+            f"{folder}: is not there, or cannot be written, so the images do not say which ledger "
+            "is theirs. Name this one in the site.yaml of every other home that indexes them; "
+            "`hemofed site ledger rebind` tells the images once they are there",
             err=True,
         )
 

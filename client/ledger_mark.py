@@ -1,9 +1,9 @@
 """The mark in a lab's cells that names their ledger: one data set has one, whatever home uses it.
 
 It lies in each cache that a site names, and in the folder of the images that the cache was made
-from, where that can be written: who indexes the images again, at another side or from another
-home, or copies either, finds it. It bears the ledger's path and the hash of its first row, which no
-ledger made later has.
+from and each folder of it that holds some, where those can be written: who indexes the images
+again, at another side or from another home, or copies either, finds it. It bears the ledger's path
+and the hash of its first row, which no ledger made later has.
 
 | what is found                                   | what it means                                |
 |-------------------------------------------------|----------------------------------------------|
@@ -23,7 +23,13 @@ from pathlib import Path
 from client.ledger import Ledger
 from common.config import Site
 from common.data.cache import default_root
-from common.data.marks import CACHE_MARK, SOURCE_MARK, image_folders, source_folder
+from common.data.marks import (
+    CACHE_MARK,
+    SOURCE_MARK,
+    holding_folders,
+    image_folders,
+    source_folder,
+)
 from common.data.store import META, CellCache
 from common.errors import PrivacyError
 from common.files import write_text
@@ -100,7 +106,8 @@ def check_unmarked(site: Site) -> None:
 
 
 def write_marks(site: Site, ledger: Ledger, path: Path | None = None) -> list[Path]:
-    """Tell the site's cells that `ledger` is theirs; the images' folders that cannot be written.
+    """Tell the site's cells that `ledger` is theirs; the images' folders that are away, or cannot
+    be written.
 
     path: where the ledger will lie, if not where it does. Each mark is written whole or not.
     """
@@ -108,13 +115,21 @@ def write_marks(site: Site, ledger: Ledger, path: Path | None = None) -> list[Pa
     text = json.dumps(content)
     for source in site.cells:
         write_text(source.folder / CACHE_MARK, text)
-    untold = []
-    for folder in _sources(site):
-        try:
-            write_text(folder / SOURCE_MARK, text)
-        except OSError:
-            untold.append(folder)
-    return untold
+    return [base for base, folders in _sources(site).items() if not _told(base, folders, text)]
+
+
+def _told(base: Path, folders: list[Path], text: str) -> bool:
+    """Whether all of an images' folder is there to be told, and was: what is copied out of it, one
+    type's folder say, takes the mark along."""
+    if not base.is_dir():
+        return False
+    try:
+        for folder in folders:
+            if folder.is_dir():
+                write_text(folder / SOURCE_MARK, text)
+    except OSError:
+        return False
+    return True
 
 
 def _contradiction(mark: Mark, ledger: Ledger) -> str | None:
@@ -152,11 +167,15 @@ def _places(site: Site) -> tuple[Path, ...]:
     return tuple(places)
 
 
-def _sources(site: Site) -> list[Path]:
-    """The folders of the images that the site's caches were made from, those that are there."""
-    metas = [CellCache.open(source.folder).meta for source in site.cells]
-    folders = dict.fromkeys(source_folder(Path(meta["source"])) for meta in metas)
-    return [folder for folder in folders if folder.is_dir()]
+def _sources(site: Site) -> dict[Path, list[Path]]:
+    """The folders of the images that the site's caches were made from, whether or not they are
+    there; with each, itself and those in which the images lie."""
+    found: dict[Path, list[Path]] = {}
+    for source in site.cells:
+        cache = CellCache.open(source.folder)
+        base = source_folder(Path(cache.meta["source"]))
+        found.setdefault(base, [base]).extend(holding_folders(base, cache.sources.tolist()))
+    return {base: list(dict.fromkeys(folders)) for base, folders in found.items()}
 
 
 def _alike(cache: Path, made_of: Path) -> Iterator[Path]:

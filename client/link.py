@@ -52,6 +52,10 @@ class RunOverError(Exception):
     """The server has no more use for the answer, or the run is over there; it is dropped."""
 
 
+class NoMessageError(Exception):
+    """What lies at the server in a message's place is none; no server of ours put it there."""
+
+
 class HaltedError(Exception):
     """The service is asked to stop while the server does not answer."""
 
@@ -150,7 +154,8 @@ class FleetLink:
         return response.run.fab_hash
 
     def fetch(self, pulled: PullMessagesResponse) -> Message:
-        """The message with its content. Raises RunOverError when the server has it no more."""
+        """The message with its content. Raises RunOverError when the server has it no more,
+        NoMessageError when it cannot be read."""
         tree, run = pulled.message_object_trees[0], pulled.messages_list[0].metadata.run_id
         contents = {part: self._object(run, part) for part in identifiers(tree)}
         try:
@@ -261,5 +266,5 @@ class FleetLink:
         return SendNodeHeartbeatRequest(node=self._node, heartbeat_interval=HEARTBEAT_SECONDS)
 
 
-def _no_message(identifier: str) -> FederationError:
-    return FederationError(f"the server sent object {identifier:.12}, which is no message")
+def _no_message(identifier: str) -> NoMessageError:
+    return NoMessageError(f"the server sent object {identifier:.12}, which is no message")

@@ -66,6 +66,10 @@ class SiteRecord:
         if about and about["kind"] == "query.prepare":
             self._keep(message, about)
 
+    def unreadable(self) -> None:
+        """Write that something came which is no message, so nobody ordered it; one line in all."""
+        self._note("order_refused", {"kind": "unknown", "study": ""})
+
     def _check_order(
         self, message: Message, signature: str, about: dict[str, str | int] | None
     ) -> None:

@@ -16,7 +16,7 @@ from flwr.app import Message
 from flwr.proto.fleet_pb2 import PullMessagesResponse
 
 from client.home import SiteHome
-from client.link import FleetLink, RunOverError
+from client.link import FleetLink, NoMessageError, RunOverError
 from client.record import SiteRecord
 from client.runner import Runner, RunnerDiedError
 from common.bundle import BUNDLE_HASH
@@ -82,6 +82,9 @@ class SuperNode:
             self._answered += 1
         except RunOverError:
             _log.warning("the server waits for this answer no more, or the run is over; dropped")
+        except NoMessageError as error:
+            _log.error("%s; not answered", error)
+            self._record.unreadable()
         self._home.inflight.unlink(missing_ok=True)
 
     def _reply(self, message: Message) -> Message:

@@ -7,7 +7,7 @@ from pathlib import Path
 CACHE_MARK = "ledger.json"
 """In a cache's folder."""
 SOURCE_MARK = ".hemofed-ledger.json"
-"""In the folder of the images, or of the CSV that names them."""
+"""In the folder of the images, or of the CSV that names them, and in each that holds some."""
 
 
 def source_folder(source: Path) -> Path:
@@ -31,5 +31,10 @@ def image_folders(source: Path, names: list[str]) -> list[Path]:
     names: the images' paths relative to the source's folder, with forward slashes.
     """
     base = source_folder(source)
-    holding = {Path(os.path.normpath(base / name)).parent for name in names}
-    return list(dict.fromkeys((base, *sorted(holding), *sorted({f.parent for f in holding}))))
+    holding = holding_folders(base, names)
+    return list(dict.fromkeys((base, *holding, *sorted({f.parent for f in holding}))))
+
+
+def holding_folders(base: Path, names: list[str]) -> list[Path]:
+    """The folders that hold the images of these names, relative to `base`."""
+    return sorted({Path(os.path.normpath(base / name)).parent for name in names})

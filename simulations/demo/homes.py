@@ -22,7 +22,7 @@ from common.identity.site_home import join, make_site
 from common.yaml_files import CONFIGS, load
 from server.provisioning import admit, make_kit, make_server
 from simulations.config import DataSpec, Rendered
-from simulations.demo.own_cells import copy_cache
+from simulations.demo.own_cells import copy_cache, say_source
 from simulations.labs import Progress, gather
 from simulations.plan import declared
 
@@ -85,9 +85,10 @@ def _make_lab(
     write_text(home / "policy.yaml", _policy())
     request = make_site(home, home.name, now, passphrase)
     shutil.copytree(cells.meta["source"], home / "images")
-    copy_cache(cells, home / "cells", final.absolute() / "images")
+    cache, images = copy_cache(cells, home / "cells", home / "images"), final.absolute() / "images"
     ledger, _ = create_ledger(open_site(home / "site.yaml"), final / "ledger.sqlite")
     ledger.close()
+    say_source(cache, images)  # not before: the images, where they are now, are told of the ledger
     return request
 
 

@@ -17,10 +17,17 @@ from common.files import write_text
 from common.yaml_files import dump, load
 
 
-def copy_cache(cache: CellCache, folder: Path, images: Path) -> None:
+def copy_cache(cache: CellCache, folder: Path, images: Path) -> CellCache:
     """Copy `cache` to `folder`, as one that was made from the folder `images`."""
     shutil.copytree(cache.folder, folder)
-    write_text(folder / META, json.dumps(cache.meta | {"source": str(images)}, indent=2))
+    copy = CellCache.open(folder)
+    say_source(copy, images)
+    return copy
+
+
+def say_source(cache: CellCache, images: Path) -> None:
+    """Have the cache say that it was made from the folder `images`."""
+    write_text(cache.folder / META, json.dumps(cache.meta | {"source": str(images)}, indent=2))
 
 
 def make_own(site_file: Path) -> None:

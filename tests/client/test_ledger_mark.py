@@ -112,6 +112,21 @@ def test_cells_get_no_second_ledger(first: Site, tmp_path: Path, again) -> None:
     assert not second.ledger.exists()
 
 
+def test_a_copy_without_what_is_hidden_gets_no_second_ledger(first: Site, tmp_path: Path) -> None:
+    """`cp -r types/* pictures`."""
+    picture = next(images(first).rglob("*.png"))
+    for name in ("myeloblast", "monocyte"):
+        (tmp_path / "types" / name).mkdir(parents=True)
+        shutil.copy(picture, tmp_path / "types" / name / f"{name}.png")
+    lab = home(tmp_path / "lab", prepare(tmp_path / "types", 16, cache_root=tmp_path / "one"))
+    create_ledger(lab)[0].close()
+    for folder in (tmp_path / "types").glob("[!.]*"):
+        shutil.copytree(folder, tmp_path / "pictures" / folder.name)
+    copied = prepare(tmp_path / "pictures", 16, cache_root=tmp_path / "other")
+    with pytest.raises(PrivacyError, match="A data set has one"):
+        create_ledger(home(tmp_path / "second", copied))
+
+
 def test_a_copy_of_the_ledger_is_none(first: Site, tmp_path: Path) -> None:
     second = home(tmp_path / "second", first.cells[0].folder)
     shutil.copy(first.ledger, second.ledger)
@@ -205,6 +220,20 @@ def test_images_that_cannot_be_written_are_named(
     ledger, untold = continue_ledger(lab)
     ledger.close()
     assert untold == [images(lab)]
+
+
+def test_images_that_are_away_are_named_and_told_once_they_are_back(
+    first: Site, tmp_path: Path
+) -> None:
+    (images(first) / SOURCE_MARK).unlink()
+    away = images(first).rename(tmp_path / "away")
+    ledger, untold = continue_ledger(first)
+    ledger.close()
+    assert untold == [images(first)] and not images(first).exists()
+    away.rename(images(first))
+    ledger, untold = continue_ledger(first)
+    ledger.close()
+    assert untold == [] and (images(first) / SOURCE_MARK).is_file()
 
 
 def _spend(home_file: Path, study: str, bound: float) -> None:

@@ -7,6 +7,8 @@ from threading import Event
 import pytest
 from flwr.app import Message
 from flwr.proto.fleet_pb2 import PullMessagesResponse
+from flwr.proto.message_pb2 import Message as ProtoMessage
+from flwr.proto.message_pb2 import ObjectTree
 
 from client.app import client_app
 from client.link import FleetLink
@@ -19,6 +21,9 @@ from tests.client.lab import context
 from tests.client.test_record import FORGED, Setting, forged, prepare
 
 KINDS = ["query.prepare", "train", "evaluate"]
+SENT = PullMessagesResponse(
+    messages_list=[ProtoMessage()], message_object_trees=[ObjectTree(object_id="0" * 64)]
+)
 
 
 class Link(FleetLink):
@@ -121,6 +126,28 @@ def test_what_the_server_did_not_order_never_reaches_the_runner(
     assert runner.asked == 0
     assert len(setting.lines("order_refused")) == len(setting.lines("refused")) == 1
     assert setting.lines("released") == []
+
+
+def test_what_is_no_message_costs_the_site_nothing_and_the_next_one_is_answered(
+    setting: Setting, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Who writes the server's database, and has not its key, can put anything in its place."""
+    junk, halt = [b"Message  4\0junk", b"junk", b""], Event()
+
+    class Damaged(Link):
+        def fetch(self, pulled: PullMessagesResponse) -> Message:
+            return FleetLink.fetch(self, SENT) if junk else super().fetch(pulled)
+
+        def _object(self, run: int, identifier: str) -> bytes:
+            return junk.pop()
+
+    link, runner = Damaged(setting.asked(), halt), Asked(setting.home.site_file, lambda: None)
+    SuperNode(setting.home, link, runner, setting.record, halt).serve()
+    (reply,) = link.answers
+    assert "update" in reply.content and runner.asked == 1
+    assert [line["kind"] for line in setting.lines("order_refused")] == ["unknown"]
+    assert not setting.home.inflight.exists()
+    assert "which is no message; not answered" in caplog.text
 
 
 def test_an_ordered_round_that_is_sent_again_is_answered_once(setting: Setting) -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from client.ledger import Ledger
 from client.ledger_binding import data_fingerprint
+from client.ledger_mark import marks
 from client.membership import Membership
 from client.site import open_cells, open_site
 from common.config import Study
@@ -153,6 +154,8 @@ def test_a_demonstration_is_joined_at_once(command: Callable[..., "Result"]) -> 
         site = open_site(Path("demo") / name / "site.yaml")
         with Ledger.open(site.ledger, data_fingerprint(site)) as ledger:
             assert ledger.verify() == 1
+        told = {mark.place.parent.name: mark.ledger for mark in marks(site)}
+        assert told == dict.fromkeys(("cells", "images"), site.ledger), "nor from their images"
         assert abs(len(open_cells(site, study).rows("train")) - member.units) <= 5
     with pytest.raises(ConfigError, match="exists already"):
         command("server", "init", "demo", "--demo", "3")
