@@ -14,6 +14,7 @@ import torch
 
 from client.approvals import SignedApprovals
 from client.clock import is_refused, skew
+from client.decisions import Decision
 from client.home import SiteHome
 from client.ledger_binding import open_ledger
 from client.ledger_memory import check_own_ledger
@@ -121,9 +122,14 @@ def _home(home: SiteHome, site: Site) -> tuple[Verdict, str]:
 
 
 def _approvals(home: SiteHome, site: Site) -> tuple[Verdict, str]:
-    approved = [one for one in SignedApprovals(home).approved() if not one.ended(datetime.now(UTC))]
+    approved = _approved(home)
     said = ", ".join(f"{one.study} ({one.digest:.12})" for one in approved)
     return "ok", f"{count(len(approved), 'study', 'studies')} approved{': ' if said else ''}{said}"
+
+
+def _approved(home: SiteHome) -> list[Decision]:
+    """The approvals that hold today."""
+    return [one for one in SignedApprovals(home).approved() if not one.ended(datetime.now(UTC))]
 
 
 def _identity(home: SiteHome, site: Site) -> tuple[Verdict, str]:
@@ -191,8 +197,7 @@ def _device(home: SiteHome, site: Site) -> tuple[Verdict, str]:
 
 def _kernels(home: SiteHome, site: Site) -> tuple[Verdict, str]:
     """The self-test of each study that has an approval, on this device."""
-    approved = SignedApprovals(home).approved()
-    files = sorted(home.approvals / f"{decision.digest}.yaml" for decision in approved)
+    files = sorted(home.approvals / f"{decision.digest}.yaml" for decision in _approved(home))
     studies = [load(Study, path) for path in files]
     private = [study for study in studies if study.privacy.mode != "none"]
     if not private:

@@ -10,6 +10,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
+from client import selftest
 from client.app import client_app
 from client.approvals import SignedApprovals
 from client.consent_cli import app as consent_app
@@ -76,10 +77,20 @@ def test_check_names_each_topic_and_what_is_wrong(home: SiteHome) -> None:
     assert found["ledger"] == found["identity"] == "wrong"
 
 
-@pytest.mark.parametrize(
-    "name",
-    HELD,
-)
+def test_check_asks_the_kernels_of_each_approved_study(
+    home: SiteHome, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert "no private study is approved" in said_of(home, "kernels")[1]
+    one = study()
+    typed("approve", str(home.folder), str(proposed(home, one, tmp_path / "one.json")), *YES)
+    verdict, text = said_of(home, "kernels")
+    assert verdict == "ok" and f"the same in any company, for {one.name}" in text
+    monkeypatch.setattr(selftest, "_fault", lambda *_: "the features")
+    verdict, text = said_of(home, "kernels")
+    assert verdict == "wrong" and "the features of one image depend on which others" in text
+
+
+@pytest.mark.parametrize("name", HELD)
 def test_a_home_that_others_may_write_is_not_gone_by(
     home: SiteHome, tmp_path: Path, name: str
 ) -> None:
