@@ -30,7 +30,7 @@ def test_the_worst_that_sums_and_roundings_can_do_together_is_covered(
     grid = 2.0 ** (power + 12)
     clip = steps * math.sqrt(size) / grid
     assert grid_for(size, clip) <= grid
-    apart = clip * (1 + noise.SUMMATION) / math.sqrt(size)
+    apart = clip * (1 + noise.SLACK) / math.sqrt(size)
     down = torch.full((size,), 0.4999 / grid, dtype=torch.float64)
     # The other sum is moved on to the next half, where it is rounded up.
     up = down + (math.floor(apart * grid) + 0.0002) / grid
@@ -39,7 +39,7 @@ def test_the_worst_that_sums_and_roundings_can_do_together_is_covered(
     assert reach > clip * grid, "roundings do add up"
     assert reach <= covered(size, clip, grid)
     assert covered(size, clip, grid) == pytest.approx(
-        clip * grid * (1 + noise.SUMMATION) + math.sqrt(size), rel=1e-9
+        clip * grid * (1 + noise.SLACK) + math.sqrt(size), rel=1e-9
     )
 
 
