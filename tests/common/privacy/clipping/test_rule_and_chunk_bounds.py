@@ -114,9 +114,20 @@ def test_a_units_rows_come_in_their_order() -> None:
 
 
 @pytest.mark.parametrize(
-    ("size", "views", "width"), [(1, 1, 1), (3, 1, 4), (4, 1, 4), (5, 1, 8), (4, 3, 6), (7, 3, 12)]
+    ("size", "views", "limit", "shape"),
+    [
+        (1, 1, 50, (50, 1)),
+        (3, 1, 50, (12, 4)),
+        (4, 1, 50, (12, 4)),
+        (5, 1, 50, (6, 8)),
+        (4, 3, 50, (8, 6)),
+        (7, 3, 50, (4, 12)),
+        (3, 1, 4, (1, 4)),
+        (3, 1, 3, (1, 3)),  # no chunk has room for its width: its own rows and no others
+    ],
 )
-def test_a_chunk_has_the_rows_that_its_units_width_says(size: int, views: int, width: int) -> None:
-    units = torch.zeros(size, dtype=torch.int64)
-    (chunk,) = chunks(units, size, 50, views)
-    assert chunk.rows.shape == chunk.weights.shape == (50 // width, width)
+def test_a_chunks_shape_is_what_its_units_width_and_the_limit_say(
+    size: int, views: int, limit: int, shape: tuple[int, int]
+) -> None:
+    (chunk,) = chunks(torch.zeros(size, dtype=torch.int64), size, limit, views)
+    assert chunk.rows.shape == chunk.weights.shape == shape
