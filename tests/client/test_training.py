@@ -250,6 +250,34 @@ def test_a_job_that_names_no_noise_does_not_train_in_private(lab: Path) -> None:
         train(Job(of, "lab", Member(units=UNITS), 1), bench(lab, of).inputs, SystemEntropy())
 
 
+def test_no_step_leaves_a_weight_beyond_the_sites_bound(lab: Path) -> None:
+    """Whatever the noise made of it; without a bound it goes as far as it goes."""
+    of = empty(local_steps=1)
+    for most, beyond in ((2.0, False), (math.inf, True)):
+        made = bench(lab, of)
+        train(Job(of, "lab", Member(units=UNITS), 1, 2.0, most), made.inputs, SystemEntropy())
+        largest = float(np.abs(flatten(made.parameters)).max())
+        assert largest > 2 if beyond else largest == 2
+
+
+def test_a_private_job_that_would_stop_for_want_of_units_is_found_before_it_is_paid() -> None:
+    with pytest.raises(DataError, match="declares 0 units for it"):
+        Job(study(), "lab", Member(units=0), 1, 1.0).check()
+    Job(study(), "lab", Member(units=1), 1, 1.0).check()
+    Job(plain_study(), "lab", Member(units=0), 1).check()
+
+
+@pytest.mark.parametrize(
+    ("privacy", "rows"),
+    [({}, 10.0), ({"augmentations": 3}, 30.0), ({"unit": "patient", "augmentations": 3}, 240.0)],
+)
+def test_the_rows_expected_are_of_the_most_cells_in_all_their_views(
+    privacy: dict[str, Any], rows: float
+) -> None:
+    of = study(privacy=PRIVACY | {"max_cells_per_patient": 8} | privacy)
+    assert Job(of, "lab", Member(units=UNITS), 1).expected_rows == pytest.approx(rows)
+
+
 def test_views_are_drawn_row_by_row_from_the_secret_stream() -> None:
     draws = training._uniform(NoiseSource.seeded(b"views"), 2000, 7)
     assert draws.shape == (2000, 7) and draws.dtype == torch.float32
