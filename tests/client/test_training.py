@@ -251,13 +251,13 @@ def test_a_job_that_names_no_noise_does_not_train_in_private(lab: Path) -> None:
 
 
 def test_no_step_leaves_a_weight_beyond_the_sites_bound(lab: Path) -> None:
-    """Whatever the noise made of it; without a bound it goes as far as it goes."""
+    """Nor as near as a float16 update's rounding; without a bound it goes as far as it goes."""
     of = empty(local_steps=1)
     for most, beyond in ((2.0, False), (math.inf, True)):
         made = bench(lab, of)
         train(Job(of, "lab", Member(units=UNITS), 1, 2.0, most), made.inputs, SystemEntropy())
         largest = float(np.abs(flatten(made.parameters)).max())
-        assert largest > 2 if beyond else largest == 2
+        assert largest > 2 if beyond else largest == 2 * (1 - 2**-9)
 
 
 def test_a_private_job_that_would_stop_for_want_of_units_is_found_before_it_is_paid() -> None:
