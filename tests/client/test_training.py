@@ -194,6 +194,20 @@ def test_clipping_is_by_the_studys_rule_and_engine(
     assert asked == [engine]
 
 
+def test_a_cells_views_are_summed_in_chunks_made_for_so_many(
+    lab: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, real = [], training.clipped_gradient_sum
+
+    def spied(*inputs: Any, **settings: Any) -> Any:
+        asked.append((settings["views"], settings["expected"]))
+        return real(*inputs, **settings)
+
+    monkeypatch.setattr(training, "clipped_gradient_sum", spied)
+    trained(lab, study(privacy=ALL | {"sample_rate": 0.5, "augmentations": 3}))
+    assert asked == [(3, 0.5 * UNITS * 3)]
+
+
 class Listened:
     """The system's entropy, and what it was asked for."""
 
