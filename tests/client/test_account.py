@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from client import account
+from client import ledger_binding
 from client.account import (
     Account,
     check_affordable,
@@ -118,8 +118,12 @@ def test_evaluations_are_those_planned_the_test_and_the_spare_ones(
 def test_a_study_without_privacy_pays_nothing_and_has_no_noise(site: Site) -> None:
     of = study(privacy={})
     assert study_noise(of) == 0.0
-    assert paid(site, of) == Account(0.0, None, "")
+    found = paid(site, of)
     assert debits(site) == ()
+    with Ledger.read(site.ledger) as ledger:
+        (row,) = ledger.rows("unprotected")
+        assert found == Account(0.0, None, row.hash)
+        assert (row.study, row.round, row.attempt) == (of.digest, 1, 0)
     check_affordable(site, of)
 
 
@@ -238,7 +242,5 @@ def test_what_other_studies_spent_counts_and_what_this_one_spent_does_not_twice(
 
 def test_a_fingerprint_is_read_once(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     paid(site, study())
-    monkeypatch.setattr(
-        account.data_fingerprint.__globals__["CellCache"], "open", lambda *_: pytest.fail("read")
-    )
+    monkeypatch.setattr(ledger_binding.CellCache, "open", lambda *_: pytest.fail("read"))
     paid(site, study(), 2)

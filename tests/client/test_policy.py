@@ -126,6 +126,7 @@ ABOVE, LEAST, MOST = "greater than", "greater than or equal to", "less than or e
         ("study_epsilon", 0, f"{ABOVE} 0"), ("study_epsilon", 1e6 + 1, f"{MOST} 1000000"),
         ("delta", 0, f"{ABOVE} 0"), ("delta", 1, "less than 1"),
         ("min_noise_multiplier", 0, f"{ABOVE} 0"), ("max_grad_norm", 0, f"{ABOVE} 0"),
+        ("max_weight", 0, f"{ABOVE} 0"), ("max_weight", -0.5, f"{ABOVE} 0"),
         ("min_cohort", 0, f"{LEAST} 1"), ("max_rounds", 0, f"{LEAST} 1"),
         ("gpu_memory_share", 0, f"{ABOVE} 0"), ("gpu_memory_share", 1.01, f"{MOST} 1"),
         ("metrics", "all", "'none', 'noised' or 'exact'"), ("unit", "cell", "'image' or 'patient'"),
@@ -155,6 +156,7 @@ def test_every_epsilon_from_the_least_to_a_million_is_taken(epsilon: float) -> N
     [
         ("gpu_memory_share", 1), ("gpu_memory_share", 0.01), ("min_cohort", 1), ("max_rounds", 1),
         ("delta", 0.999), ("delta", 1e-9), ("min_noise_multiplier", 1e-3), ("max_grad_norm", 1e-3),
+        ("max_weight", 1e-3),
     ],
 )  # fmt: skip
 def test_the_last_value_within_a_bound_is_taken(key: str, value: float) -> None:
@@ -165,6 +167,7 @@ def test_what_a_policy_leaves_out_is_the_careful_choice() -> None:
     least = Policy(lifetime_epsilon=4, study_epsilon=4, delta=1e-5)
     assert (least.unit, least.metrics, least.without_privacy) == ("patient", "none", False)
     assert (least.min_noise_multiplier, least.max_grad_norm) == (0.3, 10.0)
+    assert least.max_weight == 100.0
     assert (least.min_cohort, least.max_rounds, least.gpu_memory_share) == (2, 10_000, 1.0)
 
 

@@ -141,13 +141,16 @@ def test_the_head_that_leaves_is_the_row_that_was_written(tmp_path: Path) -> Non
         assert head == ledger.head == ledger.rows("debit")[-1].hash
 
 
-def test_exact_counts_are_every_cell_and_no_debit(tmp_path: Path) -> None:
+def test_exact_counts_are_every_cell_and_a_row_that_costs_nothing(tmp_path: Path) -> None:
     site, of = lab(tmp_path, OPEN), study(privacy=PATIENTS | {"max_cells_per_patient": 1})
     tally, head = released(site, of)
-    assert (tally.total, head) == (len(of_split(site, of, "test")), "")
+    assert tally.total == len(of_split(site, of, "test"))
     assert tally.metrics()["ece"] is not None
     with Ledger.read(site.ledger) as ledger:
         assert not ledger.rows("debit")
+        (row,) = ledger.rows("unprotected")
+        assert head == row.hash == ledger.head
+        assert (row.study, row.attempt) == (of.digest, 0) and row.round < 0
 
 
 def test_a_policy_that_lets_nothing_leave_lets_nothing_be_counted(

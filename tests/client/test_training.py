@@ -155,16 +155,21 @@ def test_the_sample_is_drawn_by_the_studys_rate_and_cap_and_normalised_by_the_ra
 def test_of_a_patient_no_more_cells_train_than_the_studys_cap(
     lab: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seen, real = [], batches.Inputs.batch
+    seen, real, summed = [], batches.Inputs.batch, training.clipped_gradient_sum
 
     def spied(inputs: batches.Inputs, positions: Rows, draws: Tensor | None = None) -> Tensor:
         seen.append(positions)
         return real(inputs, positions, draws)
 
+    def each_row_once(net: Any, loss: Any, rows_at: Any, targets: Tensor, **rest: Any) -> Any:
+        rows_at(torch.arange(len(targets)))
+        return summed(net, loss, rows_at, targets, **rest)
+
     monkeypatch.setattr(batches.Inputs, "batch", spied)
+    monkeypatch.setattr(training, "clipped_gradient_sum", each_row_once)
     privacy = ALL | {"unit": "patient", "max_cells_per_patient": 2, "augmentations": 3}
     trained(lab, study(privacy=privacy))
-    rows = np.concatenate(seen)
+    rows = seen[0]
     patients = bench(lab, study(privacy=privacy)).inputs.cells.units
     assert set(np.unique(rows, return_counts=True)[1]) == {3}, "three views of each"
     assert np.bincount(patients[np.unique(rows)]).max() == 2
@@ -187,6 +192,20 @@ def test_clipping_is_by_the_studys_rule_and_engine(
     found = trained(lab, of)
     assert np.linalg.norm(found - expected) < 0.01 * np.linalg.norm(expected)
     assert asked == [engine]
+
+
+def test_a_cells_views_are_summed_in_chunks_made_for_so_many(
+    lab: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, real = [], training.clipped_gradient_sum
+
+    def spied(*inputs: Any, **settings: Any) -> Any:
+        asked.append((settings["views"], settings["expected"]))
+        return real(*inputs, **settings)
+
+    monkeypatch.setattr(training, "clipped_gradient_sum", spied)
+    trained(lab, study(privacy=ALL | {"sample_rate": 0.5, "augmentations": 3}))
+    assert asked == [(3, 0.5 * UNITS * 3)]
 
 
 class Listened:
@@ -243,6 +262,37 @@ def test_a_job_that_names_no_noise_does_not_train_in_private(lab: Path) -> None:
     of = study()
     with pytest.raises(PrivacyError, match="noise_multiplier=0.0: expected"):
         train(Job(of, "lab", Member(units=UNITS), 1), bench(lab, of).inputs, SystemEntropy())
+
+
+def test_no_step_leaves_a_weight_beyond_the_sites_bound(lab: Path) -> None:
+    """Nor as near as a float16 update's rounding; without a bound it goes as far as it goes."""
+    of = empty(local_steps=1)
+    for most, beyond in ((2.0, False), (math.inf, True)):
+        made = bench(lab, of)
+        train(Job(of, "lab", Member(units=UNITS), 1, 2.0, most), made.inputs, SystemEntropy())
+        weights = flatten(made.parameters)
+        if beyond:
+            assert weights.min() < -2 and weights.max() > 2
+        else:
+            assert weights.max() == -weights.min() == 2 * (1 - 2**-9)
+
+
+def test_a_private_job_that_would_stop_for_want_of_units_is_found_before_it_is_paid() -> None:
+    with pytest.raises(DataError, match="declares 0 units for it"):
+        Job(study(), "lab", Member(units=0), 1, 1.0).check()
+    Job(study(), "lab", Member(units=1), 1, 1.0).check()
+    Job(plain_study(), "lab", Member(units=0), 1).check()
+
+
+@pytest.mark.parametrize(
+    ("privacy", "rows"),
+    [({}, 10.0), ({"augmentations": 3}, 30.0), ({"unit": "patient", "augmentations": 3}, 240.0)],
+)
+def test_the_rows_expected_are_of_the_most_cells_in_all_their_views(
+    privacy: dict[str, Any], rows: float
+) -> None:
+    of = study(privacy=PRIVACY | {"max_cells_per_patient": 8} | privacy)
+    assert Job(of, "lab", Member(units=UNITS), 1).expected_rows == pytest.approx(rows)
 
 
 def test_views_are_drawn_row_by_row_from_the_secret_stream() -> None:

@@ -101,4 +101,11 @@ def test_an_order_is_of_the_whole_vector(place: int) -> None:
 def test_whatever_a_message_holds_it_asks_something() -> None:
     asked = Message(RecordDict({"task": ConfigRecord({"round": b"x", "study": [1]})}), 2, "train")
     assert Order.of(asked, "paris").study == "not a study"
-    assert Order.of(Message(RecordDict(), 2, "query"), "paris").round == -1
+    bare = Order.of(Message(RecordDict(), 2, "query"), "paris")
+    assert (bare.study, bare.round, bare.attempt) == ("", -1, -1)
+
+
+def test_an_orders_term_is_when_its_message_loses_its_worth() -> None:
+    asked = message(study())
+    asked.metadata.ttl = 90.0
+    assert Order.of(asked, "paris").term == asked.metadata.created_at + 90.0

@@ -110,9 +110,9 @@ class Slip:
 
     @property
     def change(self) -> str:
-        """The lines taken out and those put in, without what stands around them."""
-        lines = [line[:1] + line[1:].strip() for line in self.diff.splitlines()]
-        return "\n".join(lines)
+        """The lines taken out and those put in, without those that are empty."""
+        lines = [(line[:1], line[1:].strip()) for line in self.diff.splitlines()]
+        return "\n".join(sign + words for sign, words in lines if words)
 
 
 def slips(text: str) -> Iterator[Slip]:

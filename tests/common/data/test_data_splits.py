@@ -1,12 +1,15 @@
 """Patients stay whole, given splits stay, classes are spread, and order changes nothing."""
 
+from types import SimpleNamespace
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from common.data.splits import SPLITS, assign, assign_alone
+from common.data.splits import SPLITS, assign, assign_alone, of_cache
 from common.errors import DataError
 
 
@@ -94,6 +97,23 @@ def test_the_seed_decides() -> None:
 def test_a_patient_and_an_image_of_one_name_are_two() -> None:
     result = assign(np.array([0, 0]), ["a", ""], ["test", ""], seed=0, sources=["x", "a"])
     assert result.tolist() == ["test", "train"]
+
+
+def test_a_caches_cells_are_cut_in_seven_one_and_two_tenths_by_their_own_words() -> None:
+    count = 200
+    labels, sources = np.arange(count) % 2, np.array([f"{n}.png" for n in range(count)])
+    patients, stated = np.array([""] * count), np.array(["test"] + [""] * (count - 1))
+    cache: Any = SimpleNamespace(labels=labels, patients=patients, splits=stated, sources=sources)
+    result = of_cache(cache, seed=3)
+    assert [(result == split).sum() for split in SPLITS] == [139, 20, 40 + 1]
+    whole = {"seed": 3, "fractions": (0.7, 0.1, 0.2), "sources": sources}
+    assert (result == assign(labels, patients, stated, **whole)).all()
+
+
+def test_a_part_may_be_nothing() -> None:
+    nobody = [""] * 10
+    zeros = np.zeros(10, dtype=np.int64)
+    assert set(assign(zeros, nobody, nobody, seed=0, fractions=(1.0, 0.0, 0.0))) == {"train"}
 
 
 def test_nothing_to_split() -> None:

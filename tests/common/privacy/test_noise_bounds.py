@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from common.errors import PrivacyError
 from common.privacy import noise
-from common.privacy.noise import NoiseSource, grid_for, grid_sigma, privatise
+from common.privacy.noise import NoiseSource, count_sigma, grid_for, grid_sigma, privatise
 
 
 def seeded() -> NoiseSource:
@@ -30,7 +30,7 @@ def test_the_worst_that_sums_and_roundings_can_do_together_is_covered(
     grid = 2.0 ** (power + 12)
     clip = steps * math.sqrt(size) / grid
     assert grid_for(size, clip) <= grid
-    apart = clip * (1 + noise.SUMMATION) / math.sqrt(size)
+    apart = clip * (1 + noise.SLACK) / math.sqrt(size)
     down = torch.full((size,), 0.4999 / grid, dtype=torch.float64)
     # The other sum is moved on to the next half, where it is rounded up.
     up = down + (math.floor(apart * grid) + 0.0002) / grid
@@ -39,7 +39,7 @@ def test_the_worst_that_sums_and_roundings_can_do_together_is_covered(
     assert reach > clip * grid, "roundings do add up"
     assert reach <= covered(size, clip, grid)
     assert covered(size, clip, grid) == pytest.approx(
-        clip * grid * (1 + noise.SUMMATION) + math.sqrt(size), rel=1e-9
+        clip * grid * (1 + noise.SLACK) + math.sqrt(size), rel=1e-9
     )
 
 
@@ -98,3 +98,19 @@ def test_a_float64_sum_is_rounded_once_and_comes_back_as_float32() -> None:
     noisy = privatise(total, max_grad_norm=1e-3, noise_multiplier=1e-9, source=seeded(), grid=grid)
     assert noisy.dtype == torch.float32
     assert torch.allclose(noisy.double(), total, atol=1e-7)
+
+
+def test_the_noise_of_counts_grows_with_what_one_unit_adds_and_with_the_multiplier() -> None:
+    for cells, multiplier in ((1.0, 0.5), (8.0, 0.5), (8.0, 30.0), (100.0, 2.0)):
+        sigma = count_sigma(cells, multiplier)
+        assert sigma**2 == pytest.approx((cells * multiplier) ** 2 + noise.SMOOTHING**2)
+
+
+@pytest.mark.parametrize("value", [0.0, -1.0, math.nan, math.inf])
+def test_counts_without_a_bound_or_a_multiplier_get_no_noise_that_means_nothing(
+    value: float,
+) -> None:
+    with pytest.raises(PrivacyError, match=f"sensitivity={value}: expected a finite number"):
+        count_sigma(value, 1.0)
+    with pytest.raises(PrivacyError, match=f"noise_multiplier={value}: expected a finite number"):
+        count_sigma(1.0, value)

@@ -58,12 +58,12 @@ def test_a_norm_counts_up_to_2_to_the_62_and_no_further() -> None:
 
 
 def packed(sizes: list[int], limit: int) -> list[list[int]]:
-    """The true sizes of the units in each chunk."""
+    """The true sizes of the units that are in each chunk."""
     units = torch.repeat_interleave(torch.arange(len(sizes)), torch.tensor(sizes))
     found = []
     for chunk in chunks(units, len(units), limit):
-        assert chunk.weights is not None and chunk.weights.dtype == torch.float64
-        found.append((chunk.weights > 0).sum(1).tolist())
+        assert chunk.weights.dtype == torch.float64
+        found.append((chunk.weights > 0).sum(1).tolist()[: chunk.units])
     return found
 
 
@@ -73,11 +73,9 @@ def packed(sizes: list[int], limit: int) -> list[list[int]]:
         ([2] * 5, 8, [[2] * 4, [2]]),  # as many as the limit holds
         ([4, 4], 8, [[4, 4]]),
         ([4, 4], 7, [[4], [4]]),
-        ([4, 5], 100, [[4, 5]]),  # a quarter may be padding
-        ([3, 5], 100, [[3, 5]]),
-        ([2, 4], 100, [[2], [4]]),
-        ([1, 3, 5], 100, [[1], [3, 5]]),
-        ([5, 1, 3], 100, [[1], [3, 5]]),
+        ([5, 8, 6], 100, [[5, 8, 6]]),  # up to the same power of two
+        ([4, 5], 100, [[4], [5]]),
+        ([2, 4, 3, 1], 100, [[1], [2], [4, 3]]),
         ([9], 4, [[9]]),  # no unit is ever split
     ],
 )
@@ -111,4 +109,25 @@ def test_units_that_do_not_fit_the_batch_are_refused(units: torch.Tensor) -> Non
 def test_a_units_rows_come_in_their_order() -> None:
     units = torch.tensor([1, 0, 1, 0, 1, 0] * 40)
     (chunk,) = chunks(units, len(units), 1000)
-    assert (chunk.rows.diff(dim=1) > 0).all()
+    for rows, weights in zip(chunk.rows[:2], chunk.weights[:2], strict=True):
+        assert (rows[weights > 0].diff() > 0).all() and (weights > 0).sum() == 120
+
+
+@pytest.mark.parametrize(
+    ("size", "views", "limit", "shape"),
+    [
+        (1, 1, 50, (50, 1)),
+        (3, 1, 50, (12, 4)),
+        (4, 1, 50, (12, 4)),
+        (5, 1, 50, (6, 8)),
+        (4, 3, 50, (8, 6)),
+        (7, 3, 50, (4, 12)),
+        (3, 1, 4, (1, 4)),
+        (3, 1, 3, (1, 3)),  # no chunk has room for its width: its own rows and no others
+    ],
+)
+def test_a_chunks_shape_is_what_its_units_width_and_the_limit_say(
+    size: int, views: int, limit: int, shape: tuple[int, int]
+) -> None:
+    (chunk,) = chunks(torch.zeros(size, dtype=torch.int64), size, limit, views)
+    assert chunk.rows.shape == chunk.weights.shape == shape

@@ -6,11 +6,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import poisson
 
 from common.errors import PrivacyError
 from common.privacy.clipping import ClipRule
 from common.privacy.clipping.rule import LARGEST_NORM
-from common.privacy.clipping.units import Chunk, chunk_rows, chunks
+from common.privacy.clipping.units import Chunk, _chunks_expected, chunk_rows, chunks
 
 many_groups = st.lists(st.integers(-3, 8), max_size=40)
 
@@ -91,6 +92,19 @@ def test_a_chunk_suits_the_batch_that_is_expected(expected: float, most: int) ->
         assert rows == most // 8, "no larger than it must be"
     if expected > 100 * most:
         assert rows == most
+
+
+@pytest.mark.parametrize("expected", [20.0, 33.0, 100.0, 640.0])
+@pytest.mark.parametrize("rows", [1, 4, 30, 90, 128])
+def test_chunks_are_counted_as_a_poisson_batch_has_them(expected: float, rows: int) -> None:
+    counts = range(int(expected + 12 * math.sqrt(expected)))
+    mean = sum(-(-count // rows) * poisson.pmf(count, expected) for count in counts)
+    assert _chunks_expected(expected, rows) == pytest.approx(mean, rel=1e-3, abs=0.025)
+
+
+def test_a_chunk_costs_beside_its_rows() -> None:
+    """A few chunks of middling size take less time than mostly two of 32, or about nine of 4."""
+    assert 8 <= chunk_rows(33.0, 32) <= 20
 
 
 bounds = st.floats(1e-3, 1e6)
