@@ -20,16 +20,19 @@ from client.batches import Drawn, Inputs
 from client.evaluation import predict
 from client.site import Rows, SiteCells
 from client.training import Job, Summand, clipped_sum, features, gradients
-from common.config import Member, Site, Study
+from common.config import Member, ModelSpec, PrivacySpec, Site, Study
 from common.data.batches import VIEW_DRAWS
 from common.device import place, resolve
 from common.errors import PrivacyError
 from common.models import Classifier, build, trainable
 from common.models.features import extract
+from common.privacy.clipping.units import chunk_rows
 
 _COMPANY = ((0, 0), (0, 1), (3, 0), (7, 8), (18, 18))
 """Other cells before the unit and behind: kernels were seen to change between these numbers."""
 _OTHERS = 36
+_LARGEST = (16, 32, 64, 1024)
+"""Rows of a chunk that an engine takes at most."""
 _SEED = 11
 
 
@@ -42,10 +45,7 @@ def check_alone(site: Site, study: Study) -> None:
     if study.privacy.mode == "none":
         return
     device, threads = resolve(site.runtime.device), torch.get_num_threads()
-    # What the bits of a unit's share can depend on, and no more, so that the studies of a
-    # federation and its baselines ask once.
-    asked = study.model_copy(update={"name": "self-test", "description": "", "cohort": {}})
-    what = _fault(asked, member.units, device, threads)
+    what = _fault(study, member.units, device, threads)
     if what:
         raise PrivacyError(
             f"study {study.name}: on this machine ({device}, threads: {threads}, torch "
@@ -55,26 +55,60 @@ def check_alone(site: Site, study: Study) -> None:
         )
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=4096)
 def _fault(study: Study, units: int, device: torch.device, threads: int) -> str | None:
-    """What depends on company, in words, or None; kernels depend on the number of threads too."""
-    model = build(study.model, len(study.cell_types), study.image_side, _SEED)
-    _unsettle(model)
-    place(model, device)
-    images = _Images(study.privacy.cells_of_a_unit + _OTHERS, study.image_side)
+    """What depends on company, in words, or None; kernels depend on the number of threads too.
+
+    Asked with each message, so kept; what it rests on is shared by the studies of a federation, its
+    baselines, and sites of like size.
+    """
+    classes, side = len(study.cell_types), study.image_side
+    what = _of_cells(study.model, classes, side, device, threads)
+    if what or not units:  # a site of no units is only evaluated
+        return what
+    asked = study.model_copy(update={"name": "self-test", "description": "", "cohort": {}})
+    rows = _job(study, units).expected_rows
+    chunks = tuple(chunk_rows(rows, most) for most in _LARGEST)
+    return _of_sums(asked, _ALIKE.setdefault((study.privacy, chunks), units), device, threads)
+
+
+_ALIKE: dict[tuple[PrivacySpec, tuple[int, ...]], int] = {}
+"""Chunks of any engine -> the units of a site that has them."""
+
+
+def _job(study: Study, units: int) -> Job:
+    return Job(study, "self-test", Member(units=units), 1)
+
+
+@lru_cache(maxsize=16)
+def _of_cells(
+    spec: ModelSpec, classes: int, side: int, device: torch.device, threads: int
+) -> str | None:
+    """Whether a cell's features or probabilities depend on others."""
+    model, images = _model(spec, classes, side, device), _Images(1 + _OTHERS, side)
     if model.frozen and not _same(_features(model, images, device)):
         return "the features"
-    inputs = _inputs(model, images, device)
-    if not _same(_probabilities(inputs)):
-        return "the probabilities"
-    if not units:  # a site that is only evaluated
-        return None
-    job = Job(study, "self-test", Member(units=units), 1)
+    return None if _same(_probabilities(_inputs(model, images, device))) else "the probabilities"
+
+
+@lru_cache(maxsize=64)
+def _of_sums(study: Study, units: int, device: torch.device, threads: int) -> str | None:
+    """Whether a unit's share of a step's sum depends on others."""
+    model = _model(study.model, len(study.cell_types), study.image_side, device)
+    images = _Images(study.privacy.cells_of_a_unit + _OTHERS, study.image_side)
+    job, inputs = _job(study, units), _inputs(model, images, device)
     of = [gradients(study, inputs)]
     if study.model.centre:
         of.append(features(study, inputs)[1])
     sound = (_same(_shares(job, inputs, summand, cells)) for summand in of for cells in _sizes(job))
     return None if all(sound) else "the clipped gradients"
+
+
+def _model(spec: ModelSpec, classes: int, side: int, device: torch.device) -> Classifier:
+    model = build(spec, classes, side, _SEED)
+    _unsettle(model)
+    place(model, device)
+    return model
 
 
 @torch.no_grad()

@@ -11,7 +11,7 @@ from client.app import client_app
 from client.ledger import Ledger
 from client.selftest import check_alone
 from client.site import Rows, open_site
-from common.config import Member, Study
+from common.config import Member, ModelSpec, Study
 from common.errors import PrivacyError
 from common.privacy.clipping.linear import LinearLayer
 from common.protocol import read_refusal
@@ -32,9 +32,15 @@ STUDIES = {
 }
 
 
+def forget() -> None:
+    """What earlier tests found of this machine."""
+    for asked in (selftest._fault, selftest._of_cells, selftest._of_sums):
+        asked.cache_clear()
+
+
 @pytest.fixture
 def site(tmp_path: Path) -> Path:
-    selftest._fault.cache_clear()
+    forget()
     return make_lab(tmp_path)
 
 
@@ -132,7 +138,7 @@ def test_a_site_that_is_only_evaluated_asks_for_its_classes(
     evaluated = study(cohort={"lab": mine, "other": Member(units=20)})
     check_alone(open_site(site), evaluated)
     monkeypatch.setattr(selftest, "build", with_mixing_head)
-    selftest._fault.cache_clear()
+    forget()
     with pytest.raises(PrivacyError, match="the probabilities of one image depend on"):
         check_alone(open_site(site), evaluated)
 
@@ -140,3 +146,20 @@ def test_a_site_that_is_only_evaluated_asks_for_its_classes(
 def test_without_privacy_nothing_hangs_on_it(site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(selftest, "build", with_mixing_head)
     check_alone(open_site(site), study(privacy={"mode": "none"}))
+
+
+def test_sites_of_like_size_and_the_studies_of_a_federation_ask_once(
+    site: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    built: list[str] = []
+
+    def counted(spec: ModelSpec, classes: int, side: int, seed: int) -> object:
+        built.append(spec.name)
+        return BUILD(spec, classes, side, seed)
+
+    monkeypatch.setattr(selftest, "build", counted)
+    for name, units in (("lab-test", 20), ("lab-test", 21), ("baseline", 20), ("lab-test", 20)):
+        check_alone(open_site(site), study(name=name, cohort={"lab": Member(units=units)}))
+    assert len(built) == 2, "for the cells, and for the sums"
+    check_alone(open_site(site), study(cohort={"lab": Member(units=20_000)}))
+    assert len(built) == 3, "larger chunks are other kernels"
