@@ -87,6 +87,10 @@ class SignedApprovals:
         entry = _last(self._entries(self._member()), study.digest)
         return entry.decision if entry else None
 
+    def lost(self) -> bool:
+        """Whether the audit log names decisions, and the list of them is missing."""
+        return bool(self._memory.newest().number) and not self._file.path.exists()
+
     def seen(self) -> set[str]:
         """The fingerprints that this site's approvals have shown."""
         shown = (entry.decision.members for entry in self._entries(self._member()))
@@ -195,8 +199,7 @@ class SignedApprovals:
         again = f"with {self._command(study)}"
         what = f"study {study.name}, digest {study.digest:.12}"
         if entry is None:
-            lost = self._memory.newest().number and not self._file.path.exists()
-            why = f" ({self._file.path} is missing)" if lost else ""
+            why = f" ({self._file.path} is missing)" if self.lost() else ""
             raise PrivacyError(
                 f"{what}: is not approved at this site{why}; read it and decide {again}"
             )

@@ -176,7 +176,7 @@ def _decided(approvals: "SignedApprovals", study: "Study") -> bool:
     from common.errors import PrivacyError
 
     try:
-        return approvals.last(study) is not None
+        return approvals.lost() or approvals.last(study) is not None
     except PrivacyError:
         return True
 

@@ -77,6 +77,14 @@ def test_check_names_each_topic_and_what_is_wrong(home: SiteHome) -> None:
     assert found["ledger"] == found["identity"] == "wrong"
 
 
+def test_studies_says_that_the_list_of_decisions_is_missing(home: SiteHome, tmp_path: Path) -> None:
+    one = study()
+    file = proposed(home, one, tmp_path / "one.json")
+    typed("approve", str(home.folder), str(file), *YES)
+    home.decisions.unlink()
+    assert "is not approved at this site" in (said := folded(home)) and "is missing" in said
+
+
 def test_check_asks_the_kernels_of_each_approved_study(
     home: SiteHome, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
