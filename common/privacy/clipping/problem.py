@@ -92,11 +92,13 @@ def total_loss(problem: Problem, logits: torch.Tensor, part: Rectangle) -> torch
 def add_scaled(
     gradients: torch.Tensor, factors: torch.Tensor, parameter: torch.Tensor, total: Accumulator
 ) -> None:
-    """Add sum_u factors[u] * gradients[u]; a unit with factor 0 adds nothing, NaN included."""
+    """Add sum_u factors[u] * gradients[u]; a unit with factor 0 adds nothing, NaN included.
+
+    It stays in its place, as zeros: how a sum is computed must not depend on what others are.
+    """
     rows = gradients.reshape(len(factors), -1)
     if not bool(factors.all()):
-        rows = rows[factors > 0]
-        factors = factors[factors > 0]
+        rows = rows.masked_fill((factors == 0)[:, None], 0)
     with torch.autocast(rows.device.type, enabled=False):
         total.add(parameter, block_sum(factors.to(rows.dtype)[:, None], rows))
 
