@@ -163,7 +163,7 @@ def _train(message: Message, site: Site, entropy: Entropy) -> RecordDict:
     check_alone(site, study)
     account = pay_for_training(site, task, entropy)
     loss = train(job, bench.inputs, entropy)
-    if read_policy(site.policy).metrics != "exact":
+    if policy.metrics != "exact":
         loss = None
     change = flatten(bench.parameters) - before
     layout = bench.layout.digest

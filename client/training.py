@@ -1,7 +1,7 @@
 """A round's local training: plain, or with differential privacy."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
@@ -178,7 +178,7 @@ def _train_private(job: Job, inputs: Inputs, entropy: Entropy) -> None:
 
 
 @torch.no_grad()
-def _bound(parameters: list[nn.Parameter], most: float) -> None:
+def _bound(parameters: Sequence[Tensor], most: float) -> None:
     """Cut every weight to what is within `most`: what a step made of noisy sums costs no more."""
     for value in parameters:
         value.clamp_(-_WITHIN * most, _WITHIN * most)
@@ -187,9 +187,9 @@ def _bound(parameters: list[nn.Parameter], most: float) -> None:
 def _private_mean(job: Job, inputs: Inputs, entropy: Entropy) -> Tensor:
     """The mean (D,) of the site's standardised features, from all of the round's steps."""
     offset, of = features(job.study, inputs)
-    found = nn.Parameter(offset.mean(torch.stack(list(_noisy_means(job, inputs, of, entropy)))))
+    found = offset.mean(torch.stack(list(_noisy_means(job, inputs, of, entropy))))
     _bound([found], job.max_weight)
-    return found.detach()
+    return found
 
 
 def gradients(study: Study, inputs: Inputs) -> Summand:
