@@ -9,7 +9,8 @@ from client.ledger_chain import Plan, planned
 from client.policy import Policy, permit, read_policy
 from common.config import Site, Study
 from common.errors import PrivacyError
-from common.privacy.accounting import Event, calibrate, epsilon, study_event
+from common.privacy.accounting import Event, epsilon, study_event
+from common.privacy.metrics_noise import evaluations, metrics_noise
 from common.privacy.noise import grid_for, grid_sigma
 from common.protocol import Task
 
@@ -28,16 +29,6 @@ def study_noise(study: Study) -> float:
     if study.privacy.mode == "none":
         return 0.0
     return study_event(study.privacy, study.rounds).noise_multiplier
-
-
-def metrics_noise(study: Study) -> float:
-    """The evaluations' noise multiplier: meets `evaluation.epsilon` over all of them."""
-    return calibrate(study.evaluation.epsilon, study.privacy.delta, 1.0, evaluations(study))
-
-
-def evaluations(study: Study) -> int:
-    """How often a site may be asked for noised counts: as planned, the test, and the spare ones."""
-    return -(-study.rounds // study.evaluation.every) + 1 + study.privacy.spare_rounds
 
 
 def permit_study(site: Site, study: Study) -> None:

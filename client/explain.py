@@ -3,7 +3,7 @@
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from client.account import metrics_noise, study_noise, unaffordable
+from client.account import study_noise, unaffordable
 from client.ledger import Ledger
 from client.ledger_summary import beside_epsilon, left
 from client.policy import Policy, cohort_refusal, read_policy, refusal
@@ -12,6 +12,7 @@ from common.errors import PrivacyError
 from common.models import build
 from common.models.vector import Layout
 from common.privacy.accounting import epsilon
+from common.privacy.metrics_noise import metrics_noise
 from common.words import count
 
 _LEAVES = {

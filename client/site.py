@@ -56,7 +56,7 @@ def open_site(path: Path) -> Site:
         )
         for source in site.cells
     )
-    files = {name: base / getattr(site, name) for name in ("policy", "ledger", "log")}
+    files = {name: base / getattr(site, name) for name in ("policy", "ledger", "log", "figures")}
     return site.model_copy(update={"cells": cells, **files})
 
 

@@ -382,6 +382,8 @@ class Site(Strict):
     policy: Path = Path("policy.yaml")
     ledger: Path = Path("ledger.sqlite")
     log: Path = Path("site.log")
+    figures: Path = Path("figures.jsonl")
+    """How well the models that it evaluated do on its cells; they stay here."""
     runtime: Runtime = Runtime()
 
     def __hash__(self) -> int:

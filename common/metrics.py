@@ -7,6 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 BINS = 15
+MOST_CELLS = 2**48
+"""That a site may say it has counted in one place: sums over all sites stay within int64."""
 NAMES = ("accuracy", "balanced_accuracy", "macro_f1", "ece")
 
 Floats = NDArray[np.float64]
@@ -39,14 +41,6 @@ class Tally:
         np.add.at(tally.confidence, (labels, predicted, bins), top)
         return tally
 
-    @classmethod
-    def of_confusion(cls, confusion: Counts) -> Self:
-        """Counts (K, K) without confidences: every metric but the calibration error."""
-        tally = cls.empty(len(confusion))
-        tally.counts[:, :, 0] = confusion
-        tally.confidence[:] = np.nan
-        return tally
-
     def __add__(self, other: "Tally") -> "Tally":
         return Tally(self.counts + other.counts, self.confidence + other.confidence)
 
@@ -61,7 +55,7 @@ class Tally:
         return int(self.counts.sum())
 
     def metrics(self) -> dict[str, float | None]:
-        """The NAMES; None where nothing, or no confidence, was counted."""
+        """The NAMES; None where nothing was counted."""
         if not self.total:
             return dict.fromkeys(NAMES)
         values = _metrics(self.counts[None].astype(float), self.confidence[None])
@@ -108,6 +102,14 @@ class Tally:
             for k in range(len(true))
         ]
 
+    def recalls(self) -> list[float | None]:
+        """Recall of each class; None of one that has no cells."""
+        confusion = self.confusion
+        return [
+            float(right / true) if true else None
+            for right, true in zip(confusion.diagonal(), confusion.sum(1), strict=True)
+        ]
+
     def to_json(self) -> list[list[float]]:
         """[true, predicted, bin, count, confidence] of each place that counted something."""
         places = np.argwhere(self.counts)
@@ -131,16 +133,15 @@ class Tally:
 
     @classmethod
     def from_bytes(cls, counts: bytes, confidence: bytes, classes: int) -> Self:
-        """Read `to_bytes`. Raises ValueError: wrong size, negative, or not finite."""
+        """Read `to_bytes`. Raises ValueError: wrong size, negative, too large, or not finite."""
         shape = (classes, classes, BINS)
         tally = cls(
             np.frombuffer(counts, "<i8").reshape(shape).astype(np.int64),
             np.frombuffer(confidence, "<f8").reshape(shape).astype(np.float64),
         )
         inside = (tally.confidence >= 0) & (tally.confidence <= tally.counts + 1e-6)
-        unknown = np.isnan(tally.confidence).all()
-        if (tally.counts < 0).any() or not (inside.all() or unknown):
-            raise ValueError("counts below zero, or confidences outside 0..1")
+        if (tally.counts < 0).any() or (tally.counts > MOST_CELLS).any() or not inside.all():
+            raise ValueError(f"counts outside 0..{MOST_CELLS}, or confidences outside 0..1")
         return tally
 
 

@@ -20,6 +20,7 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
 from common.config import Number, Study
 from common.errors import ConfigError, FederationError, HemofedError, ModelError
 from common.metrics import BINS, Tally
+from common.noised_tally import NoisedTally
 from common.payload import Vector, decode, encode
 from common.plain_text import shown
 from common.proposal import Proposal
@@ -27,6 +28,8 @@ from common.yaml_files import parse
 
 LONGEST_STUDY = 2 * 2**20
 """Characters of its JSON; one with a cohort of 10,000 sites has fewer."""
+Counted = Tally | NoisedTally
+"""How a model does on a site's cells: exactly, or as a policy lets it leave."""
 _KINDS = ("query.prepare", "train", "evaluate")
 
 
@@ -168,10 +171,13 @@ def read_proposal(message: Message) -> Proposal:
     return parse(Proposal, content, "proposal in the message")
 
 
-def tally_content(tally: Tally, head: str = "") -> RecordDict:
-    """A site's answer to evaluate; `head` of its ledger, after a noised tally was paid."""
-    counts, confidence = tally.to_bytes()
-    record = ConfigRecord({"counts": counts, "confidence": confidence, "head": head})
+def tally_content(tally: Counted, head: str = "") -> RecordDict:
+    """A site's answer to evaluate; `head` of its ledger, after the answer was paid for."""
+    if isinstance(tally, NoisedTally):
+        record = ConfigRecord({"noised": tally.to_bytes(), "head": head})
+    else:
+        exact, confidence = tally.to_bytes()
+        record = ConfigRecord({"counts": exact, "confidence": confidence, "head": head})
     return RecordDict({"tally": record})
 
 
@@ -181,16 +187,26 @@ def read_head(message: Message) -> str:
     return next((str(record["head"])[:128] for record in records if record.get("head")), "")
 
 
-def read_tally(message: Message, classes: int) -> Tally:
-    """Raises FederationError when the reply holds no sound tally of `classes` classes."""
-    record = _config(message, "tally")
-    counts, confidence = record.get("counts"), record.get("confidence")
+def read_tally(message: Message, study: Study) -> Counted:
+    """The site's counts. How much noise is in noised ones the study says, and not the site.
+
+    Raises FederationError when the reply holds no sound tally of the study's classes.
+    """
+    from common.privacy.metrics_noise import metrics_sigma  # loads torch: not where letters pass
+
+    record, classes = _config(message, "tally"), len(study.cell_types)
+    noised, counts, confidence = (record.get(n) for n in ("noised", "counts", "confidence"))
     try:
-        if not isinstance(counts, bytes) or not isinstance(confidence, bytes):
-            raise ValueError(f"no counts and confidence of shape {(classes, classes, BINS)}")
-        return Tally.from_bytes(counts, confidence, classes)
+        if isinstance(noised, bytes):
+            return NoisedTally.from_bytes(noised, classes, metrics_sigma(study) ** 2)
+        if isinstance(counts, bytes) and isinstance(confidence, bytes):
+            return Tally.from_bytes(counts, confidence, classes)
     except ValueError as error:
         raise FederationError(f"the reply holds no sound tally: {error}") from error
+    raise FederationError(
+        f"the reply holds no sound tally: no counts and confidence of shape "
+        f"{(classes, classes, BINS)}, and no noised counts"
+    )
 
 
 def name_content(site: str) -> RecordDict:

@@ -20,16 +20,17 @@ from safetensors.torch import save_file
 from common.config import Study
 from common.errors import FederationError, ModelError
 from common.files import replacing, sync, write_text
-from common.metrics import Tally
 from common.models import Classifier, build, federated
 from common.models.vector import Layout, flatten, load
+from common.noised_tally import total
 from common.payload import Vector, encode
-from common.protocol import Task, Update, content_bytes, read_head, read_tally
+from common.protocol import Counted, Task, Update, content_bytes, read_head, read_tally
 from server import checkpoints
 from server.aggregation import Aggregation, aggregation_for
 from server.checkpoints import State
 from server.exchange import Reply, Roster, exchange, unusable
 from server.optimizer import Optimizer, averaged
+from server.selection import kept, note_score
 from server.suspension import LEFT_OUT, Offences, asked_to_lift, note_lifted
 from server.watcher import Unwatched, Watcher
 
@@ -48,10 +49,15 @@ class Outcome:
 
     rounds: int
     best_round: int
+    """Of the model that is kept."""
+    kept: str
+    """Why it is that one."""
     stopped: Literal["completed", "early stop"]
     seconds: float
-    test: dict[str, list[list[float]]]
-    """The released model on each site's test cells, as `Tally.to_json`."""
+    scores: Record
+    """The kept model on the sites' test cells, as a round's record has its evaluation."""
+    test: dict[str, Any]
+    """On each site's test cells, as its tally's `to_json`."""
     bytes_down: int
     bytes_up: int
     """Of that test; the rounds' own are in their records."""
@@ -177,34 +183,37 @@ class Rounds:
 
     def _evaluate(self, state: State, attempt: int) -> Record:
         """The averaged model on every site's validation cells; the best one is remembered."""
-        task = Task(self._study, state.round, attempt)
-        tallies = self._tallies(state.average, task)
+        tallies = self._tallies(state.average, Task(self._study, state.round, attempt))
+        note_score(state, self._pooled(tallies))
+        return self._scores(tallies)
+
+    def _scores(self, tallies: dict[str, Counted]) -> Record:
+        """What the sites' counts come to, together and one by one."""
         pooled = self._pooled(tallies)
-        self._remember(state, pooled.metrics()["balanced_accuracy"])
         return {
-            "global": _scores(pooled) | {"intervals": pooled.intervals()},
-            "sites": {site: _scores(tally) for site, tally in tallies.items()},
+            "global": _figures(pooled) | {"intervals": pooled.intervals()},
+            "sites": {site: _figures(tally) for site, tally in tallies.items()},
         }
 
-    def _tallies(self, model: Vector, task: Task) -> dict[str, Tally]:
+    def _tallies(self, model: Vector, task: Task) -> dict[str, Counted]:
         """The model on the sites' cells of a split; a site that does not answer is left out."""
-        cohort, classes = self._study.cohort, len(self._study.cell_types)
+        cohort = self._study.cohort
         asked = [site for site in cohort if task.split == "test" or cohort[site].role != "test"]
         messages = self._messages("evaluate", task, model, asked)
-        tallies: dict[str, Tally] = {}
+        tallies: dict[str, Counted] = {}
         for site, reply in self._replies(messages):
-            said = reply if isinstance(reply, str) else self._tally(site, reply, classes)
-            if isinstance(said, Tally):
-                tallies[site] = said
-            else:
+            said = reply if isinstance(reply, str) else self._tally(site, reply)
+            if isinstance(said, str):
                 self._tell_left_out(task, site, said)
+            else:
+                tallies[site] = said
         return dict(sorted(tallies.items()))
 
-    def _tally(self, site: str, reply: Message, classes: int) -> Tally | str:
+    def _tally(self, site: str, reply: Message) -> Counted | str:
         """The tally of a reply, or why it is left out."""
         try:
             self._note_head(site, reply)
-            return read_tally(reply, classes)
+            return read_tally(reply, self._study)
         except Exception as error:
             return unusable(error)
 
@@ -230,19 +239,11 @@ class Rounds:
         if head := read_head(reply):
             self._heads[site] = head
 
-    def _pooled(self, tallies: dict[str, Tally]) -> Tally:
+    def _pooled(self, tallies: dict[str, Counted]) -> Counted:
         """The sum over the sites that train."""
-        training = [t for site, t in tallies.items() if self._study.cohort[site].role == "train"]
-        return sum(training, Tally.empty(len(self._study.cell_types)))
-
-    def _remember(self, state: State, score: float | None) -> None:
-        if score is None:  # no cell to judge by: neither better nor worse
-            return
-        if score <= state.best_score:
-            state.stale += 1
-            return
-        state.best, state.best_score = state.average.copy(), score
-        state.best_round, state.stale = state.round, 0
+        cohort = self._study.cohort
+        training = [tally for site, tally in tallies.items() if cohort[site].role == "train"]
+        return total(training, len(self._study.cell_types))
 
     def _messages(
         self, kind: str, task: Task, model: Vector, sites: list[str]
@@ -311,19 +312,21 @@ class Rounds:
         return patience is not None and state.stale >= patience
 
     def _finish(self, state: State) -> Outcome:
-        """Test and write the best model seen (the last one when nothing was evaluated)."""
-        best = state.average if state.best is None else state.best
-        load(self._parameters, best)
+        """Test and write the model that is kept."""
+        chosen = kept(state)
+        load(self._parameters, chosen.model)
         # Counted as the round after the last: a site answers no attempt twice, so a test that was
         # cut off is a new one.
         attempt = checkpoints.begin(self._checkpoints, state.round + 1)
-        tallies = self._tallies(best, Task(self._study, state.round, attempt, "test"))
+        tallies = self._tallies(chosen.model, Task(self._study, state.round, attempt, "test"))
         write_model(self._model, self._study, self._out / MODEL)
         outcome = Outcome(
             rounds=state.round,
-            best_round=state.best_round or state.round,
+            best_round=chosen.round,
+            kept=chosen.reason,
             stopped="completed" if state.round == self._study.rounds else "early stop",
             seconds=state.seconds,
+            scores=self._scores(tallies),
             test={site: tally.to_json() for site, tally in tallies.items()},
             **self._traffic.taken(),
         )
@@ -343,6 +346,9 @@ def write_model(model: Classifier, study: Study, path: Path) -> None:
         save_file(tensors, temporary, metadata={"study": study.model_dump_json()})
 
 
-def _scores(tally: Tally) -> Record:
-    """A tally's metrics, and its recall of each class, in the order of the study's types."""
-    return {**tally.metrics(), "recall": [kind["recall"] for kind in tally.per_class()]}
+def _figures(tally: Counted) -> Record:
+    """A tally's metrics, and its recall of each class, in the order of the study's types.
+
+    None: no cells, or noise that hides the figure.
+    """
+    return {**tally.metrics(), "recall": tally.recalls()}

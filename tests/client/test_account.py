@@ -12,8 +12,6 @@ from client import ledger_binding
 from client.account import (
     Account,
     check_affordable,
-    evaluations,
-    metrics_noise,
     pay_for_metrics,
     pay_for_training,
     permit_study,
@@ -29,6 +27,7 @@ from client.site import open_site
 from common.config import Site, Study
 from common.errors import PrivacyError
 from common.privacy.accounting import Event, epsilon
+from common.privacy.metrics_noise import evaluations, metrics_noise
 from common.protocol import Task
 from simulations.seeded import SeededEntropy
 from tests.client.lab import OPEN, PRIVACY, make_lab, study

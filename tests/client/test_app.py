@@ -9,7 +9,6 @@ import pytest
 from flwr.app import Context, Message, RecordDict
 from flwr.app.user_config import UserConfig
 
-from client.account import metrics_noise
 from client.app import app, client_app
 from client.explain import explain
 from client.ledger import Ledger
@@ -19,9 +18,11 @@ from client.site import SITES_VARIABLE, open_cells, open_site, site_file
 from common.config import CellSource, Member, Site, Study
 from common.data.cache import prepare
 from common.errors import ConfigError, PrivacyError
+from common.metrics import Tally
+from common.noised_tally import NoisedTally
 from common.payload import encode
 from common.privacy.accounting import Event, epsilon
-from common.privacy.noise import SMOOTHING
+from common.privacy.metrics_noise import metrics_sigma
 from common.protocol import Update, read_head, read_name, read_refusal, read_tally
 from common.yaml_files import dump
 from simulations.seeded import SeededEntropy
@@ -265,7 +266,8 @@ def test_a_models_size_must_fit(tmp_path: Path) -> None:
 def test_exact_metrics_leave_only_by_the_policys_word(tmp_path: Path) -> None:
     one = study()
     site = make_lab(tmp_path / "exact")
-    exact = read_tally(app(message(one, "evaluate"), context(site)), 2)
+    exact = read_tally(app(message(one, "evaluate"), context(site)), one)
+    assert isinstance(exact, Tally)
     assert exact.total > 0 and ledger_rows(site) == 0 and ledger_rows(site, "unprotected") == 1
     quiet = make_lab(tmp_path / "none", OPEN.model_copy(update={"metrics": "none"}))
     reply = app(message(one, "evaluate"), context(quiet))
@@ -310,26 +312,22 @@ def test_a_deployed_lab_refuses_a_simulated_sites_ledger(tmp_path: Path) -> None
 def test_noised_metrics_are_paid_for_and_right_on_average(tmp_path: Path) -> None:
     one = study(rounds=1, evaluation={"every": 1, "epsilon": 20.0})
     site = make_lab(tmp_path / "exact", cells=400)
-    exact = read_tally(app(message(one, "evaluate"), context(site)), 2)
+    exact = read_tally(app(message(one, "evaluate"), context(site)), one)
+    assert isinstance(exact, Tally)
     noised = make_lab(tmp_path / "noised", OPEN.model_copy(update={"metrics": "noised"}), cells=400)
     draws = []
     for seed in range(30):
         (noised.parent / "ledger.sqlite").unlink()
         create_simulated_ledger(open_site(noised))
         reply = client_app(SeededEntropy(seed))(message(one, "evaluate"), context(noised))
-        draws.append(read_tally(reply, 2))
-        assert ledger_rows(noised) == 1
-    confusions = np.stack([draw.confusion for draw in draws])
-    assert len({c.tobytes() for c in confusions}) > 20
-    # The noise by its own law; counts near zero, which it cannot take below, are left out.
-    sigma = math.hypot(metrics_noise(one), SMOOTHING)
-    large = exact.confusion > 4 * sigma
-    assert large.any()
-    errors = (confusions - exact.confusion)[:, large]
+        draw = read_tally(reply, one)
+        assert isinstance(draw, NoisedTally) and ledger_rows(noised) == 1
+        draws.append(draw.counts)
+    assert len({counts.tobytes() for counts in draws}) > 20
+    sigma = metrics_sigma(one)
+    errors = np.stack(draws) - NoisedTally.of(exact).counts
     assert np.abs(errors.mean(0)).max() < 4 * sigma / math.sqrt(len(draws))
-    assert 0.5 * sigma < errors.std() < 1.6 * sigma
-    assert draws[0].metrics()["ece"] is None
-    assert draws[0].intervals()["ece"] is None
+    assert 0.7 * sigma < errors.std() < 1.4 * sigma
 
 
 def test_noised_metrics_cannot_be_asked_twice(tmp_path: Path) -> None:

@@ -166,9 +166,9 @@ def test_an_update_is_what_the_round_changed_from_the_model_that_was_sent(tmp_pa
 
 def test_the_model_that_was_sent_is_the_one_that_is_evaluated(tmp_path: Path) -> None:
     site, of = make_lab(tmp_path), study()
-    before = read_tally(asked(site, of, "evaluate"), 2)
+    before = read_tally(asked(site, of, "evaluate"), of)
     update(asked(site, of), of)
-    after = read_tally(asked(site, of, "evaluate"), 2)
+    after = read_tally(asked(site, of, "evaluate"), of)
     assert np.array_equal(before.counts, after.counts)
 
 
