@@ -73,6 +73,7 @@ def studies(home: Home) -> None:
     """The studies that the server proposed, and what this site says to each."""
     from client.approvals import SignedApprovals
     from client.explain import protection
+    from client.figures import read_figures
     from client.home import SiteHome
     from client.proposals import Proposals
     from client.site import open_site
@@ -89,7 +90,13 @@ def studies(home: Home) -> None:
         if decision.digest not in proposed:
             said = f"{_words(decision)}; its proposal is not here any more"
             table.add_row(decision.study, decision.digest[:12], "not known", escape(said))
-    Console().print(table)
+    console = Console()
+    console.print(table)
+    last = {figures.digest: figures for figures in read_figures(site.figures)}
+    if last:
+        console.print("\nHow the models do on this site's own cells, exactly; this does not leave:")
+    for figures in last.values():
+        console.print(f"{figures.study}: {figures.words}", markup=False, highlight=False)
 
 
 def _check_told(yes: bool, wanted: "dict[str, str | None]") -> None:

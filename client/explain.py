@@ -12,7 +12,7 @@ from common.errors import PrivacyError
 from common.models import build
 from common.models.vector import Layout
 from common.privacy.accounting import epsilon
-from common.privacy.metrics_noise import metrics_noise
+from common.privacy.sharpness import forecast
 from common.words import count
 
 _LEAVES = {
@@ -126,9 +126,10 @@ def _metrics(policy: Policy, study: Study) -> str:
     said = f"the policy (metrics: {policy.metrics}) lets out {_LEAVES[policy.metrics]}"
     if policy.metrics != "noised" or study.privacy.mode == "none":
         return said
+    sharp = forecast(study)
     return (
-        f"{said}; together up to epsilon {study.evaluation.epsilon:g} more, noise "
-        f"{metrics_noise(study):.3g}"
+        f"{said}; together up to epsilon {study.evaluation.epsilon:g} more; "
+        f"{sharp.words if sharp else 'how sharp they are cannot be told without declared units'}"
     )
 
 

@@ -173,7 +173,8 @@ class EvaluationSpec(Strict):
     """What all evaluations together may cost a site whose policy lets metrics leave noised; it
     comes on top of the training's epsilon, in the same ledger."""
     patience: int | None = Field(default=None, ge=1)
-    """Stop after this many evaluations without a better mean balanced accuracy; None: never."""
+    """Stop after this many evaluations without a better balanced accuracy; None: never. A score
+    that carries noise does not count: noise would end the study."""
 
 
 MOST_NORM = 2.0**20

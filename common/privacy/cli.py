@@ -74,6 +74,7 @@ def _print(made: "Plan", console: Console) -> None:
     console.print(f"composed by {made.accountant}\n")
     for text in (_against(made), _sharing(made), _rounds(made), _choices(made), _patients(made)):
         console.print(text)
+    console.print(f"\nscores: {_scores(made)}", highlight=False)
 
 
 def _asked(made: "Plan") -> str:
@@ -132,6 +133,12 @@ def _choices(made: "Plan") -> Table:
         "epsilon: with this plan's multiplier"
     )
     return table
+
+
+def _scores(made: "Plan") -> str:
+    if made.scores is None:
+        return "how sharp noised ones will be is told where the cohort names the sites' units"
+    return made.scores.words
 
 
 def _patients(made: "Plan") -> Table:

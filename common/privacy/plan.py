@@ -10,6 +10,7 @@ from common.privacy.accounting import ACCOUNTANT, Event, epsilon, study_event
 from common.privacy.adversaries import Cohort, View, views
 from common.privacy.events import ADJACENCY
 from common.privacy.groups import patient_epsilon
+from common.privacy.sharpness import Forecast, forecast
 
 IMAGES_A_PATIENT = (1, 2, 5, 10, 50)
 DISTRIBUTED = (
@@ -68,6 +69,8 @@ class Plan:
     choices: tuple[Choice, ...]
     by_patient: tuple[tuple[int, float], ...]
     """(images of a patient, epsilon of that patient)."""
+    scores: Forecast | None
+    """How sharp noised scores will be; None where the study does not say how many units train."""
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -109,6 +112,7 @@ def make_plan(study: Study, cohort: Cohort) -> Plan:
         by_patient=tuple(
             (images, patient_epsilon(event, privacy.delta, images)) for images in IMAGES_A_PATIENT
         ),
+        scores=forecast(study),
     )
 
 

@@ -19,6 +19,7 @@ class Bench(StrEnum):
     AUDIT = "audit"
     AGGREGATION = "aggregation"
     COMPANY = "company"
+    SCORES = "scores"
 
 
 def bench(

@@ -9,10 +9,12 @@ from safetensors.numpy import load_file
 
 from common.config import EvaluationSpec, Member, ModelSpec, RoundPolicy, ServerOptimizer, Study
 from common.errors import FederationError, PrivacyError
-from common.metrics import Tally
+from common.metrics import NAMES, Tally
 from common.models import build
 from common.models.vector import Layout
+from common.noised_tally import NoisedTally
 from common.payload import decode, encode, encoded_bytes
+from common.privacy.metrics_noise import metrics_sigma
 from common.protocol import (
     Task,
     Update,
@@ -425,6 +427,52 @@ def test_an_evaluation_with_nothing_to_judge_by_stops_nothing(tmp_path: Path) ->
     run(one, tmp_path, {name: blind(site) for name, site in sites_of(one).items()})
     outcome = json.loads((tmp_path / "outcome.json").read_text())
     assert (outcome["stopped"], outcome["rounds"], outcome["best_round"]) == ("completed", 4, 4)
+
+
+def noised_site(of: Study, right: int, cells: int = 900) -> Answer:
+    """A site whose policy lets counts leave noised."""
+
+    def answer(message: Message) -> RecordDict:
+        if message.metadata.message_type != "evaluate":
+            return honest(of, 1)(message)
+        wrong = cells - right
+        counts = np.array([2 * right, 2 * wrong, right, wrong, wrong, right])
+        return tally_content(NoisedTally.of_counts(counts, 1.0))
+
+    return answer
+
+
+def test_scores_of_noised_counts_carry_the_noise_of_every_site(tmp_path: Path) -> None:
+    """Pooled as they are, with one exact site among them; the model of the last round is kept."""
+    one = study(rounds=3, evaluation=EvaluationSpec(epsilon=50.0))
+    variance = metrics_sigma(one) ** 2
+    sites = {"a": noised_site(one, 700), "b": noised_site(one, 800)}
+    record = run(one, tmp_path, sites)[-1]["evaluation"]
+    pooled = NoisedTally.of_counts(np.array([3000, 600, 1500, 300, 300, 1500]), 2 * variance)
+    assert record["global"]["accuracy"] == pytest.approx(3000 / 3600, abs=1e-4)
+    assert record["global"]["intervals"] == pooled.intervals()
+    outcome = json.loads((tmp_path / "outcome.json").read_text())
+    assert outcome["best_round"] == 3
+    assert outcome["kept"] == "the last: noise hides whether another is better"
+    assert outcome["scores"]["global"]["intervals"] == pooled.intervals()
+    assert outcome["test"]["a"]["noise_variance"] == pytest.approx(variance)
+    sites["b"] = honest(one, 2)
+    (tmp_path / "mixed").mkdir()
+    mixed = run(one, tmp_path / "mixed", sites)[0]["evaluation"]["global"]
+    assert mixed["accuracy"] == pytest.approx((1400 + 4) / (1800 + 10), abs=1e-3)
+    assert mixed["ece"] is None and mixed["intervals"]["accuracy"]
+
+
+def test_noise_alone_gives_no_figure_and_chooses_no_round(tmp_path: Path) -> None:
+    one = study(evaluation=EvaluationSpec(epsilon=0.1))
+    records = run(one, tmp_path, {name: noised_site(one, 30, 40) for name in ("a", "b")})
+    for record in records:
+        shown = record["evaluation"]
+        for figures in (shown["global"], *shown["sites"].values()):
+            assert [figures[name] for name in NAMES] == [None] * 4
+    outcome = json.loads((tmp_path / "outcome.json").read_text())
+    assert (outcome["best_round"], outcome["stopped"]) == (4, "completed")
+    assert outcome["kept"] == "the last: no round has a score"
 
 
 def test_evaluation_counts_training_sites_together_and_every_site_alone(tmp_path: Path) -> None:
