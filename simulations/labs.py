@@ -10,7 +10,7 @@ from client.site import used
 from common.cells import resolve
 from common.config import Study
 from common.data.cache import default_root, prepare
-from common.data.index import TABLE
+from common.data.source_files import TABLE
 from common.data.store import CellCache
 from common.errors import ConfigError, DataError
 from common.words import count

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from common.data.listing import Entry
 from common.data.quality.findings import Case, Finding, Severity
 from common.data.quality.hashing import THUMBNAIL, near_pairs, turn
-from common.data.quality.listing import Entry
 from common.data.quality.measure import Measured, Records
 from common.words import count
 
@@ -94,7 +94,9 @@ def by_consequence(
     two_labels: Severity,
 ) -> list[Finding]:
     """Findings on groups of like rows; `what` they share, `two_labels` how bad two labels are."""
-    conflicts, leaks, others = [], [], []
+    conflicts: list[Case] = []
+    leaks: list[Case] = []
+    others: list[Case] = []
     for group in groups:
         if len({entries[row].label for row in group}) > 1:
             conflicts.append(_case(entries, group, turned))
@@ -127,7 +129,17 @@ def by_consequence(
         ),
     )
     return [
-        Finding(severity=severity, code=name, what=text, advice=advice, cases=tuple(cases))
+        Finding(
+            severity=severity,
+            code=name,
+            what=text,
+            advice=advice,
+            cases=tuple(cases),
+            # Of two labels nobody but a person knows the right one; of copies the first stays.
+            leave_out=tuple(
+                name for case in cases for name in case.files[0 if cases is conflicts else 1 :]
+            ),
+        )
         for severity, name, cases, text, advice in makes
         if cases
     ]

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from common.data.listing import Entry
 from common.data.quality.duplicates import plain
 from common.data.quality.findings import Case, Finding, Severity
-from common.data.quality.listing import Entry
 from common.data.quality.measure import Measured, Records
 from common.words import count
 
@@ -160,4 +160,5 @@ def _blank(entries: Sequence[Entry], rows: NDArray[np.int64]) -> Finding:
         what=f"{count(len(rows), 'image shows', 'images show')} an even field, no cell",
         advice="Leave them out.",
         cases=tuple(Case(files=(entries[row].name,)) for row in rows),
+        leave_out=tuple(entries[row].name for row in rows),
     )
