@@ -61,7 +61,7 @@ def _wrong_rows(found: Listing) -> Iterator[str]:
         yield f"{found.table}: {said}"
         return
     missing = [(line, f"{found.folder / name}: no such file") for line, name in found.missing]
-    others = [(line, f"{name or 'row'}: {fault}") for line, name, fault in found.bad_rows]
+    others = [(line, f"{name}: {fault}" if name else fault) for line, name, fault in found.bad_rows]
     lines = [f"  line {line}: {fault}" for line, fault in sorted(missing + others)]
     if lines:
         yield f"{found.table}: {count(len(lines), 'wrong row')}"
@@ -74,8 +74,8 @@ def _unknown(found: Listing) -> Iterator[str]:
         yield f"{found.source}: {count(len(names), 'name')} that no cell type is known by"
         yield from _few([_unknown_name(name, len(images)) for name, images in names])
         yield (
-            f"Map a site's own names in label_map, to {SKIP!r} to leave their images out, or to one "
-            f"of: {', '.join(CODES)}"
+            f"Map a site's own names in label_map, to {SKIP!r} to leave their images out, or to "
+            f"one of: {', '.join(CODES)}"
         )
 
 

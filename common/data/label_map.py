@@ -27,9 +27,9 @@ def read_label_map(path: Path) -> dict[str, str]:
     except DataError as error:
         raise ConfigError(f"{path}: {error}") from None
     for name, target in names.items():
-        if not isinstance(name, str) or not isinstance(target, str):
+        if name not in words:
             raise ConfigError(
                 f"{path}: {name!r}: {target!r}: both must be text (put quotes around numbers, yes "
                 f"and no); cell types: {', '.join(CODES)}, or {SKIP!r}"
             )
-    return dict(names)
+    return words
