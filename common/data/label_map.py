@@ -20,10 +20,9 @@ def read_label_map(path: Path) -> dict[str, str]:
         raise ConfigError(
             f"{path}: expected names and cell types, like 'segs: neutrophil_segmented'"
         )
+    words = {k: v for k, v in names.items() if isinstance(k, str) and isinstance(v, str)}
     try:
-        check_label_map(
-            {k: v for k, v in names.items() if isinstance(k, str) and isinstance(v, str)}
-        )
+        check_label_map(words)
     except DataError as error:
         raise ConfigError(f"{path}: {error}") from None
     for name, target in names.items():
