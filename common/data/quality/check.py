@@ -34,7 +34,7 @@ def check(
     there = _reference(reference, label_map) if reference else None
     listed = listing(source, label_map)
     entries = listed.entries
-    measured = measure_all([entry.path for entry in entries], progress)
+    measured = measure_all([str(entry.path) for entry in entries], progress)
     here = _profile(entries, measured)
     drift = stain.drift(here, there, str(reference)) if there else None
     found = [
@@ -67,12 +67,13 @@ def _reference(path: Path, label_map: Mapping[str, str] | None) -> stain.Profile
     if path.suffix.lower() == ".json":
         return stain.read_profile(path)
     entries = listing(path, label_map).entries
-    return _profile(entries, measure_all([entry.path for entry in entries]))
+    return _profile(entries, measure_all([str(entry.path) for entry in entries]))
 
 
 def _profile(entries: Sequence[Entry], measured: Measured) -> stain.Profile:
     rows = measured.readable
-    return stain.profile(measured.records[rows], [entries[row].label for row in rows])
+    nucleus, background = (measured.records[name][rows] for name in ("nucleus", "background"))
+    return stain.profile(nucleus, background, [entries[row].label for row in rows])
 
 
 def _unreadable(entries: Sequence[Entry], measured: Measured) -> list[Finding]:
