@@ -5,6 +5,7 @@ from typing import Literal
 
 from client.site import selected
 from common.config import Site
+from common.data.patients import unknown
 from common.data.quality.cached import findings
 from common.data.store import CellCache
 from common.words import count
@@ -23,6 +24,13 @@ def look_at_cells(site: Site) -> tuple[Literal["ok", "warning", "wrong"], str]:
         return "wrong", said[0]
     if not patients:
         said.append("no study that protects patients can train on them")
+    for cache in caches:
+        if why := unknown(cache.patients.tolist()):
+            said.append(f"{cache.folder}: {why}")
+        said += [
+            f"{cache.folder}: its index passed over {number:,} {reason}"
+            for reason, number in cache.meta["skipped"].items()
+        ]
     found = findings(caches)
     said += [finding.what for finding in found]
     sources = [cache.meta["source"] for cache in caches if Path(cache.meta["source"]).exists()]
