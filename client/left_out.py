@@ -1,33 +1,45 @@
-"""Which of a lab's cells a study leaves out, and why: for the lab alone, in words and counts."""
+"""Which of a lab's cells a study leaves out, and why: for the lab alone."""
 
+from collections import Counter
 from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Self
 
-from client.site import selected, used
-from common.config import Site, Study
+from client.site import used
+from common.config import Study
 from common.data.store import CellCache
 from common.words import count
 
 
-def left_out(cache: CellCache, study: Study) -> Iterator[str]:
-    """A sentence for each reason why cells of the cache do not take part in the study.
+@dataclass(frozen=True)
+class LeftOut:
+    """Together as many as `client.site.used` does not take.
 
-    Together they are as many as `client.site.used` does not take: a cell of a type outside the
-    study is told as that, whether or not its patient is known.
+    A cell of a type outside the study is counted there, whether or not its patient is known.
     """
-    outside = {
-        name: number for name, number in cache.counts.items() if name not in study.cell_types
-    }
-    if outside:
-        types = ", ".join(f"{name} {number:,}" for name, number in outside.items())
-        yield f"{count(sum(outside.values()), 'cell')} of types outside the study ({types})"
-    if unknown := len(cache) - sum(outside.values()) - len(used(cache, study)):
-        yield f"{count(unknown, 'cell')} of unknown patients (the study has unit: patient)"
 
+    types: Counter[str]
+    """Cell type that the study does not have -> cells."""
+    unknown: int
+    """Cells of its types of which nobody knows the patient, where it protects patients."""
 
-def left_out_of_site(site: Site, study: Study) -> str:
-    """`left_out` of all the site's cells. Raises DataError: a cache or selection is not there."""
-    caches = [selected(source, CellCache.open(source.folder))[0] for source in site.cells]
-    kept = sum(len(used(cache, study)) for cache in caches)
-    cells = sum(map(len, caches))
-    reasons = [f"{cache.folder}: {said}" for cache in caches for said in left_out(cache, study)]
-    return "; ".join([f"{cells - kept:,} of {count(cells, 'cell')}", *reasons])
+    @classmethod
+    def of(cls, cache: CellCache, study: Study) -> Self:
+        types = Counter({n: c for n, c in cache.counts.items() if n not in study.cell_types})
+        return cls(types, len(cache) - types.total() - len(used(cache, study)))
+
+    def __add__(self, other: "LeftOut") -> "LeftOut":
+        return LeftOut(self.types + other.types, self.unknown + other.unknown)
+
+    @property
+    def total(self) -> int:
+        return self.types.total() + self.unknown
+
+    @property
+    def sentences(self) -> Iterator[str]:
+        """One for each reason."""
+        if self.types:
+            named = ", ".join(f"{name} {number:,}" for name, number in self.types.items())
+            yield f"{count(self.types.total(), 'cell')} of types outside the study ({named})"
+        if self.unknown:
+            yield f"{count(self.unknown, 'cell')} of unknown patients (the study has unit: patient)"

@@ -1,11 +1,12 @@
 """How many of a lab's cells can take part in a study: told to the lab alone, before it says yes."""
 
+from collections import Counter
 from dataclasses import dataclass
 
 import numpy as np
 
+from client.left_out import LeftOut
 from client.site import open_cells, selected
-from common.cells import CELL_TYPES
 from common.config import Site, Study
 from common.data.splits import SPLITS
 from common.data.store import CellCache
@@ -30,10 +31,7 @@ class TakingPart:
     """Split -> its images, or patients."""
     types: dict[str, dict[str, int]]
     """Cell type of the study -> split -> its cells."""
-    other_types: int
-    """Cells that are left out: of types that the study does not tell apart,"""
-    unknown_patients: int
-    """and of the study's types, of nobody knows which patient, where patients are protected."""
+    left_out: LeftOut
 
     @property
     def nothing(self) -> str | None:
@@ -41,10 +39,10 @@ class TakingPart:
         needed = "test" if self.role == "test" else "train"
         if self.role is None or self.cells[needed if self.role != "held_out" else "test"]:
             return None
-        if self.unknown_patients and not sum(self.cells.values()):
+        if self.left_out.unknown and not sum(self.cells.values()):
             return (
                 f"none of this site's cells can take part: the study protects each patient, and "
-                f"of {count(self.unknown_patients, 'cell')} nobody has said whose they are. Name "
+                f"of {count(self.left_out.unknown, 'cell')} nobody has said whose they are. Name "
                 "the patients in the cells' CSV (column `patient`) and index again, or take part "
                 "in a study with `unit: image`, where policy.yaml allows that"
             )
@@ -67,14 +65,10 @@ class TakingPart:
     @property
     def words(self) -> str:
         """In a line: what takes part, in which split, and what is left out, by reason."""
-        whole = sum(self.cells.values()) + self.other_types + self.unknown_patients
+        whole = sum(self.cells.values()) + self.left_out.total
         said = f"of {count(whole, 'cell')} take part: {', '.join(map(self._split, SPLITS))}"
-        left = [
-            (self.other_types, "of types that the study does not have"),
-            (self.unknown_patients, "of unknown patients"),
-        ]
-        out = [f"{number:,} {reason}" for number, reason in left if number]
-        said += f"; left out: {', '.join(out)}" if out else ""
+        if self.left_out.total:
+            said += f"; left out: {'; '.join(self.left_out.sentences)}"
         return f"{said}; declared: {count(self.declared, self.unit)}" if self.declared else said
 
     @property
@@ -103,7 +97,7 @@ def taking_part(site: Site, study: Study) -> TakingPart:
         name: {split: int((cells.labels[r] == code).sum()) for split, r in rows.items()}
         for code, name in enumerate(study.cell_types)
     }
-    other, unknown = _left_out(site, study)
+    caches = [selected(source, CellCache.open(source.folder))[0] for source in site.cells]
     return TakingPart(
         unit=study.privacy.unit,
         role=member.role if member else None,
@@ -111,19 +105,5 @@ def taking_part(site: Site, study: Study) -> TakingPart:
         cells={split: len(r) for split, r in rows.items()},
         units=units,
         types=types,
-        other_types=other,
-        unknown_patients=unknown,
+        left_out=sum((LeftOut.of(cache, study) for cache in caches), LeftOut(Counter(), 0)),
     )
-
-
-def _left_out(site: Site, study: Study) -> tuple[int, int]:
-    """Cells of other types, and those of the study's types whose patient is not known."""
-    ours = np.array([cell.name in study.cell_types for cell in CELL_TYPES])
-    other = unknown = 0
-    for source in site.cells:
-        part, _ = selected(source, CellCache.open(source.folder))
-        fits = ours[part.labels]
-        other += int((~fits).sum())
-        if study.privacy.of_patients:
-            unknown += int((fits & (part.patients == "")).sum())
-    return other, unknown

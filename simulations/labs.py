@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from shlex import quote
 
-from client.left_out import left_out
+from client.left_out import LeftOut
 from client.site import used
 from common.cells import known_as
 from common.config import Study
@@ -92,10 +92,15 @@ def studied(labs: Labs, study: Study) -> Labs:
                 f"({_use(study)}); take the lab out of the folder, or change the study"
             )
     said = {
-        lab: (*labs.said.get(lab, ()), *(f"left out: {what}" for what in left_out(cache, study)))
+        lab: (*labs.said.get(lab, ()), *_left_out(cache, study))
         for lab, cache in labs.caches.items()
     }
     return replace(labs, caches=caches, said={lab: lines for lab, lines in said.items() if lines})
+
+
+def _left_out(cache: CellCache, study: Study) -> Iterator[str]:
+    for what in LeftOut.of(cache, study).sentences:
+        yield f"left out: {what}"
 
 
 def _use(study: Study) -> str:

@@ -47,7 +47,7 @@ def test_every_cell_is_counted_once_with_the_reason_why_it_is_left_out(
 ) -> None:
     site, of = mixed(tmp_path), study(privacy=privacy)
     told, cells = taking_part(site, of), open_cells(site, of)
-    assert (told.other_types, told.unknown_patients) == left_out
+    assert (told.left_out.types.total(), told.left_out.unknown) == left_out
     assert sum(told.cells.values()) + sum(left_out) == 80
     for split in SPLITS:
         assert told.cells[split] == len(cells.rows(split))
@@ -56,8 +56,8 @@ def test_every_cell_is_counted_once_with_the_reason_why_it_is_left_out(
     train = cells.rows("train")
     units = len(set(cells.units[train].tolist())) if patients else len(train)
     assert told.units["train"] == units
-    assert "5 of types that the study does not have" in told.words
-    assert ("15 of unknown patients" in told.words) == patients
+    assert "5 cells of types outside the study (basophil 5)" in told.words
+    assert ("15 cells of unknown patients" in told.words) == patients
 
 
 def test_cells_that_name_no_patient_take_no_part_where_patients_are_protected(
