@@ -23,6 +23,7 @@ from client.link import FleetLink, ShutOutError
 from client.membership import Membership
 from client.policy import read_policy
 from client.preflight_cells import look_at_cells
+from client.preflight_studies import look_at_studies
 from client.selftest import check_alone
 from client.server_certificate import only, out_of_date
 from client.service import runs
@@ -227,6 +228,7 @@ _CHECKS: dict[str, Check] = {
     "ledger": _ledger,
     "identity": _identity,
     "approvals": _approvals,
+    "studies": look_at_studies,
     "connection": _connection,
     "disk": _disk,
     "device": _device,
