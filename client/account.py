@@ -48,24 +48,16 @@ def check_drawable(study: Study, size: int) -> None:
 
 def check_affordable(site: Site, study: Study) -> None:
     """Raise PrivacyError when the site's budget ends before the study would, or when its ledger is
-    not the one of its cells; nothing is paid."""
+    not the one of its cells; nothing is paid.
+
+    Debits are held against the budget one by one too; this is so that no study is begun, and its
+    first rounds paid for, that cannot be ended.
+    """
     policy = read_policy(site.policy)
     with _open(site, policy, "") as ledger:
         reason = _shortage(ledger, policy, study)
     if reason:
         raise PrivacyError(f"study {study.name} cannot be paid to its end: {reason}")
-
-
-def unaffordable(site: Site, policy: Policy, study: Study) -> str | None:
-    """Why the budget does not last for all that the study may ask for, or None.
-
-    Debits are held against the budget one by one too; this is so that no study is begun, and its
-    first rounds paid for, that cannot be ended.
-    """
-    if study.privacy.mode == "none":
-        return None
-    with Ledger.read(site.ledger) as ledger:
-        return _shortage(ledger, policy, study)
 
 
 def _shortage(ledger: Ledger, policy: Policy, study: Study) -> str | None:

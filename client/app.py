@@ -12,18 +12,13 @@ import torch
 from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
-from client.account import (
-    check_affordable,
-    check_drawable,
-    pay_for_training,
-    permit_study,
-    study_noise,
-)
+from client.account import check_drawable, pay_for_training, permit_study, study_noise
 from client.approvals import Approvals
 from client.attendance import Clock, SitsOutError, attend
 from client.entropy import Entropy, SystemEntropy
 from client.ledger import Ledger
 from client.ledger_binding import check_deployable
+from client.obstacles import check_ready
 from client.policy import Policy, read_policy
 from client.release import released_tally
 from client.selftest import check_alone
@@ -134,12 +129,10 @@ def _answer(message: Message, context: Context, handler: Handler) -> Message:
 
 
 def _prepare(message: Message, site: Site) -> RecordDict:
+    """Say all that stands in the way before anybody pays; else have the cells' features ready."""
     study = Task.read(message).study
-    permit_study(site, study)
-    check_affordable(site, study)
-    bench = workspace(site, study)
-    check_drawable(study, bench.trainable_size)
-    check_alone(site, study)
+    check_ready(site, study)
+    workspace(site, study)
     return name_content(site.name)
 
 

@@ -1,5 +1,6 @@
 """`hemofed site studies | approve`: what the server proposes, and what a person says to it."""
 
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -41,6 +42,13 @@ def approve(
     yes: Annotated[
         bool, typer.Option("--yes", help="Do not ask; give --by and --purpose then.")
     ] = False,
+    despite_units: Annotated[
+        bool,
+        typer.Option(
+            "--despite-units",
+            help="With --yes: also where the declared units are more than a fifth off.",
+        ),
+    ] = False,
     withdraw: Annotated[
         bool, typer.Option("--withdraw", help="Take an approval back instead.")
     ] = False,
@@ -62,7 +70,7 @@ def approve(
     end = _end(until) if until else None
     proposal = Proposals(place).find(study)
     site, asked = open_site(place.site_file), proposal.study
-    members = _show(place, site, asked, approvals)
+    members = _show(place, site, asked, approvals, lambda said: _despite(said, yes, despite_units))
     consent = _consent(site, asked, approvals, yes, (by, purpose, end, members))
     Proposals(place).keep(proposal, study)
     typer.echo(f"approved: {approvals.approve(asked, consent)}")
@@ -122,15 +130,22 @@ def _end(last_day: datetime) -> datetime:
 
 
 def _show(
-    place: "SiteHome", site: "Site", study: "Study", approvals: "SignedApprovals"
+    place: "SiteHome",
+    site: "Site",
+    study: "Study",
+    approvals: "SignedApprovals",
+    despite: Callable[[str], bool],
 ) -> dict[str, str]:
     """Print what the study means for the site; the members' fingerprints that were shown.
 
-    Raises PrivacyError, noted in the audit log, when the site's policy refuses the study.
+    Raises PrivacyError, noted in the audit log, when the study cannot train here, with all reasons,
+    and when none of the site's cells can take part, or, unless `despite`, far fewer or more than
+    the study declares.
     """
     from client.cohort import describe, pinned
     from client.explain import explain
     from client.membership import Membership
+    from client.obstacles import in_words
     from common.errors import PrivacyError
 
     registry, now = Membership.load(place.folder).registry, datetime.now(UTC)
@@ -138,10 +153,33 @@ def _show(
     members = describe(study, site.name, registry, approvals.seen(), now)
     for topic, text in (*explanation.topics, *members):
         Console().print(f"[bold]{topic:>12}[/bold]  {escape(one_line(text))}", soft_wrap=True)
-    if explanation.refusal:
-        approvals.decline(study, f"the policy refuses: {explanation.refusal}")
-        raise PrivacyError(f"{site.policy}: this site's policy refuses: {explanation.refusal}")
+    if explanation.obstacles:
+        said = in_words(explanation.obstacles)
+        approvals.decline(study, said)
+        raise PrivacyError(f"{study.name} cannot train here: {said}")
+    cells = explanation.cells
+    if cells and cells.nothing:
+        approvals.decline(study, cells.nothing)
+        raise PrivacyError(cells.nothing)
+    if cells and cells.differs and not despite(cells.differs):
+        approvals.decline(study, cells.differs)
+        raise typer.Abort
     return pinned(study, registry)
+
+
+def _despite(said: str, yes: bool, despite_units: bool) -> bool:
+    """Whether the person approves though the declared units are far off.
+
+    Raises ConfigError where no question may be asked, and the option is not given.
+    """
+    from common.errors import ConfigError
+
+    if not yes:
+        typer.echo(said)
+        return typer.confirm("Take part all the same?")
+    if not despite_units:
+        raise ConfigError(f"{said}; to take part all the same, give --despite-units too")
+    return True
 
 
 def _consent(

@@ -3,12 +3,14 @@
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from client.account import study_noise, unaffordable
+from client.account import study_noise
 from client.ledger import Ledger
 from client.ledger_summary import beside_epsilon, left
-from client.policy import Policy, cohort_refusal, read_policy, refusal
+from client.obstacles import obstacles
+from client.policy import Policy, cohort_refusal, read_policy
+from client.taking_part import TakingPart, taking_part
 from common.config import PrivacySpec, Site, Study
-from common.errors import PrivacyError
+from common.errors import DataError, HemofedError, PrivacyError
 from common.models import build
 from common.models.vector import Layout
 from common.privacy.accounting import epsilon
@@ -24,11 +26,13 @@ _LEAVES = {
 
 @dataclass(frozen=True)
 class Explanation:
-    """What the study asks of the site, topic by topic, and whether the policy lets it."""
+    """What the study asks of the site, topic by topic, and what speaks against it."""
 
     topics: tuple[tuple[str, str], ...]
-    refusal: str | None
-    """Why the site's own policy refuses the study; None: it may train here."""
+    obstacles: tuple[HemofedError, ...]
+    """Why the study cannot train here; none: it may."""
+    cells: TakingPart | None
+    """None where they cannot be opened, which is an obstacle."""
 
 
 def explain(site: Site, study: Study, members: Collection[str]) -> Explanation:
@@ -36,32 +40,30 @@ def explain(site: Site, study: Study, members: Collection[str]) -> Explanation:
 
     members: the active members of the registry that the site trusts.
     """
-    policy, noise = read_policy(site.policy), study_noise(study)
+    policy, noise, cells = read_policy(site.policy), study_noise(study), _cells(site, study)
     topics = (
         ("study", f"{study.name}, digest {study.digest}"),
         ("description", study.description or "none given"),
         ("trains", _training(study)),
         ("together", _cohort(site, study, members)),
+        ("your cells", cells.words if cells else "not known: they cannot be opened"),
+        *([("by type", f"{cells.by_type} (train/validation/test)")] if cells else []),
         ("privacy", _privacy(study, noise)),
         ("each round", _update(study)),
         ("of metrics", _metrics(policy, study)),
-        ("never leave", "images, file names, patients' names, the texts of errors"),
+        ("never leave", "images, file names, patients' names, the counts of your cells, errors"),
         ("budget", _budget(site, policy)),
     )
-    refused = (
-        refusal(policy, study, noise)
-        or cohort_refusal(policy, study, members)
-        or _unpayable(site, policy, study)
-    )
-    return Explanation(topics, refused)
+    found = obstacles(site, study)
+    if said := cohort_refusal(policy, study, members):
+        found.append(PrivacyError(said))
+    return Explanation(topics, tuple(found), cells)
 
 
-def _unpayable(site: Site, policy: Policy, study: Study) -> str | None:
-    """Why the study cannot be paid for to its end. A ledger that cannot be read is no such reason:
-    the topic "budget" says it, and the study cannot train."""
+def _cells(site: Site, study: Study) -> TakingPart | None:
     try:
-        return unaffordable(site, policy, study)
-    except PrivacyError:
+        return taking_part(site, study)
+    except DataError:
         return None
 
 

@@ -58,7 +58,7 @@ def study(**changes: object) -> Study:
         "model": {"name": "cnn", "width": 1},
         "training": {"batch_size": 8, "learning_rate": 0.1},
         "privacy": PRIVACY,
-        "cohort": {"lab": Member(units=20)},
+        "cohort": {"lab": Member(units=30)},
     }
     return Study.model_validate(fields | changes)
 

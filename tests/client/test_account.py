@@ -17,7 +17,6 @@ from client.account import (
     permit_study,
     spent_epsilon,
     study_noise,
-    unaffordable,
 )
 from client.entropy import SystemEntropy
 from client.ledger import Ledger
@@ -206,7 +205,12 @@ def test_what_the_policy_refuses_is_not_permitted(tmp_path: Path) -> None:
 
 
 def affordable(site: Site, of: Study, **policy: Any) -> str | None:
-    return unaffordable(site, NOISED.model_copy(update=policy), of)
+    site.policy.write_text(dump(NOISED.model_copy(update=policy)))
+    try:
+        check_affordable(site, of)
+    except PrivacyError as error:
+        return str(error)
+    return None
 
 
 def test_a_study_is_affordable_when_training_and_evaluations_fit_to_their_end(site: Site) -> None:

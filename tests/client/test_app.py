@@ -232,7 +232,8 @@ def test_a_study_that_cannot_be_paid_to_its_end_is_not_begun(
     reply = app(message(study(), "query.prepare", number=0), context(site))
     assert "PrivacyError" in str(read_refusal(reply))
     assert "cannot be paid to its end" in (tmp_path / "site.log").read_text()
-    assert said in str(explain(open_site(site), study(), {"lab"}).refusal)
+    (obstacle,) = explain(open_site(site), study(), {"lab"}).obstacles
+    assert said in str(obstacle)
     assert ledger_rows(site) == 1
 
 

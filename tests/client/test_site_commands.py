@@ -7,6 +7,7 @@ from pathlib import Path
 from threading import Event
 
 import pytest
+import torch
 import typer
 from typer.testing import CliRunner
 
@@ -21,7 +22,7 @@ from client.membership import Membership
 from client.service import serve
 from client.service_cli import app as service_app
 from client.site import open_site
-from common.config import CellSource, Site, Study
+from common.config import CellSource, Member, Runtime, Site, Study
 from common.data.cache import prepare
 from common.errors import ConfigError, FederationError, PrivacyError
 from common.identity import load_signing_key
@@ -29,7 +30,7 @@ from common.identity.keys import make_signing_key
 from common.identity.site_home import join, make_site
 from common.proposal import Proposal
 from common.protocol import read_refusal
-from common.yaml_files import dump
+from common.yaml_files import dump, load
 from server.provisioning import admit, make_kit, make_server
 from tests.client.lab import OPEN, context, make_lab, message, study
 
@@ -259,11 +260,83 @@ def test_a_study_that_the_policy_refuses_cannot_be_approved(home: SiteHome, tmp_
     with pytest.raises(PrivacyError, match="max_rounds is 2"):
         typed("approve", str(home.folder), str(file), *YES)
     (line,) = audited(home, "not_approved")
-    assert "the policy refuses" in str(line["reason"]) and "max_rounds is 2" in str(line["reason"])
+    assert "refused by policy.yaml: 3 rounds; the policy's max_rounds is 2" in str(line["reason"])
     without = study(privacy={"mode": "none"})
     topics = dict(explain(open_site(home.site_file), without, {"lab"}).topics)
     assert topics["privacy"].startswith("NONE")
     assert "the first round" not in topics["each round"]
+
+
+def test_all_that_stands_in_the_way_is_said_at_once(home: SiteHome, tmp_path: Path) -> None:
+    """Not one a try: policy, side of the cells, device, budget."""
+    site = load(Site, home.site_file)
+    cuda = site.model_copy(update={"runtime": Runtime(device="cuda")})
+    home.site_file.write_text(dump(cuda))
+    changed = {"max_rounds": 2, "lifetime_epsilon": 3.0, "study_epsilon": 3.0}
+    (home.folder / "policy.yaml").write_text(dump(OPEN.model_copy(update=changed)))
+    one = study(image_side=32)
+    file = str(proposed(home, one, tmp_path / "one.json"))
+    with pytest.raises(PrivacyError) as refused:
+        typed("approve", str(home.folder), file, *YES)
+    said = str(refused.value)
+    for reason in (
+        "the policy's max_rounds is 2",
+        "the study would cost epsilon",
+        "torch finds no CUDA device",
+        "its images have side 16, the study asks for 32",
+        f"hemofed data index {site.cells[0].folder.parent}",
+    )[: 4 if torch.cuda.is_available() else 5]:
+        assert reason in said, said
+    (line,) = audited(home, "not_approved")
+    assert "max_rounds is 2" in str(line["reason"])
+    reply = client_app()(message(one, "query.prepare", number=0), context(home.site_file))
+    assert read_refusal(reply) is not None
+    logged = (home.folder / "site.log").read_text()
+    assert "max_rounds is 2" in logged and "its images have side 16" in logged
+
+
+@pytest.mark.parametrize(("units", "kept"), [(20, True), (30, False)])
+def test_a_declared_number_that_is_far_off_needs_a_second_yes(
+    home: SiteHome, tmp_path: Path, units: int, kept: bool
+) -> None:
+    one = study(cohort={"lab": Member(units=units)})
+    file = str(proposed(home, one, tmp_path / "one.json"))
+    if not kept:
+        assert "approved" in typed("approve", str(home.folder), file, *YES)
+        return
+    with pytest.raises(ConfigError, match="declares 20 images .* 32 would train.*--despite-units"):
+        typed("approve", str(home.folder), file, *YES)
+    said = typed("approve", str(home.folder), file, answer="n\n")
+    assert "Take part all the same?" in said and "Shall lab take part" not in said
+    assert "32 would train" in str(audited(home, "not_approved")[-1]["reason"])
+    verdict, text = said_of(home, "studies")
+    assert verdict == "ok" and "none is proposed" in text
+    assert "approved" in typed("approve", str(home.folder), file, *YES, "--despite-units")
+    verdict, text = said_of(home, "studies")
+    assert verdict == "warning" and "lab-test: the study declares 20 images" in text
+
+
+def test_a_study_that_no_cell_can_take_part_in_is_not_approved(
+    home: SiteHome, tmp_path: Path
+) -> None:
+    """The lab is told why and how many; the server learns that it has not approved."""
+    one = study(cell_types=("basophil", "monocyte"))
+    file = str(proposed(home, one, tmp_path / "one.json"))
+    with pytest.raises(PrivacyError, match="none of this site's cells can train: of 40 cells .*"):
+        typed("approve", str(home.folder), file, *YES, "--despite-units")
+    assert "myeloblast 20" in str(audited(home, "not_approved")[-1]["reason"])
+    site = open_site(home.site_file)
+    with pytest.raises(PrivacyError, match="is not approved at this site"):
+        SignedApprovals(home).check(site, one)
+
+
+def test_a_person_reads_how_many_cells_take_part(home: SiteHome, tmp_path: Path) -> None:
+    file = str(proposed(home, study(), tmp_path / "one.json"))
+    said = typed("approve", str(home.folder), file, *YES)
+    assert "of 40 cells take part: 32 train, 3 validation, 5 test; declared: 30 images" in said
+    assert "myeloblast 16/1/3, lymphocyte 16/2/2 (train/validation/test)" in said
+    verdict, text = said_of(home, "studies")
+    assert (verdict, text) == ("ok", "lab-test: 32 images can train")
 
 
 def test_a_lab_is_told_that_the_first_round_sends_its_cells_mean(home: SiteHome) -> None:
