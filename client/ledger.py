@@ -123,9 +123,16 @@ class Ledger:
         """Append that an answer leaves without noise; on disk when this returns.
 
         It costs no epsilon, since none bounds it: the budget does not stop it, the policy does.
+        Raises PrivacyError, with nothing written: the three were written down before, so the order
+        that asks for them is a copy, or was cut off; the disk failed.
         """
         with self._file.transaction():
             self._refresh()
+            if self.has(study, round, attempt, "unprotected"):
+                raise PrivacyError(
+                    f"{self.path}: study {study:.12}, round {round}, attempt {attempt}: already "
+                    "answered; a new attempt needs a new number"
+                )
             row = self._file.append(self._rows[-1], "unprotected", study, round, attempt, "{}")
         self._rows.append(row)
         return row

@@ -1,6 +1,7 @@
 """The site's connection to the server's fleet API: outbound HTTPS, nothing listens here."""
 
 import logging
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -154,10 +155,14 @@ class FleetLink:
         return response.run.fab_hash
 
     def fetch(self, pulled: PullMessagesResponse) -> Message:
-        """The message with its content. Raises RunOverError when the server has it no more,
-        NoMessageError when it cannot be read."""
-        tree, run = pulled.message_object_trees[0], pulled.messages_list[0].metadata.run_id
-        contents = {part: self._object(run, part) for part in identifiers(tree)}
+        """The message with its content. Raises RunOverError when the server has it no more, or not
+        while it asks for an answer; NoMessageError when it cannot be read."""
+        if (len(pulled.messages_list), len(pulled.message_object_trees)) != (1, 1):
+            raise NoMessageError("the server sent a message without the names of its objects")
+        (tree,), (said,) = pulled.message_object_trees, pulled.messages_list
+        end = time.monotonic() + said.metadata.ttl
+        run = said.metadata.run_id
+        contents = {part: self._object(run, part, end) for part in identifiers(tree)}
         try:
             message = put_together(tree.object_id, contents)
         except Exception as error:
@@ -190,14 +195,15 @@ class FleetLink:
         )
         self._ask(self._client.ConfirmMessageReceived, confirmed)
 
-    def _object(self, run: int, identifier: str) -> bytes:
+    def _object(self, run: int, identifier: str, end: float) -> bytes:
+        """An object, once the server has it; until `end` of the monotonic clock."""
         request = PullObjectRequest(node=self._node, run_id=run, object_id=identifier)
         while True:
             response = self._ask(self._client.PullObject, request)
-            if not response.object_found:
-                raise RunOverError
-            if response.object_available:
+            if response.object_found and response.object_available:
                 return response.object_content
+            if not response.object_found or time.monotonic() > end:
+                raise RunOverError
             if self._halt.wait(_FIRST_PAUSE):
                 raise HaltedError
 

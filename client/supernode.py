@@ -14,6 +14,7 @@ from threading import Event
 
 from flwr.app import Message
 from flwr.proto.fleet_pb2 import PullMessagesResponse
+from google.protobuf.message import DecodeError
 
 from client.home import SiteHome
 from client.link import FleetLink, NoMessageError, RunOverError
@@ -68,8 +69,15 @@ class SuperNode:
         What it had paid for is not paid for twice: the ledger refuses the round's second debit,
         and the server learns at once that this site sits the round out.
         """
-        if self._home.inflight.exists():
-            self._handle(PullMessagesResponse.FromString(self._home.inflight.read_bytes()))
+        if not self._home.inflight.exists():
+            return
+        try:
+            pulled = PullMessagesResponse.FromString(self._home.inflight.read_bytes())
+        except DecodeError:
+            _log.error("%s: is damaged; what it asked is not answered", self._home.inflight)
+            self._home.inflight.unlink()
+        else:
+            self._handle(pulled)
 
     def _handle(self, pulled: PullMessagesResponse) -> None:
         try:

@@ -9,7 +9,7 @@ from flwr.serverapp import Grid
 
 from common.errors import FederationError, HemofedError
 from common.protocol import read_absence, read_name, read_refusal
-from server.suspension import LEFT_OUT, UNREADABLE
+from server.suspension import LEFT_OUT, LOST, UNREADABLE
 
 _SHORTEST_PAUSE, LONGEST_PAUSE = 0.01, 0.2
 """Seconds between two looks for replies or sites."""
@@ -150,6 +150,8 @@ def _push(grid: Grid, messages: Mapping[str, Message]) -> dict[str, str]:
 def _sound(reply: Message) -> Reply:
     if reply.has_error() and reply.error.code == UNREADABLE:
         return f"{LEFT_OUT}the reply cannot be read"
+    if reply.has_error() and reply.error.code == LOST:
+        return "not asked: the server's database lost the question"
     if reply.has_error():
         return f"the client failed (Flower code {reply.error.code})"
     try:

@@ -46,7 +46,7 @@ def serve(home: Path, host: str, port: int) -> None:
     threading.Thread(target=registrar.watch, args=(_REGISTRY_SECONDS,), daemon=True).start()
     threading.Thread(target=doorbell.watch, daemon=True).start()
     config = uvicorn.Config(
-        Listener(Fleet(state, database(home)), doorbell, gate, refusals),
+        Listener(Fleet(state, database(home), log), doorbell, gate, refusals),
         host=host,
         port=port,
         ssl_certfile=home / CERTIFICATE,

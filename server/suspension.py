@@ -16,6 +16,9 @@ LEFT_OUT = "left out: "
 UNREADABLE = 100
 """Error code of a reply that came and is no message; Flower's own codes are below."""
 
+LOST = 101
+"""Error code in the place of a reply to a question that the server's own database lost."""
+
 _LIFTS = "lifts.json"
 
 

@@ -100,9 +100,7 @@ def projection_file(name: str) -> Path:
     return _SHIPPED if name == RENDERED else Path(name)
 
 
-def read_projection(
-    path: Path, sha256: str | None = None
-) -> tuple[Projection, ProjectionRecord]:
+def read_projection(path: Path, sha256: str | None = None) -> tuple[Projection, ProjectionRecord]:
     """What `write_projection` wrote. Raises ModelError like `read_recorded`, or another kind."""
     record, tensors = read_recorded(path, _KEY, ProjectionRecord, "hemofed model project", sha256)
     if set(tensors) != {"mean", "matrix"}:
@@ -119,9 +117,7 @@ def is_projection(path: Path) -> bool:
     return _KEY in record_keys(path)
 
 
-def projected(
-    encoder: nn.Module, name: str, sha256: str | None = None
-) -> tuple[nn.Module, int]:
+def projected(encoder: nn.Module, name: str, sha256: str | None = None) -> tuple[nn.Module, int]:
     """The encoder with the projection that a study names behind it, and its output's size.
 
     sha256: of the projection's file, where the study names it. Raises ModelError: it cannot be

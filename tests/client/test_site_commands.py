@@ -38,8 +38,9 @@ YES = ("--yes", "--by", "Dr. Grün", "--purpose", "leukaemia in children")
 HELD = (
     *("policy.yaml", "site.yaml", "ledger.sqlite", "audit.jsonl", "approvals", "..", "."),
     *("approvals/decisions.jsonl", "identity/request.json", "kit/server.json", "kit/ca.crt"),
+    *("site.log", "proposals", "proposals/one.json", "cells", "cells/meta.json"),
 )
-"""What a home goes by, and the folder that it lies in."""
+"""What a home goes by or tells, and the folder that it lies in."""
 app = typer.Typer()
 for part in (consent_app, service_app):
     app.add_typer(part)
@@ -102,8 +103,11 @@ def test_check_asks_the_kernels_of_each_approved_study(
 def test_a_home_that_others_may_write_is_not_gone_by(
     home: SiteHome, tmp_path: Path, name: str
 ) -> None:
+    cells_at_home(home)
     one, site = study(), open_site(home.site_file)
     typed("approve", str(home.folder), str(proposed(home, one, tmp_path / "one.json")), *YES)
+    next(home.proposals.glob("*.json")).rename(home.proposals / "one.json")
+    site.log.touch()
     SignedApprovals(home).check(site, one)
     assert said_of(home, "home") == ("ok", "nobody else can write what this site goes by")
     (home.folder / name).chmod(0o762)
@@ -116,6 +120,36 @@ def test_a_home_that_others_may_write_is_not_gone_by(
     ):
         with pytest.raises(ConfigError, match="mode 0762 lets other users write it"):
             does()
+
+
+def test_all_that_others_may_write_is_named_at_once(home: SiteHome) -> None:
+    loose = [home.folder / name for name in ("policy.yaml", "identity", "proposals", "site.log")]
+    home.proposals.mkdir()
+    open_site(home.site_file).log.touch()
+    for path in loose:
+        path.chmod(0o777)
+    verdict, text = said_of(home, "home")
+    assert verdict == "wrong" and all(f"`chmod go-w {path}`" in text for path in loose)
+    for number in range(50):
+        (home.proposals / f"{number}").touch()
+        (home.proposals / f"{number}").chmod(0o666)
+    assert "; and 46 places more like these" in said_of(home, "home")[1]
+
+
+@pytest.mark.parametrize("name", ["images", "images/3.png"])
+def test_images_that_others_may_write_are_a_warning(home: SiteHome, name: str) -> None:
+    """They count at the next index only, and may be the hospital's, not this user's."""
+    (home.folder / name).chmod(0o766)
+    verdict, text = said_of(home, "home")
+    assert verdict == "warning" and "the next `hemofed data index` reads what others" in text
+    assert f"{home.folder / name}: mode 0766" in text
+
+
+def cells_at_home(home: SiteHome) -> None:
+    """Have the lab's cache lie in its home, as `cells`."""
+    (source,) = open_site(home.site_file).cells
+    shutil.copytree(source.folder, home.folder / "cells")
+    home.site_file.write_text(dump(Site(name="lab", cells=(CellSource(folder=Path("cells")),))))
 
 
 def test_policy_and_ledger_may_be_links_and_what_is_replaced_may_not(

@@ -35,7 +35,7 @@ class Wire:
 
     def __init__(self, setting: Setting, folder: Path) -> None:
         self.setting = setting
-        self.calls = Fleet(setting.state, database(folder))
+        self.calls = Fleet(setting.state, database(folder), setting.log)
 
     def asked(self, site: str, model: int = 0) -> Message:
         """A message that the site has taken, with a model of so many numbers."""

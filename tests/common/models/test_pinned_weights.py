@@ -25,14 +25,16 @@ def swap_once_hashed(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path, bytes],
     """Have somebody replace a file in the moment in which its digest was taken."""
 
     def prepare(path: Path, other: bytes) -> None:
-        for name in ("sha256", "file_digest"):
-
-            def hashing(*given: Any, real: Any = getattr(hashlib, name), **more: Any) -> Any:
-                found = real(*given, **more)
+        def swapping(hashing: Callable[..., Any]) -> Callable[..., Any]:
+            def hash_and_swap(*given: Any, **more: Any) -> Any:
+                found = hashing(*given, **more)
                 path.write_bytes(other)
                 return found
 
-            monkeypatch.setattr(hashlib, name, hashing)
+            return hash_and_swap
+
+        for name in ("sha256", "file_digest"):
+            monkeypatch.setattr(hashlib, name, swapping(getattr(hashlib, name)))
 
     return prepare
 
@@ -70,7 +72,11 @@ def test_a_projection_swapped_after_the_check_is_not_seen(
     network = build(SMALL, 2, 32, seed=0)
     width = network.embedding_dim
     record = ProjectionRecord(
-        sources={}, images=2, side=32, encoder=tensor_digest(network.encoder.state_dict()), hemofed=""
+        sources={},
+        images=2,
+        side=32,
+        encoder=tensor_digest(network.encoder.state_dict()),
+        hemofed="",
     )
     path, other = tmp_path / "map.safetensors", tmp_path / "other.safetensors"
     wanted = torch.eye(width)[:, :3]
