@@ -125,6 +125,7 @@ def _show(
     from client.explain import explain
     from client.membership import Membership
     from common.errors import PrivacyError
+    from common.reasons import Fault
 
     registry, now = Membership.load(place.folder).registry, datetime.now(UTC)
     explanation = explain(site, study, registry.active(now))
@@ -132,7 +133,8 @@ def _show(
     for topic, text in (*explanation.topics, *members):
         Console().print(f"[bold]{topic:>12}[/bold]  {escape(one_line(text))}", soft_wrap=True)
     if explanation.refusal:
-        approvals.decline(study, f"the policy refuses: {explanation.refusal}")
+        reason = explanation.refusal.reason
+        approvals.decline(study, Fault(reason, f"the policy refuses: {explanation.refusal}"))
         raise PrivacyError(f"{site.policy}: this site's policy refuses: {explanation.refusal}")
     return pinned(study, registry)
 
@@ -146,10 +148,11 @@ def _consent(
 ) -> "Consent":
     """What the person says yes to; a no is noted and ends the command."""
     from client.approvals import Consent
+    from common.reasons import Fault, Reason
 
     by, purpose, until, members = told
     if not yes and not typer.confirm(f"Shall {site.name} take part?"):
-        approvals.decline(study, "a person said no")
+        approvals.decline(study, Fault(Reason.DECLINED, "a person said no"))
         raise typer.Abort
     return Consent(
         by or typer.prompt("Who decides (a person's name)"),

@@ -12,6 +12,7 @@ from common.errors import PrivacyError
 from common.models import build
 from common.models.vector import Layout
 from common.privacy.accounting import epsilon
+from common.reasons import Fault
 from common.words import count
 
 _LEAVES = {
@@ -26,7 +27,7 @@ class Explanation:
     """What the study asks of the site, topic by topic, and whether the policy lets it."""
 
     topics: tuple[tuple[str, str], ...]
-    refusal: str | None
+    refusal: Fault | None
     """Why the site's own policy refuses the study; None: it may train here."""
 
 
@@ -55,7 +56,7 @@ def explain(site: Site, study: Study, members: Collection[str]) -> Explanation:
     return Explanation(topics, refused)
 
 
-def _unpayable(site: Site, policy: Policy, study: Study) -> str | None:
+def _unpayable(site: Site, policy: Policy, study: Study) -> Fault | None:
     """Why the study cannot be paid for to its end. A ledger that cannot be read is no such reason:
     the topic "budget" says it, and the study cannot train."""
     try:

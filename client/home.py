@@ -33,6 +33,10 @@ class SiteHome:
         """What people decided about studies (client/decisions.py)."""
         return self.approvals / "decisions.jsonl"
 
+    def declined(self, digest: str) -> Path:
+        """There while a study was looked at and not approved: the reason that the server gets."""
+        return self.approvals / f"{digest}.declined"
+
     @property
     def proposals(self) -> Path:
         """What the server proposed, one file a study."""

@@ -28,6 +28,7 @@ from flwr.proto.message_pb2 import (
 from flwr.proto.node_pb2 import Node
 from flwr.proto.run_pb2 import GetRunRequest
 from flwr.supercore.interceptors import RuntimeVersionHttpInterceptor
+from flwr.supercore.protobuf.client import ProtobufCall, ProtobufRequestContext
 from flwr.supernode.fleet_http_client import FleetHttpClient
 from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
 
@@ -37,6 +38,7 @@ from common.errors import FederationError
 from common.files import write_text
 from common.identity import node_public_pem
 from common.objects import identifiers, put_together, take_apart
+from common.version import HEADER, version
 
 HEARTBEAT_SECONDS = 15.0
 """The server counts a site as gone after twice this long without a sign of life."""
@@ -65,6 +67,14 @@ class ShutOutError(FederationError):
     """The server does not know this site's key, or not by the node's number."""
 
 
+class _NamesVersion:
+    """Says with each request which hemofed runs here."""
+
+    def intercept(self, context: ProtobufRequestContext, call_next: ProtobufCall) -> httpx.Response:
+        context.request.headers[HEADER] = version()
+        return call_next(context)
+
+
 class FleetLink:
     """Speaks for one site, by its key.
 
@@ -87,6 +97,7 @@ class FleetLink:
             interceptors=[
                 RuntimeVersionHttpInterceptor(component_name="SuperNode"),
                 NodeAuthHttpInterceptor(key, key.public_key()),
+                _NamesVersion(),
             ],
             verify=only(authority),
         )

@@ -13,6 +13,7 @@ from common.errors import PrivacyError
 from common.metrics import Tally
 from common.privacy.noise import count_sigma, discrete_gaussian
 from common.protocol import Task
+from common.reasons import Reason
 
 
 def released_tally(site: Site, task: Task, inputs: Inputs, entropy: Entropy) -> tuple[Tally, str]:
@@ -24,7 +25,8 @@ def released_tally(site: Site, task: Task, inputs: Inputs, entropy: Entropy) -> 
     policy = read_policy(site.policy)
     positions, classes = inputs.cells.rows(task.split), len(task.study.cell_types)
     if policy.metrics == "none":
-        raise PrivacyError("the site's policy lets no metrics leave (metrics: none)")
+        said = "the site's policy lets no metrics leave (metrics: none)"
+        raise PrivacyError(said, Reason.METRICS)
     if policy.metrics == "exact":
         account = note_exact_metrics(site, task, policy, entropy)
         return _counted(inputs, positions, classes), account.head

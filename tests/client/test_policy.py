@@ -53,10 +53,12 @@ def test_a_study_at_every_bound_is_let_in() -> None:
 def test_a_hair_beyond_a_bound_is_refused_with_both_numbers(
     changes: dict[str, Any], said: str
 ) -> None:
-    reason = refusal(with_policy(**changes), ONE, NOISE)
-    assert reason is not None and said in reason
-    with pytest.raises(PrivacyError, match="study lab-test is refused by policy.yaml: "):
+    fault = refusal(with_policy(**changes), ONE, NOISE)
+    assert fault is not None and said in fault.text
+    assert fault.reason == f"policy: {next(iter(changes))}"
+    with pytest.raises(PrivacyError, match="study lab-test is refused by policy.yaml: ") as error:
         permit(with_policy(**changes), ONE, NOISE)
+    assert error.value.reason is fault.reason
 
 
 def test_a_unit_weaker_than_the_policys_is_refused_and_a_stronger_one_is_not() -> None:
@@ -93,7 +95,7 @@ def test_only_members_that_train_make_a_cohort(
     reason = cohort_refusal(with_policy(min_cohort=least), of, members)
     assert (reason is None) == (training >= least)
     if reason:
-        assert reason == f"{training} sites train; the policy's min_cohort is {least}"
+        assert reason.text == f"{training} sites train; the policy's min_cohort is {least}"
 
 
 def test_the_cohort_that_a_study_names_is_counted_the_same_way() -> None:

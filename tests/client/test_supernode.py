@@ -18,8 +18,9 @@ from client.runner import Runner
 from client.supernode import SuperNode
 from common.bundle import BUNDLE_HASH
 from common.envelope import take_off
-from common.protocol import read_absence, read_name, read_refusal
-from tests.client.lab import context, message, study
+from common.protocol import NoAnswer, read_absence, read_name, read_refusal
+from common.reasons import Reason
+from tests.client.lab import context, message, refused, study
 from tests.client.test_record import FORGED, Setting, forged, prepare
 
 KINDS = ["query.prepare", "train", "evaluate"]
@@ -101,7 +102,7 @@ def test_a_paused_site_says_at_once_that_it_sits_out_and_computes_nothing(
 ) -> None:
     setting.home.paused.touch()
     reply, runner = answered(setting, kind)
-    assert read_absence(reply) == "sits out: paused" and read_refusal(reply) is None
+    assert read_absence(reply) == NoAnswer(Reason.PAUSED) and read_refusal(reply) is None
     assert runner.asked == 0
     assert [line["reason"] for line in setting.lines("sat_out")] == ["sits out: paused"]
 
@@ -112,7 +113,7 @@ def test_what_was_being_computed_when_the_pause_came_does_not_leave(
 ) -> None:
     reply, runner = answered(setting, kind, setting.home.paused.touch)
     assert runner.asked == 1
-    assert read_absence(reply) == "sits out: paused" and list(reply.content) == ["absence"]
+    assert read_absence(reply) == NoAnswer(Reason.PAUSED) and list(reply.content) == ["absence"]
     assert setting.lines("released") == []
 
 
@@ -134,7 +135,7 @@ def test_what_the_server_did_not_order_never_reaches_the_runner(
     if paused:
         setting.home.paused.touch()
     reply, runner = handled(setting, forged(setting, how))
-    assert "PrivacyError" in str(read_refusal(reply)) and list(reply.content) == ["refusal"]
+    assert refused(reply) is Reason.NOT_ORDERED and list(reply.content) == ["refusal"]
     assert runner.asked == 0
     assert len(setting.lines("order_refused")) == len(setting.lines("refused")) == 1
     assert setting.lines("released") == []

@@ -24,7 +24,7 @@ from flwr.supercore.protobuf.translation import PROTOBUF_REQUEST_TYPES
 
 from common.objects import SMALL_BYTES, identifiers
 from server import fleet
-from server.exchange import exchange
+from server.exchange import NoReply, exchange
 from server.fleet import Fleet
 from server.state import database
 from tests.server.nodes import Setting, connected
@@ -196,7 +196,8 @@ def test_a_question_that_the_database_lost_fails_once_and_is_asked_no_more(
         return real(message_ids)
 
     setting.grid.pull_messages = pull  # type: ignore[method-assign]
-    assert list(exchanged) == [("paris", "not asked: the server's database lost the question")]
+    lost = NoReply("not asked: the server's database lost the question")
+    assert list(exchanged) == [("paris", lost)]
     (line,) = setting.lines("question_lost")
     assert line == {"site": "paris", "kind": "train", "round": "1"}
     setting.grid.push_messages([setting.message("paris")])
