@@ -8,11 +8,12 @@ from client.ledger_binding import open_ledger
 from client.ledger_chain import Plan, planned
 from client.policy import Policy, permit, read_policy
 from common.config import Site, Study
-from common.errors import PrivacyError
+from common.errors import PrivacyError, because_of
 from common.privacy.accounting import Event, epsilon, study_event
 from common.privacy.metrics_noise import evaluations, metrics_noise
 from common.privacy.noise import grid_for, grid_sigma
 from common.protocol import Task
+from common.reasons import Fault, Reason
 
 
 @dataclass(frozen=True)
@@ -55,12 +56,12 @@ def check_affordable(site: Site, study: Study) -> None:
     """
     policy = read_policy(site.policy)
     with _open(site, policy, "") as ledger:
-        reason = _shortage(ledger, policy, study)
-    if reason:
-        raise PrivacyError(f"study {study.name} cannot be paid to its end: {reason}")
+        fault = _shortage(ledger, policy, study)
+    if fault:
+        raise PrivacyError(f"study {study.name} cannot be paid to its end: {fault}", fault.reason)
 
 
-def _shortage(ledger: Ledger, policy: Policy, study: Study) -> str | None:
+def _shortage(ledger: Ledger, policy: Policy, study: Study) -> Fault | None:
     wanted = _planned(policy, study)
     if not wanted:
         return None
@@ -142,7 +143,8 @@ def _note_unprotected(
 
 def _open(site: Site, policy: Policy, head: str) -> Ledger:
     """The site's ledger, which must hold the row that the server acknowledged last."""
-    return open_ledger(site, budget=policy.budget, expected_head=head or None)
+    with because_of(Reason.OTHER_LEDGER):
+        return open_ledger(site, budget=policy.budget, expected_head=head or None)
 
 
 def _training(study: Study) -> Event:

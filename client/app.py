@@ -1,5 +1,6 @@
 """The Flower ClientApp: one lab's answers. The same in a simulation and in a deployment."""
 
+import errno
 import secrets
 import traceback
 from collections.abc import Callable
@@ -26,7 +27,7 @@ from client.site import open_site, site_file
 from client.training import Job, train
 from client.workspace import Workspace, workspace
 from common.config import Site, Study
-from common.errors import FederationError, HemofedError, PrivacyError
+from common.errors import FederationError, HemofedError, PrivacyError, because_of
 from common.files import make_folder
 from common.models.vector import flatten, load
 from common.payload import Vector, decode
@@ -39,6 +40,7 @@ from common.protocol import (
     refusal_content,
     tally_content,
 )
+from common.reasons import Reason
 
 Handler = Callable[[Message, Site], RecordDict]
 
@@ -91,7 +93,7 @@ def _asked(handler: Handler, approvals: Approvals | None, clock: Clock) -> Handl
         policy = read_policy(site.policy)
         _check_approved(message, site, approvals)
         if approvals is not None:
-            with Ledger.read(site.ledger) as ledger:
+            with because_of(Reason.OTHER_LEDGER), Ledger.read(site.ledger) as ledger:
                 check_deployable(ledger)
         attend(site, clock)
         content = handler(message, site)
@@ -99,7 +101,8 @@ def _asked(handler: Handler, approvals: Approvals | None, clock: Clock) -> Handl
         if read_policy(site.policy) != policy:
             raise PrivacyError(
                 f"{site.policy}: was changed while an answer was computed by it; that answer does "
-                "not leave, and what it cost is spent. The next one goes by the policy as it is"
+                "not leave, and what it cost is spent. The next one goes by the policy as it is",
+                Reason.CHANGED_POLICY,
             )
         return content
 
@@ -120,11 +123,11 @@ def _answer(message: Message, context: Context, handler: Handler) -> Message:
         torch.set_num_threads(site.runtime.threads)
         content = handler(message, site)
     except SitsOutError as absence:
-        content = absence_content(str(absence))
+        content = absence_content(absence.reason)
     except Exception as error:
         reference = secrets.token_hex(4)
         _note(log, reference, error)
-        content = refusal_content(error, reference)
+        content = refusal_content(_reason(error), reference)
     return Message(content, reply_to=message)
 
 
@@ -146,10 +149,12 @@ def _train(message: Message, site: Site, entropy: Entropy) -> RecordDict:
     study = task.study
     member = study.cohort.get(site.name)
     if member is None or member.role != "train" or task.round < 1:
-        raise FederationError(f"study {study.name}: site {site.name} is not asked to train")
+        said = f"study {study.name}: site {site.name} is not asked to train"
+        raise FederationError(said, Reason.BAD_QUESTION)
     permit_study(site, study)
     bench, policy = workspace(site, study), read_policy(site.policy)
-    before = _receive(message, bench, study, policy)
+    with because_of(Reason.BAD_QUESTION):
+        before = _receive(message, bench, study, policy)
     job = Job(study, site.name, member, task.round, study_noise(study), policy.max_weight)
     check_drawable(study, bench.trainable_size)
     job.check()
@@ -167,10 +172,12 @@ def _train(message: Message, site: Site, entropy: Entropy) -> RecordDict:
 def _evaluate(message: Message, site: Site, entropy: Entropy) -> RecordDict:
     task = Task.read(message)
     if site.name not in task.study.cohort:
-        raise FederationError(f"study {task.study.name}: site {site.name} is not in its cohort")
+        said = f"study {task.study.name}: site {site.name} is not in its cohort"
+        raise FederationError(said, Reason.BAD_QUESTION)
     permit_study(site, task.study)
     bench, policy = workspace(site, task.study), read_policy(site.policy)
-    _receive(message, bench, task.study, policy)
+    with because_of(Reason.BAD_QUESTION):
+        _receive(message, bench, task.study, policy)
     check_alone(site, task.study)
     tally, head = released_tally(site, task, bench.inputs, entropy)
     return tally_content(tally, head)
@@ -193,10 +200,22 @@ def _receive(message: Message, bench: Workspace, study: Study, policy: Policy) -
         raise FederationError(
             f"the message's model has a weight of {largest:.4g}; the policy's max_weight is "
             f"{policy.max_weight:g}. Models that learn well stay below 30: lower the study's "
-            "learning rate"
+            "learning rate",
+            Reason.MAX_WEIGHT,
         )
     load(bench.parameters, values)
     return values
+
+
+def _reason(error: Exception) -> Reason:
+    """What the server may know of it."""
+    if isinstance(error, HemofedError):
+        return error.reason
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return Reason.NO_MEMORY
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return Reason.NO_ROOM
+    return Reason.INTERNAL
 
 
 def _note(path: Path, reference: str, error: Exception) -> None:

@@ -147,6 +147,7 @@ def _show(
     from client.membership import Membership
     from client.obstacles import in_words
     from common.errors import PrivacyError
+    from common.reasons import Fault, Reason
 
     registry, now = Membership.load(place.folder).registry, datetime.now(UTC)
     explanation = explain(site, study, registry.active(now))
@@ -155,14 +156,15 @@ def _show(
         Console().print(f"[bold]{topic:>12}[/bold]  {escape(one_line(text))}", soft_wrap=True)
     if explanation.obstacles:
         said = in_words(explanation.obstacles)
-        approvals.decline(study, said)
+        approvals.decline(study, Fault(explanation.obstacles[0].reason, said))
         raise PrivacyError(f"{study.name} cannot train here: {said}")
+    # How many cells there are is nobody's business: all the server learns is that nobody approved.
     cells = explanation.cells
     if cells and cells.nothing:
-        approvals.decline(study, cells.nothing)
+        approvals.decline(study, Fault(Reason.NOT_APPROVED, cells.nothing))
         raise PrivacyError(cells.nothing)
     if cells and cells.differs and not despite(cells.differs):
-        approvals.decline(study, cells.differs)
+        approvals.decline(study, Fault(Reason.NOT_APPROVED, cells.differs))
         raise typer.Abort
     return pinned(study, registry)
 
@@ -191,10 +193,11 @@ def _consent(
 ) -> "Consent":
     """What the person says yes to; a no is noted and ends the command."""
     from client.approvals import Consent
+    from common.reasons import Fault, Reason
 
     by, purpose, until, members = told
     if not yes and not typer.confirm(f"Shall {site.name} take part?"):
-        approvals.decline(study, "a person said no")
+        approvals.decline(study, Fault(Reason.DECLINED, "a person said no"))
         raise typer.Abort
     return Consent(
         by or typer.prompt("Who decides (a person's name)"),

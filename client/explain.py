@@ -55,8 +55,9 @@ def explain(site: Site, study: Study, members: Collection[str]) -> Explanation:
         ("budget", _budget(site, policy)),
     )
     found = obstacles(site, study)
-    if said := cohort_refusal(policy, study, members):
-        found.append(PrivacyError(said))
+    if fault := cohort_refusal(policy, study, members):
+        said = f"of the registry's active members {fault}"
+        found.append(PrivacyError(said, fault.reason))
     return Explanation(topics, tuple(found), cells)
 
 

@@ -1,6 +1,7 @@
 """The site's connection to the server's fleet API: outbound HTTPS, nothing listens here."""
 
 import logging
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -27,6 +28,7 @@ from flwr.proto.message_pb2 import (
 from flwr.proto.node_pb2 import Node
 from flwr.proto.run_pb2 import GetRunRequest
 from flwr.supercore.interceptors import RuntimeVersionHttpInterceptor
+from flwr.supercore.protobuf.client import ProtobufCall, ProtobufRequestContext
 from flwr.supernode.fleet_http_client import FleetHttpClient
 from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
 
@@ -36,6 +38,7 @@ from common.errors import FederationError
 from common.files import write_text
 from common.identity import node_public_pem
 from common.objects import identifiers, put_together, take_apart
+from common.version import HEADER, version
 
 HEARTBEAT_SECONDS = 15.0
 """The server counts a site as gone after twice this long without a sign of life."""
@@ -64,6 +67,14 @@ class ShutOutError(FederationError):
     """The server does not know this site's key, or not by the node's number."""
 
 
+class _NamesVersion:
+    """Says with each request which hemofed runs here."""
+
+    def intercept(self, context: ProtobufRequestContext, call_next: ProtobufCall) -> httpx.Response:
+        context.request.headers[HEADER] = version()
+        return call_next(context)
+
+
 class FleetLink:
     """Speaks for one site, by its key.
 
@@ -86,6 +97,7 @@ class FleetLink:
             interceptors=[
                 RuntimeVersionHttpInterceptor(component_name="SuperNode"),
                 NodeAuthHttpInterceptor(key, key.public_key()),
+                _NamesVersion(),
             ],
             verify=only(authority),
         )
@@ -154,10 +166,14 @@ class FleetLink:
         return response.run.fab_hash
 
     def fetch(self, pulled: PullMessagesResponse) -> Message:
-        """The message with its content. Raises RunOverError when the server has it no more,
-        NoMessageError when it cannot be read."""
-        tree, run = pulled.message_object_trees[0], pulled.messages_list[0].metadata.run_id
-        contents = {part: self._object(run, part) for part in identifiers(tree)}
+        """The message with its content. Raises RunOverError when the server has it no more, or not
+        while it asks for an answer; NoMessageError when it cannot be read."""
+        if (len(pulled.messages_list), len(pulled.message_object_trees)) != (1, 1):
+            raise NoMessageError("the server sent a message without the names of its objects")
+        (tree,), (said,) = pulled.message_object_trees, pulled.messages_list
+        end = time.monotonic() + said.metadata.ttl
+        run = said.metadata.run_id
+        contents = {part: self._object(run, part, end) for part in identifiers(tree)}
         try:
             message = put_together(tree.object_id, contents)
         except Exception as error:
@@ -190,14 +206,15 @@ class FleetLink:
         )
         self._ask(self._client.ConfirmMessageReceived, confirmed)
 
-    def _object(self, run: int, identifier: str) -> bytes:
+    def _object(self, run: int, identifier: str, end: float) -> bytes:
+        """An object, once the server has it; until `end` of the monotonic clock."""
         request = PullObjectRequest(node=self._node, run_id=run, object_id=identifier)
         while True:
             response = self._ask(self._client.PullObject, request)
-            if not response.object_found:
-                raise RunOverError
-            if response.object_available:
+            if response.object_found and response.object_available:
                 return response.object_content
+            if not response.object_found or time.monotonic() > end:
+                raise RunOverError
             if self._halt.wait(_FIRST_PAUSE):
                 raise HaltedError
 

@@ -30,10 +30,11 @@ def obstacles(site: Site, study: Study) -> list[HemofedError]:
 
 
 def check_ready(site: Site, study: Study) -> None:
-    """Raise PrivacyError with all of `obstacles`, where there are any."""
+    """Raise PrivacyError with all `obstacles`, and the first one's reason, where there are any."""
     found = obstacles(site, study)
     if found:
-        raise PrivacyError(f"study {study.name} cannot train here: {in_words(found)}")
+        said = f"study {study.name} cannot train here: {in_words(found)}"
+        raise PrivacyError(said, found[0].reason)
 
 
 def in_words(found: Sequence[HemofedError]) -> str:

@@ -17,6 +17,7 @@ from client.clock import is_refused, skew
 from client.decisions import Decision
 from client.home import SiteHome
 from client.ledger_binding import open_ledger
+from client.ledger_mark import images_of
 from client.ledger_memory import check_own_ledger
 from client.ledger_summary import beside_epsilon, left
 from client.link import FleetLink, ShutOutError
@@ -29,9 +30,10 @@ from client.server_certificate import only, out_of_date
 from client.service import runs
 from client.site import open_site
 from common.config import Site, Study
-from common.errors import FederationError, HemofedError
+from common.errors import ConfigError, FederationError, HemofedError
 from common.room import check_room
 from common.words import count
+from common.writers import check_ours
 from common.yaml_files import load
 
 Verdict = Literal["ok", "warning", "wrong"]
@@ -119,6 +121,10 @@ def _ledger(home: SiteHome, site: Site) -> tuple[Verdict, str]:
 
 def _home(home: SiteHome, site: Site) -> tuple[Verdict, str]:
     home.check_ours(site)
+    try:
+        check_ours(*images_of(site))
+    except ConfigError as error:
+        return "warning", f"the next `hemofed data index` reads what others put there: {error}"
     return "ok", "nobody else can write what this site goes by"
 
 

@@ -16,6 +16,7 @@ from common.metrics import Floats, Tally
 from common.noised_tally import SENSITIVITY, NoisedTally
 from common.privacy.noise import count_sigma, discrete_gaussian
 from common.protocol import Task
+from common.reasons import Reason
 
 
 def released_tally(
@@ -32,7 +33,8 @@ def released_tally(
     policy = read_policy(site.policy)
     if policy.metrics == "none":
         _counted_at_home(site, task, inputs, entropy)
-        raise PrivacyError("the site's policy lets no metrics leave (metrics: none)")
+        said = "the site's policy lets no metrics leave (metrics: none)"
+        raise PrivacyError(said, Reason.METRICS)
     if policy.metrics == "exact":
         account = note_exact_metrics(site, task, policy, entropy)
         return _counted_at_home(site, task, inputs, entropy)[0], account.head

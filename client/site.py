@@ -15,6 +15,7 @@ from common.config import CellSource, Site, Study
 from common.data.cache import CellCache
 from common.data.splits import assign, assign_alone
 from common.errors import ConfigError, DataError
+from common.reasons import Reason
 from common.yaml_files import load
 
 SITES_VARIABLE = "HEMOFED_SITES"
@@ -121,8 +122,10 @@ def _cache(folder: Path, side: int) -> CellCache:
     cache = CellCache.open(folder)
     if cache.side != side:
         raise DataError(
-            f"{folder}: its images have side {cache.side}, the study asks for {side}; index the "
-            f"source again with --side {side}"
+            f"{folder}: its images have side {cache.side}, the study asks for {side}; index them "
+            f"again with `hemofed data index {cache.meta['source']} --side {side}`, and name the "
+            "folder that it prints in site.yaml",
+            Reason.OTHER_SIDE,
         )
     return cache
 
@@ -135,7 +138,8 @@ def selected(source: CellSource, cache: CellCache) -> tuple[CellCache, NDArray[n
         records = np.load(source.selection, allow_pickle=False)
         return cache.select(records["row"]), records["split"]
     except (OSError, ValueError, IndexError) as error:
-        raise DataError(f"{source.selection}: is not a selection of cells ({error})") from error
+        said = f"{source.selection}: is not a selection of cells ({error})"
+        raise DataError(said, Reason.NO_CELLS) from error
 
 
 def used(cache: CellCache, study: Study) -> Rows:

@@ -14,6 +14,7 @@ from threading import Event
 
 from flwr.app import Message
 from flwr.proto.fleet_pb2 import PullMessagesResponse
+from google.protobuf.message import DecodeError
 
 from client.home import SiteHome
 from client.link import FleetLink, NoMessageError, RunOverError
@@ -22,7 +23,8 @@ from client.runner import Runner, RunnerDiedError
 from common.bundle import BUNDLE_HASH
 from common.errors import FederationError, HemofedError, PrivacyError
 from common.files import replacing, write_text
-from common.protocol import absence_content, refusal_content
+from common.protocol import WITHDRAW, absence_content, name_content, refusal_content
+from common.reasons import Reason
 from common.room import check_room
 
 _LOOK_SECONDS = 0.1
@@ -68,8 +70,15 @@ class SuperNode:
         What it had paid for is not paid for twice: the ledger refuses the round's second debit,
         and the server learns at once that this site sits the round out.
         """
-        if self._home.inflight.exists():
-            self._handle(PullMessagesResponse.FromString(self._home.inflight.read_bytes()))
+        if not self._home.inflight.exists():
+            return
+        try:
+            pulled = PullMessagesResponse.FromString(self._home.inflight.read_bytes())
+        except DecodeError:
+            _log.error("%s: is damaged; what it asked is not answered", self._home.inflight)
+            self._home.inflight.unlink()
+        else:
+            self._handle(pulled)
 
     def _handle(self, pulled: PullMessagesResponse) -> None:
         try:
@@ -98,11 +107,13 @@ class SuperNode:
         """
         try:
             self._record.came(message)
+            if message.metadata.message_type == WITHDRAW:
+                return Message(name_content(self._record.site), reply_to=message)
             reply = None if self._home.paused.exists() else self._computed(message)
         except PrivacyError as error:
             return _refusal(message, error)
         if reply is None or self._home.paused.exists():
-            return Message(absence_content("paused"), reply_to=message)
+            return Message(absence_content(Reason.PAUSED), reply_to=message)
         return reply
 
     def _computed(self, message: Message) -> Message:
@@ -111,7 +122,7 @@ class SuperNode:
         try:
             return self._run(message)
         except RunnerDiedError as death:
-            return _refusal(message, FederationError(str(death)))
+            return _refusal(message, FederationError(str(death), Reason.ENDED))
 
     def _run(self, message: Message) -> Message:
         """The runner's reply; a runner that dies gets a second try, while the server still waits.
@@ -136,7 +147,8 @@ class SuperNode:
         if carried != BUNDLE_HASH:
             raise PrivacyError(
                 f"run {run}: comes with the code bundle {carried:.12}; this site runs only what is "
-                "installed here. A server of another hemofed version, or not a hemofed server"
+                "installed here. A server of another hemofed version, or not a hemofed server",
+                Reason.OTHER_VERSION,
             )
         self._sound_runs.add(run)
 
@@ -157,7 +169,7 @@ def _refusal(message: Message, error: HemofedError) -> Message:
     """The answer in place of the ClientApp's; the error's text goes to this site's log."""
     reference = secrets.token_hex(4)
     _log.error("[%s] %s", reference, error)
-    return Message(refusal_content(error, reference), reply_to=message)
+    return Message(refusal_content(error.reason, reference), reply_to=message)
 
 
 def _write(path: Path, content: bytes) -> None:

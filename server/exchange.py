@@ -2,19 +2,40 @@
 
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
-from typing import Protocol, runtime_checkable
+from dataclasses import dataclass
+from typing import Protocol, Self, runtime_checkable
 
 from flwr.app import Message, RecordDict
 from flwr.serverapp import Grid
 
 from common.errors import FederationError, HemofedError
-from common.protocol import read_absence, read_name, read_refusal
-from server.suspension import LEFT_OUT, UNREADABLE
+from common.protocol import NoAnswer, read_absence, read_name, read_refusal
+from common.reasons import Reason
+from server.suspension import LOST, UNREADABLE
 
 _SHORTEST_PAUSE, LONGEST_PAUSE = 0.01, 0.2
 """Seconds between two looks for replies or sites."""
 
-Reply = Message | str
+
+@dataclass(frozen=True)
+class NoReply:
+    """Why there is no sound reply of a site."""
+
+    words: str
+    reason: Reason | None = None
+    """Where the site gave one: it refuses, or sits out."""
+    left_out: bool = False
+    """Whether a reply came and cannot be used, which `server.suspension` counts."""
+
+    @classmethod
+    def of(cls, said: NoAnswer) -> Self:
+        return cls(str(said), said.reason)
+
+    def __str__(self) -> str:
+        return f"left out: {self.words}" if self.left_out else self.words
+
+
+Reply = Message | NoReply
 """A sound reply, or why there is none."""
 
 
@@ -44,7 +65,7 @@ def exchange(
     if isinstance(grid, TakesBack):
         grid.withdraw(list(waiting))
     for site in waiting.values():
-        yield site, f"no reply within {deadline:g} s"
+        yield site, NoReply(f"no reply within {deadline:g} s")
 
 
 @runtime_checkable
@@ -149,21 +170,25 @@ def _push(grid: Grid, messages: Mapping[str, Message]) -> dict[str, str]:
 
 def _sound(reply: Message) -> Reply:
     if reply.has_error() and reply.error.code == UNREADABLE:
-        return f"{LEFT_OUT}the reply cannot be read"
+        return NoReply("the reply cannot be read", left_out=True)
+    if reply.has_error() and reply.error.code == LOST:
+        return NoReply("not asked: the server's database lost the question")
     if reply.has_error():
-        return f"the client failed (Flower code {reply.error.code})"
+        return NoReply(f"the client failed (Flower code {reply.error.code})")
     try:
-        return read_refusal(reply) or read_absence(reply) or reply
+        said = read_refusal(reply) or read_absence(reply)
+        return NoReply.of(said) if said else reply
     except Exception as error:
         return unusable(error)
 
 
-def unusable(error: Exception) -> str:
-    """The status of a reply at whose reading `error` was raised: that site's, and nobody else's.
+def unusable(error: Exception) -> NoReply:
+    """What became of a reply at whose reading `error` was raised: that site's, and nobody else's.
 
     Raises it again when it is this machine's: memory or a disk that is full.
     """
     if isinstance(error, MemoryError | OSError):
         raise error
     known = isinstance(error, HemofedError)
-    return f"{LEFT_OUT}{error if known else f'it cannot be read ({type(error).__name__})'}"
+    words = str(error) if known else f"it cannot be read ({type(error).__name__})"
+    return NoReply(words, left_out=True)

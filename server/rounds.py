@@ -28,10 +28,10 @@ from common.protocol import Counted, Task, Update, content_bytes, read_head, rea
 from server import checkpoints
 from server.aggregation import Aggregation, aggregation_for
 from server.checkpoints import State
-from server.exchange import Reply, Roster, exchange, unusable
+from server.exchange import NoReply, Reply, Roster, exchange, unusable
 from server.optimizer import Optimizer, averaged
 from server.selection import kept, note_score
-from server.suspension import LEFT_OUT, Offences, asked_to_lift, note_lifted
+from server.suspension import Offences, asked_to_lift, note_lifted
 from server.watcher import Unwatched, Watcher
 
 OUTCOME, MODEL = "outcome.json", "model.safetensors"
@@ -52,7 +52,7 @@ class Outcome:
     """Of the model that is kept."""
     kept: str
     """Why it is that one."""
-    stopped: Literal["completed", "early stop"]
+    stopped: Literal["completed", "early stop", "finished"]
     seconds: float
     scores: Record
     """The kept model on the sites' test cells, as a round's record has its evaluation."""
@@ -99,6 +99,8 @@ class Rounds:
         self._heads: dict[str, str] = {}
         self._traffic = _Traffic()
         self._offences = Offences({}, study.round.suspend_after)
+        self._least = study.round.min_sites
+        """Sites that must be connected before any is asked."""
 
     def run(self) -> Outcome:
         """Run what is left of the study. Raises FederationError when a round has no quorum."""
@@ -114,6 +116,18 @@ class Rounds:
             if self._observe:
                 self._observe(record)
         return self._finish(state)
+
+    def finish(self) -> Outcome:
+        """End with the rounds that are there: test and write the model of the last whole one.
+
+        Sites that are away are no hindrance: those that are connected test it. Raises
+        FederationError when there is no whole round.
+        """
+        state = self._restore()
+        if not state.round:
+            raise FederationError("no round is whole, so there is no model to test and write")
+        self._least = 0
+        return self._finish(state, "finished")
 
     def _round(self, state: State, optimizer: Optimizer) -> Record:
         """Train, step and evaluate; `state` is moved on."""
@@ -146,11 +160,8 @@ class Rounds:
         updates = aggregation_for(self._study, self._layout.size)
         asked = time.perf_counter()
         for site, reply in self._replies(messages):
-            entry = record["sites"][site] = self._accept(site, reply, updates)
+            entry = record["sites"][site] = self._accept(task, site, reply, updates)
             entry["seconds"] = time.perf_counter() - asked
-            self._tell_left_out(task, site, entry["status"])
-            if self._offences.note(site, entry["status"]):
-                entry["suspended"] = True
         record["sites"] = dict(sorted(record["sites"].items()))
         good = sum(entry["status"] == "ok" for entry in record["sites"].values())
         if good < self._study.round.min_sites:
@@ -162,10 +173,10 @@ class Rounds:
             )
         return updates.result()
 
-    def _accept(self, site: str, reply: Message | str, updates: Aggregation) -> Record:
+    def _accept(self, task: Task, site: str, reply: Reply, updates: Aggregation) -> Record:
         """Check one reply and add it to the round's updates; its line for the record."""
-        if isinstance(reply, str):
-            return {"status": reply}
+        if isinstance(reply, NoReply):
+            return self._missed(task, site, reply)
         try:
             self._note_head(site, reply)
             update = Update.read(reply, self._layout.size, self._study.transport.up)
@@ -173,13 +184,24 @@ class Rounds:
                 raise ModelError(f"its layout {update.layout[:12]} is not the study's")
             norm = updates.add(site, update.values)
         except Exception as error:
-            return {"status": unusable(error)}
+            return self._missed(task, site, unusable(error))
+        self._offences.sound(site)
         return {
             "status": "ok",
             "update_norm": norm,
             "loss": update.loss,
             "epsilon": update.epsilon,
         }
+
+    def _missed(self, task: Task, site: str, why: NoReply) -> Record:
+        """The record's line of a site of which no update counts."""
+        entry: Record = {"status": str(why)}
+        if why.reason:
+            entry["reason"] = why.reason.value
+        self._tell_left_out(task, site, why)
+        if why.left_out and self._offences.left_out(site):
+            entry["suspended"] = True
+        return entry
 
     def _evaluate(self, state: State, attempt: int) -> Record:
         """The averaged model on every site's validation cells; the best one is remembered."""
@@ -202,14 +224,14 @@ class Rounds:
         messages = self._messages("evaluate", task, model, asked)
         tallies: dict[str, Counted] = {}
         for site, reply in self._replies(messages):
-            said = reply if isinstance(reply, str) else self._tally(site, reply)
-            if isinstance(said, str):
+            said = reply if isinstance(reply, NoReply) else self._tally(site, reply)
+            if isinstance(said, NoReply):
                 self._tell_left_out(task, site, said)
             else:
                 tallies[site] = said
         return dict(sorted(tallies.items()))
 
-    def _tally(self, site: str, reply: Message) -> Counted | str:
+    def _tally(self, site: str, reply: Message) -> Counted | NoReply:
         """The tally of a reply, or why it is left out."""
         try:
             self._note_head(site, reply)
@@ -217,10 +239,10 @@ class Rounds:
         except Exception as error:
             return unusable(error)
 
-    def _tell_left_out(self, task: Task, site: str, status: str) -> None:
+    def _tell_left_out(self, task: Task, site: str, why: NoReply) -> None:
         """Have it written down when a reply came and could not be used."""
-        if status.startswith(LEFT_OUT):
-            self._watcher.left_out(task.round, site, status.removeprefix(LEFT_OUT))
+        if why.left_out:
+            self._watcher.left_out(task.round, site, why.words)
 
     def _replies(self, messages: dict[str, Message]) -> Iterator[tuple[str, Reply]]:
         """What each site says, as it comes; the watcher knows who has not said anything."""
@@ -249,9 +271,9 @@ class Rounds:
         self, kind: str, task: Task, model: Vector, sites: list[str]
     ) -> dict[str, Message]:
         """One message a connected site, those with most cells first: they take longest."""
-        quorum, wait = self._study.round.min_sites, self._study.round.deadline_seconds
+        wait = self._study.round.deadline_seconds
         suspended, tell = self._offences.suspended(), self._watcher.waits_for
-        present = self._roster.wait_for(quorum, wait, but=suspended, tell=tell)
+        present = self._roster.wait_for(self._least, wait, but=suspended, tell=tell)
         order = sorted(sites, key=lambda site: (-self._study.cohort[site].units, site))
         number, vector = str(task.round), encode(model, self._study.transport.down)
         return {
@@ -311,7 +333,9 @@ class Rounds:
         patience = self._study.evaluation.patience
         return patience is not None and state.stale >= patience
 
-    def _finish(self, state: State) -> Outcome:
+    def _finish(
+        self, state: State, early: Literal["early stop", "finished"] = "early stop"
+    ) -> Outcome:
         """Test and write the model that is kept."""
         chosen = kept(state)
         load(self._parameters, chosen.model)
@@ -324,7 +348,7 @@ class Rounds:
             rounds=state.round,
             best_round=chosen.round,
             kept=chosen.reason,
-            stopped="completed" if state.round == self._study.rounds else "early stop",
+            stopped="completed" if state.round == self._study.rounds else early,
             seconds=state.seconds,
             scores=self._scores(tallies),
             test={site: tally.to_json() for site, tally in tallies.items()},

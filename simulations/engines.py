@@ -16,7 +16,7 @@ from common.config import Runtime
 from common.errors import FederationError
 from common.protocol import Task
 from server.app import server_app
-from server.exchange import exchange
+from server.exchange import NoReply, exchange
 from server.rounds import Record
 from simulations.grid import LocalGrid
 from simulations.labs import Progress
@@ -40,7 +40,7 @@ def warm(plan: Plan, pool: WorkerPool, progress: Progress) -> None:
     messages = {site: Message(content, nodes[site], "query.prepare") for site in sites}
     replies = exchange(grid, messages, plan.study.round.deadline_seconds)
     for done, (site, reply) in enumerate(replies, start=1):
-        if isinstance(reply, str):
+        if isinstance(reply, NoReply):
             log = plan.folder / "sites" / site / "site.log"
             raise FederationError(f"site {site}: {reply}\n{log}: {_last_line(log)}")
         progress("features" if plan.study.model.encoder == "frozen" else "sites", done, len(sites))

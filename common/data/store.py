@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from common.cells import CELL_TYPES, CODES
-from common.errors import DataError
+from common.errors import DataError, because_of
+from common.reasons import Reason
 
 FORMAT = 1
 IMAGES = "images.npy"
@@ -43,6 +44,7 @@ class CellCache:
     _rows: NDArray[np.int64] | None = None
 
     @classmethod
+    @because_of(Reason.NO_CELLS)
     def open(cls, folder: Path) -> Self:
         """Map the cache in `folder`. Raises DataError: it is none, not whole, or of another form.
 

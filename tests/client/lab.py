@@ -24,7 +24,8 @@ from common.models.vector import flatten
 from common.payload import Vector, encode
 from common.privacy.accounting import Event
 from common.privacy.noise_source import NoiseSource
-from common.protocol import Task
+from common.protocol import Task, read_refusal
+from common.reasons import Reason
 from common.yaml_files import dump
 
 TYPES = ("myeloblast", "lymphocyte")
@@ -47,6 +48,12 @@ SPENT = Event(
 )
 """An answer of the simplest kind, to be debited."""
 PRIVACY = {"mode": "local", "epsilon": 4.0, "delta": 1e-4, "sample_rate": 0.4, "local_steps": 2}
+
+
+def refused(reply: Message) -> Reason | None:
+    """Why the lab refuses; None: it does not."""
+    said = read_refusal(reply)
+    return said.reason if said else None
 
 
 def study(**changes: object) -> Study:

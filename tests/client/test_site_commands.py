@@ -22,6 +22,7 @@ from client.membership import Membership
 from client.service import serve
 from client.service_cli import app as service_app
 from client.site import open_site
+from client.taking_part import taking_part
 from common.config import CellSource, Member, Runtime, Site, Study
 from common.data.cache import prepare
 from common.errors import ConfigError, FederationError, PrivacyError
@@ -39,8 +40,9 @@ YES = ("--yes", "--by", "Dr. Grün", "--purpose", "leukaemia in children")
 HELD = (
     *("policy.yaml", "site.yaml", "ledger.sqlite", "audit.jsonl", "approvals", "..", "."),
     *("approvals/decisions.jsonl", "identity/request.json", "kit/server.json", "kit/ca.crt"),
+    *("site.log", "proposals", "proposals/one.json", "cells", "cells/meta.json"),
 )
-"""What a home goes by, and the folder that it lies in."""
+"""What a home goes by or tells, and the folder that it lies in."""
 app = typer.Typer()
 for part in (consent_app, service_app):
     app.add_typer(part)
@@ -103,8 +105,11 @@ def test_check_asks_the_kernels_of_each_approved_study(
 def test_a_home_that_others_may_write_is_not_gone_by(
     home: SiteHome, tmp_path: Path, name: str
 ) -> None:
+    cells_at_home(home)
     one, site = study(), open_site(home.site_file)
     typed("approve", str(home.folder), str(proposed(home, one, tmp_path / "one.json")), *YES)
+    next(home.proposals.glob("*.json")).rename(home.proposals / "one.json")
+    site.log.touch()
     SignedApprovals(home).check(site, one)
     assert said_of(home, "home") == ("ok", "nobody else can write what this site goes by")
     (home.folder / name).chmod(0o762)
@@ -117,6 +122,36 @@ def test_a_home_that_others_may_write_is_not_gone_by(
     ):
         with pytest.raises(ConfigError, match="mode 0762 lets other users write it"):
             does()
+
+
+def test_all_that_others_may_write_is_named_at_once(home: SiteHome) -> None:
+    loose = [home.folder / name for name in ("policy.yaml", "identity", "proposals", "site.log")]
+    home.proposals.mkdir()
+    open_site(home.site_file).log.touch()
+    for path in loose:
+        path.chmod(0o777)
+    verdict, text = said_of(home, "home")
+    assert verdict == "wrong" and all(f"`chmod go-w {path}`" in text for path in loose)
+    for number in range(50):
+        (home.proposals / f"{number}").touch()
+        (home.proposals / f"{number}").chmod(0o666)
+    assert "; and 46 places more like these" in said_of(home, "home")[1]
+
+
+@pytest.mark.parametrize("name", ["images", "images/3.png"])
+def test_images_that_others_may_write_are_a_warning(home: SiteHome, name: str) -> None:
+    """They count at the next index only, and may be the hospital's, not this user's."""
+    (home.folder / name).chmod(0o766)
+    verdict, text = said_of(home, "home")
+    assert verdict == "warning" and "the next `hemofed data index` reads what others" in text
+    assert f"{home.folder / name}: mode 0766" in text
+
+
+def cells_at_home(home: SiteHome) -> None:
+    """Have the lab's cache lie in its home, as `cells`."""
+    (source,) = open_site(home.site_file).cells
+    shutil.copytree(source.folder, home.folder / "cells")
+    home.site_file.write_text(dump(Site(name="lab", cells=(CellSource(folder=Path("cells")),))))
 
 
 def test_policy_and_ledger_may_be_links_and_what_is_replaced_may_not(
@@ -284,7 +319,7 @@ def test_all_that_stands_in_the_way_is_said_at_once(home: SiteHome, tmp_path: Pa
         "the study would cost epsilon",
         "torch finds no CUDA device",
         "its images have side 16, the study asks for 32",
-        f"hemofed data index {site.cells[0].folder.parent}",
+        f"`hemofed data index {home.folder / 'images'} --side 32`",
     )[: 4 if torch.cuda.is_available() else 5]:
         assert reason in said, said
     (line,) = audited(home, "not_approved")
@@ -333,8 +368,10 @@ def test_a_study_that_no_cell_can_take_part_in_is_not_approved(
 def test_a_person_reads_how_many_cells_take_part(home: SiteHome, tmp_path: Path) -> None:
     file = str(proposed(home, study(), tmp_path / "one.json"))
     said = typed("approve", str(home.folder), file, *YES)
-    assert "of 40 cells take part: 32 train, 3 validation, 5 test; declared: 30 images" in said
-    assert "myeloblast 16/1/3, lymphocyte 16/2/2 (train/validation/test)" in said
+    told = taking_part(open_site(home.site_file), study())
+    assert told.words.startswith("of 40 cells take part: 32 train, ")
+    assert f"your cells  {told.words}" in said and "declared: 30 images" in said
+    assert f"by type  {told.by_type} (train/validation/test)" in said
     verdict, text = said_of(home, "studies")
     assert (verdict, text) == ("ok", "lab-test: 32 images can train")
 

@@ -8,22 +8,35 @@ import pytest
 from flwr.app import Message
 from flwr.proto.fleet_pb2 import PullMessagesResponse
 from flwr.proto.message_pb2 import Message as ProtoMessage
-from flwr.proto.message_pb2 import ObjectTree
+from flwr.proto.message_pb2 import ObjectTree, PullObjectRequest, PullObjectResponse
+from flwr.proto.node_pb2 import Node
 
 from client.app import client_app
-from client.link import FleetLink
+from client.link import FleetLink, RunOverError
+from client.record import SiteRecord
 from client.runner import Runner
 from client.supernode import SuperNode
 from common.bundle import BUNDLE_HASH
 from common.envelope import take_off
-from common.protocol import read_absence, read_name, read_refusal
-from tests.client.lab import context
+from common.protocol import NoAnswer, read_absence, read_name, read_refusal
+from common.reasons import Reason
+from tests.client.lab import context, message, refused, study
 from tests.client.test_record import FORGED, Setting, forged, prepare
 
 KINDS = ["query.prepare", "train", "evaluate"]
 SENT = PullMessagesResponse(
     messages_list=[ProtoMessage()], message_object_trees=[ObjectTree(object_id="0" * 64)]
 )
+
+
+SENT_BARE = PullMessagesResponse(messages_list=[ProtoMessage()])
+
+
+class Unfinished:
+    """A server that knows an object's name and has not got it yet."""
+
+    def PullObject(self, request: PullObjectRequest) -> PullObjectResponse:  # noqa: N802
+        return PullObjectResponse(object_found=True, object_available=False)
 
 
 class Link(FleetLink):
@@ -89,7 +102,7 @@ def test_a_paused_site_says_at_once_that_it_sits_out_and_computes_nothing(
 ) -> None:
     setting.home.paused.touch()
     reply, runner = answered(setting, kind)
-    assert read_absence(reply) == "sits out: paused" and read_refusal(reply) is None
+    assert read_absence(reply) == NoAnswer(Reason.PAUSED) and read_refusal(reply) is None
     assert runner.asked == 0
     assert [line["reason"] for line in setting.lines("sat_out")] == ["sits out: paused"]
 
@@ -100,7 +113,7 @@ def test_what_was_being_computed_when_the_pause_came_does_not_leave(
 ) -> None:
     reply, runner = answered(setting, kind, setting.home.paused.touch)
     assert runner.asked == 1
-    assert read_absence(reply) == "sits out: paused" and list(reply.content) == ["absence"]
+    assert read_absence(reply) == NoAnswer(Reason.PAUSED) and list(reply.content) == ["absence"]
     assert setting.lines("released") == []
 
 
@@ -122,7 +135,7 @@ def test_what_the_server_did_not_order_never_reaches_the_runner(
     if paused:
         setting.home.paused.touch()
     reply, runner = handled(setting, forged(setting, how))
-    assert "PrivacyError" in str(read_refusal(reply)) and list(reply.content) == ["refusal"]
+    assert refused(reply) is Reason.NOT_ORDERED and list(reply.content) == ["refusal"]
     assert runner.asked == 0
     assert len(setting.lines("order_refused")) == len(setting.lines("refused")) == 1
     assert setting.lines("released") == []
@@ -138,7 +151,7 @@ def test_what_is_no_message_costs_the_site_nothing_and_the_next_one_is_answered(
         def fetch(self, pulled: PullMessagesResponse) -> Message:
             return FleetLink.fetch(self, SENT) if junk else super().fetch(pulled)
 
-        def _object(self, run: int, identifier: str) -> bytes:
+        def _object(self, run: int, identifier: str, end: float) -> bytes:
             return junk.pop()
 
     link, runner = Damaged(setting.asked(), halt), Asked(setting.home.site_file, lambda: None)
@@ -150,12 +163,52 @@ def test_what_is_no_message_costs_the_site_nothing_and_the_next_one_is_answered(
     assert "which is no message; not answered" in caplog.text
 
 
-def test_an_ordered_round_that_is_sent_again_is_answered_once(setting: Setting) -> None:
-    """The signature fits the copy as well; what stops it is the ledger."""
-    first, _ = handled(setting, setting.asked())
+@pytest.mark.parametrize("bad", [b"\xff", SENT_BARE.SerializeToString()])
+def test_a_question_at_hand_without_its_parts_is_dropped_at_the_next_start(
+    setting: Setting, bad: bytes
+) -> None:
+    """It would end every start otherwise."""
+    halt = Event()
+
+    class Whole(Link):
+        def fetch(self, pulled: PullMessagesResponse) -> Message:
+            return FleetLink.fetch(self, pulled) if pulled == SENT_BARE else self._asked
+
+    setting.home.inflight.parent.mkdir(exist_ok=True)
+    setting.home.inflight.write_bytes(bad)
+    link, runner = Whole(setting.asked(), halt), Asked(setting.home.site_file, lambda: None)
+    SuperNode(setting.home, link, runner, setting.record, halt).serve()
+    assert len(link.answers) == 1 and not setting.home.inflight.exists()
+
+
+def test_an_object_that_never_comes_is_not_waited_for_longer_than_the_answer(
+    setting: Setting,
+) -> None:
+    """The rounds' process died between naming a question's objects and storing them."""
+    asked = PullMessagesResponse.FromString(SENT.SerializeToString())
+    asked.messages_list[0].metadata.ttl = -1.0
+    link = Link(setting.asked(), Event())
+    link._client = Unfinished()  # type: ignore[assignment]
+    link._halt, link._node, link._hindrance = Event(), Node(node_id=1), ""
+    with pytest.raises(RunOverError):
+        FleetLink.fetch(link, asked)
+
+
+@pytest.mark.parametrize("private", [True, False])
+def test_an_ordered_round_that_is_sent_again_is_answered_once(
+    setting: Setting, private: bool
+) -> None:
+    """The signature fits the copy as well; what stops it is the ledger, over restarts."""
+    asked = study() if private else study(privacy={})
+
+    def sent(number: int) -> Message:
+        return setting.ordered(message(asked, "train", number))
+
+    first, _ = handled(setting, sent(1))
     assert read_refusal(first) is None and "update" in first.content
     for number in (1, 1, 2, 1):
-        reply, _ = handled(setting, setting.asked(number=number))
+        setting.record = SiteRecord(setting.home, setting.membership, setting.log)
+        reply, _ = handled(setting, sent(number))
         assert ("update" in reply.content) == (number == 2)
     assert setting.lines("order_refused") == []
     assert [line["round"] for line in setting.lines("released")] == [1, 2]

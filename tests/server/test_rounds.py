@@ -8,7 +8,7 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
 from safetensors.numpy import load_file
 
 from common.config import EvaluationSpec, Member, ModelSpec, RoundPolicy, ServerOptimizer, Study
-from common.errors import FederationError, PrivacyError
+from common.errors import FederationError
 from common.metrics import NAMES, Tally
 from common.models import build
 from common.models.vector import Layout
@@ -24,6 +24,7 @@ from common.protocol import (
     refusal_content,
     tally_content,
 )
+from common.reasons import Reason
 from server.rounds import Record, Rounds
 from server.watcher import Unwatched
 from tests.server.fake_grid import Answer, FakeGrid
@@ -213,7 +214,7 @@ def test_an_evaluation_that_was_cut_off_is_a_new_attempt(tmp_path: Path) -> None
         if message.metadata.message_type == "evaluate":
             asked.append((task.split, task.round, task.attempt))
             if asked.count(asked[-1]) > 1:
-                return refusal_content(PrivacyError("already paid for"), "ab12")
+                return refusal_content(Reason.ANSWERED, "ab12")
             if asked[-1] in [("validation", 2, 0), ("test", 2, 0)]:
                 raise Broken
         return honest(one, 0)(message)
@@ -241,7 +242,7 @@ BAD = {
     "layout": "is not the study's",
     "extra": "no single update",
     "empty": "no single update",
-    "refusal": "refused: PrivacyError",
+    "refusal": "refused: budget (see ab12 in its log)",
     "silent": "no reply within",
 }
 
@@ -263,7 +264,7 @@ def bad_content(kind: str, shape: Layout) -> RecordDict | None:
     if kind == "empty":
         return RecordDict({"report": ConfigRecord({"num-examples": 10**12})})
     if kind == "refusal":
-        return refusal_content(PrivacyError("a secret"), "ab12")
+        return refusal_content(Reason.BUDGET, "ab12")
     if kind == "silent":
         return None
     return Update(values, shape.digest).content()
