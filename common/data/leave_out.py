@@ -20,18 +20,23 @@ def read_leave_out(path: Path) -> frozenset[str]:
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        lists = [finding["leave_out"] for finding in content["findings"]]
-        if not all(isinstance(one, list) for one in lists):
-            raise ValueError("leave_out is no list")
-        names = [name for one in lists for name in one]
-        if not all(isinstance(name, str) for name in names):
-            raise ValueError("a name in leave_out is no text")
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path}: cannot be read as JSON ({error})") from error
+    findings = content.get("findings") if isinstance(content, dict) else None
+    lists = [_names(finding) for finding in findings] if isinstance(findings, list) else [None]
+    if None in lists:
         raise ConfigError(
-            f"{path}: does not say which images to leave out ({error!r}); make it with `hemofed "
-            "data check SOURCE --json FILE`"
-        ) from error
-    return frozenset(names)
+            f"{path}: has no findings that each say what to leave out; make it with `hemofed data "
+            "check SOURCE --json FILE`"
+        )
+    return frozenset(name for names in lists if names for name in names)
+
+
+def _names(finding: object) -> list[str] | None:
+    """A finding's list; None where it has none."""
+    names = finding.get("leave_out") if isinstance(finding, dict) else None
+    whole = isinstance(names, list) and all(isinstance(name, str) for name in names)
+    return names if whole else None
 
 
 def without_unreadable(

@@ -21,6 +21,9 @@ PLAIN = 2.0
 """A thumbnail whose grey levels vary less shows nothing that could be compared."""
 STAND_IN = 8
 """Of a larger group of like pictures the first of them are compared with the others."""
+TRIES = 64
+"""A picture that is unlike so many others of near hash is compared with no more by its own: where
+all pictures of a lab hash alike, the hash says nothing. Of real cells hardly one has any."""
 _BLOCK = 4096
 
 Group = tuple[int, ...]
@@ -49,13 +52,13 @@ def same_picture(measured: Measured, exact: Sequence[Group]) -> Likeness:
     """Rows with the same picture in another file: saved again, resized, mirrored or rotated.
 
     Of the `exact` groups, with the same bytes, only the first takes part. Time and memory are
-    linear in the rows. For that, of a group of more than `STAND_IN` like pictures some stand in
-    for it: a picture that is like none but the others is not added to it.
+    linear in the rows, for which not all are compared where many hash alike (`STAND_IN`, `TRIES`,
+    and the crowd of `near_pairs`).
     """
     rows = np.setdiff1d(measured.readable, [row for group in exact for row in group[1:]])
     rows = rows[~plain(measured.records, rows)]
     hashes = measured.records["hashes"][rows]
-    search = _Search(measured.records["thumbnail"], rows, _Groups(len(rows)))
+    search = _Search(measured.records["thumbnail"], rows)
     for pairs in neighbours(hashes[:, 0], DISTANCE):
         search.join(pairs, 0)
     few = search.groups.stand_ins()
@@ -171,34 +174,44 @@ def _unit(thumbnails: NDArray[np.uint8]) -> NDArray[np.float32]:
     return np.asarray(flat / np.maximum(length, 1e-6), dtype=np.float32)
 
 
-@dataclass(frozen=True)
 class _Search:
     """Joins pictures whose hashes are near into groups, where their thumbnails are alike too."""
 
-    thumbnails: NDArray[np.uint8]
-    """Of all images; `rows` are those that take part, by which number pictures are known here."""
-    rows: NDArray[np.int64]
-    groups: "_Groups"
+    def __init__(self, thumbnails: NDArray[np.uint8], rows: NDArray[np.int64]) -> None:
+        """thumbnails: of all images. rows: those that take part, in whose order they are numbered
+        here."""
+        self._thumbnails, self._rows = thumbnails, rows
+        self._unlike = np.zeros(len(rows), dtype=np.int64)
+        self.groups = _Groups(len(rows))
 
     def join(self, pairs: Pairs, orientation: int) -> list[int]:
         """Join the pairs that are alike, in that orientation of the first; those of the second
         that came to another group by it."""
         added = []
         for start in range(0, len(pairs[0]), _BLOCK):
-            left, right = (side[start : start + _BLOCK] for side in pairs)
-            apart = self.groups.roots(left) != self.groups.roots(right)
-            left, right = left[apart], right[apart]
+            left, right = self._worth(*(side[start : start + _BLOCK] for side in pairs))
             alike = self._alike(left, right, orientation)
+            np.add.at(self._unlike, left[~alike], 1)
             for one, other in zip(left[alike].tolist(), right[alike].tolist(), strict=True):
                 if self.groups.join(one, other):
                     added.append(other)
         return added
 
+    def _worth(self, left: NDArray[np.int64], right: NDArray[np.int64]) -> Pairs:
+        """The pairs that are not in one group yet, up to the `TRIES` of the first."""
+        apart = self.groups.roots(left) != self.groups.roots(right)
+        left, right = left[apart], right[apart]
+        order = np.argsort(left, kind="stable")
+        left, right = left[order], right[order]
+        before = np.arange(len(left)) - np.searchsorted(left, left)
+        few = self._unlike[left] + before < TRIES
+        return left[few], right[few]
+
     def _alike(
         self, left: NDArray[np.int64], right: NDArray[np.int64], orientation: int
     ) -> NDArray[np.bool_]:
-        turned = _unit(turn(self.thumbnails[self.rows[left]], orientation))
-        here = _unit(self.thumbnails[self.rows[right]])
+        turned = _unit(turn(self._thumbnails[self._rows[left]], orientation))
+        here = _unit(self._thumbnails[self._rows[right]])
         return np.asarray(np.einsum("nd,nd->n", turned, here) >= LIKENESS)
 
 
