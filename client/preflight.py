@@ -23,8 +23,9 @@ from client.link import FleetLink, ShutOutError
 from client.membership import Membership
 from client.policy import read_policy
 from client.preflight_cells import look_at_cells
+from client.proxy import client_to, unreached
 from client.selftest import check_alone
-from client.server_certificate import only, out_of_date
+from client.server_certificate import out_of_date
 from client.service import runs
 from client.site import open_site
 from common.config import Site, Study
@@ -148,12 +149,11 @@ def _connection(home: SiteHome, site: Site) -> tuple[Verdict, str]:
     """The server's TLS, this clock against its, and whether it knows this site's key."""
     membership = Membership.load(home.folder)
     try:
-        with httpx.Client(verify=only(membership.authority), timeout=_SECONDS) as client:
+        with client_to(membership.address, membership.authority, _SECONDS) as client:
             response = client.get(f"https://{membership.address}/health")
     except (httpx.TransportError, ssl.SSLError) as error:
         fault = out_of_date(error, membership.address, membership.authority)
-        said = fault or f"{membership.address}: cannot be reached ({error})"
-        raise FederationError(said) from error
+        raise FederationError(fault or unreached(membership.address, error)) from error
     ahead = skew(response)
     said = f"{membership.address} answers {response.status_code}"
     if response.status_code != 200 or ahead is None:
