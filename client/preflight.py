@@ -24,6 +24,7 @@ from client.membership import Membership
 from client.policy import read_policy
 from client.preflight_cells import look_at_cells
 from client.proxy import client_to, unreached
+from client.runner import Runner, RunnerDiedError
 from client.selftest import check_alone
 from client.server_certificate import out_of_date
 from client.service import runs
@@ -39,6 +40,8 @@ Verdict = Literal["ok", "warning", "wrong"]
 _SKEW_WARNING = 3.0
 _LEAST_DISK = 5 * 2**30
 _SECONDS = 5.0
+_RUNNER_SECONDS = 120.0
+"""To load torch from a slow disk."""
 
 
 @dataclass(frozen=True)
@@ -195,6 +198,14 @@ def _device(home: SiteHome, site: Site) -> tuple[Verdict, str]:
     return "ok", f"{name}, {free / 2**30:.1f} of {total / 2**30:.1f} GiB free"
 
 
+def _runner(home: SiteHome, site: Site) -> tuple[Verdict, str]:
+    try:
+        Runner(home.site_file, home.runner_log).try_out(_RUNNER_SECONDS)
+    except RunnerDiedError as death:
+        return "wrong", str(death)
+    return "ok", "the process that opens the cells starts, and loads all it needs"
+
+
 def _kernels(home: SiteHome, site: Site) -> tuple[Verdict, str]:
     """The self-test of each study that has an approval, on this device."""
     files = sorted(home.approvals / f"{decision.digest}.yaml" for decision in _approved(home))
@@ -230,6 +241,7 @@ _CHECKS: dict[str, Check] = {
     "connection": _connection,
     "disk": _disk,
     "device": _device,
+    "runner": _runner,
     "kernels": _kernels,
     "service": _service,
 }

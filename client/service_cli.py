@@ -40,7 +40,7 @@ def check(
     as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
 ) -> None:
     """Whether all is ready: who may write the home, cells, policy, ledger, keys, dates, approvals,
-    connection, clock, disk, device, kernels. Ends with 6 when something is wrong."""
+    connection, clock, disk, device, runner, kernels. Ends with 6 when something is wrong."""
     from client.home import SiteHome
     from client.preflight import check_site
     from common.errors import FederationError

@@ -5,7 +5,6 @@ import os
 import warnings
 from collections.abc import Callable
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
-from pathlib import Path
 from typing import Any
 
 from flwr.app import Context, Message, RecordDict
@@ -14,6 +13,7 @@ from flwr.serverapp import Grid, ServerApp
 from client.site import SITES_VARIABLE
 from common.config import Runtime
 from common.errors import FederationError
+from common.files import last_line
 from common.protocol import Task
 from server.app import server_app
 from server.exchange import exchange
@@ -42,12 +42,8 @@ def warm(plan: Plan, pool: WorkerPool, progress: Progress) -> None:
     for done, (site, reply) in enumerate(replies, start=1):
         if isinstance(reply, str):
             log = plan.folder / "sites" / site / "site.log"
-            raise FederationError(f"site {site}: {reply}\n{log}: {_last_line(log)}")
+            raise FederationError(f"site {site}: {reply}\n{log}: {last_line(log) or '(no log)'}")
         progress("features" if plan.study.model.encoder == "frozen" else "sites", done, len(sites))
-
-
-def _last_line(log: Path) -> str:
-    return log.read_text(encoding="utf-8").splitlines()[-1] if log.exists() else "(no log)"
 
 
 def run_local(plans: list[Plan], pool: WorkerPool, observe: Observe) -> dict[str, str]:

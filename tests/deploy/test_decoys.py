@@ -128,6 +128,16 @@ def test_processes_that_decode_run_none(shared: Path) -> None:
     assert ran(shared) == []
 
 
+def test_processes_that_draw_and_measure_run_none(
+    shared: Path, script: Path, tmp_path: Path
+) -> None:
+    data, cells = [sys.executable, str(script), "data"], str(tmp_path / "cells")
+    few = ["--sites", "1", "--cells", "300", "--side", "16", "--workers", "2"]
+    subprocess.run([*data, "synthesize", cells, *few], check=True, capture_output=True)
+    looked = subprocess.run([*data, "check", f"{cells}/cream"], capture_output=True, text=True)
+    assert "WARNINGS 300 images" in looked.stdout and ran(shared) == []
+
+
 def test_a_simulations_workers_run_none(shared: Path, script: Path, tmp_path: Path) -> None:
     config = tmp_path / "small.yaml"
     config.write_text(dump(simulation()))
