@@ -18,6 +18,7 @@ from common.audit_log import AuditLog
 from common.config import Site, Study
 from common.errors import ConfigError, PrivacyError
 from common.files import write_text
+from common.words import typed
 from common.yaml_files import dump, parse
 
 
@@ -221,7 +222,7 @@ class SignedApprovals:
         return decision
 
     def _command(self, study: Study) -> str:
-        return f"`hemofed site approve {self._home.folder} {study.name}`"
+        return f"`{typed('hemofed', 'site', 'approve', self._home.folder, study.name)}`"
 
 
 def _follows(first: Decision, named: Named) -> bool:

@@ -12,6 +12,7 @@ from flwr.serverapp import Grid, ServerApp
 
 from client.site import SITES_VARIABLE
 from common.config import Runtime
+from common.data.cache import default_root
 from common.errors import FederationError
 from common.files import last_line
 from common.protocol import Task
@@ -87,6 +88,8 @@ def _serve(plan: Plan, grid: Grid, observe: Observe) -> None:
 
 def run_ray(plans: list[Plan], runtime: Runtime, seed: int, observe: Observe) -> None:
     """Run the plans one after the other on Flower's simulation engine, with the same apps."""
+    # Flower keeps files of its own below HOME, which a container may lack.
+    os.environ.setdefault("FLWR_HOME", str(default_root() / "flwr"))
     from flwr.simulation import run_simulation
 
     for name in ("flwr", "ray"):
