@@ -20,7 +20,7 @@ from common.data.cli import app as data
 from common.errors import HemofedError
 from common.model_cli import app as model
 from common.own_process import keep_secrets, keep_to_itself
-from common.plain_text import shown
+from common.plain_text import print_anywhere, shown
 from common.privacy.cli import app as privacy
 from server.cli import app as provisioning
 from server.service_cli import app as server_service
@@ -73,6 +73,7 @@ def main() -> None:
         keep_secrets()
     else:
         keep_to_itself()
+    print_anywhere()
     try:
         app()
     except HemofedError as error:

@@ -19,6 +19,7 @@ from common.config import Site, Study
 from common.errors import ConfigError, PrivacyError, because_of
 from common.files import write_text
 from common.reasons import Fault, Reason
+from common.words import typed
 from common.yaml_files import dump, parse
 
 
@@ -242,7 +243,7 @@ class SignedApprovals:
         return Reason.read(said)
 
     def _command(self, study: Study) -> str:
-        return f"`hemofed site approve {self._home.folder} {study.name}`"
+        return f"`{typed('hemofed', 'site', 'approve', self._home.folder, study.name)}`"
 
 
 def _follows(first: Decision, named: Named) -> bool:

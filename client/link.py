@@ -33,7 +33,8 @@ from flwr.supernode.fleet_http_client import FleetHttpClient
 from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
 
 from client.clock import is_refused, skew
-from client.server_certificate import only, out_of_date
+from client.proxy import client_to, unreached
+from client.server_certificate import out_of_date
 from common.errors import FederationError
 from common.files import write_text
 from common.identity import node_public_pem
@@ -43,6 +44,8 @@ from common.version import HEADER, version
 HEARTBEAT_SECONDS = 15.0
 """The server counts a site as gone after twice this long without a sign of life."""
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 20.0
+_SECONDS = 30.0
+"""For a part of an exchange: longer than the server lets a question for messages wait."""
 _INVALID_HEARTBEAT = 400
 """Flower's HTTP code for it; that of a key which it does not know is another."""
 _log = logging.getLogger("hemofed.site")
@@ -75,11 +78,27 @@ class _NamesVersion:
         return call_next(context)
 
 
+class _Fleet(FleetHttpClient):
+    """Flower's calls over a connection of ours: Flower's own would obey the environment, where
+    a proxy that it cannot use is a traceback, and loopback goes through one."""
+
+    def __init__(self, address: str, authority: Path, key: ec.EllipticCurvePrivateKey) -> None:
+        self._base_url = f"https://{address}"
+        self._interceptors = (
+            RuntimeVersionHttpInterceptor(component_name="SuperNode"),
+            NodeAuthHttpInterceptor(key, key.public_key()),
+            _NamesVersion(),
+        )
+        self._retry_invoker = None
+        self._client = client_to(address, authority, _SECONDS)
+
+
 class FleetLink:
     """Speaks for one site, by its key.
 
     Waits out what passes, and says so: a server that is away, whose certificate has expired, or
-    from whose clock this one differs. `halt` ends the wait.
+    from whose clock this one differs. `halt` ends the wait. Raises ConfigError or FederationError
+    as `client_to` does.
     """
 
     def __init__(
@@ -92,15 +111,7 @@ class FleetLink:
         self._address = address
         self._authority = authority
         self._hindrance = ""
-        self._client = FleetHttpClient(
-            f"https://{address}",
-            interceptors=[
-                RuntimeVersionHttpInterceptor(component_name="SuperNode"),
-                NodeAuthHttpInterceptor(key, key.public_key()),
-                _NamesVersion(),
-            ],
-            verify=only(authority),
-        )
+        self._client = _Fleet(address, authority, key)
 
     def connect(self, memory: Path) -> bool:
         """Become this key's node, or go on being the node that a predecessor was; whether it does.
@@ -262,7 +273,7 @@ class FleetLink:
         fault = out_of_date(error, self._address, self._authority)
         if fault:
             return "certificate", fault
-        return "network", f"{self._address}: cannot be reached ({error})"
+        return "network", unreached(self._address, error)
 
     def _wait_out(self, hindrance: str, words: str) -> None:
         """Say what hinders, once, and when it is over ("")."""

@@ -8,7 +8,7 @@ from common.config import Site
 from common.data.patients import unknown
 from common.data.quality.cached import findings
 from common.data.store import CellCache
-from common.words import count
+from common.words import count, typed
 
 
 def look_at_cells(site: Site) -> tuple[Literal["ok", "warning", "wrong"], str]:
@@ -34,5 +34,8 @@ def look_at_cells(site: Site) -> tuple[Literal["ok", "warning", "wrong"], str]:
     found = findings(caches)
     said += [finding.what for finding in found]
     sources = [cache.meta["source"] for cache in caches if Path(cache.meta["source"]).exists()]
-    said += [f"`hemofed data check {source}` looks closer" for source in dict.fromkeys(sources)]
+    said += [
+        f"`{typed('hemofed', 'data', 'check', source)}` looks closer"
+        for source in dict.fromkeys(sources)
+    ]
     return "warning" if found else "ok", "; ".join(said)

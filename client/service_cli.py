@@ -1,10 +1,8 @@
 """`hemofed site check | start | status | pause | resume`."""
 
 import json
-import signal
 from dataclasses import asdict
 from pathlib import Path
-from threading import Event
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -27,11 +25,9 @@ def start(home: Home) -> None:
     """Connect to the server and answer it until stopped. Only outbound connections."""
     from client.home import SiteHome
     from client.service import serve
+    from common.own_process import told_to_stop
 
-    halt = Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: halt.set())
-    serve(SiteHome(home.absolute()), halt)
+    serve(SiteHome(home.absolute()), told_to_stop())
 
 
 @app.command()
@@ -40,7 +36,7 @@ def check(
     as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
 ) -> None:
     """Whether all is ready: who may write the home, cells, policy, ledger, keys, dates, approvals,
-    connection, clock, disk, device, kernels. Ends with 6 when something is wrong."""
+    connection, clock, disk, device, runner, kernels. Ends with 6 when something is wrong."""
     from client.home import SiteHome
     from client.preflight import check_site
     from common.errors import FederationError

@@ -9,7 +9,9 @@ its memory or its environment. Those of a simulation can be measured.
 import ctypes
 import os
 import resource
+import signal
 import sys
+from threading import Event
 
 _PR_SET_DUMPABLE = 4
 _SAFE_PATH = "PYTHONSAFEPATH"
@@ -31,6 +33,16 @@ def keep_secrets() -> None:
     keep_to_itself()
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
+
+
+def told_to_stop() -> Event:
+    """An event that is set when the process is asked to end, by a signal, Ctrl-C or a terminal that
+    is closed; what it started would live on otherwise. `nohup` keeps the last from it."""
+    halt = Event()
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, lambda *_: halt.set())
+    return halt
 
 
 def python(*arguments: str) -> list[str]:

@@ -6,7 +6,9 @@ looks like ours. So our own fields refuse such characters when they are parsed (
 words that come from elsewhere, a peer's, a file's, are shown with their code points (`shown`).
 """
 
+import io
 import logging
+import sys
 import unicodedata
 from typing import Annotated
 
@@ -48,6 +50,14 @@ def log_plainly() -> None:
     handler = logging.StreamHandler()
     handler.setFormatter(PlainFormatter("%(asctime)s %(message)s"))
     logging.basicConfig(handlers=[handler], level=logging.WARNING)
+
+
+def print_anywhere() -> None:
+    """Let this process print on a terminal of any alphabet: a letter that it lacks is a "?" there,
+    as wide as the letter, and ends nothing."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
 
 
 def _steers(character: str) -> bool:

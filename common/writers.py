@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from common.errors import ConfigError
-from common.words import count
+from common.words import count, typed
 
 _MOST_LINKS = 40
 _MOST_NAMED = 8
@@ -55,13 +55,13 @@ def _fault(place: Path) -> str | None:
     if status.st_uid not in (os.geteuid(), 0):
         return (
             f"{place}: belongs to user {status.st_uid}, this process to user {os.geteuid()}; run "
-            f"it as that user, or type `chown {os.geteuid()} {place}`"
+            f"it as that user, or type `{typed('chown', os.geteuid(), place)}`"
         )
     # A link's own mode means nothing. In a sticky folder, like /tmp, nobody moves another's files.
     loose = status.st_mode & 0o022 and not stat.S_ISLNK(status.st_mode)
     if loose and not (stat.S_ISDIR(status.st_mode) and status.st_mode & stat.S_ISVTX):
         return (
             f"{place}: mode {stat.S_IMODE(status.st_mode):04o} lets other users write it; type "
-            f"`chmod go-w {place}`, and look whether what is there is yours"
+            f"`{typed('chmod', 'go-w', place)}`, and look whether what is there is yours"
         )
     return None

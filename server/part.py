@@ -9,13 +9,13 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from common.files import last_line
 from common.own_process import environment
 
 _log = logging.getLogger("hemofed.server")
 _FIRST_PAUSE, _LONGEST_PAUSE, _LONG_LIFE = 0.5, 30.0, 60.0
 _SHORT_LIFE = 20.0
 """A part takes some seconds to load; one that ends before this did not begin its work."""
-_TAIL_BYTES = 4096
 
 
 @dataclass
@@ -68,7 +68,7 @@ class Part:
             _log.error(
                 "%s: ended right after its start, %d times in a row; it is started again in %g s. "
                 "The last line of %s: %s",
-                *(self.name, self._short_lives, self._pause, self.log, _last_line(self.log)),
+                *(self.name, self._short_lives, self._pause, self.log, last_line(self.log)),
             )
 
     def stop(self, seconds: float) -> None:
@@ -81,11 +81,3 @@ class Part:
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
-
-
-def _last_line(log: Path) -> str:
-    """The last line that is not empty; "" when there is none."""
-    with log.open("rb") as file:
-        file.seek(max(0, log.stat().st_size - _TAIL_BYTES))
-        lines = file.read().decode("utf-8", errors="replace").split("\n")
-    return next((line.strip() for line in reversed(lines) if line.strip()), "")

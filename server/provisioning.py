@@ -20,6 +20,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from common.audit_log import AuditLog
 from common.errors import ConfigError, FederationError
 from common.folders import whole_folder
+from common.identity.addresses import split_address
 from common.identity.certificates import (
     SERVER_DAYS,
     certificate_pem,
@@ -27,7 +28,6 @@ from common.identity.certificates import (
     issue_server,
     load_certificate,
     make_authority,
-    split_address,
 )
 from common.identity.documents import save, write_document
 from common.identity.keys import (

@@ -7,7 +7,6 @@ room for a round none is begun: one that is cut off costs the sites privacy for 
 
 import argparse
 import logging
-import signal
 import sys
 from contextlib import suppress
 from pathlib import Path
@@ -23,7 +22,7 @@ from common.config import Study
 from common.errors import HemofedError
 from common.files import file_digest
 from common.identity import load_signing_key
-from common.own_process import keep_secrets
+from common.own_process import keep_secrets, told_to_stop
 from common.plain_text import log_plainly
 from common.room import LEAST, NoRoomError, check_room, lack_of_room
 from server.app import server_app
@@ -193,9 +192,7 @@ def main() -> None:
     home = parser.parse_args().home
     keep_secrets()
     log_plainly()
-    halt = Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: halt.set())
+    halt = told_to_stop()
     try:
         check_room(home)
         with AuditLog.open(home / "audit.jsonl", load_signing_key(home / "signing.key")) as log:

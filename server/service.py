@@ -3,7 +3,6 @@
 Both keep what they need on disk, so a restart of either loses no reply and no round.
 """
 
-import ipaddress
 import json
 import logging
 import os
@@ -19,7 +18,8 @@ from typing import Any
 from common.errors import ConfigError, FederationError
 from common.files import make_folder, write_text
 from common.identity import Registry
-from common.identity.certificates import check_certificate, is_expired, split_address
+from common.identity.addresses import join_address, listening_host, split_address
+from common.identity.certificates import check_certificate, is_expired
 from common.own_process import python
 from common.plain_text import log_plainly
 from server.part import Part
@@ -53,7 +53,10 @@ class Service:
             if is_expired(certificate, now := datetime.now(UTC)):
                 (fault,) = check_certificate(certificate, now)
                 raise FederationError(f"{fault}; until then no site would connect")
-        self._address = host, port = split_address(listen or _everywhere(registry.address))
+        host, port = split_address(listen or registry.address)
+        if listen is None:
+            host = listening_host(host)
+        self._address = host, port
         logs = home / "logs"
         make_folder(logs)
         environment = SETTINGS | {"FLWR_HOME": str(home / "state" / "flwr")}
@@ -101,10 +104,9 @@ class Service:
         return False
 
     def _words(self) -> str:
-        host, port = self._address
         return (
-            f"{self._home}: serves {self._members} member sites at {host}:{port}; Ctrl-C or "
-            f"`kill {os.getpid()}` stops it"
+            f"{self._home}: serves {self._members} member sites at {join_address(*self._address)}; "
+            f"Ctrl-C or `kill {os.getpid()}` stops it"
         )
 
     def _renew(self) -> None:
@@ -186,13 +188,3 @@ def is_alive(pid: int, mention: str) -> bool:
     except OSError:
         return False
     return mention.encode() in command
-
-
-def _everywhere(address: str) -> str:
-    """The address to listen on: loopback as it is, else all interfaces at that port."""
-    host, port = split_address(address)
-    try:
-        loopback = ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        loopback = host == "localhost"
-    return f"127.0.0.1:{port}" if loopback else f"0.0.0.0:{port}"

@@ -1,11 +1,9 @@
 """`hemofed server start | run | status | stop | resume | logs`: the running aggregator."""
 
 import json
-import signal
 import time
 from datetime import UTC, datetime
 from pathlib import Path
-from threading import Event
 from typing import Annotated, Any
 
 import typer
@@ -29,11 +27,10 @@ def start(
     ] = None,
 ) -> None:
     """Serve until stopped: the sites' listener and the rounds, restarted when they crash."""
+    from common.own_process import told_to_stop
     from server.service import Service
 
-    halt = Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: halt.set())
+    halt = told_to_stop()
     Service(home.absolute(), listen).run(halt, typer.echo)
 
 

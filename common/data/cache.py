@@ -15,7 +15,7 @@ from common.data.images import Progress, write_images
 from common.data.index import Index, scan
 from common.data.marks import keep_mark
 from common.data.store import COLUMNS, FORMAT, IMAGES, META, ROWS, CellCache
-from common.errors import DataError
+from common.errors import ConfigError, DataError
 
 __all__ = [
     "CellCache",
@@ -60,9 +60,18 @@ def keep(
 
 
 def default_root() -> Path:
-    """Where caches lie when nothing else is said."""
+    """Where caches lie when nothing else is said.
+
+    Raises ConfigError: there is no home folder, as in a container with a user of its own.
+    """
     given = os.environ.get("HEMOFED_CACHE")
-    return Path(given) if given else Path.home() / ".cache" / "hemofed"
+    try:
+        return Path(given) if given else Path.home() / ".cache" / "hemofed"
+    except RuntimeError as error:
+        raise ConfigError(
+            f"this user ({os.getuid()}) has no home folder to keep caches in: HOME is not set, and "
+            "the system does not know the user; set HEMOFED_CACHE to a folder"
+        ) from error
 
 
 def content_key(index: Index, geometry: Geometry) -> str:
