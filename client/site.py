@@ -111,7 +111,7 @@ def open_cells(site: Site, study: Study) -> SiteCells:
     return SiteCells(
         tuple(parts),
         np.concatenate([classes[part.labels] for part in parts]),
-        _splits(parts, given, study),
+        split_as_studied(parts, given, study),
         _units(np.concatenate([part.patients for part in parts])),
         site.name in study.cohort and study.cohort[site.name].role == "held_out",
     )
@@ -156,10 +156,12 @@ def _classes(study: Study) -> Rows:
     return np.array([code.get(cell.name, -1) for cell in CELL_TYPES])
 
 
-def _splits(
+def split_as_studied(
     parts: Sequence[CellCache], given: Sequence[NDArray[np.str_]], study: Study
 ) -> NDArray[np.str_]:
-    """The split of each cell; under privacy no cell's split may depend on other units.
+    """(N,) the split of each cell of `parts`, of which some have one `given`, "" where not.
+
+    Under privacy no cell's split may depend on other units.
 
     A patient whose cells lie in several caches is one unit, so they are looked at together then.
     """

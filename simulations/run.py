@@ -60,7 +60,7 @@ def prepare(simulation: Simulation, out: Path, watcher: Watcher) -> Prepared:
     study = simulation.study
     labs = studied(gather(simulation.data, study.image_side, study.seed, watcher.preparing), study)
     watcher.gathered(labs)
-    sites = deal(labs.caches, simulation.partition, study.seed)
+    sites = deal(labs.caches, simulation.partition, study)
     plans = make_plans(simulation, sites, out)
     watcher.planned(plans, sites)
     return Prepared(simulation, labs, sites, plans)
