@@ -2,8 +2,8 @@
 
 `make mutants`, or `python tests/mutants/run.py [--jobs N] [WORD ...]`: the modules whose path has
 one of the words; --jobs 0 runs nothing and prints what there is. Results are kept in .mutants/:
-what was seen is not tried again while the module stays as it is; what was not seen is tried again
-at the next start. docs/testing.md tells how the results are to be read.
+what was seen is not tried again as long as its function stays as it is; what was not seen is tried
+again at the next start. docs/testing.md tells how the results are to be read.
 """
 
 import argparse
