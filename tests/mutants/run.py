@@ -7,6 +7,8 @@ again at the next start. docs/testing.md tells how the results are to be read.
 """
 
 import argparse
+import compileall
+import fcntl
 import json
 import os
 import shutil
@@ -16,6 +18,7 @@ import time
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
+from py_compile import PycInvalidationMode
 
 from slips import Slip, slips
 from trial import trial, warm_up
@@ -27,7 +30,8 @@ HARMLESS = Path(__file__).with_name("harmless.toml")
 
 
 def main() -> int:
-    """0: at least 95 % of each module's slips were seen; 1: not; 2: the tests fail as it is."""
+    """0: at least 95 % of each module's slips were seen; 1: not; 2: the tests fail as it is,
+    or there is another run."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("words", nargs="*")
@@ -37,12 +41,26 @@ def main() -> int:
         for module, tests in tomllib.loads(MODULES.read_text())["modules"].items()
         if not asked.words or any(word in module for word in asked.words)
     }
+    if asked.jobs and not _alone():
+        print("another run of this, or a part of one that was killed, is in the same tree")
+        return 2
     warm_up()
     workers = [_start(modules, job, asked.jobs) for job in range(asked.jobs)]
     ended = [os.waitstatus_to_exitcode(os.waitpid(worker, 0)[1]) for worker in workers]
     if any(ended):
         return 2
     return 0 if all([_report(module) for module in modules]) else 1
+
+
+def _alone() -> bool:
+    """Whether no other run has the copies; from then on this one has, as long as a worker lives."""
+    KEPT.mkdir(exist_ok=True)
+    try:
+        # Never closed: the workers have it too.
+        fcntl.flock(os.open(KEPT, os.O_RDONLY), fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _start(modules: dict[str, list[str]], job: int, jobs: int) -> int:
@@ -69,6 +87,9 @@ def _copy(job: int) -> Path:
         if (ROOT / name).is_file():
             (copy / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, copy / name)
+    # Once for all trials; by the hash, since a slip may be of the same size and second.
+    by_hash = PycInvalidationMode.CHECKED_HASH
+    compileall.compile_dir(copy, quiet=1, invalidation_mode=by_hash)
     return copy
 
 
