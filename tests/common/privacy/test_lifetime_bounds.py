@@ -49,6 +49,7 @@ def test_a_gaussians_delta_is_the_integral_of_what_exceeds(mu: float, epsilon: f
 def test_far_out_a_gaussians_delta_is_none_and_never_less() -> None:
     found = _gaussian(0.01, np.array([0.0, 1.0, 700.0]))
     assert found[0] == pytest.approx(2 * norm.cdf(0.005) - 1) and (found[1:] == 0).all()
+    assert (_gaussian(0.02876, np.linspace(1.05, 1.1, 1000)) >= 0).all(), "rounded below 0 before"
 
 
 @given(st.floats(0, 1), st.floats(0, 1))
@@ -88,6 +89,28 @@ def test_between_its_points_the_chord_has_to_be_covered() -> None:
     assert YARDSTICK.covers(0.3001, EPSILONS, YARDSTICK.delta(0.3, EPSILONS))
 
 
+@pytest.mark.parametrize("wide", ["before", "behind"])
+def test_both_ends_of_a_wide_chord_have_to_be_covered(wide: str) -> None:
+    """The plan is nothing at one end of it, and as the share at the other."""
+    if wide == "before":
+        points = np.concatenate([[0.8], np.linspace(1, 8, 4096)])
+    else:
+        points = np.concatenate([np.linspace(0, 1, 4096), [1.2]])
+    found = YARDSTICK.delta(0.3, points)
+    found[0 if wide == "before" else -1] = 0
+    assert not YARDSTICK.covers(0.3003, points, found)
+    assert YARDSTICK.covers(0.9, points, found)
+
+
+def test_what_is_told_lowers_the_slope() -> None:
+    """Of a share that tells much, and is covered by itself and hardly more."""
+    telling = _Yardstick(leak=0.3, mu=2.0, negligible=1e-10)
+    points = np.linspace(0, 30, 4096)
+    found = telling.delta(0.9, points)
+    assert telling.covers(0.9003, points, found)
+    assert not telling.covers(0.8997, points, found)
+
+
 def test_after_the_last_point_only_what_is_told_counts() -> None:
     """The share is as near its end as one likes, yet the plan may stay where it is."""
     told, flat = YARDSTICK.told(0.3), np.array([1.0, 1.1])
@@ -110,6 +133,7 @@ def test_the_whole_yardstick_is_the_lifetimes_epsilon_and_delta(
 @pytest.mark.parametrize("epsilon", [0.2, 1.0, 8.0])
 def test_the_first_part_of_delta_that_does_is_the_leak(epsilon: float) -> None:
     """A Gaussian that uses a smaller leak's whole mu does not fit by a larger one."""
+    assert all(0 < part < 1 for part in lifetime._LEAKS)
     made = [_make(epsilon, DELTA, part) for part in lifetime._LEAKS]
     usual = plan(noise=1.001 / made[0].mu)
     assert lifetime._yardstick(epsilon, DELTA, usual) == made[0]
@@ -119,6 +143,19 @@ def test_the_first_part_of_delta_that_does_is_the_leak(epsilon: float) -> None:
     large = plan(noise=0.5 / made[0].mu)
     assert lifetime._yardstick(epsilon, DELTA, large) == made[5], "the nearest"
     assert used([large], epsilon, DELTA) == pytest.approx(4 * (made[0].mu / made[5].mu) ** 2)
+
+
+def test_the_first_plan_chooses_the_yardstick_for_all() -> None:
+    made = [_make(2.0, DELTA, part) for part in lifetime._LEAKS]
+    usual, tight = plan(noise=2 / made[0].mu), plan(noise=1.000001 / made[2].mu)
+    for first, other, chosen in ((usual, tight, made[0]), (tight, usual, made[2])):
+        each = [1 / (one.noise_multiplier * chosen.mu) ** 2 for one in (first, other)]
+        assert used([first, other], 2.0, DELTA) == pytest.approx(sum(each), rel=1e-12)
+    small = plan(noise=3 / made[2].mu)
+    for first, other, chosen in ((usual, small, made[0]), (small, usual, made[0])):
+        epsilon = left([first, other], 2.0, DELTA)
+        rest = 1 - used([first, other], 2.0, DELTA)
+        assert chosen.delta(rest, np.array([epsilon]))[0] == pytest.approx(DELTA, rel=1e-9)
 
 
 def test_plans_without_sampling_add_up_as_their_squares() -> None:
@@ -140,6 +177,16 @@ def test_what_is_left_is_the_epsilon_of_the_rest() -> None:
     assert left([half, half], 2.0, DELTA) == left([half] * 3, 2.0, DELTA) == 0
     nearly = plan(noise=math.sqrt(1 / (1 - 1e-13)) / made.mu)
     assert used([nearly], 2.0, DELTA) < 1 and left([nearly], 2.0, DELTA) == 0
+
+
+def test_little_is_left_after_much_and_nothing_after_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = _make(2.0, DELTA, 0.1)
+    most = plan(noise=math.sqrt(1 / 0.9) / made.mu)
+    epsilon = left([most], 2.0, DELTA)
+    assert 0 < epsilon < 0.9
+    assert made.delta(0.1, np.array([epsilon]))[0] == pytest.approx(DELTA, rel=1e-9)
+    monkeypatch.setattr(lifetime, "used", lambda *_: 1.0)
+    assert left([most], 2.0, DELTA) == 0
 
 
 def of_a_gaussian(mu: float, monkeypatch: pytest.MonkeyPatch, least: float = 0.0) -> None:
