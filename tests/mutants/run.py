@@ -2,8 +2,9 @@
 
 `make mutants`, or `python tests/mutants/run.py [--jobs N] [WORD ...]`: the modules whose path has
 one of the words; --jobs 0 runs nothing and prints what there is. Results are kept in .mutants/:
-what was seen is not tried again as long as its function stays as it is; what was not seen is tried
-again at the next start. docs/testing.md tells how the results are to be read.
+what was seen is not tried again as long as its function stays as it is; what was not seen, and is
+not known to be harmless, is tried again at the next start. docs/testing.md tells how the results
+are to be read.
 """
 
 import argparse
@@ -97,8 +98,10 @@ def _try(copy: Path, module: str, tests: Sequence[str], job: int, jobs: int) -> 
     """Try the worker's part of a module's slips. False: its tests fail without any."""
     place = copy / module
     text = place.read_text(encoding="utf-8")
-    seen = {result["key"] for result in _results(module) if result["outcome"] != "passed"}
-    left = [slip for slip in list(slips(text))[job::jobs] if slip.key not in seen]
+    last, known = _outcomes(module), _harmless(module)
+    done = {key for key, outcome in last.items() if outcome != "passed"}
+    left = [slip for slip in list(slips(text))[job::jobs] if slip.key not in done]
+    left = [slip for slip in left if slip.key not in last or slip.change not in known]
     if not left:
         return True
     began = time.monotonic()
@@ -117,9 +120,11 @@ def _file(module: str) -> Path:
     return KEPT / (module.replace("/", ".") + ".jsonl")
 
 
-def _results(module: str) -> list[dict[str, str]]:
+def _outcomes(module: str) -> dict[str, str]:
+    """Key -> what came of it when it was tried last."""
     file = _file(module)
-    return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+    lines = file.read_text().splitlines() if file.exists() else []
+    return {one["key"]: one["outcome"] for one in map(json.loads, lines)}
 
 
 def _keep(module: str, slip: Slip, outcome: str) -> None:
@@ -134,7 +139,7 @@ def _report(module: str) -> bool:
 
     What HARMLESS has is no fault: it is counted apart and not printed.
     """
-    last = {result["key"]: result["outcome"] for result in _results(module)}
+    last = _outcomes(module)
     every = list(slips((ROOT / module).read_text(encoding="utf-8")))
     unseen = [slip for slip in every if last.get(slip.key) == "passed"]
     tried = sum(slip.key in last for slip in every)
