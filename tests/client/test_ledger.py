@@ -1,5 +1,6 @@
 """The privacy ledger: appended to, checked, never silently recreated."""
 
+import hashlib
 import math
 import multiprocessing
 import shutil
@@ -10,6 +11,7 @@ import pytest
 
 from client.budget import Budget
 from client.ledger import Ledger
+from client.ledger_chain import Row, chained, event_body, planned
 from client.ledger_file import LedgerFile
 from common.errors import PrivacyError
 from common.privacy.accounting import Event, calibrate, epsilon
@@ -345,6 +347,51 @@ def test_a_ledger_is_known_by_its_first_row_and_bound_by_its_last(tmp_path: Path
     with Ledger.create(tmp_path / "simulated", CELLS, simulated=True) as ledger:
         ledger.rebind("more-cells")
         assert ledger.simulated
+
+
+def test_a_rows_hash_is_of_text_that_any_version_writes() -> None:
+    """A ledger outlives its program: by this text the chain is checked in years to come."""
+    fields = {
+        "number": 7,
+        "kind": "debit",
+        "study": "s",
+        "round": -1,
+        "attempt": 0,
+        "body": "{}",
+        "time": "2026-11-30T12:00:00.000+00:00",
+    }
+    text = (
+        '["before",{"attempt":0,"body":"{}","kind":"debit","number":7,"round":-1,"study":"s",'
+        '"time":"2026-11-30T12:00:00.000+00:00"}]'
+    )
+    for order in (fields, dict(reversed(fields.items()))):
+        assert chained("before", order).hash == hashlib.sha256(text.encode()).hexdigest()
+    assert event_body(event(), 3) == (
+        '{"event":{"mechanism":"poisson_discrete_gaussian","mode":"local","noise_multiplier":10.0,'
+        '"sample_rate":1.0,"steps":5,"unit":"image"},"most":3}'
+    )
+
+
+def test_a_binding_of_an_earlier_version_is_no_simulations() -> None:
+    row = Row(
+        number=0,
+        kind="bind",
+        study="",
+        round=0,
+        attempt=0,
+        body='{"fingerprint": "cells", "nonce": "0"}',
+        time="",
+        hash="",
+    )
+    assert row.fingerprint == "cells" and not row.simulated
+
+
+@pytest.mark.parametrize(
+    ("number", "part"), [(0, "training"), (1, "training"), (-1, "metrics"), (-2, "metrics")]
+)
+def test_a_negative_round_is_an_evaluation(number: int, part: str) -> None:
+    plan = planned(STUDY, number, event(steps=5), 3)
+    assert (plan.study, plan.part, plan.event) == (STUDY, part, event(steps=15))
 
 
 def test_what_another_process_wrote_meanwhile_is_followed(path: Path) -> None:
