@@ -1,7 +1,9 @@
 """What a reply may say, without a server: each bound, to its last number."""
 
+import math
 import sqlite3
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from http import HTTPStatus
 from pathlib import Path
@@ -165,7 +167,7 @@ BEYOND = {
     "dead": changed(ttl=0.0),
     "alive too long": changed(ttl=TTL + DAY + 1),
     "less than no time": ran(-1e-9),
-    "a longer time": ran(1.001e9),
+    "a longer time": ran(math.nextafter(1e9, math.inf)),
     "two runtimes": ran(0.0, 0.0),
     "an error before the first": failed(-1),
     "an error after the last": failed(1000),
@@ -249,6 +251,8 @@ def test_a_question_is_what_a_site_has_taken(tmp_path: Path) -> None:
     with closing(sqlite3.connect(path)) as state, state:
         state.execute("INSERT INTO message_res VALUES ('answer', 'taken')")
     assert questions.find("taken") == asked(**{**vars(expected), "reply": "answer"})
+    with ThreadPoolExecutor(1) as another:
+        assert another.submit(questions.find, "unknown").result() is None
     with pytest.raises(sqlite3.OperationalError, match="readonly"):
         questions._connection.execute("DELETE FROM message_ins")
 
