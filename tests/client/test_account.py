@@ -35,6 +35,8 @@ from tests.client.lab import OPEN, PRIVACY, make_lab, study
 
 NOISED = OPEN.model_copy(update={"metrics": "noised"})
 PATIENTS = PRIVACY | {"unit": "patient", "spare_rounds": 2}
+WHOLE = PRIVACY | {"sample_rate": 1.0}
+"""Of everybody in each step: an accountant's quickest question, where it is not about the rate."""
 
 
 @pytest.fixture
@@ -128,7 +130,7 @@ def test_a_study_without_privacy_pays_nothing_and_has_no_noise(site: Site) -> No
 
 
 def test_every_round_and_split_has_a_number_of_its_own(site: Site) -> None:
-    of = study(rounds=4, privacy=PRIVACY | {"spare_rounds": 20})
+    of = study(rounds=4, privacy=WHOLE | {"spare_rounds": 20})
     for number in range(1, 5):
         paid(site, of, number)
     for number in range(5):
@@ -139,7 +141,7 @@ def test_every_round_and_split_has_a_number_of_its_own(site: Site) -> None:
 
 
 def test_no_more_rounds_are_paid_for_than_the_noise_was_made_for(site: Site) -> None:
-    of = study(privacy=PATIENTS, rounds=2)
+    of = study(privacy=WHOLE | {"spare_rounds": 2}, rounds=2)
     for attempt in range(4):
         paid(site, of, 1, attempt)
     with pytest.raises(PrivacyError, match="all 4 rounds that the study's epsilon is for"):
@@ -151,8 +153,8 @@ def test_no_more_rounds_are_paid_for_than_the_noise_was_made_for(site: Site) -> 
 
 
 def test_a_debit_is_held_against_the_policys_budget(tmp_path: Path) -> None:
-    of = study()
-    one = epsilon([event(of, study_noise(of), 0.4, 2)], OPEN.delta)
+    of = study(privacy=WHOLE)
+    one = epsilon([event(of, study_noise(of), of.privacy.sample_rate, 2)], OPEN.delta)
     for room, fits in ((1.01, True), (0.99, False)):
         budget = NOISED.model_copy(update={"study_epsilon": room * one, "metrics": "none"})
         site = open_site(make_lab(tmp_path / str(fits), budget, cells=10))
@@ -168,7 +170,7 @@ def test_a_debit_is_held_against_the_policys_budget(tmp_path: Path) -> None:
 def test_a_ledger_without_the_row_that_the_server_saw_last_pays_nothing(
     site: Site, pay: Any
 ) -> None:
-    of = study()
+    of = study(privacy=WHOLE)
     first = paid(site, of)
     pay(site, of, 2, head=first.head)
     with pytest.raises(PrivacyError, match="does not contain the row ffff"):
@@ -180,14 +182,14 @@ def test_another_data_sets_ledger_pays_nothing(site: Site) -> None:
     site.ledger.unlink()
     Ledger.create(site.ledger, "other cells").close()
     with pytest.raises(PrivacyError, match="is the ledger of data set other cells"):
-        paid(site, study())
+        paid(site, study(privacy=WHOLE))
     with pytest.raises(PrivacyError, match="is the ledger of data set other cells"):
-        spent_epsilon(site, study())
+        spent_epsilon(site, study(privacy=WHOLE))
 
 
 def test_bits_that_repeat_are_paid_for_once_and_new_ones_each_time(site: Site) -> None:
     """A simulation cut off in a round releases the same again; a real site new noise."""
-    of = study(rounds=2, privacy=PRIVACY | {"spare_rounds": 3})
+    of = study(rounds=2, privacy=WHOLE | {"spare_rounds": 3})
     for attempt in (0, 1):
         pay_for_training(site, Task(of, 1, attempt), SeededEntropy(1))
     assert len(debits(site)) == 1
@@ -199,11 +201,13 @@ def test_bits_that_repeat_are_paid_for_once_and_new_ones_each_time(site: Site) -
 
 
 def test_what_the_policy_refuses_is_not_permitted(tmp_path: Path) -> None:
-    policy = OPEN.model_copy(update={"min_noise_multiplier": study_noise(study()) * 1.01})
+    policy = OPEN.model_copy(
+        update={"min_noise_multiplier": study_noise(study(privacy=WHOLE)) * 1.01}
+    )
     site = open_site(make_lab(tmp_path, policy, cells=10))
     with pytest.raises(PrivacyError, match="min_noise_multiplier"):
-        permit_study(site, study())
-    permit_study(site, study(privacy=PRIVACY | {"epsilon": 3.5}))
+        permit_study(site, study(privacy=WHOLE))
+    permit_study(site, study(privacy=WHOLE | {"epsilon": 3.5}))
 
 
 def affordable(site: Site, of: Study, **policy: Any) -> PrivacyError | None:
@@ -220,8 +224,8 @@ def affordable(site: Site, of: Study, **policy: Any) -> PrivacyError | None:
 
 
 def test_a_study_is_affordable_when_training_and_evaluations_fit_to_their_end(site: Site) -> None:
-    of = study(privacy=PATIENTS)
-    training = event(of, study_noise(of), 0.4, 2 * 5)
+    of = study(privacy=WHOLE | {"unit": "patient", "spare_rounds": 2})
+    training = event(of, study_noise(of), of.privacy.sample_rate, 2 * 5)
     counts = event(of, metrics_noise(of), 1.0, evaluations(of))
     for policy, events in (("none", [training]), ("noised", [training, counts])):
         bound = epsilon(events, OPEN.delta)
@@ -233,7 +237,7 @@ def test_a_study_is_affordable_when_training_and_evaluations_fit_to_their_end(si
 def test_what_other_studies_spent_counts_and_what_this_one_spent_does_not_twice(
     site: Site,
 ) -> None:
-    of, other = study(), study(name="other", rounds=2)
+    of, other = study(privacy=WHOLE), study(privacy=WHOLE, name="other", rounds=2)
 
     def fits(lifetime: float) -> bool:
         bounds = {"lifetime_epsilon": lifetime, "study_epsilon": lifetime, "metrics": "none"}
@@ -250,6 +254,6 @@ def test_what_other_studies_spent_counts_and_what_this_one_spent_does_not_twice(
 
 
 def test_a_fingerprint_is_read_once(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    paid(site, study())
+    paid(site, study(privacy=WHOLE))
     monkeypatch.setattr(ledger_binding.CellCache, "open", lambda *_: pytest.fail("read"))
-    paid(site, study(), 2)
+    paid(site, study(privacy=WHOLE), 2)

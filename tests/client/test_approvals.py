@@ -32,7 +32,7 @@ NOW = datetime.now(UTC)
 @pytest.fixture
 def site(tmp_path: Path) -> Path:
     """The site.yaml of a lab that joined a server."""
-    file = make_lab(tmp_path / "lab")
+    file = make_lab(tmp_path / "lab", cells=10)
     server = tmp_path / "server"
     make_server(server, "127.0.0.1:9092", NOW)
     admit(server, make_site(file.parent, "lab", NOW), NOW)
@@ -341,3 +341,91 @@ def test_a_decision_made_while_a_message_is_looked_at_is_no_fault(
     monkeypatch.setattr(DecisionFile, "entries", entries)
     SignedApprovals(home).check(lab, one)
     assert len(SignedApprovals(home).approved()) == 2
+
+
+def test_what_was_decided_last_is_known_of_each_study(site: Path) -> None:
+    home, one, other = SiteHome(site.parent), study(), study(rounds=2)
+    approvals = SignedApprovals(home)
+    approvals.catch_up()
+    assert approvals.last(one) is None and not approvals.lost() and approvals.approved() == []
+    path = approve(home, one)
+    assert (home.approvals / f"{one.digest}.yaml").read_text() == dump(one), "as it was read"
+    approve(home, other)
+    lines = [line for line in home.audit.read_text().splitlines() if '"event":"approved"' in line]
+    assert len(lines) == 2 and not approvals.lost()
+    decision = approvals.last(one)
+    assert decision is not None and (decision.digest, decision.number) == (one.digest, 1)
+    approvals.withdraw(one.digest, "Dr. Grün")
+    decision = approvals.last(one)
+    assert decision is not None and (decision.verdict, decision.number) == ("withdrawn", 3)
+    assert [one.digest for one in approvals.approved()] == [other.digest]
+    path.unlink()
+    assert approvals.lost() and SignedApprovals(home).lost()
+
+
+def test_what_the_log_was_not_told_of_is_told_whatever_else_it_was(site: Path) -> None:
+    """Two decisions behind, in a list that was begun anew."""
+    home, lab = SiteHome(site.parent), open_site(site)
+    approve(home, study()).unlink()
+    before = home.audit.read_bytes()
+    one, other = study(rounds=2), study(rounds=4)
+    approve(home, one)
+    between = home.audit.read_bytes()
+    approve(home, other)
+    for log, told in ((between, 2), (before, 1)):
+        home.audit.write_bytes(log)
+        assert home.audit.read_text().count('"event":"approved"') == told
+        SignedApprovals(home).check(lab, one)
+        SignedApprovals(home).catch_up()
+        assert home.audit.read_text().count('"event":"approved"') == 3
+        whole = home.audit.read_bytes()
+        SignedApprovals(home).catch_up()
+        assert home.audit.read_bytes() == whole
+
+
+def test_one_approved_study_is_taken_back_by_its_name_or_the_beginning_of_its_digest(
+    site: Path,
+) -> None:
+    home, one, other, third = SiteHome(site.parent), study(), study(rounds=2), study(name="third")
+    approvals = SignedApprovals(home)
+    with pytest.raises(ConfigError, match=r"'lab-test': 0 approved .* there are: none"):
+        approvals.withdraw(one.name, "Dr. Grün")
+    for each in (one, other, third):
+        approve(home, each)
+    known = rf"lab-test \({one.digest[:12]}\), lab-test \({other.digest[:12]}\), third"
+    for wanted, count in ((one.name, 2), ("hird", 0)):
+        with pytest.raises(ConfigError, match=rf"{count} approved studies .* there are: {known}"):
+            approvals.withdraw(wanted, "Dr. Grün")
+    for wanted, taken in (("third", third), (one.digest[:12], one), (other.digest, other)):
+        assert approvals.withdraw(wanted, "Dr. Grün", "no more").digest == taken.digest
+    assert approvals.approved() == []
+
+
+def test_an_end_that_is_this_moment_is_past(site: Path) -> None:
+    home, one = SiteHome(site.parent), study()
+    shown = pinned(one, Membership.load(home.folder).registry)
+    approvals = SignedApprovals(home, lambda: NOW)
+    with pytest.raises(ConfigError, match="is past; nothing is written"):
+        approvals.approve(one, Consent("Dr. Grün", "x", shown, NOW))
+    assert not home.decisions.exists()
+    approvals.approve(one, Consent("Dr. Grün", "x", shown, NOW + timedelta(seconds=1)))
+
+
+def test_a_no_stands_in_the_log_with_its_reason_cut_short(site: Path) -> None:
+    home, one = SiteHome(site.parent), study()
+    SignedApprovals(home).decline(one, "y" * 600)
+    lines = map(json.loads, home.audit.read_text().splitlines())
+    (said,) = [line["facts"] for line in lines if line["event"] == "not_approved"]
+    assert said == {"study": one.name, "digest": one.digest, "reason": "y" * 500}
+
+
+def test_a_home_that_others_may_write_decides_and_allows_nothing(site: Path) -> None:
+    home, one, lab = SiteHome(site.parent), study(), open_site(site)
+    approve(home, one)
+    before = home.decisions.read_bytes()
+    (site.parent / "policy.yaml").chmod(0o666)
+    with pytest.raises(ConfigError, match="lets other users write it"):
+        SignedApprovals(home).check(lab, one)
+    with pytest.raises(ConfigError, match="lets other users write it"):
+        approve(home, study(rounds=2))
+    assert home.decisions.read_bytes() == before

@@ -1,5 +1,7 @@
 """The privacy ledger: appended to, checked, never silently recreated."""
 
+import hashlib
+import math
 import multiprocessing
 import shutil
 import sqlite3
@@ -9,6 +11,8 @@ import pytest
 
 from client.budget import Budget
 from client.ledger import Ledger
+from client.ledger_chain import Row, chained, event_body, planned
+from client.ledger_file import LedgerFile
 from common.errors import PrivacyError
 from common.privacy.accounting import Event, calibrate, epsilon
 from common.privacy.lifetime import used
@@ -308,10 +312,143 @@ def test_a_study_has_a_bound_of_its_own(tmp_path: Path) -> None:
         ledger.debit(OTHER, 0, 0, event())
 
 
-@pytest.mark.parametrize(("bound", "delta"), [(0.0, 1e-5), (float("inf"), 1e-5), (1.0, 1.0)])
-def test_a_budget_without_bounds_is_refused(bound: float, delta: float) -> None:
-    with pytest.raises(PrivacyError, match="expected finite epsilons above 0"):
-        Budget(epsilon=bound, delta=delta)
+@pytest.mark.parametrize("bad", [0.0, -0.5, math.inf, math.nan])
+def test_a_budget_without_bounds_is_refused(bad: float) -> None:
+    for bounds in (
+        {"epsilon": bad, "delta": 1e-5},
+        {"epsilon": bad, "delta": 1e-5, "study_epsilon": 1.0},
+        {"epsilon": 1.0, "delta": 1e-5, "study_epsilon": bad},
+        {"epsilon": 1.0, "delta": bad},
+        {"epsilon": 1.0, "delta": 1.0},
+    ):
+        with pytest.raises(PrivacyError, match="expected finite epsilons above 0"):
+            Budget(**bounds)
+    Budget(epsilon=1e-9, delta=0.999, study_epsilon=1e-9)
+
+
+def test_a_lifetime_may_be_used_up_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    budget = Budget(epsilon=1.0, delta=1e-5)
+    for part, fits in ((1.0, True), (math.nextafter(1, 2), False), (math.nan, False)):
+        monkeypatch.setattr("client.budget.used", lambda *_, part=part: part)
+        assert (budget.excess([event()], [event()]) is None) == fits
+
+
+def test_no_more_answers_are_given_than_the_noise_was_calibrated_for(tmp_path: Path) -> None:
+    """Rounds and evaluations each for themselves, and each study for itself; round 0 is a round."""
+    with Ledger.create(tmp_path / "ledger", CELLS) as ledger:
+        for number in (0, -1):
+            ledger.debit(OTHER, number, 0, event(), 3)
+        for numbers, what in (((0, 1, 2), "rounds"), ((-1, -2, -3), "evaluations")):
+            for number in numbers[:2]:
+                ledger.debit(STUDY, number, 0, event(), 3)
+            ledger.debit(STUDY, numbers[0], 1, event(), 3)
+            for number in numbers:
+                with pytest.raises(PrivacyError, match=f"all 3 {what} that the study's epsilon"):
+                    ledger.debit(STUDY, number, 2, event(), 3)
+        assert len(ledger.events(STUDY)) == 6 and len(ledger.events(OTHER)) == 2
+
+
+def test_a_ledger_is_known_by_its_first_row_and_bound_by_its_last(tmp_path: Path) -> None:
+    with Ledger.create(tmp_path / "ledger", CELLS) as ledger:
+        identity = ledger.head
+        ledger.debit(STUDY, 0, 0, event())
+        ledger.rebind("some-cells")
+        row = ledger.rebind("more-cells")
+        assert ledger.head == row.hash and ledger.path == tmp_path / "ledger"
+        ledger.debit(STUDY, 1, 0, event())
+        assert (ledger.identity, ledger.fingerprint) == (identity, "more-cells")
+        assert (row.study, row.round, row.attempt, row.simulated) == ("", 0, 0, False)
+        assert not ledger.simulated
+    with Ledger.create(tmp_path / "simulated", CELLS, simulated=True) as ledger:
+        ledger.rebind("more-cells")
+        assert ledger.simulated
+
+
+def test_a_rows_hash_is_of_text_that_any_version_writes() -> None:
+    """A ledger outlives its program: by this text the chain is checked in years to come."""
+    fields = {
+        "number": 7,
+        "kind": "debit",
+        "study": "s",
+        "round": -1,
+        "attempt": 0,
+        "body": "{}",
+        "time": "2026-11-30T12:00:00.000+00:00",
+    }
+    text = (
+        '["before",{"attempt":0,"body":"{}","kind":"debit","number":7,"round":-1,"study":"s",'
+        '"time":"2026-11-30T12:00:00.000+00:00"}]'
+    )
+    for order in (fields, dict(reversed(fields.items()))):
+        assert chained("before", order).hash == hashlib.sha256(text.encode()).hexdigest()
+    assert event_body(event(), 3) == (
+        '{"event":{"mechanism":"poisson_discrete_gaussian","mode":"local","noise_multiplier":10.0,'
+        '"sample_rate":1.0,"steps":5,"unit":"image"},"most":3}'
+    )
+
+
+def test_a_binding_of_an_earlier_version_is_no_simulations() -> None:
+    row = Row(
+        number=0,
+        kind="bind",
+        study="",
+        round=0,
+        attempt=0,
+        body='{"fingerprint": "cells", "nonce": "0"}',
+        time="",
+        hash="",
+    )
+    assert row.fingerprint == "cells" and not row.simulated
+
+
+@pytest.mark.parametrize(
+    ("number", "part"), [(0, "training"), (1, "training"), (-1, "metrics"), (-2, "metrics")]
+)
+def test_a_negative_round_is_an_evaluation(number: int, part: str) -> None:
+    plan = planned(STUDY, number, event(steps=5), 3)
+    assert (plan.study, plan.part, plan.event) == (STUDY, part, event(steps=15))
+
+
+def test_what_another_process_wrote_meanwhile_is_followed(path: Path) -> None:
+    with Ledger.open(path, CELLS) as ledger, Ledger.open(path, CELLS) as other:
+        for number, write in enumerate(
+            (
+                lambda: other.rebind("more-cells"),
+                lambda: other.note_unprotected(STUDY, 9, 0),
+                lambda: other.debit(STUDY, 9, 0, event()),
+            )
+        ):
+            ledger.debit(OTHER, number, 0, event())
+            write()
+            assert other.head != ledger.head
+        assert ledger.verify() == other.verify() == 10
+
+
+def test_verify_reads_each_event(path: Path) -> None:
+    """Of a row that follows from the one before it, and is not what this version wrote."""
+    with Ledger.open(path, CELLS) as ledger:
+        with ledger._file.transaction():
+            ledger._file.append(ledger.rows()[-1], "debit", STUDY, 7, 0, "{}")
+        with pytest.raises(PrivacyError, match="row 4: its event cannot be read"):
+            ledger.verify()
+
+
+def test_a_ledger_that_is_refused_is_closed(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its home may be on a disk that is to be taken out."""
+    closed: list[Path] = []
+    close = LedgerFile.close
+
+    def closing(self: LedgerFile) -> None:
+        closed.append(self.path)
+        close(self)
+
+    monkeypatch.setattr(LedgerFile, "close", closing)
+    with pytest.raises(PrivacyError, match="data set"):
+        Ledger.open(path, "other-cells")
+    tamper(path, "DELETE FROM rows WHERE number = 2")
+    with pytest.raises(PrivacyError, match="row 2"):
+        Ledger.open(path, CELLS)
+    assert closed == [path, path]
 
 
 def _debit_many(path: Path, study: str, bound: float) -> None:

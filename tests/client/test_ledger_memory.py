@@ -95,6 +95,20 @@ def test_a_log_that_names_no_row_asks_for_none(lab: Lab, tmp_path: Path) -> None
     check_own_ledger(lab.site, tmp_path / "none.log")
 
 
+def test_a_ledger_that_the_log_names_rows_of_is_not_missing(lab: Lab) -> None:
+    lab.release()
+    lab.site.ledger.unlink()
+    with pytest.raises(PrivacyError, match="the privacy ledger is missing"):
+        lab.check()
+
+
+def test_a_simulated_sites_ledger_is_no_labs_whatever_the_log_names(lab: Lab) -> None:
+    lab.site.ledger.unlink()
+    Ledger.create(lab.site.ledger, data_fingerprint(lab.site), simulated=True).close()
+    with pytest.raises(PrivacyError, match="is a simulated site's ledger"):
+        lab.check()
+
+
 def test_what_was_adopted_stands_for_all_before_it(lab: Lab) -> None:
     lab.log.append("released", ledger=FORMER, round=1)
     with pytest.raises(PrivacyError, match=f"does not contain the row {FORMER[:12]}"):

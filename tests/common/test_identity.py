@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from common.errors import ConfigError, FederationError
+from common.identity import keys
 from common.identity.keys import (
     load_node_key,
     load_signing_key,
@@ -51,7 +52,7 @@ def test_flower_reads_the_node_key_and_writes_the_same_public_bytes(tmp_path: Pa
     assert asymmetric.verify_signature(public, b"time", signature)
 
 
-@pytest.mark.parametrize("mode", [0o640, 0o604, 0o660, 0o644, 0o610])
+@pytest.mark.parametrize("mode", [0o640, 0o604, 0o660, 0o644, 0o610, 0o601, 0o602, 0o620])
 def test_a_key_that_others_can_reach_is_refused(tmp_path: Path, mode: int) -> None:
     path = tmp_path / "signing.key"
     write_private(path, KEY)
@@ -75,6 +76,72 @@ def test_a_passphrase_is_needed_and_has_to_be_right(
             load_node_key(path)
         monkeypatch.setenv("HEMOFED_PASSPHRASE", "correct horse")
         assert node_public_pem(load_node_key(path)) == node_public_pem(key)
+
+
+class Asked:
+    """A person at a terminal, or none, who answers in this order."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *answers: str, terminal: bool = True):
+        self.prompts: list[str] = []
+        self.left = list(answers)
+        monkeypatch.setattr(keys.getpass, "getpass", self)
+        monkeypatch.setattr(keys.sys, "stdin", self)
+        self.isatty = lambda: terminal
+
+    def __call__(self, prompt: str) -> str:
+        self.prompts.append(prompt)
+        return self.left.pop(0)
+
+
+def test_a_new_passphrase_is_the_environments_or_asked_twice_or_none(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked = Asked(monkeypatch, "horse", "horse")
+    monkeypatch.setenv("HEMOFED_PASSPHRASE", "given")
+    assert keys.new_passphrase(True) == keys.new_passphrase(False) == "given"
+    monkeypatch.setenv("HEMOFED_PASSPHRASE", "")
+    assert keys.new_passphrase(False) is None and asked.prompts == []
+    assert keys.new_passphrase(True) == "horse" and len(asked.prompts) == 2
+
+
+@pytest.mark.parametrize("answers", [("horse", "house"), ("horse", ""), ("", "horse"), ("", "")])
+def test_a_passphrase_that_was_mistyped_encrypts_nothing(
+    monkeypatch: pytest.MonkeyPatch, answers: tuple[str, str]
+) -> None:
+    monkeypatch.delenv("HEMOFED_PASSPHRASE", raising=False)
+    Asked(monkeypatch, *answers)
+    with pytest.raises(ConfigError, match="differ or are empty; nothing was written"):
+        keys.new_passphrase(True)
+
+
+def test_a_passphrase_is_asked_for_where_somebody_can_answer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "signing.key"
+    write_private(path, KEY, "horse")
+    monkeypatch.delenv("HEMOFED_PASSPHRASE", raising=False)
+    asked = Asked(monkeypatch, "horse", "")
+    assert signing_public_pem(load_signing_key(path)) == PUBLIC
+    assert asked.prompts == [f"Passphrase for {path}: "]
+    assert signing_public_pem(load_signing_key(path, "horse")) == PUBLIC
+    monkeypatch.setenv("HEMOFED_PASSPHRASE", "horse")
+    assert signing_public_pem(load_signing_key(path)) == PUBLIC and len(asked.prompts) == 1
+    monkeypatch.delenv("HEMOFED_PASSPHRASE")
+    with pytest.raises(ConfigError, match="set HEMOFED_PASSPHRASE"):
+        load_signing_key(path)
+    nobody = Asked(monkeypatch, terminal=False)
+    for stdin in (nobody, None):
+        monkeypatch.setattr(keys.sys, "stdin", stdin)
+        with pytest.raises(ConfigError, match="set HEMOFED_PASSPHRASE"):
+            load_signing_key(path)
+    assert nobody.prompts == []
+
+
+def test_a_key_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for write, key in ((write_private, KEY), (write_tls_key, make_node_key())):
+        with pytest.raises(ConfigError, match=r"file/some.key: cannot be written \("):
+            write(tmp_path / "file" / "some.key", key)
 
 
 def test_what_is_not_the_key_asked_for_is_named(tmp_path: Path) -> None:
@@ -111,7 +178,7 @@ def test_a_signature_fits_one_message_and_one_key(message: bytes, bit: int) -> N
 
 def test_fingerprints_are_compared_as_people_write_them() -> None:
     shown = fingerprint(PUBLIC)
-    assert len(shown.split()) == 8
+    assert [len(group) for group in shown.split()] == [4] * 8, "128 bits"
     assert same_fingerprint(shown, shown.upper().replace(" ", ":"))
     assert same_fingerprint(shown, f" {shown.replace(' ', '')}\n")
     assert not same_fingerprint(shown, fingerprint(signing_public_pem(make_signing_key())))
@@ -177,3 +244,51 @@ def test_a_request_holds_keys_of_the_right_kind_only() -> None:
         changed = asked | {"claim": asked["claim"] | {"node_public_key": pem}}
         with pytest.raises(FederationError, match=said):
             Request.model_validate(changed)
+
+
+def test_a_signing_key_has_one_spelling_and_one_kind() -> None:
+    asked = request().model_dump(mode="json")
+    sound = asked["claim"]["signing_public_key"]
+    other = asked | {"claim": asked["claim"] | {"signing_public_key": f"a key\r\n{sound}\r\n"}}
+    assert Request.model_validate(other).claim.signing_public_key == sound
+    wrong = asked["claim"]["node_public_key"]
+    with pytest.raises(FederationError, match="expected Ed25519"):
+        Request.model_validate(asked | {"claim": asked["claim"] | {"signing_public_key": wrong}})
+
+
+@pytest.mark.parametrize("key", ["node_public_key", "signing_public_key"])
+def test_a_key_is_read_to_a_thousand_characters(key: str) -> None:
+    asked = request().model_dump(mode="json")
+    for spaces, fits in ((1000, True), (1001, False)):
+        text = asked["claim"][key].ljust(spaces)
+        content = asked | {"claim": asked["claim"] | {key: text}}
+        if fits:
+            assert Request.model_validate(content).model_dump(mode="json") == asked
+        else:
+            with pytest.raises(ValueError, match="at most 1000"):
+                Request.model_validate(content)
+
+
+@pytest.mark.parametrize("name", ["signature", "node_signature", "consent"])
+def test_a_signature_is_read_to_512_characters(name: str) -> None:
+    asked = request().model_dump(mode="json")
+    assert Request.model_validate(asked | {name: "0" * 512})
+    with pytest.raises(ValueError, match="at most 512"):
+        Request.model_validate(asked | {name: "0" * 513})
+    assert (
+        Request.model_validate({k: v for k, v in asked.items() if k != "consent"}).consent is None
+    )
+
+
+def test_a_requests_fingerprint_is_of_the_name_and_both_keys_and_no_other_thing() -> None:
+    """Asked again with the same keys it is the same: two people compare it by telephone."""
+    node, signing = make_node_key(), make_signing_key()
+    first = Request.make("munich", node, signing, NOW)
+    later = Request.make("munich", node, signing, NOW + timedelta(days=1), make_signing_key())
+    assert first.fingerprint == later.fingerprint
+    others = (
+        Request.make("berlin", node, signing, NOW),
+        Request.make("munich", make_node_key(), signing, NOW),
+        Request.make("munich", node, make_signing_key(), NOW),
+    )
+    assert len({first.fingerprint, *(other.fingerprint for other in others)}) == 4

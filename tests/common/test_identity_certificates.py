@@ -8,6 +8,9 @@ from pathlib import Path
 
 import pytest
 from cryptography import x509
+from cryptography.x509.oid import ExtendedKeyUsageOID
+from hypothesis import given
+from hypothesis import strategies as st
 
 from common.errors import ConfigError
 from common.identity.certificates import (
@@ -99,6 +102,54 @@ def test_the_authority_signs_servers_and_nothing_below(tmp_path: Path) -> None:
     assert (limits.ca, limits.path_length) == (True, 0)
     assert not server.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
     server.verify_directly_issued_by(authority)
+
+
+def parts(certificate: x509.Certificate) -> dict[str, tuple[bool, object]]:
+    """Name -> whether critical, and what it says, of each extension."""
+    return {one.oid._name: (one.critical, one.value) for one in certificate.extensions}
+
+
+def granted(usage: object) -> set[str]:
+    assert isinstance(usage, x509.KeyUsage)
+    return {name.strip("_") for name, value in vars(usage).items() if value}
+
+
+def test_each_certificate_says_what_it_may_be_used_for_and_must_be_understood(
+    tmp_path: Path,
+) -> None:
+    write_pair(tmp_path, "fl.example.org")
+    authority, server = (
+        parts(x509.load_pem_x509_certificate((tmp_path / file).read_bytes()))
+        for file in ("ca.crt", "server.crt")
+    )
+    for one in (authority, server):
+        assert one["basicConstraints"][0] and one["keyUsage"][0]
+    assert granted(authority["keyUsage"][1]) == {"key_cert_sign", "crl_sign"}
+    assert granted(server["keyUsage"][1]) == {"digital_signature"}
+    assert server["extendedKeyUsage"] == (
+        False,
+        x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]),
+    )
+    name = x509.SubjectAlternativeName([x509.DNSName("fl.example.org")])
+    assert server["subjectAltName"] == (False, name)
+    assert not any(one["subjectKeyIdentifier"][0] for one in (authority, server))
+    assert not server["authorityKeyIdentifier"][0]
+
+
+def test_certificates_hold_from_a_day_before_to_their_last_second(tmp_path: Path) -> None:
+    """A day, for clocks that are slow; ten years, and thirteen months."""
+    now, second = NOW.replace(microsecond=0), timedelta(seconds=1)
+    write_pair(tmp_path, "localhost", now)
+    for file, days in (("ca.crt", 3650), ("server.crt", 397)):
+        path = tmp_path / file
+        first, last = now - timedelta(days=1), now + timedelta(days=days)
+        assert check_certificate(path, first) == ()
+        assert "not valid before" in check_certificate(path, first - second)[0]
+        assert check_certificate(path, last - timedelta(days=30)) == ()
+        assert "in 29 days" in check_certificate(path, last - timedelta(days=30) + second)[0]
+        assert "in 0 days" in check_certificate(path, last - second)[0]
+        assert "expired on" in check_certificate(path, last)[0]
+        assert is_expired(path, last) and not is_expired(path, last - second)
 
 
 def test_what_is_not_a_certificate_is_named(tmp_path: Path) -> None:

@@ -1,12 +1,14 @@
 """What a site believes of a registry: the server's word, and each member's own proofs."""
 
+import json
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from common.errors import FederationError
+from common.errors import ConfigError, FederationError
 from common.identity.keys import make_node_key, make_signing_key, signing_public_pem
 from common.identity.registry import Member, Registry
 from common.identity.request import Request
@@ -138,3 +140,56 @@ def test_a_version_that_no_field_holds_is_no_registry(version: int) -> None:
     content = registry().model_copy(update={"version": version})
     with pytest.raises(FederationError, match="is not a registry"):
         opened(content)
+
+
+def test_the_last_requests_keys_are_the_members() -> None:
+    old = make_signing_key()
+    requests = ask("a", old), ask("a", key := make_signing_key(), old)
+    one = member(*requests)
+    last = requests[-1].claim
+    assert one.name == "a" and one.fingerprint == requests[-1].fingerprint
+    assert one.node_public_key == last.node_public_key.encode()
+    assert one.signing_public_key == last.signing_public_key == signing_public_pem(key)
+
+
+def test_a_member_without_keys_is_none() -> None:
+    with pytest.raises(ValueError, match="at least 1 item"):
+        member()
+
+
+def test_versions_are_counted_from_one_and_addresses_are_short() -> None:
+    for version in (1, 2**31):
+        assert opened(registry(version)).version == version
+    with pytest.raises(ValueError, match="greater than or equal to 1"):
+        registry(0)
+    fields = {"version": 1, "issued": NOW}
+    assert Registry(address="h" * 298 + ":1", **fields)
+    with pytest.raises(ValueError, match="at most 300"):
+        Registry(address="h" * 299 + ":1", **fields)
+
+
+def test_a_memberships_end_is_told_of_from_30_days_before_it() -> None:
+    end = NOW + timedelta(days=365)
+
+    def said(**before: float) -> str:
+        return "".join(member(ask("a")).warnings("a", end - timedelta(**before)))
+
+    assert said(days=31) == said(days=30) == ""
+    assert "a: the membership ends in 29 days, on 2027-05-01; `hemofed server renew" in said(
+        days=29, hours=23
+    )
+    assert "ends in 1 days" in said(days=1) and "ends in 0 days" in said(seconds=0)
+    assert "ended on 2027-05-01" in said(seconds=-1)
+
+
+def test_a_registry_is_read_from_a_home_and_from_a_file(tmp_path: Path) -> None:
+    content = registry(7, a=member(ask("a")))
+    (tmp_path / "registry.json").write_text(json.dumps(content.signed(SERVER)))
+    with pytest.raises(ConfigError, match=rf"{tmp_path}: is not a server's home .No such file"):
+        Registry.load(tmp_path)
+    (tmp_path / "signing.pub").write_text(PUBLIC)
+    assert Registry.load(tmp_path) == content
+    assert Registry.read(tmp_path / "registry.json", PUBLIC) == content
+    (tmp_path / "signing.pub").write_text(signing_public_pem(make_signing_key()))
+    with pytest.raises(FederationError, match="registry.json: the registry: the signature does"):
+        Registry.load(tmp_path)

@@ -67,6 +67,18 @@ def test_what_belongs_to_somebody_else_is_theirs_to_change(
         check_ours(file)
 
 
+def test_what_is_roots_is_as_good_as_ones_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 12345)
+    check_ours(Path("/usr/bin"))
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="gives a file away")
+def test_what_is_another_systems_users_is_not(file: Path) -> None:
+    os.chown(file, 1, -1)
+    with pytest.raises(ConfigError, match="belongs to user 1, this process to user 0"):
+        check_ours(file)
+
+
 @given(mode=st.integers(0, 0o777))
 def test_a_file_passes_exactly_when_nobody_else_may_write_it(
     tmp_path_factory: pytest.TempPathFactory, mode: int

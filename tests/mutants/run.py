@@ -2,11 +2,14 @@
 
 `make mutants`, or `python tests/mutants/run.py [--jobs N] [WORD ...]`: the modules whose path has
 one of the words; --jobs 0 runs nothing and prints what there is. Results are kept in .mutants/:
-what was seen is not tried again while the module stays as it is; what was not seen is tried again
-at the next start. docs/testing.md tells how the results are to be read.
+what was seen is not tried again as long as its function stays as it is; what was not seen, and is
+not known to be harmless, is tried again at the next start. docs/testing.md tells how the results
+are to be read.
 """
 
 import argparse
+import compileall
+import fcntl
 import json
 import os
 import shutil
@@ -16,6 +19,7 @@ import time
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
+from py_compile import PycInvalidationMode
 
 from slips import Slip, slips
 from trial import trial, warm_up
@@ -27,7 +31,8 @@ HARMLESS = Path(__file__).with_name("harmless.toml")
 
 
 def main() -> int:
-    """0: at least 95 % of each module's slips were seen; 1: not; 2: the tests fail as it is."""
+    """0: at least 95 % of each module's slips were seen; 1: not; 2: the tests fail as it is,
+    or there is another run."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("words", nargs="*")
@@ -37,12 +42,26 @@ def main() -> int:
         for module, tests in tomllib.loads(MODULES.read_text())["modules"].items()
         if not asked.words or any(word in module for word in asked.words)
     }
+    if asked.jobs and not _alone():
+        print("another run of this, or a part of one that was killed, is in the same tree")
+        return 2
     warm_up()
     workers = [_start(modules, job, asked.jobs) for job in range(asked.jobs)]
     ended = [os.waitstatus_to_exitcode(os.waitpid(worker, 0)[1]) for worker in workers]
     if any(ended):
         return 2
     return 0 if all([_report(module) for module in modules]) else 1
+
+
+def _alone() -> bool:
+    """Whether no other run has the copies; from then on this one has, as long as a worker lives."""
+    KEPT.mkdir(exist_ok=True)
+    try:
+        # Never closed: the workers have it too.
+        fcntl.flock(os.open(KEPT, os.O_RDONLY), fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _start(modules: dict[str, list[str]], job: int, jobs: int) -> int:
@@ -69,6 +88,9 @@ def _copy(job: int) -> Path:
         if (ROOT / name).is_file():
             (copy / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, copy / name)
+    # Once for all trials; by the hash, since a slip may be of the same size and second.
+    by_hash = PycInvalidationMode.CHECKED_HASH
+    compileall.compile_dir(copy, quiet=1, invalidation_mode=by_hash)
     return copy
 
 
@@ -76,8 +98,10 @@ def _try(copy: Path, module: str, tests: Sequence[str], job: int, jobs: int) -> 
     """Try the worker's part of a module's slips. False: its tests fail without any."""
     place = copy / module
     text = place.read_text(encoding="utf-8")
-    seen = {result["key"] for result in _results(module) if result["outcome"] != "passed"}
-    left = [slip for slip in list(slips(text))[job::jobs] if slip.key not in seen]
+    last, known = _outcomes(module), _harmless(module)
+    done = {key for key, outcome in last.items() if outcome != "passed"}
+    left = [slip for slip in list(slips(text))[job::jobs] if slip.key not in done]
+    left = [slip for slip in left if slip.key not in last or slip.change not in known]
     if not left:
         return True
     began = time.monotonic()
@@ -96,9 +120,11 @@ def _file(module: str) -> Path:
     return KEPT / (module.replace("/", ".") + ".jsonl")
 
 
-def _results(module: str) -> list[dict[str, str]]:
+def _outcomes(module: str) -> dict[str, str]:
+    """Key -> what came of it when it was tried last."""
     file = _file(module)
-    return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+    lines = file.read_text().splitlines() if file.exists() else []
+    return {one["key"]: one["outcome"] for one in map(json.loads, lines)}
 
 
 def _keep(module: str, slip: Slip, outcome: str) -> None:
@@ -113,7 +139,7 @@ def _report(module: str) -> bool:
 
     What HARMLESS has is no fault: it is counted apart and not printed.
     """
-    last = {result["key"]: result["outcome"] for result in _results(module)}
+    last = _outcomes(module)
     every = list(slips((ROOT / module).read_text(encoding="utf-8")))
     unseen = [slip for slip in every if last.get(slip.key) == "passed"]
     tried = sum(slip.key in last for slip in every)

@@ -8,6 +8,7 @@ class, a strict zip) is left as it is.
 import ast
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from difflib import unified_diff
 from hashlib import sha256
@@ -101,7 +102,8 @@ class Slip:
     """A module with one slip in it."""
 
     key: str
-    """Of the whole text: another text, another slip."""
+    """Of the function, or the statement outside of any, that has the slip in it: stays as it is
+    when another function or a docstring changes."""
     operator: str
     line: int
     diff: str
@@ -117,22 +119,20 @@ class Slip:
 
 def slips(text: str) -> Iterator[Slip]:
     """Every slip of a module's text, each once."""
-    seen = {_digest(text)}
+    before = _code(text)
+    seen = {_digest("")}
     for name, operator in _operators():
         occurrence = 0
         while (changed := mutate_code(text, operator, occurrence)) is not None:
             occurrence += 1
-            slip = _slip(name, text, changed)
-            if slip.key not in seen and _worth_trying(slip):
-                seen.add(slip.key)
-                yield slip
+            with suppress(SyntaxError):
+                slip = _slip(name, text, changed, _digest(_changed(before, _code(changed))))
+                if slip.key not in seen and _worth_trying(slip):
+                    seen.add(slip.key)
+                    yield slip
 
 
 def _worth_trying(slip: Slip) -> bool:
-    try:
-        ast.parse(slip.text)
-    except SyntaxError:
-        return False
     # A bare star in a signature is no product.
     star = re.search(r"^-.*\*[,)]", slip.diff) and slip.operator.endswith("Mul_Div")
     return not star and not any(word in slip.diff for word in _HOUSEKEEPING)
@@ -145,10 +145,38 @@ def _operators() -> Iterator[tuple[str, Operator]]:
         yield own.__name__, own()
 
 
-def _slip(operator: str, text: str, changed: str) -> Slip:
+def _slip(operator: str, text: str, changed: str, key: str) -> Slip:
     lines = list(unified_diff(text.splitlines(), changed.splitlines(), lineterm="", n=0))[2:]
     line = int(lines[0].split()[1].split(",")[0].lstrip("-"))
-    return Slip(_digest(changed), operator, line, "\n".join(lines[1:]), changed)
+    return Slip(key, operator, line, "\n".join(lines[1:]), changed)
+
+
+def _code(text: str) -> ast.Module:
+    """The syntax tree without docstrings, an attribute's included."""
+    tree = ast.parse(text)
+    for node in ast.walk(tree):
+        if isinstance(body := getattr(node, "body", None), list):
+            node.body = [one for one in body if not _words(one)]  # type: ignore[attr-defined]
+    return tree
+
+
+def _words(node: ast.stmt) -> bool:
+    value = node.value if isinstance(node, ast.Expr) else None
+    return isinstance(value, ast.Constant) and isinstance(value.value, str)
+
+
+def _changed(before: ast.Module | ast.ClassDef, after: ast.Module | ast.ClassDef) -> str:
+    """What was changed into what: the function, or the statement outside of any, with the classes
+    around it and with how many there are before it that were just like it. "" if nothing was."""
+    for at, (was, now) in enumerate(zip(before.body, after.body, strict=True)):
+        if ast.dump(was) == ast.dump(now):
+            continue
+        within = isinstance(was, ast.ClassDef) and isinstance(now, ast.ClassDef)
+        if within and (inside := _changed(was, now)):
+            return f"{was.name}.{inside}"
+        alike = [one for one in before.body[:at] if ast.dump(one) == ast.dump(was)]
+        return f"{len(alike)} {ast.dump(now)}"
+    return ""
 
 
 def _digest(text: str) -> str:

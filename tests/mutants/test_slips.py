@@ -2,6 +2,7 @@
 does not."""
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -40,6 +41,64 @@ def test_a_slip_is_the_module_with_one_thing_changed() -> None:
         ast.parse(slip.text)
         assert slip.text != TEXT
         assert len(slip.text.splitlines()) == len(TEXT.splitlines())
+
+
+ALIKE = '''
+"""A module."""
+register(once=True)
+register(once=True)
+
+class Account:
+    """Of somebody."""
+
+    most: int = 3
+    """Of what is paid."""
+
+    def left(self):
+        """What may be paid yet."""
+        return self.most - 1
+
+class Other:
+    most: int = 3
+
+    def left(self):
+        return self.most - 1
+
+def pay():
+    return 7 - 1
+'''
+
+
+def test_slips_in_places_that_are_alike_have_keys_of_their_own() -> None:
+    found = list(slips(ALIKE))
+    assert len({slip.key for slip in found}) == len(found)
+    lines = {slip.line for slip in found}
+    assert lines == {
+        n for n, line in enumerate(ALIKE.split("\n"), 1) if re.search(r"\d|once", line)
+    }
+
+
+@pytest.mark.parametrize(
+    ("taken", "put", "again"),
+    [
+        ("A module.", "Two lines\nof it.", ""),
+        ("Of somebody.", "Of anybody.", ""),
+        ("Of what is paid.", "Of a day.", ""),
+        ("What may be paid yet.", "Paid no more.", ""),
+        ("    return 7", "    # Why seven.\n\n    return 7", ""),
+        ("return 7 - 1", "return 7 - 1 + len([])", "return 7 - 1 + len([])"),
+        ("most: int = 3", "most: int = 8", "most: int = 8"),
+    ],
+)
+def test_what_was_seen_holds_as_long_as_its_function_stays_as_it_is(
+    taken: str, put: str, again: str
+) -> None:
+    """`again`: the line whose slips are to be tried again."""
+    changed = ALIKE.replace(taken, put, 1)
+    lines = changed.split("\n")
+    seen = {slip.key for slip in slips(ALIKE)}
+    left = {lines[slip.line - 1].strip() for slip in slips(changed) if slip.key not in seen}
+    assert left == ({again} if again else set())
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """One run of tests in a process of its own, forked from one that has the libraries imported."""
 
+import gc
 import importlib
 import os
 import resource
@@ -16,7 +17,7 @@ _LIBRARIES = """
     cryptography.hazmat.primitives.ciphers cryptography.x509 flwr.app flwr.clientapp flwr.serverapp
     flwr.supernode.fleet_http_client dp_accounting dp_accounting.pld.privacy_loss_distribution
     opacus sklearn.linear_model safetensors.torch yaml sqlite3 fastapi requests httpx typer.testing
-    multiprocessing.managers
+    multiprocessing.managers anyio.pytest_plugin _hypothesis_pytestplugin
 """
 _MEMORY = 24 << 30
 """Bytes of addresses: a slip that never stops allocating ends here."""
@@ -26,6 +27,9 @@ def warm_up() -> None:
     """Import what the tests import, but nothing of ours: each child reads that from its copy."""
     for name in _LIBRARIES.split():
         importlib.import_module(name)
+    # Else each child's garbage collections go over all of them.
+    gc.collect()
+    gc.freeze()
 
 
 def trial(copy: Path, tests: Sequence[str], seconds: float) -> str:
@@ -91,4 +95,5 @@ def _pytest(tests: Sequence[str]) -> int:
     settings.load_profile("trial")
     known = "ignore::pytest.PytestAssertRewriteWarning"
     """Of libraries that are imported already."""
-    return int(pytest.main(["-x", "-q", "-p", "no:cacheprovider", "-W", known, *tests]))
+    quick = ["-x", "-q", "--assert=plain", "-p", "no:cacheprovider"]
+    return int(pytest.main([*quick, "-W", known, *tests]))

@@ -14,14 +14,12 @@ from flwr.proto.message_pb2 import ObjectTree, PushObjectRequest
 from flwr.proto.node_pb2 import Node
 from flwr.supercore.object_store.sql_object_store import SqlObjectStore
 from flwr.supercore.task_identity import TaskIdentity
-from hypothesis import given
-from hypothesis import strategies as st
 
-from common.objects import MESSAGE_BYTES, PIECE_BYTES, SMALL_BYTES, may_be_object, take_apart
+from common.objects import MESSAGE_BYTES, PIECE_BYTES, SMALL_BYTES, take_apart
 from common.payload import encode
 from server.exchange import NoReply, exchange
 from server.fleet import Fleet
-from server.replies import Question, RefusedError, check_answers, is_one_reply, is_within_bounds
+from server.replies import RefusedError, check_answers
 from server.state import database
 from tests.server.nodes import Setting, connected
 
@@ -396,64 +394,3 @@ def test_a_request_of_other_fields_is_not_taken(wire: Wire, more: bytes) -> None
     for sent in (body + more, body + body[: body.index(b"\x12")]):
         answer = wire.calls.answer(PUSH, wire.setting.keys["paris"], sent)
         assert answer == (HTTPStatus.BAD_REQUEST, b"")
-
-
-@given(
-    source=st.integers(0, 3),
-    target=st.integers(0, 3),
-    to=st.sampled_from(["", ID, ID[:-1], ID.upper(), ID + " "]),
-    messages=st.integers(0, 2),
-    trees=st.integers(0, 2),
-)
-def test_one_reply_is_from_the_node_to_the_server_and_to_a_message(
-    source: int, target: int, to: str, messages: int, trees: int
-) -> None:
-    request = PushMessagesRequest(message_object_trees=[ObjectTree()] * trees)
-    for _ in range(messages):
-        said = request.messages_list.add().metadata
-        said.src_node_id, said.dst_node_id, said.reply_to_message_id = source, target, to
-    sound = (source, target, to, messages, trees) == (2, 1, ID, 1, 1)
-    assert is_one_reply(request, 2) == sound
-
-
-QUESTION = Question(ID, 1, 2, "train", "1", 1.8e9, 60.0, "", 3)
-FLOATS = st.floats() | st.floats(1.7e9, 1.9e9) | st.just(1.8e9)
-
-
-@given(
-    created=FLOATS,
-    ttl=FLOATS | st.floats(-1, 1e5),
-    runtimes=st.lists(FLOATS | st.just(0.0), max_size=2),
-    pieces=st.integers(0, 12),
-)
-def test_what_is_within_bounds_is_finite_and_small(
-    created: float, ttl: float, runtimes: list[float], pieces: int
-) -> None:
-    request = PushMessagesRequest(
-        messages_list=[message_to_proto(Message(RecordDict(), 2, "train"))],
-        message_object_trees=[ObjectTree(object_id=ID, children=map(piece, range(pieces)))],
-        clientapp_runtime_list=runtimes,
-    )
-    said = request.messages_list[0].metadata
-    said.message_id, said.group_id, said.created_at, said.ttl = ID, "1", created, ttl
-    sane = (
-        abs(created - 1.8e9) < 1e5
-        and 0 < ttl < 1e5
-        and len(runtimes) < 2
-        and all(0 <= seconds <= 1e9 for seconds in runtimes)
-        and pieces <= 2 * QUESTION.pieces + 1
-    )
-    if is_within_bounds(request, QUESTION):
-        assert sane
-    else:
-        assert not (sane and created == 1.8e9 and ttl <= 60)
-
-
-@given(
-    kind=st.sampled_from([b"Message", b"ArrayChunk", b"Array", b"RecordDict", b""]),
-    size=st.sampled_from([0, 1, MESSAGE_BYTES - 20, MESSAGE_BYTES + 1, PIECE_BYTES + 200]),
-)
-def test_objects_are_of_two_kinds_and_bounded(kind: bytes, size: int) -> None:
-    content = kind + b"  0\x00" + bytes(size)
-    most = {b"Message": MESSAGE_BYTES, b"ArrayChunk": PIECE_BYTES + 68}.get(kind, -1)
-    assert may_be_object(content) == (len(content) <= most)

@@ -109,3 +109,23 @@ def test_the_largest_updates_that_are_accepted_do_not_overflow(bound: float, sig
     for site in shares:
         total.add(site, largest)
     np.testing.assert_allclose(total.result(), largest, rtol=1e-8)
+
+
+@pytest.mark.parametrize(
+    ("max_norm", "step"), [(0.3, 2.0**-49), (1.0, 2.0**-49), (2.0, 2.0**-48), (7.9, 2.0**-47)]
+)
+def test_a_value_is_rounded_to_what_the_largest_norm_asks_for(max_norm: float, step: float) -> None:
+    total = RunningMean(4, {"s": 1.0}, max_norm)
+    total.add("s", np.array([step, -3 * step, step / 4, 0], np.float32))
+    assert total.result().tolist() == [step, -3 * step, 0, 0]
+
+
+@pytest.mark.parametrize("value", [np.inf, -np.inf, np.nan])
+def test_what_is_not_finite_is_named_without_a_warning_though_it_counts_for_nothing(
+    value: float,
+) -> None:
+    total = RunningMean(2, {"s": 0.0, "t": 1.0}, 10.0)
+    with pytest.raises(ModelError, match="the update is not finite"):
+        total.add("s", np.array([value, 1.0], np.float32))
+    total.add("t", np.array([1.0, 2.0], np.float32))
+    assert total.result().tolist() == [1.0, 2.0]
