@@ -95,13 +95,14 @@ def open_cells(site: Site, study: Study) -> SiteCells:
     """The site's cells as the study sees them; opened once a process (the images stay on disk).
 
     A study that protects patients leaves out cells of unknown patients: they would each count as
-    a patient. Raises DataError: a cache of another side; without privacy, no cell of the study's
-    types (under privacy that is nobody's business, and the site trains on nothing but noise).
+    a patient. Raises DataError: a cache of another side or field of view; without privacy, no cell
+    of the study's types (under privacy that is nobody's business, and the site trains on nothing
+    but noise).
     """
     classes = _classes(study)
     parts, given = [], []
     for source in site.cells:
-        part, stated = selected(source, _cache(source.folder, study.image_side))
+        part, stated = selected(source, _cache(source.folder, study.image_side, study.field_um))
         known = used(part, study)
         parts.append(part.select(known))
         given.append(stated[known])
@@ -117,12 +118,18 @@ def open_cells(site: Site, study: Study) -> SiteCells:
 
 
 @lru_cache(maxsize=64)
-def _cache(folder: Path, side: int) -> CellCache:
+def _cache(folder: Path, side: int, field_um: float) -> CellCache:
     cache = CellCache.open(folder)
     if cache.side != side:
         raise DataError(
             f"{folder}: its images have side {cache.side}, the study asks for {side}; index the "
             f"source again with --side {side}"
+        )
+    scale, field = cache.meta["um_per_px"], cache.meta["field_um"]
+    if scale is not None and field != field_um:
+        raise DataError(
+            f"{folder}: its images show {field:g} um, the study asks for {field_um:g}; index the "
+            f"source again with --side {side} --um-per-px {scale:g} --field-um {field_um:g}"
         )
     return cache
 

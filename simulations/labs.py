@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +11,7 @@ from common.cells import resolve
 from common.config import Study
 from common.data.cache import default_root, prepare
 from common.data.index import TABLE
+from common.data.scale import FIELD_UM
 from common.data.store import CellCache
 from common.errors import ConfigError, DataError
 from common.words import count
@@ -42,8 +43,10 @@ def located(spec: DataSpec) -> DataSpec:
     return spec.model_copy(update={"root": _root(spec).absolute()})
 
 
-def gather(spec: DataSpec, side: int, seed: int, progress: Progress) -> Labs:
-    """Render or find the labs' images, and index each lab's.
+def gather(
+    spec: DataSpec, side: int, seed: int, progress: Progress, field_um: float = FIELD_UM
+) -> Labs:
+    """Render or find the labs' images, and index each lab's: `field_um` micrometres of each.
 
     Raises ConfigError: no folder is given. DataError: what is in it cannot be used.
     """
@@ -52,19 +55,22 @@ def gather(spec: DataSpec, side: int, seed: int, progress: Progress) -> Labs:
     for lab in spec.um_per_px:
         if lab not in folders:
             raise ConfigError(f"data.um_per_px: no lab {lab!r}; there are: {', '.join(folders)}")
+    drawn = spec.source == "rendered"
+    scales = _rendered_scale(spec.rendered, folders) if drawn else spec.um_per_px
     caches = {}
     for lab, folder in folders.items():
         cache = prepare(
             folder,
             side,
             label_map=spec.label_map or None,
-            um_per_px=spec.um_per_px.get(lab),
+            um_per_px=scales.get(lab),
+            field_um=field_um,
             progress=lambda done, total, lab=lab: progress(f"indexing {lab}", done, total),  # type: ignore[misc]
         )
         caches[lab] = CellCache.open(cache)
     # One lab of drawings makes the whole no study of real cells.
-    drawn = any(map(is_rendered, (root, *folders.values())))
-    return Labs(caches, "rendered" if drawn else "images")
+    any_drawn = any(map(is_rendered, (root, *folders.values())))
+    return Labs(caches, "rendered" if any_drawn else "images")
 
 
 def studied(labs: Labs, study: Study) -> Labs:
@@ -114,6 +120,13 @@ def _rendered(spec: Rendered, seed: int, progress: Progress) -> Path:
             progress=lambda done, total: progress("rendering cells", done, total),
         )
     return out
+
+
+def _rendered_scale(spec: Rendered, labs: Iterable[str]) -> dict[str, float]:
+    """Lab -> micrometres a pixel of its rendered pictures."""
+    from simulations.synthetic.fields import FIELD_OF_VIEW
+
+    return dict.fromkeys(labs, FIELD_OF_VIEW / spec.side)
 
 
 def _root(spec: DataSpec) -> Path:

@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from common.data.quality.cli import check_command
+from common.data.scale import FIELD_UM, NO_SCALE
 
 if TYPE_CHECKING:
     from common.data.store import CellCache
@@ -24,8 +25,11 @@ Out = Annotated[
 Scale = Annotated[
     float | None,
     typer.Option(
-        min=1e-3, max=100, help="Micrometres a pixel; then the middle 25 um become the side."
+        min=1e-3, max=100, help="Micrometres a pixel; then the middle --field-um become the side."
     ),
+]
+Field = Annotated[
+    float, typer.Option(min=6, max=80, help="The study's field_um: micrometres along the side.")
 ]
 LabelMap = Annotated[Path | None, typer.Option(help="YAML: this lab's names for the cell types.")]
 
@@ -35,13 +39,15 @@ def index(
     source: Annotated[Path, typer.Argument(help="Folder of class folders, or a CSV.")],
     side: Side = 64,
     um_per_px: Scale = None,
+    field_um: Field = FIELD_UM,
     out: Out = None,
     label_map: LabelMap = None,
 ) -> None:
     """Decode images once into a cache that training reads."""
     from common.data.label_map import read_label_map
 
-    _index(source, side, um_per_px, out, read_label_map(label_map) if label_map else None)
+    names = read_label_map(label_map) if label_map else None
+    _index(source, side, um_per_px, field_um, out, names)
 
 
 @app.command()
@@ -62,13 +68,14 @@ def fetch(
     console = Console()
     with transferring(console, name) as report:
         bring(out, url or MLL23, progress=report)
-    _index(out, side, MLL23_UM_PER_PX, None, None)
+    _index(out, side, MLL23_UM_PER_PX, FIELD_UM, None, None)
 
 
 def _index(
     source: Path,
     side: int,
     um_per_px: float | None,
+    field_um: float,
     out: Path | None,
     label_map: dict[str, str] | None,
 ) -> None:
@@ -80,10 +87,16 @@ def _index(
     with counting(console, "indexing") as progress:
         if out is None:
             folder = prepare(
-                source, side, label_map=label_map, um_per_px=um_per_px, progress=progress
+                source,
+                side,
+                label_map=label_map,
+                um_per_px=um_per_px,
+                field_um=field_um,
+                progress=progress,
             )
         else:
-            folder = build(scan(source, label_map), out, side, um_per_px, progress=progress)
+            index = scan(source, label_map)
+            folder = build(index, out, side, um_per_px, field_um, progress=progress)
     _show(console, CellCache.open(folder))
 
 
@@ -96,6 +109,14 @@ def _show(console: Console, cache: "CellCache") -> None:
     console.print(table)
     patients = {patient for patient in cache.patients if patient}
     console.print(f"patients: {len(patients):,}" if patients else "patients: not known")
+    console.print(_scale(cache), soft_wrap=True)
     for reason, number in cache.meta["skipped"].items():
         console.print(f"passed over: {number:,} {reason}")
     console.print(f"cache: {cache.folder}", soft_wrap=True)
+
+
+def _scale(cache: "CellCache") -> str:
+    um_per_px, field_um = cache.meta["um_per_px"], cache.meta["field_um"]
+    if um_per_px is None:
+        return f"scale: not known: {NO_SCALE}"
+    return f"scale: {um_per_px:g} um a pixel; a cached image shows {field_um:g} um"

@@ -33,7 +33,7 @@ def read_rgb(path: Path, draft: int | None = None, look: Look = _any_size) -> Im
         with path.open("rb") as file:
             return _read(file, draft, look)
     except FormError as error:
-        raise FormError(f"{path}: {error}") from error
+        raise type(error)(f"{path}: {error}") from error
     except Exception as error:
         # A file that is damaged, or made to do harm, may make a reader stumble over anything.
         raise DataError(f"{path}: cannot be read as an image ({error})") from error

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from common.cells import CELL_TYPES, CODES
 from common.errors import DataError
 
-FORMAT = 1
+FORMAT = 2
+"""Another number for other rules of how a picture becomes pixels, too."""
 IMAGES = "images.npy"
 ROWS = "rows.csv"
 META = "meta.json"
