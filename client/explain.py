@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from client.account import metrics_noise, study_noise, unaffordable
 from client.ledger import Ledger
 from client.ledger_summary import beside_epsilon, left
+from client.left_out import left_out_of_site
 from client.policy import Policy, cohort_refusal, read_policy, refusal
 from common.config import PrivacySpec, Site, Study
-from common.errors import PrivacyError
+from common.errors import DataError, PrivacyError
 from common.models import build
 from common.models.vector import Layout
 from common.privacy.accounting import epsilon
@@ -40,6 +41,7 @@ def explain(site: Site, study: Study, members: Collection[str]) -> Explanation:
         ("study", f"{study.name}, digest {study.digest}"),
         ("description", study.description or "none given"),
         ("trains", _training(study)),
+        ("left out", _left_out(site, study)),
         ("together", _cohort(site, study, members)),
         ("privacy", _privacy(study, noise)),
         ("each round", _update(study)),
@@ -71,6 +73,14 @@ def _training(study: Study) -> str:
         f"{study.model.name} from {start}, {part}, to tell {len(study.cell_types)} cell types "
         f"apart ({', '.join(study.cell_types)}); {count(study.rounds, 'round')}"
     )
+
+
+def _left_out(site: Site, study: Study) -> str:
+    """What of the site's own cells does not take part; this stays here, as all of it does."""
+    try:
+        return left_out_of_site(site, study)
+    except DataError as error:
+        return f"not known: {error}"
 
 
 def _cohort(site: Site, study: Study, members: Collection[str]) -> str:

@@ -5,6 +5,7 @@ from typing import Literal
 
 from client.site import selected
 from common.config import Site
+from common.data.patients import unknown
 from common.data.quality.cached import findings
 from common.data.scale import NO_SCALE
 from common.data.store import CellCache
@@ -27,6 +28,13 @@ def look_at_cells(site: Site) -> tuple[Literal["ok", "warning", "wrong"], str]:
     unscaled = sum(len(cache) for cache in caches if cache.meta["um_per_px"] is None)
     if unscaled:
         said.append(f"of {unscaled:,} the scale is not known: {NO_SCALE}")
+    for cache in caches:
+        if why := unknown(cache.patients.tolist()):
+            said.append(f"{cache.folder}: {why}")
+        said += [
+            f"{cache.folder}: its index passed over {number:,} {reason}"
+            for reason, number in cache.meta["skipped"].items()
+        ]
     found = findings(caches)
     said += [finding.what for finding in found]
     sources = [cache.meta["source"] for cache in caches if Path(cache.meta["source"]).exists()]

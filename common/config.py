@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-from common.cells import CELL_TYPES
+from common.cells import CELL_TYPES, LabelMap
 from common.data.scale import FIELD_UM, PICTURE_UM
 from common.plain_text import PlainLines, PlainText
 
@@ -381,7 +381,7 @@ class Site(Strict):
 
     name: SiteName
     cells: tuple[CellSource, ...] = Field(min_length=1)
-    label_map: dict[str, str] = {}
+    label_map: LabelMap = {}
     """The lab's own names for cell types, for `hemofed data index SOURCE --label-map site.yaml`."""
     policy: Path = Path("policy.yaml")
     ledger: Path = Path("ledger.sqlite")

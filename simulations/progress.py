@@ -18,6 +18,7 @@ from rich.progress import (
 from rich.table import Column, Table
 from rich.text import Text
 
+from simulations.labs import Labs
 from simulations.partition import DealtSite
 from simulations.plan import FEDERATED, LOCAL, Plan
 
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from server.rounds import Record
 
 
+_LINES = 40
+"""Lines on what of the labs is left out."""
 _WIDE = 100
 """Columns of a terminal from which on the bars are long."""
 
@@ -63,6 +66,14 @@ class Terminal:
         if what not in self._tasks:
             self._tasks[what] = self._bars.add_task(what, total=total, note="")
         self._bars.update(self._tasks[what], completed=done, total=total)
+
+    def gathered(self, labs: Labs) -> None:
+        lines = [f"{lab}: {said}" for lab, lines in labs.said.items() for said in lines]
+        for line in lines[:_LINES]:
+            self._bars.console.print(line, style="yellow", markup=False, soft_wrap=True)
+        if len(lines) > _LINES:
+            more = f"... {len(lines) - _LINES:,} lines more, in the report"
+            self._bars.console.print(more, style="yellow")
 
     def planned(self, plans: list[Plan], sites: tuple[DealtSite, ...]) -> None:
         for task in self._tasks.values():

@@ -29,6 +29,8 @@ class Watcher(Protocol):
 
     def preparing(self, what: str, done: int, total: int) -> None: ...
 
+    def gathered(self, labs: Labs) -> None: ...
+
     def planned(self, plans: list[Plan], sites: tuple[DealtSite, ...]) -> None: ...
 
     def round_done(self, plan: Plan, record: "Record") -> None: ...
@@ -58,6 +60,7 @@ def prepare(simulation: Simulation, out: Path, watcher: Watcher) -> Prepared:
     study = simulation.study
     labs = gather(simulation.data, study.image_side, study.seed, watcher.preparing, study.field_um)
     labs = studied(labs, study)
+    watcher.gathered(labs)
     sites = deal(labs.caches, simulation.partition, study.seed)
     plans = make_plans(simulation, sites, out)
     watcher.planned(plans, sites)
@@ -109,7 +112,7 @@ def _conclude(prepared: Prepared, out: Path) -> dict[str, Any]:
     from simulations.summary import summarise, write_examples, write_summary
 
     summary = summarise(
-        prepared.simulation, prepared.sites, prepared.plans, prepared.labs.kind, prepared.given_up
+        prepared.simulation, prepared.sites, prepared.plans, prepared.labs, prepared.given_up
     )
     write_summary(out, summary)
     write_examples(prepared.plans[0], out / "predictions.npz")

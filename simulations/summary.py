@@ -23,6 +23,7 @@ from common.models.classifier import parameter_count
 from common.privacy.accounting import ACCOUNTANT, ADJACENCY, study_event
 from server.rounds import MODEL, OUTCOME
 from simulations.config import Simulation
+from simulations.labs import Labs
 from simulations.partition import POOLED, DealtSite
 from simulations.plan import CENTRALISED, FEDERATED, LOCAL, Plan
 from simulations.report.description import read_description
@@ -35,7 +36,7 @@ def summarise(
     simulation: Simulation,
     sites: tuple[DealtSite, ...],
     plans: list[Plan],
-    kind: str,
+    labs: Labs,
     given_up: Mapping[str, str],
 ) -> dict[str, Any]:
     """The summary of plans that are finished, but for the baselines in `given_up`; the first is the
@@ -49,7 +50,8 @@ def summarise(
     return {
         "name": study.name,
         "description": read_description(federation.folder, study),
-        "data": kind,
+        "data": labs.kind,
+        "left_out": {lab: list(lines) for lab, lines in labs.said.items()},
         "seed": study.seed,
         "digest": study.digest,
         "rounds": outcome["rounds"],

@@ -18,7 +18,16 @@ from common.data.scale import FIELD_UM
 from common.data.store import COLUMNS, FORMAT, IMAGES, META, ROWS, CellCache
 from common.errors import DataError
 
-__all__ = ["CellCache", "Geometry", "Progress", "build", "content_key", "default_root", "prepare"]
+__all__ = [
+    "CellCache",
+    "Geometry",
+    "Progress",
+    "build",
+    "content_key",
+    "default_root",
+    "keep",
+    "prepare",
+]
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
@@ -37,8 +46,17 @@ def prepare(
 
     It lies in `cache_root`/<key>; the root is HEMOFED_CACHE or ~/.cache/hemofed when not given.
     """
-    index = scan(source, label_map)
     geometry = Geometry(side=side, um_per_px=um_per_px, field_um=field_um)
+    return keep(scan(source, label_map), geometry, cache_root, progress)
+
+
+def keep(
+    index: Index,
+    geometry: Geometry,
+    cache_root: Path | None = None,
+    progress: Progress | None = None,
+) -> Path:
+    """`prepare` of a source that is scanned already."""
     key = content_key(index, geometry)
     return _make(index, geometry, key, (cache_root or default_root()) / key, None, progress)
 

@@ -88,6 +88,7 @@ def summary(
             "centralised": {**_scores(federated + 0.03), "epsilon": 8.0 if private else None},
         } if baselines else {},
         "baselines_given_up": {},
+        "left_out": {},
         "privacy": {
             "mode": "local", "unit": "image", "epsilon": 8.0, "delta": 1e-5,
             "noise_multiplier": 0.83, "max_grad_norm": 1.0, "sample_rate": 0.05, "steps": 100,

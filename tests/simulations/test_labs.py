@@ -24,7 +24,7 @@ def write_cells(folder: Path, names: tuple[str, ...]) -> None:
 def test_labs_own_names_are_mapped(tmp_path: Path) -> None:
     write_cells(tmp_path / "lab", ("Mono", "monocyte", "Müll"))
     spec = DataSpec(source="images", root=tmp_path)
-    with pytest.raises(DataError, match=r"nearest"):
+    with pytest.raises(DataError, match=r"'Mono' .1 image.: perhaps monocyte"):
         gather(spec, 16, 0, lambda *_: None)
     named = spec.model_copy(update={"label_map": {"Mono": "monocyte", "Müll": "skip"}})
     labs = gather(named, 16, 0, lambda *_: None)

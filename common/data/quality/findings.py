@@ -38,6 +38,9 @@ class Finding:
     what: str
     advice: str
     cases: tuple[Case, ...] = ()
+    leave_out: tuple[str, ...] = ()
+    """The files that the advice says to leave out, where that needs no person: what cannot be
+    read, shows nothing, is there once more, or has two labels."""
 
     @property
     def files(self) -> tuple[str, ...]:
@@ -60,6 +63,8 @@ class CheckResult:
     """Against the reference, where one was given."""
     passed_over: dict[str, int] = field(default_factory=dict)
     """Reason -> files that are not images or were left out on purpose."""
+    remarks: tuple[str, ...] = ()
+    """What a person should know of the source, a sentence each; no fault."""
     paths: dict[str, Path] = field(default_factory=dict, repr=False)
     """Name -> file, of the images in the findings."""
 
@@ -81,6 +86,7 @@ class CheckResult:
             "images": self.images,
             "counts": self.counts,
             "passed_over": self.passed_over,
+            "remarks": list(self.remarks),
             "findings": [
                 {**asdict(finding), "severity": finding.severity.name.lower()}
                 for finding in self.findings

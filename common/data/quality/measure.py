@@ -58,7 +58,7 @@ class Measured:
         return np.flatnonzero(good)
 
 
-def measure_all(paths: Sequence[Path], progress: Progress | None = None) -> Measured:
+def measure_all(paths: Sequence[str], progress: Progress | None = None) -> Measured:
     """Measure every image, in two processes where there are many. Order and result do not
     depend on the number of processes. Memory grows by one `RECORD` an image."""
     records = np.zeros(len(paths), dtype=RECORD)
@@ -73,10 +73,10 @@ def measure_all(paths: Sequence[Path], progress: Progress | None = None) -> Meas
     return Measured(records, errors)
 
 
-def _results(paths: Sequence[Path]) -> Iterator[tuple[bytes, str]]:
+def _results(paths: Sequence[str]) -> Iterator[tuple[bytes, str]]:
     if len(paths) < IN_PROCESS:
         with quiet():
-            yield from map(measure, paths)
+            yield from map(measure, map(Path, paths))
         return
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(WORKERS, mp_context=context) as pool:
@@ -85,9 +85,9 @@ def _results(paths: Sequence[Path]) -> Iterator[tuple[bytes, str]]:
             yield from chunk
 
 
-def _measure_chunk(paths: Iterable[Path]) -> list[tuple[bytes, str]]:
+def _measure_chunk(paths: Iterable[str]) -> list[tuple[bytes, str]]:
     with quiet():
-        return [measure(path) for path in paths]
+        return [measure(Path(path)) for path in paths]
 
 
 def measure(path: Path) -> tuple[bytes, str]:

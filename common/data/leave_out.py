@@ -1,0 +1,65 @@
+"""Images that are left out of an index: those that a check names, and those that cannot be read."""
+
+import json
+import os
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+from common.data.decode import quiet, read_rgb
+from common.data.images import Progress
+from common.data.index import Index
+from common.data.listing import Entry
+from common.errors import ConfigError, DataError
+
+
+def read_leave_out(path: Path) -> frozenset[str]:
+    """The names of images that a check's JSON says to leave out: `leave_out` of its findings.
+
+    Raises ConfigError: it cannot be read, or is no such JSON.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        lists = [finding["leave_out"] for finding in content["findings"]]
+        if not all(isinstance(one, list) for one in lists):
+            raise ValueError("leave_out is no list")
+        names = [name for one in lists for name in one]
+        if not all(isinstance(name, str) for name in names):
+            raise ValueError("a name in leave_out is no text")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ConfigError(
+            f"{path}: does not say which images to leave out ({error!r}); make it with `hemofed "
+            "data check SOURCE --json FILE`"
+        ) from error
+    return frozenset(names)
+
+
+def without_unreadable(
+    index: Index, progress: Progress | None = None
+) -> tuple[Index, tuple[str, ...]]:
+    """The index without the images that cannot be read, which it counts, and why each cannot.
+
+    Reads every image once. Raises DataError: none is left.
+    """
+    faults: list[str] = []
+    rows: list[Entry] = []
+    with quiet(), ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        for row, fault in zip(index.rows, pool.map(_fault, index.rows), strict=True):
+            if fault:
+                faults.append(fault)
+            else:
+                rows.append(row)
+            if progress:
+                progress(len(rows) + len(faults), len(index.rows))
+    if not rows:
+        raise DataError(f"{index.source}: no image can be read; the first: {faults[0]}")
+    skipped = {**index.skipped, "unreadable": len(faults)} if faults else index.skipped
+    return replace(index, rows=tuple(rows), skipped=skipped), tuple(faults)
+
+
+def _fault(row: Entry) -> str:
+    try:
+        read_rgb(row.path)
+    except DataError as error:
+        return str(error)
+    return ""
