@@ -36,7 +36,7 @@ class Labs:
     kind: str
     """"rendered" or "images"."""
     said: dict[str, tuple[str, ...]] = field(default_factory=dict)
-    """Lab -> what of its images and cells is left out, and why, a sentence each."""
+    """Lab -> what of its images and cells is left out, or not known, a sentence each."""
 
 
 def located(spec: DataSpec) -> DataSpec:

@@ -70,7 +70,8 @@ def index(
     if print_csv:
         _print_csv(source, names)
         return
-    found = scan(source, names, read_leave_out(leave_out) if leave_out else ())
+    left_out = read_leave_out(leave_out) if leave_out else ()
+    found = scan(source, names, left_out, skip_unread=skip_unreadable)
     _index(found, side, um_per_px, field_um, out, skip_unreadable)
 
 
@@ -127,7 +128,7 @@ def _index(
     faults: tuple[str, ...] = ()
     if skip_unreadable:
         with counting(console, "reading") as progress:
-            found, faults = without_unreadable(found, progress)
+            found, faults = without_unreadable(found, um_per_px, progress)
     with counting(console, "indexing") as progress:
         if out is None:
             geometry = Geometry(side=side, um_per_px=um_per_px, field_um=field_um)
