@@ -120,16 +120,17 @@ def open_cells(site: Site, study: Study) -> SiteCells:
 @lru_cache(maxsize=64)
 def _cache(folder: Path, side: int, field_um: float) -> CellCache:
     cache = CellCache.open(folder)
+    scale, field = cache.meta["um_per_px"], cache.meta["field_um"]
+    again = f"index the source again with --side {side}"
+    if scale is not None:
+        again += f" --um-per-px {scale:g} --field-um {field_um:g}"
     if cache.side != side:
         raise DataError(
-            f"{folder}: its images have side {cache.side}, the study asks for {side}; index the "
-            f"source again with --side {side}"
+            f"{folder}: its images have side {cache.side}, the study asks for {side}; {again}"
         )
-    scale, field = cache.meta["um_per_px"], cache.meta["field_um"]
     if scale is not None and field != field_um:
         raise DataError(
-            f"{folder}: its images show {field:g} um, the study asks for {field_um:g}; index the "
-            f"source again with --side {side} --um-per-px {scale:g} --field-um {field_um:g}"
+            f"{folder}: its images show {field:g} um, the study asks for {field_um:g}; {again}"
         )
     return cache
 

@@ -3,7 +3,7 @@
 import io
 import logging
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from enum import IntEnum
 from typing import Any, BinaryIO
 
@@ -53,7 +53,7 @@ _PRIVATE = {
 _NOT_THE_PICTURE = 0b101
 """Of NewSubfileType: a smaller copy of another page, or another page's mask."""
 _MOST_PAGES = 64
-"""With more, none is looked at."""
+"""With more, the rest are not counted."""
 _MAX_SAMPLE_VALUE = 281
 _ORIENTATION = 274
 _ALPHA: dict[int, Alpha] = {
@@ -87,14 +87,7 @@ def read_tiff(file: BinaryIO, look: Callable[[int, int], None]) -> Image.Image:
 
 def _only_page(tiff: tifffile.TiffFile) -> tifffile.TiffPage:
     """The page with the picture; smaller copies of it, marked as such, are none."""
-    number = len(tiff.pages)
-    if number > _MOST_PAGES:
-        refuse_several(number)
-    pages = [
-        page
-        for page in tiff.pages
-        if isinstance(page, tifffile.TiffPage) and not page.subfiletype & _NOT_THE_PICTURE
-    ]
+    pages = [page for page in _pages(tiff) if not page.subfiletype & _NOT_THE_PICTURE]
     if not pages:
         raise ValueError("it holds no picture")
     first = pages[0]
@@ -105,6 +98,18 @@ def _only_page(tiff: tifffile.TiffFile) -> tifffile.TiffPage:
             raise FormError(f"is {name}; {EXPORT}")
     _refuse_planes(text, first.samplesperpixel)
     return first
+
+
+def _pages(tiff: tifffile.TiffFile) -> Iterator[tifffile.TiffPage]:
+    """Each page once: one that leads back to an earlier one would have no end."""
+    seen: set[int] = set()
+    for page in tiff.pages:
+        if page.offset in seen or not isinstance(page, tifffile.TiffPage):
+            return
+        seen.add(page.offset)
+        if len(seen) > _MOST_PAGES:
+            refuse_several(len(seen), "or more")
+        yield page
 
 
 def _stack(text: str) -> str:

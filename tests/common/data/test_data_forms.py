@@ -5,6 +5,7 @@ import struct
 import tracemalloc
 import zlib
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -271,7 +272,7 @@ GREY = {"photometric": "minisblack"}
 REFUSED: dict[str, tuple[Write, str]] = {
     "z-stack": (pages(RGB8, RGB8, RGB8), "holds 3 pictures, .* 8-bit RGB TIFF or PNG"),
     "thumbnail first": (pages(RGB8[::4, ::4], RGB8), "holds 2 pictures"),
-    "many pages": (pages(*[RGB8] * 70), "holds 70 pictures"),
+    "many pages": (pages(*[RGB8] * 70), r"holds 65 pictures \(or more\)"),
     "ome channels": (
         lambda path: tifffile.imwrite(path, CHANNELS, ome=True, metadata={"axes": "CYX"}, **GREY),
         r"holds 3 pictures \(3 channels\)",
@@ -545,3 +546,32 @@ def test_of_a_patient_nothing_is_read(tmp_path: Path, monkeypatch: pytest.Monkey
     dicom(tmp_path / "cell.dcm", RGB8)
     read_rgb(tmp_path / "cell.dcm")
     assert "PixelData" in seen and "PatientName" not in seen
+
+
+@pytest.mark.parametrize("chain", [1, 300])
+def test_pages_that_lead_back_come_to_an_end(tmp_path: Path, chain: int) -> None:
+    pages(*[RGB8] * chain)(tmp_path / "cell.tif")
+    content = bytearray((tmp_path / "cell.tif").read_bytes())
+    at = first = struct.unpack_from("<I", content, 4)[0]
+    while at:
+        (entries,) = struct.unpack_from("<H", content, at)
+        link = at + 2 + 12 * entries
+        (at,) = struct.unpack_from("<I", content, link)
+    struct.pack_into("<I", content, link, first)
+    (tmp_path / "cell.tif").write_bytes(content)
+    with pytest.raises(DataError) if chain > 1 else nullcontext():
+        assert (np.asarray(read_rgb(tmp_path / "cell.tif")) == RGB8).all()
+
+
+@pytest.mark.parametrize("form", ["JPEG", "AVIF"])
+@pytest.mark.parametrize("draft", [None, 8])
+def test_a_lossy_picture_is_turned_upright(tmp_path: Path, form: str, draft: int | None) -> None:
+    exif = Image.Exif()
+    exif[274] = 6
+    path = tmp_path / "cell"
+    ramp = np.repeat(np.linspace(0, 255, 64).astype(np.uint8)[:, None], 40, axis=1)
+    Image.fromarray(as_rgb(ramp)).save(path, form, exif=exif, quality=95)
+    image = read_rgb(path, draft)
+    assert image.width > image.height
+    row = np.asarray(image)[image.height // 2, :, 0].astype(int)
+    assert row[0] > 240 and row[-1] < 15
