@@ -73,7 +73,8 @@ def _training(study: Study) -> str:
     part = "its head" if study.model.encoder == "frozen" else "all of it"
     return (
         f"{study.model.name} from {start}, {part}, to tell {len(study.cell_types)} cell types "
-        f"apart ({', '.join(study.cell_types)}); {count(study.rounds, 'round')}"
+        f"apart ({', '.join(study.cell_types)}) in {study.image_side} pixels that show "
+        f"{study.field_um:g} um; {count(study.rounds, 'round')}"
     )
 
 

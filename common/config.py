@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from common.cells import CELL_TYPES, LabelMap
+from common.data.scale import FIELD_UM, PICTURE_UM
 from common.plain_text import PlainLines, PlainText
 
 Engine = Literal["bookkeeping", "opacus", "vmap"]
@@ -229,6 +230,9 @@ class Study(Strict):
         default=tuple(cell.name for cell in CELL_TYPES), max_length=len(CELL_TYPES)
     )
     image_side: int = Field(default=64, ge=16, le=512)
+    field_um: float = Field(default=FIELD_UM, ge=PICTURE_UM[0], le=PICTURE_UM[1])
+    """Micrometres along an edge of what the model sees of a cell, at each lab that knows its
+    microscope's scale."""
     rounds: int = Field(default=20, ge=1, le=100000)
     model: ModelSpec = ModelSpec()
     training: TrainingSpec = TrainingSpec()

@@ -39,6 +39,7 @@ class Reason(StrEnum):
 
     NO_CELLS = "cells missing or damaged"
     OTHER_SIDE = "cells of another side"
+    OTHER_FIELD = "cells of another field of view"
 
     PAUSED = "paused"
     HOURS = "outside its hours"

@@ -36,10 +36,10 @@ class DataSpec(Strict):
 
     @model_validator(mode="after")
     def _of_images(self) -> Self:
-        if self.source == "rendered" and (self.root or self.label_map):
+        if self.source == "rendered" and (self.root or self.label_map or self.um_per_px):
             raise ValueError(
-                "root and label_map are of images, and source is rendered: set source to images "
-                "(--data DIR does), or leave them out"
+                "root, label_map and um_per_px are of images, and source is rendered: set source "
+                "to images (--data DIR does), or leave them out"
             )
         return self
 

@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from shlex import quote
@@ -15,6 +15,7 @@ from common.data.cache import Geometry, default_root, keep
 from common.data.index import Index, scan
 from common.data.listing import SPLITS
 from common.data.patients import is_patient
+from common.data.scale import FIELD_UM
 from common.data.source_files import TABLE
 from common.data.store import CellCache
 from common.errors import ConfigError, DataError
@@ -36,7 +37,7 @@ class Labs:
     kind: str
     """"rendered" or "images"."""
     said: dict[str, tuple[str, ...]] = field(default_factory=dict)
-    """Lab -> what of its images and cells is left out, and why, a sentence each."""
+    """Lab -> what of its images and cells is left out, or not known, a sentence each."""
 
 
 def located(spec: DataSpec) -> DataSpec:
@@ -50,8 +51,10 @@ def located(spec: DataSpec) -> DataSpec:
     return spec.model_copy(update={"root": _root(spec).absolute()})
 
 
-def gather(spec: DataSpec, side: int, seed: int, progress: Progress) -> Labs:
-    """Render or find the labs' images, and index each lab's.
+def gather(
+    spec: DataSpec, side: int, seed: int, progress: Progress, field_um: float = FIELD_UM
+) -> Labs:
+    """Render or find the labs' images, and index each lab's: `field_um` micrometres of each.
 
     Raises ConfigError: no folder is given. DataError: what is in it cannot be used.
     """
@@ -60,22 +63,30 @@ def gather(spec: DataSpec, side: int, seed: int, progress: Progress) -> Labs:
     for lab in spec.um_per_px:
         if lab not in folders:
             raise ConfigError(f"data.um_per_px: no lab {lab!r}; there are: {', '.join(folders)}")
+    drawn = spec.source == "rendered"
+    scales = _rendered_scale(spec.rendered, folders) if drawn else spec.um_per_px
     caches, said = {}, {}
     for lab, folder in folders.items():
         index = scan(folder, spec.label_map or None)
-        said[lab] = tuple(_of_index(index))
+        geometry = Geometry(side=side, um_per_px=scales.get(lab), field_um=field_um)
+        said[lab] = tuple(_of_index(index, geometry))
         cache = keep(
             index,
-            Geometry(side=side, um_per_px=spec.um_per_px.get(lab)),
+            geometry,
             progress=lambda done, total, lab=lab: progress(f"indexing {lab}", done, total),  # type: ignore[misc]
         )
         caches[lab] = CellCache.open(cache)
     # One lab of drawings makes the whole no study of real cells.
-    drawn = any(map(is_rendered, (root, *folders.values())))
-    return Labs(caches, "rendered" if drawn else "images", said)
+    any_drawn = any(map(is_rendered, (root, *folders.values())))
+    return Labs(caches, "rendered" if any_drawn else "images", said)
 
 
-def _of_index(index: Index) -> Iterator[str]:
+def _of_index(index: Index, geometry: Geometry) -> Iterator[str]:
+    if geometry.um_per_px is None:
+        yield (
+            "the scale is not known (data.um_per_px): each whole picture is taken for "
+            f"{geometry.field_um:g} um"
+        )
     for reason, number in index.skipped.items():
         yield f"{count(number, 'file')} passed over: {reason}"
     yield from index.remarks
@@ -137,6 +148,13 @@ def _rendered(spec: Rendered, seed: int, progress: Progress) -> Path:
             progress=lambda done, total: progress("rendering cells", done, total),
         )
     return out
+
+
+def _rendered_scale(spec: Rendered, labs: Iterable[str]) -> dict[str, float]:
+    """Lab -> micrometres a pixel of its rendered pictures."""
+    from simulations.synthetic.fields import FIELD_OF_VIEW
+
+    return dict.fromkeys(labs, FIELD_OF_VIEW / spec.side)
 
 
 def _root(spec: DataSpec) -> Path:

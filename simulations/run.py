@@ -58,7 +58,8 @@ def prepare(simulation: Simulation, out: Path, watcher: Watcher) -> Prepared:
     _same_run(simulation, out)
     write_text(out / "config.yaml", dump(simulation))
     study = simulation.study
-    labs = studied(gather(simulation.data, study.image_side, study.seed, watcher.preparing), study)
+    labs = gather(simulation.data, study.image_side, study.seed, watcher.preparing, study.field_um)
+    labs = studied(labs, study)
     watcher.gathered(labs)
     sites = deal(labs.caches, simulation.partition, study)
     plans = make_plans(simulation, sites, out)

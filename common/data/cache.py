@@ -14,6 +14,7 @@ from common.data.folder import publish, workshop
 from common.data.images import Progress, write_images
 from common.data.index import Index, scan
 from common.data.marks import keep_mark
+from common.data.scale import FIELD_UM
 from common.data.store import COLUMNS, FORMAT, IMAGES, META, ROWS, CellCache
 from common.errors import ConfigError, DataError
 
@@ -37,6 +38,7 @@ def prepare(
     *,
     label_map: Mapping[str, str] | None = None,
     um_per_px: float | None = None,
+    field_um: float = FIELD_UM,
     cache_root: Path | None = None,
     progress: Progress | None = None,
 ) -> Path:
@@ -44,7 +46,7 @@ def prepare(
 
     It lies in `cache_root`/<key>; the root is HEMOFED_CACHE or ~/.cache/hemofed when not given.
     """
-    geometry = Geometry(side=side, um_per_px=um_per_px)
+    geometry = Geometry(side=side, um_per_px=um_per_px, field_um=field_um)
     return keep(scan(source, label_map), geometry, cache_root, progress)
 
 
@@ -98,7 +100,7 @@ def build(
     folder: Path,
     side: int,
     um_per_px: float | None = None,
-    field_um: float = 25.0,
+    field_um: float = FIELD_UM,
     workers: int | None = None,
     progress: Progress | None = None,
 ) -> Path:

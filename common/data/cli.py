@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from common.data.quality.cli import check_command
+from common.data.scale import FIELD_UM, NO_SCALE
 
 if TYPE_CHECKING:
     from common.data.index import Index
@@ -29,8 +30,11 @@ Out = Annotated[
 Scale = Annotated[
     float | None,
     typer.Option(
-        min=1e-3, max=100, help="Micrometres a pixel; then the middle 25 um become the side."
+        min=1e-3, max=100, help="Micrometres a pixel; then the middle --field-um become the side."
     ),
+]
+Field = Annotated[
+    float, typer.Option(min=6, max=80, help="The study's field_um: micrometres along the side.")
 ]
 LabelMap = Annotated[Path | None, typer.Option(help="YAML: this lab's names for the cell types.")]
 
@@ -40,6 +44,7 @@ def index(
     source: Annotated[Path, typer.Argument(help="Folder of class folders, or a CSV.")],
     side: Side = 64,
     um_per_px: Scale = None,
+    field_um: Field = FIELD_UM,
     out: Out = None,
     label_map: LabelMap = None,
     skip_unreadable: Annotated[
@@ -65,8 +70,9 @@ def index(
     if print_csv:
         _print_csv(source, names)
         return
-    found = scan(source, names, read_leave_out(leave_out) if leave_out else ())
-    _index(found, side, um_per_px, out, skip_unreadable)
+    left_out = read_leave_out(leave_out) if leave_out else ()
+    found = scan(source, names, left_out, skip_unread=skip_unreadable)
+    _index(found, side, um_per_px, field_um, out, skip_unreadable)
 
 
 @app.command()
@@ -88,7 +94,7 @@ def fetch(
     console = Console()
     with transferring(console, name) as report:
         bring(out, url or MLL23, progress=report)
-    _index(scan(out), side, MLL23_UM_PER_PX, None, False)
+    _index(scan(out), side, MLL23_UM_PER_PX, FIELD_UM, None, False)
 
 
 def _print_csv(source: Path, label_map: dict[str, str] | None) -> None:
@@ -107,7 +113,12 @@ def _print_csv(source: Path, label_map: dict[str, str] | None) -> None:
 
 
 def _index(
-    found: "Index", side: int, um_per_px: float | None, out: Path | None, skip_unreadable: bool
+    found: "Index",
+    side: int,
+    um_per_px: float | None,
+    field_um: float,
+    out: Path | None,
+    skip_unreadable: bool,
 ) -> None:
     from common.data.cache import CellCache, Geometry, build, keep
     from common.data.leave_out import without_unreadable
@@ -117,13 +128,13 @@ def _index(
     faults: tuple[str, ...] = ()
     if skip_unreadable:
         with counting(console, "reading") as progress:
-            found, faults = without_unreadable(found, progress)
+            found, faults = without_unreadable(found, um_per_px, progress)
     with counting(console, "indexing") as progress:
         if out is None:
-            geometry = Geometry(side=side, um_per_px=um_per_px)
+            geometry = Geometry(side=side, um_per_px=um_per_px, field_um=field_um)
             folder = keep(found, geometry, progress=progress)
         else:
-            folder = build(found, out, side, um_per_px, progress=progress)
+            folder = build(found, out, side, um_per_px, field_um, progress=progress)
     _show(console, CellCache.open(folder), found, faults)
 
 
@@ -141,6 +152,7 @@ def _show(console: Console, cache: "CellCache", found: "Index", faults: Sequence
     console.print(f"patients: {len(known):,}" if known else "patients: not known")
     if said := unknown(patients):
         console.print(said, soft_wrap=True)
+    console.print(_scale(cache), soft_wrap=True)
     for reason, number in found.skipped.items():
         console.print(f"passed over: {number:,} {reason}")
     for line in faults[:_SHOWN]:
@@ -150,3 +162,10 @@ def _show(console: Console, cache: "CellCache", found: "Index", faults: Sequence
     for remark in found.remarks:
         console.print(remark, style="yellow", markup=False, soft_wrap=True)
     console.print(f"cache: {cache.folder}", soft_wrap=True)
+
+
+def _scale(cache: "CellCache") -> str:
+    um_per_px, field_um = cache.meta["um_per_px"], cache.meta["field_um"]
+    if um_per_px is None:
+        return f"scale: not known: {NO_SCALE}"
+    return f"scale: {um_per_px:g} um a pixel; a cached image shows {field_um:g} um"

@@ -7,7 +7,8 @@ from pathlib import Path
 from shlex import quote
 
 from common.cells import CODES, SKIP, may_mean
-from common.data.listing import LEFT_OUT, Entry, Listing, listing, lost, nested_tree
+from common.data.forms import refused
+from common.data.listing import LEFT_OUT, Entry, Listing, listing, lost, nested_tree, not_read
 from common.data.patients import alike
 from common.errors import DataError
 from common.words import count
@@ -36,13 +37,15 @@ def scan(
     source: Path,
     label_map: Mapping[str, str] | None = None,
     leave_out: Collection[str] = (),
+    skip_unread: bool = False,
 ) -> Index:
     """Index a folder of class folders (MLL23's layout), or a CSV (`common.data.table`).
 
     The CSV has the columns path and label, and optionally patient and split; paths are relative to
-    it. leave_out: names of images to pass over. Only names are looked at; no image is opened.
+    it. leave_out: names of images to pass over. skip_unread: pass over pictures whose names tell a
+    form that is never read, and count them. Only names are looked at; no image is opened.
     Raises DataError, which names all that is wrong: nothing there, no image, unknown labels with
-    the number of their images, a deeper tree, wrong rows.
+    the number of their images, a deeper tree, wrong rows, forms that are never read.
     """
     found = listing(source, label_map, leave_out)
     if leave_out and not found.passed_over[LEFT_OUT]:
@@ -52,8 +55,12 @@ def scan(
         )
     if found.nested:
         raise DataError(nested_tree(found))
-    if faults := [*_wrong_rows(found), *_unknown(found)]:
+    faults = [*_wrong_rows(found), *_unknown(found)]
+    if not skip_unread and found.refused:
+        faults.append(f"{found.source}: {not_read(found)}")
+    if faults:
         raise DataError("\n".join(faults))
+    found.passed_over.update(f"{refused(name)}, which is not read" for name in found.refused)
     return Index(
         source=source,
         rows=tuple(found.entries),

@@ -4,12 +4,14 @@ import json
 import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from common.data.decode import quiet, read_rgb
 from common.data.images import Progress
 from common.data.index import Index
 from common.data.listing import Entry
+from common.data.scale import ScaleError, refuse_implausible
 from common.errors import ConfigError, DataError
 
 
@@ -40,16 +42,19 @@ def _names(finding: object) -> list[str] | None:
 
 
 def without_unreadable(
-    index: Index, progress: Progress | None = None
+    index: Index, um_per_px: float | None, progress: Progress | None = None
 ) -> tuple[Index, tuple[str, ...]]:
     """The index without the images that cannot be read, which it counts, and why each cannot.
 
-    Reads every image once. Raises DataError: none is left.
+    Reads every image once. Raises DataError: none is left, or the scale `um_per_px` (None: not
+    known) cannot be right.
     """
     faults: list[str] = []
     rows: list[Entry] = []
     with quiet(), ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        for row, fault in zip(index.rows, pool.map(_fault, index.rows), strict=True):
+        for row, fault in zip(
+            index.rows, pool.map(partial(_fault, um_per_px=um_per_px), index.rows), strict=True
+        ):
             if fault:
                 faults.append(fault)
             else:
@@ -62,9 +67,11 @@ def without_unreadable(
     return replace(index, rows=tuple(rows), skipped=skipped), tuple(faults)
 
 
-def _fault(row: Entry) -> str:
+def _fault(row: Entry, um_per_px: float | None) -> str:
     try:
-        read_rgb(row.path)
+        read_rgb(row.path, look=partial(refuse_implausible, um_per_px=um_per_px))
+    except ScaleError:
+        raise
     except DataError as error:
         return str(error)
     return ""

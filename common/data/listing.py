@@ -8,10 +8,12 @@ from pathlib import Path
 from shlex import quote
 
 from common.cells import SKIP, check_label_map, known_as
+from common.data.forms import EXPORT, IMAGE_SUFFIXES, refused
 from common.data.patients import is_patient
-from common.data.source_files import IMAGE_SUFFIXES, TABLE, is_folder, is_image, visible
+from common.data.source_files import TABLE, is_folder, is_image, visible
 from common.data.table import Record, read_table
 from common.errors import DataError
+from common.words import count
 
 SPLITS = {
     "": "",
@@ -61,6 +63,8 @@ class Listing:
     """Name that is no cell type -> its images."""
     nested: list[str] = field(default_factory=list)
     """Folders where images are expected."""
+    refused: list[str] = field(default_factory=list)
+    """Pictures that are called as a form that is never read."""
     missing: list[tuple[int, str]] = field(default_factory=list)
     """Line and path of the table's rows whose file is not there."""
     bad_rows: list[tuple[int, str, str]] = field(default_factory=list)
@@ -102,7 +106,8 @@ def listing(
     else:
         reader.folders()
     if not result.entries:
-        raise DataError(_nothing(result))
+        refusal = not_read(result)
+        raise DataError(f"{source}: {refusal}" if refusal else _nothing(result))
     return result
 
 
@@ -133,7 +138,7 @@ class _Reader:
                 name = f"{folder.name}/{entry.name}"
                 if is_folder(entry):
                     self.into.nested.append(name)
-                elif is_image(entry):
+                elif is_image(entry) or refused(entry.name):
                     self._add(source, name, folder.name)
                 else:
                     passed_over["not an image"] += 1
@@ -168,6 +173,9 @@ class _Reader:
         if label == SKIP:
             self.into.passed_over["left out by label_map"] += 1
             return
+        if refused(name):
+            self.into.refused.append(name)
+            return
         if label is None:
             self.into.unknown.setdefault(given, []).append(name)
         self.into.entries.append(
@@ -198,6 +206,18 @@ def _fault(record: Record, before: int | None) -> str:
     if record.split.lower() not in SPLITS:
         return f"split {record.split!r} is not train, validation or test"
     return ""
+
+
+def not_read(found: Listing) -> str:
+    """What to do with pictures in forms that are never read; "" where there are none."""
+    if not found.refused:
+        return ""
+    kinds = Counter(map(refused, found.refused)).most_common()
+    said = ", ".join(f"{number:,} {kind}" for kind, number in kinds)
+    return (
+        f"{count(len(found.refused), 'picture')} in forms that are not read: {said}; the first is "
+        f"{found.refused[0]}. Take them out, or {EXPORT}"
+    )
 
 
 def lost(found: Listing) -> str:

@@ -5,10 +5,10 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
+from common.data.forms import may_be_read
 from common.data.marks import SOURCE_MARK
 from common.errors import DataError
 
-IMAGE_SUFFIXES = frozenset({".tif", ".tiff", ".png", ".jpg", ".jpeg", ".bmp"})
 TABLE = "cells.csv"
 """A folder with this file is read through it."""
 
@@ -46,8 +46,8 @@ def is_folder(entry: "os.DirEntry[str]") -> bool:
 
 
 def is_image(entry: "os.DirEntry[str]") -> bool:
-    """By its name; no file is opened."""
-    return Path(entry.name).suffix.lower() in IMAGE_SUFFIXES
+    """By its name; only one without a suffix is opened, in which DICOM may be."""
+    return may_be_read(Path(entry.path))
 
 
 def _require_utf8(entry: "os.DirEntry[str]") -> None:

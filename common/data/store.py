@@ -15,7 +15,8 @@ from common.cells import CELL_TYPES, CODES
 from common.errors import DataError, because_of
 from common.reasons import Reason
 
-FORMAT = 1
+FORMAT = 2
+"""Another number for other rules of how a picture becomes pixels, too."""
 IMAGES = "images.npy"
 ROWS = "rows.csv"
 META = "meta.json"

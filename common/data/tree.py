@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from common.cells import known_as
+from common.data.forms import refused
 from common.data.listing import SPLITS
 from common.data.patients import is_patient
 from common.data.source_files import TABLE, is_folder, is_image, visible
@@ -55,7 +56,7 @@ def _images(root: Path, below: PurePosixPath, skipped: Counter[str]) -> Iterator
     for entry in visible(root / below, skipped):
         if is_folder(entry):
             yield from _images(root, below / entry.name, skipped)
-        elif is_image(entry):
+        elif is_image(entry) or refused(entry.name):
             yield below / entry.name
         elif entry.name != TABLE:
             skipped["not an image"] += 1

@@ -67,7 +67,8 @@ def _render(sites: int, study: Study, progress: Progress) -> list[CellCache]:
     """The cells of each lab, every lab with a stain and a mix of types of its own."""
     rendered = Rendered(sites=sites, cells=CELLS, side=study.image_side, alpha=1.0)
     data = DataSpec(source="rendered", rendered=rendered)
-    return list(gather(data, study.image_side, study.seed, progress).caches.values())
+    labs = gather(data, study.image_side, study.seed, progress, study.field_um)
+    return list(labs.caches.values())
 
 
 def _make_lab(

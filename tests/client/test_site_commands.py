@@ -197,6 +197,10 @@ def said_of(home: SiteHome, topic: str) -> tuple[str, str]:
 
 def test_check_says_what_is_wrong_with_the_cells(home: SiteHome, tmp_path: Path) -> None:
     source = home.folder / "images"
+    verdict, text = said_of(home, "cells")
+    assert verdict == "warning" and "of 40 the scale is not known: " in text
+    scaled = Site(name="lab", cells=(CellSource(folder=prepare(source, 16, um_per_px=1.0)),))
+    home.site_file.write_text(dump(scaled))
     assert said_of(home, "cells") == (
         "ok",
         f"40 cells of 10 known patients; `hemofed data check {source}` looks closer",

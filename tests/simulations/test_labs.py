@@ -11,7 +11,7 @@ from rich.console import Console
 
 from common.data.tree import read_tree
 from common.errors import DataError
-from simulations.config import DataSpec
+from simulations.config import DataSpec, Rendered
 from simulations.labs import gather, located, studied
 from simulations.progress import Terminal
 from simulations.synthetic import SiteSpec, synthesize
@@ -155,3 +155,14 @@ def test_a_wrong_label_map_is_named(tmp_path: Path) -> None:
 def test_what_is_of_images_is_refused_for_rendered_cells() -> None:
     with pytest.raises(ValueError, match="source is rendered: set source to images"):
         DataSpec(root=Path("cells"))
+
+
+def test_rendered_labs_have_the_scale_that_they_are_drawn_at() -> None:
+    spec = DataSpec(source="rendered", rendered=Rendered(sites=1, cells=18, side=50))
+    (cache,) = gather(spec, 16, 0, lambda *_: None, field_um=30.0).caches.values()
+    assert (cache.meta["um_per_px"], cache.meta["field_um"]) == (0.5, 30.0)
+
+
+def test_rendered_labs_are_given_no_scale() -> None:
+    with pytest.raises(ValueError, match="um_per_px are of images, and source is rendered"):
+        DataSpec(source="rendered", um_per_px={"north": 0.1})

@@ -6,9 +6,10 @@ from pathlib import Path
 
 from common.data.listing import Entry, listing
 from common.data.patients import alike, unknown
-from common.data.quality import duplicates, names, outliers, stain
+from common.data.quality import duplicates, floors, names, outliers, stain
 from common.data.quality.findings import Case, CheckResult, Finding, Severity
 from common.data.quality.measure import Measured, Progress, measure_all
+from common.data.scale import NO_SCALE
 from common.words import count
 
 RARE = 10
@@ -24,9 +25,12 @@ def check(
     *,
     label_map: Mapping[str, str] | None = None,
     reference: Path | None = None,
+    um_per_px: float | None = None,
     progress: Progress | None = None,
 ) -> CheckResult:
     """Check the images of class folders or a CSV; `reference` is another source, or a profile.
+
+    um_per_px: the scale of the source's pictures; None where it is not known, which is said.
 
     Reads every image once, in two processes, and keeps about a kilobyte of each. Changes nothing.
     Raises DataError when there is nothing to check: no source, no image, no profile in the file.
@@ -34,15 +38,17 @@ def check(
     there = _reference(reference, label_map) if reference else None
     listed = listing(source, label_map)
     entries = listed.entries
-    measured = measure_all([str(entry.path) for entry in entries], progress)
+    measured = measure_all([str(entry.path) for entry in entries], progress, um_per_px)
     here = _profile(entries, measured)
     drift = stain.drift(here, there, str(reference)) if there else None
     found = [
         *_unreadable(entries, measured),
+        *_refused(entries, measured),
         *names.findings(listed),
         *duplicates.findings(entries, measured),
         *patients(entries),
         *types(entries),
+        *floors.findings(entries, measured),
         *outliers.findings(entries, measured),
         *_drift(drift),
     ]
@@ -57,7 +63,14 @@ def check(
         drift=drift,
         passed_over=dict(listed.passed_over),
         remarks=tuple(
-            filter(None, [*listed.remarks, unknown([entry.patient for entry in entries])])
+            filter(
+                None,
+                [
+                    *listed.remarks,
+                    unknown([entry.patient for entry in entries]),
+                    "" if um_per_px else f"scale: not known: {NO_SCALE}",
+                ],
+            )
         ),
         paths={entry.name: entry.path for entry in entries if entry.name in shown},
     )
@@ -89,6 +102,25 @@ def _unreadable(entries: Sequence[Entry], measured: Measured) -> list[Finding]:
             cases=tuple(
                 Case(files=(entries[row].name,), note=reason)
                 for row, reason in sorted(measured.errors.items())
+            ),
+        )
+    ]
+
+
+def _refused(entries: Sequence[Entry], measured: Measured) -> list[Finding]:
+    if not measured.refused:
+        return []
+    return [
+        Finding(
+            severity=Severity.FAILURE,
+            code="form",
+            what=f"{count(len(measured.refused), 'picture has', 'pictures have')} no one meaning "
+            "as that of a cell",
+            advice="Export them as said, or leave them out; docs/pictures.md has the rules.",
+            leave_out=tuple(entries[row].name for row in sorted(measured.refused)),
+            cases=tuple(
+                Case(files=(entries[row].name,), note=reason)
+                for row, reason in sorted(measured.refused.items())
             ),
         )
     ]

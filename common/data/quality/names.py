@@ -1,14 +1,16 @@
 """What is wrong with a source's names, labels and rows, as findings."""
 
 from common.cells import may_mean
-from common.data.listing import Listing, lost, nested_tree
+from common.data.forms import refused
+from common.data.listing import Listing, lost, nested_tree, not_read
 from common.data.quality.findings import Case, Finding, Severity
 from common.words import count
 
 
 def findings(found: Listing) -> list[Finding]:
-    """Unknown labels, folders where images are expected, rows that cannot be used."""
-    return [*_unknown(found), *_nested(found), *_rows(found)]
+    """Unknown labels, forms that are never read, folders where images are expected, and rows that
+    cannot be used."""
+    return [*_unknown(found), *_refused(found), *_nested(found), *_rows(found)]
 
 
 def _unknown(found: Listing) -> list[Finding]:
@@ -30,6 +32,21 @@ def _unknown(found: Listing) -> list[Finding]:
 def _note(name: str) -> str:
     near = may_mean(name)
     return f"{name!r}: perhaps {' or '.join(near)}" if near else repr(name)
+
+
+def _refused(found: Listing) -> list[Finding]:
+    if not found.refused:
+        return []
+    return [
+        Finding(
+            severity=Severity.FAILURE,
+            code="form",
+            what=not_read(found),
+            advice="docs/pictures.md says which forms are read.",
+            cases=tuple(Case(files=(name,), note=str(refused(name))) for name in found.refused),
+            leave_out=tuple(found.refused),
+        )
+    ]
 
 
 def _nested(found: Listing) -> list[Finding]:
