@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from client.approvals import Consent, SignedApprovals
     from client.decisions import Decision
     from client.home import SiteHome
+    from client.overview import Standing
     from common.config import Site, Study
 
 app = typer.Typer(help="The studies that a lab takes part in.", no_args_is_help=True)
@@ -70,26 +71,39 @@ def approve(
 
 @app.command()
 def studies(home: Home) -> None:
-    """The studies that the server proposed, and what this site says to each."""
+    """The studies that the server proposed, what this site says to each, and how each stands."""
     from client.approvals import SignedApprovals
     from client.explain import protection
     from client.home import SiteHome
+    from client.overview import overview
     from client.proposals import Proposals
     from client.site import open_site
 
     place = SiteHome(home.absolute())
     site, approvals = open_site(place.site_file), SignedApprovals(place)
-    headings = ("study", "digest", "privacy", "approved")
+    now = overview(place)
+    standing = {one.digest: one for one in now.studies}
+    headings = ("study", "digest", "privacy", "approved", "state", "round", "spent")
     table = Table(*(Column(name, overflow="fold") for name in headings))
     proposed = {one.study.digest: one.study for one in Proposals(place).all()}
     for digest, one in proposed.items():
         said = escape(_answer(approvals, site, one))
-        table.add_row(one.name, digest[:12], protection(one.privacy), said)
+        state = _standing(standing.get(digest))
+        table.add_row(one.name, digest[:12], protection(one.privacy), said, *state)
     for decision in _readable(approvals):
         if decision.digest not in proposed:
             said = f"{_words(decision)}; its proposal is not here any more"
-            table.add_row(decision.study, decision.digest[:12], "not known", escape(said))
+            state = _standing(standing.get(decision.digest))
+            table.add_row(decision.study, decision.digest[:12], "not known", escape(said), *state)
     Console().print(table)
+    typer.echo(one_line(now.budget))
+
+
+def _standing(one: "Standing | None") -> tuple[str, str, str]:
+    """State, round, and what was spent, in words."""
+    if one is None:
+        return "", "", ""
+    return one.state, f"{one.round}/{one.rounds}", one.cost
 
 
 def _check_told(yes: bool, wanted: "dict[str, str | None]") -> None:
