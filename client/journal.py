@@ -91,11 +91,11 @@ class Journal:
         """What stands in the way, and what a person does about it."""
         if not said.reference:
             return f"sits out: {said.reason}"
+        command = f"`hemofed site approve {self._home.folder} {study.name}`"
         if said.reason is Reason.NOT_APPROVED:
-            return (
-                f"waits for an approval; read it and decide with `hemofed site approve "
-                f"{self._home.folder} {study.name}`"
-            )
+            return f"waits for an approval; read it and decide with {command}"
+        if said.reason is Reason.DECLINED:
+            return f"was declined here, and the server is told so; {command} decides anew"
         return f"refused [{said.reference}]: {self._text(said)}"
 
     def _text(self, said: NoAnswer) -> str:

@@ -106,11 +106,12 @@ def overview(home: Path, now: datetime) -> Overview:
 def _study(stored: Stored, studies: Collection[Stored], running: bool) -> StudyState:
     said = stored.said()
     state, note = _state(stored, studies, running), _note(said)
-    if state == "queued" and (first := next_wanted(studies)) not in (None, stored):
-        assert first is not None
+    first = next_wanted(studies)
+    if state == "queued" and first is not None and first != stored:
         note = f"after {first.folder.name}, which holds it back until it ends or is stopped"
-    elif state in ("queued", "interrupted"):
-        note = "goes on when the service runs; `hemofed server start`" if not running else note
+    elif state in ("queued", "interrupted") and not running:
+        hint = "goes on when the service runs (`hemofed server start`)"
+        note = f"{hint}; {note}" if note else hint
     return StudyState(
         study=stored.folder.name,
         wanted=stored.wanted,
@@ -167,7 +168,7 @@ def _member(
     words = about.sites.get(site) if about else None
     named = about.reasons.get(site) if about else None
     reason = Reason.read(named) if named else None
-    ready = words in _READY if words else None
+    ready = words in _READY if reason or words in _READY else None
     return MemberState(
         site=site,
         connected=connected,
@@ -177,7 +178,7 @@ def _member(
         study=about.study if about and words else None,
         approved=_approved(ready, reason),
         ready=ready if connected or ready is None else False,
-        paused=None if words is None else reason is Reason.PAUSED,
+        paused=None if ready is None else reason is Reason.PAUSED,
         budget=_budget(ready, reason),
         reason=reason.value if reason else None,
         says="" if words is None else words,
