@@ -3,9 +3,10 @@
 import os
 import sys
 
-# `python -m` puts the folder that it is typed in first, and an empty entry of PYTHONPATH means it
-# too. What lies there is not ours to run, unless its person named it or this very file is there.
-_NAMED = [os.path.abspath(one) for one in os.environ.get("PYTHONPATH", "").split(os.pathsep) if one]
+# `python -m` puts the folder that it is typed in first, and an empty entry of PYTHONPATH or a "."
+# means it too. What lies there, a home called `server` say, is not ours to run, unless its person
+# named it in full or this very file is there.
+_NAMED = [one for one in os.environ.get("PYTHONPATH", "").split(os.pathsep) if os.path.isabs(one)]
 if os.getcwd() not in (*_NAMED, os.path.dirname(os.path.abspath(__file__))):
     sys.path[:] = [entry for entry in sys.path if os.path.abspath(entry) != os.getcwd()]
 

@@ -1,11 +1,8 @@
 """The Flower ClientApp: one lab's answers. The same in a simulation and in a deployment."""
 
 import errno
-import secrets
-import traceback
 from collections.abc import Callable
-from contextlib import suppress
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +14,7 @@ from client.account import check_drawable, pay_for_training, permit_study, study
 from client.approvals import Approvals
 from client.attendance import Clock, SitsOutError, attend
 from client.entropy import Entropy, SystemEntropy
+from client.lab_log import LabLog
 from client.ledger import Ledger
 from client.ledger_binding import check_deployable
 from client.obstacles import check_ready
@@ -28,10 +26,8 @@ from client.training import Job, train
 from client.workspace import Workspace, workspace
 from common.config import Site, Study
 from common.errors import FederationError, HemofedError, PrivacyError, because_of
-from common.files import make_folder
 from common.models.vector import flatten, load
 from common.payload import Vector, decode
-from common.plain_text import shown
 from common.protocol import (
     Task,
     Update,
@@ -39,6 +35,7 @@ from common.protocol import (
     name_content,
     refusal_content,
     tally_content,
+    task_facts,
 )
 from common.reasons import Reason
 
@@ -56,15 +53,16 @@ def client_app(
     policy alone decides. clock: the local time, for the policy's hours.
     """
     bits: Entropy = entropy or SystemEntropy()
+    log = LabLog()
 
     def answer(message: Message, context: Context, handler: Handler) -> Message:
-        return _answer(message, context, _asked(handler, approvals, clock))
+        return _answer(message, context, _asked(handler, approvals, clock), log)
 
     app = ClientApp()
 
     @app.query()
     def query(message: Message, context: Context) -> Message:
-        return _answer(message, context, lambda _, site: name_content(site.name))
+        return _answer(message, context, lambda _, site: name_content(site.name), log)
 
     @app.query("prepare")
     def prepare(message: Message, context: Context) -> Message:
@@ -114,20 +112,19 @@ def _check_approved(message: Message, site: Site, approvals: Approvals | None) -
         approvals.check(site, Task.read(message).study)
 
 
-def _answer(message: Message, context: Context, handler: Handler) -> Message:
+def _answer(message: Message, context: Context, handler: Handler, log: LabLog) -> Message:
     """The handler's reply, an absence or a refusal. An error's text stays in the site's log."""
-    log = Path("site.log")
+    file = Path("site.log")
     try:
         site = open_site(site_file(context))
-        log = site.log
+        file = site.log
         torch.set_num_threads(site.runtime.threads)
         content = handler(message, site)
     except SitsOutError as absence:
         content = absence_content(absence.reason)
     except Exception as error:
-        reference = secrets.token_hex(4)
-        _note(log, reference, error)
-        content = refusal_content(_reason(error), reference)
+        about = f"{message.metadata.message_type} {(task_facts(message) or {}).get('study')}"
+        content = refusal_content(_reason(error), log.note(file, about, error))
     return Message(content, reply_to=message)
 
 
@@ -216,19 +213,6 @@ def _reason(error: Exception) -> Reason:
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return Reason.NO_ROOM
     return Reason.INTERNAL
-
-
-def _note(path: Path, reference: str, error: Exception) -> None:
-    """Write the error to the site's log, under the reference that the server is given."""
-    known = isinstance(error, HemofedError)
-    text = str(error) if known else "".join(traceback.format_exception(error))
-    text = shown(text, lines=True)
-    line = f"{datetime.now(UTC).isoformat(timespec='seconds')} [{reference}] {text}\n"
-    # A full disk must not turn into an exception here: Flower would send its text to the server.
-    with suppress(OSError):
-        make_folder(path.parent)
-        with path.open("a", encoding="utf-8") as log:
-            log.write(line)
 
 
 app = client_app()

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from client.approvals import Consent, SignedApprovals
     from client.decisions import Decision
     from client.home import SiteHome
+    from client.overview import Standing
     from common.config import Site, Study
 
 app = typer.Typer(help="The studies that a lab takes part in.", no_args_is_help=True)
@@ -78,33 +79,46 @@ def approve(
 
 @app.command()
 def studies(home: Home) -> None:
-    """The studies that the server proposed, and what this site says to each."""
+    """The studies that the server proposed, what this site says to each, and how each stands."""
     from client.approvals import SignedApprovals
     from client.explain import protection
     from client.figures import read_figures
     from client.home import SiteHome
+    from client.overview import overview
     from client.proposals import Proposals
     from client.site import open_site
 
     place = SiteHome(home.absolute())
     site, approvals = open_site(place.site_file), SignedApprovals(place)
-    headings = ("study", "digest", "privacy", "approved")
+    now = overview(place)
+    standing = {one.digest: one for one in now.studies}
+    headings = ("study", "digest", "privacy", "approved", "state", "round", "spent")
     table = Table(*(Column(name, overflow="fold") for name in headings))
     proposed = {one.study.digest: one.study for one in Proposals(place).all()}
     for digest, one in proposed.items():
         said = escape(_answer(approvals, site, one))
-        table.add_row(one.name, digest[:12], protection(one.privacy), said)
+        state = _standing(standing.get(digest))
+        table.add_row(one.name, digest[:12], protection(one.privacy), said, *state)
     for decision in _readable(approvals):
         if decision.digest not in proposed:
             said = f"{_words(decision)}; its proposal is not here any more"
-            table.add_row(decision.study, decision.digest[:12], "not known", escape(said))
+            state = _standing(standing.get(decision.digest))
+            table.add_row(decision.study, decision.digest[:12], "not known", escape(said), *state)
     console = Console()
     console.print(table)
+    typer.echo(one_line(now.budget))
     last = {figures.digest: figures for figures in read_figures(site.figures)}
     if last:
-        console.print("\nHow the models do on this site's own cells, exactly; this does not leave:")
+        typer.echo("\nHow the models do on this site's own cells, exactly; this does not leave:")
     for figures in last.values():
-        console.print(f"{figures.study}: {figures.words}", markup=False, highlight=False)
+        typer.echo(f"{figures.study}: {figures.words}")
+
+
+def _standing(one: "Standing | None") -> tuple[str, str, str]:
+    """State, round, and what was spent, in words."""
+    if one is None:
+        return "", "", ""
+    return one.state, f"{one.round}/{one.rounds}", one.cost
 
 
 def _check_told(yes: bool, wanted: "dict[str, str | None]") -> None:

@@ -57,6 +57,11 @@ class SiteHome:
         return self.state / "status.json"
 
     @property
+    def studies(self) -> Path:
+        """What became of each study here (client/journal.py)."""
+        return self.state / "studies.json"
+
+    @property
     def inflight(self) -> Path:
         """The message being answered; found again after a crash."""
         return self.state / "inflight.pb"

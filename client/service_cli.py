@@ -71,17 +71,30 @@ def resume(home: Home) -> None:
 
 
 @app.command()
-def status(home: Home) -> None:
-    """Whether the client runs, and what it has done."""
+def status(
+    home: Home,
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+) -> None:
+    """Whether the client runs, how each study stands, what it spent, and what is left."""
     from client.home import SiteHome
-    from client.service import runs
+    from client.overview import overview
 
-    path = SiteHome(home).status
-    if not runs(SiteHome(home)) or not path.exists():
-        typer.echo("not running; start it with `hemofed site start`")
+    place = SiteHome(home.absolute())
+    found = overview(place)
+    if as_json:
+        typer.echo(json.dumps(found.as_dict()))
         return
-    for key, value in json.loads(path.read_text(encoding="utf-8")).items():
-        typer.echo(f"{key}: {value}")
+    if found.runs and place.status.exists():
+        for key, value in json.loads(place.status.read_text(encoding="utf-8")).items():
+            typer.echo(f"{key}: {value}")
+    else:
+        typer.echo("not running; start it with `hemofed site start`")
+    table = _table("study", "digest", "state", "round", "spent", "since (UTC)")
+    for one in found.studies:
+        at = f"{one.round}/{one.rounds}"
+        table.add_row(one.study, one.digest[:12], one.state, at, one.cost, one.since[:16])
+    Console().print(table)
+    typer.echo(one_line(found.budget))
 
 
 def _print(lines: "list[Line]") -> None:

@@ -7,7 +7,6 @@ that the run says it has none, and hands the message to the installed ClientApp'
 import json
 import logging
 import os
-import secrets
 import time
 from pathlib import Path
 from threading import Event
@@ -17,12 +16,16 @@ from flwr.proto.fleet_pb2 import PullMessagesResponse
 from google.protobuf.message import DecodeError
 
 from client.home import SiteHome
+from client.journal import Journal
+from client.lab_log import LabLog
 from client.link import FleetLink, NoMessageError, RunOverError
 from client.record import SiteRecord
 from client.runner import Runner, RunnerDiedError
+from client.site import open_site
 from common.bundle import BUNDLE_HASH
 from common.errors import FederationError, HemofedError, PrivacyError
 from common.files import replacing, write_text
+from common.log_file import keep_short
 from common.protocol import WITHDRAW, absence_content, name_content, refusal_content
 from common.reasons import Reason
 from common.room import check_room
@@ -45,6 +48,8 @@ class SuperNode:
         self._halt = halt
         self._answered = 0
         self._told: dict[str, int | None] = {}
+        self._journal = Journal(home)
+        self._log = LabLog()
         self._sound_runs: set[int] = set()
 
     def serve(self) -> None:
@@ -56,6 +61,7 @@ class SuperNode:
         self._again()
         while not self._halt.is_set():
             check_room(self._home.folder)
+            keep_short(self._home.runner_log)
             self._tell()
             pulled = self._link.pull()
             if pulled is not None:
@@ -86,6 +92,7 @@ class SuperNode:
             reply = self._reply(message)
             if self._halt.is_set():
                 return
+            self._journal.note(message, reply)
             self._record.leaves(message, reply)
             self._link.push(reply)
             self._answered += 1
@@ -111,7 +118,7 @@ class SuperNode:
                 return Message(name_content(self._record.site), reply_to=message)
             reply = None if self._home.paused.exists() else self._computed(message)
         except PrivacyError as error:
-            return _refusal(message, error)
+            return self._refusal(message, error)
         if reply is None or self._home.paused.exists():
             return Message(absence_content(Reason.PAUSED), reply_to=message)
         return reply
@@ -122,7 +129,7 @@ class SuperNode:
         try:
             return self._run(message)
         except RunnerDiedError as death:
-            return _refusal(message, FederationError(str(death), Reason.ENDED))
+            return self._refusal(message, FederationError(str(death), Reason.ENDED))
 
     def _run(self, message: Message) -> Message:
         """The runner's reply; a runner that dies gets a second try, while the server still waits.
@@ -138,6 +145,12 @@ class SuperNode:
                 raise
             _log.error("%s; once more", death)
             return self._runner.answer(message, left, self._halt)
+
+    def _refusal(self, message: Message, error: HemofedError) -> Message:
+        """The answer in place of the ClientApp's; the error's text goes to this site's log."""
+        path, kind = open_site(self._home.site_file).log, message.metadata.message_type
+        reference = self._log.note(path, kind, error)
+        return Message(refusal_content(error.reason, reference), reply_to=message)
 
     def _check_bundle(self, run: int) -> None:
         """Raise PrivacyError when the run comes with code; it was not fetched and never is."""
@@ -163,13 +176,6 @@ class SuperNode:
         if content != self._told:
             write_text(self._home.status, json.dumps(content))
             self._told = content
-
-
-def _refusal(message: Message, error: HemofedError) -> Message:
-    """The answer in place of the ClientApp's; the error's text goes to this site's log."""
-    reference = secrets.token_hex(4)
-    _log.error("[%s] %s", reference, error)
-    return Message(refusal_content(error.reason, reference), reply_to=message)
 
 
 def _write(path: Path, content: bytes) -> None:

@@ -53,8 +53,14 @@ def python(*arguments: str) -> list[str]:
 def environment() -> dict[str, str]:
     """This process's, for one that it starts.
 
-    A PYTHONPATH is its person's word. An empty entry, as `export PYTHONPATH=$PYTHONPATH:DIR` leaves
-    one, would mean the folder that the process is started in, and is left out.
+    A PYTHONPATH is its person's word, where it names a folder. What is relative to the folder that
+    a process is started in names another one each time, and is left out: an empty entry, as
+    `export PYTHONPATH=$PYTHONPATH:DIR` leaves one, is that folder itself.
     """
-    entries = [entry for entry in os.environ.get(_MODULES, "").split(os.pathsep) if entry]
-    return os.environ | {_SAFE_PATH: "1", _MODULES: os.pathsep.join(entries)}
+    return os.environ | {_SAFE_PATH: "1", _MODULES: os.pathsep.join(named_folders())}
+
+
+def named_folders() -> list[str]:
+    """The folders that PYTHONPATH names, wherever a process is started."""
+    entries = os.environ.get(_MODULES, "").split(os.pathsep)
+    return [entry for entry in entries if os.path.isabs(entry)]

@@ -46,10 +46,12 @@ class PlainFormatter(logging.Formatter):
 
 
 def log_plainly() -> None:
-    """Have this process's log go to stderr, from warnings on, by `PlainFormatter`."""
+    """Have this process's log go to stderr, by `PlainFormatter`: warnings, and what hemofed's own
+    loggers tell of."""
     handler = logging.StreamHandler()
     handler.setFormatter(PlainFormatter("%(asctime)s %(message)s"))
     logging.basicConfig(handlers=[handler], level=logging.WARNING)
+    logging.getLogger("hemofed").setLevel(logging.INFO)
 
 
 def print_anywhere() -> None:

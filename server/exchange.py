@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Protocol, Self, runtime_checkable
 
 from flwr.app import Message, RecordDict
+from flwr.common.constant import ErrorCode
 from flwr.serverapp import Grid
 
 from common.errors import FederationError, HemofedError
@@ -38,6 +39,15 @@ class NoReply:
 Reply = Message | NoReply
 """A sound reply, or why there is none."""
 
+LATE, AWAY = NoReply("no reply in time"), NoReply("not connected")
+_MISSING = {
+    ErrorCode.MESSAGE_UNAVAILABLE: LATE,
+    ErrorCode.REPLY_MESSAGE_UNAVAILABLE: LATE,
+    ErrorCode.NODE_UNAVAILABLE: AWAY,
+    LOST: NoReply("not asked: the server's database lost the question"),
+}
+"""What Flower, or the listener, puts in the place of a reply that did not come."""
+
 
 def exchange(
     grid: Grid, messages: Mapping[str, Message], deadline: float
@@ -55,7 +65,7 @@ def exchange(
         for reply in replies:
             site = waiting.pop(reply.metadata.reply_to_message_id, None)
             if site is not None:
-                yield site, _sound(reply)
+                yield site, sound(reply)
         now = time.monotonic()
         if replies:
             last = now
@@ -168,11 +178,12 @@ def _push(grid: Grid, messages: Mapping[str, Message]) -> dict[str, str]:
     return waiting
 
 
-def _sound(reply: Message) -> Reply:
+def sound(reply: Message) -> Reply:
+    """The reply, or what it says in place of an answer."""
     if reply.has_error() and reply.error.code == UNREADABLE:
         return NoReply("the reply cannot be read", left_out=True)
-    if reply.has_error() and reply.error.code == LOST:
-        return NoReply("not asked: the server's database lost the question")
+    if reply.has_error() and reply.error.code in _MISSING:
+        return _MISSING[reply.error.code]
     if reply.has_error():
         return NoReply(f"the client failed (Flower code {reply.error.code})")
     try:

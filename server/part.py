@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from common.files import last_line
+from common.log_file import keep_short
 from common.own_process import environment
 
 _log = logging.getLogger("hemofed.server")
@@ -39,7 +40,8 @@ class Part:
         return self.process is not None and self.process.poll() is None
 
     def look(self) -> None:
-        """Start the process when it is not there and due."""
+        """Start the process when it is not there and due; keep its log short."""
+        keep_short(self.log)
         if self.runs():
             return
         now = time.monotonic()

@@ -71,12 +71,15 @@ class Presence:
         if scope["path"] == _GOOD_BYE and before is not None:
             self._heard.pop(site, None)
             self._keep(site, replace(before, left=time.time()))
+            _log.info("site %s: said good-bye", site)
         if scope["path"] not in _SIGNS:
             return
         now = time.monotonic()
         stays = now - self._heard.get(site, -math.inf) < GAP_SECONDS
         self._heard[site] = now
         version = _version(scope)
+        if not stays:
+            _log.info("site %s: is here, hemofed %s", site, version or "of an unknown version")
         if before is None or not stays or version != before.version:
             self._keep(site, Seen(before.since if before and stays else time.time(), version))
 

@@ -30,7 +30,7 @@ from server.envelopes import Envelopes
 from server.exchange import NoReply
 from server.flower_run import FlowerRun, end_unfinished
 from server.grid import StateGrid, StoppedError
-from server.readiness import Said, wait_until_ready
+from server.readiness import ASKED, Said, wait_until_ready
 from server.room import round_bytes
 from server.rounds import MODEL, Record
 from server.state import open_state
@@ -116,8 +116,12 @@ class Runner:
 
     def _waiting(self, stored: Stored, sites: dict[str, Said]) -> None:
         words = {site: str(said) for site, said in sites.items()}
-        if words != stored.said().get("sites") or stored.said()["state"] != _WAITING:
-            _log.info("%s: waits for sites: %s", stored.folder.name, _list(words))
+        before = stored.said()
+        if before["state"] != _WAITING:
+            _log.info("%s: waits for sites", stored.folder.name)
+        news = words.items() - before.get("sites", {}).items()
+        if told := {site: word for site, word in sorted(news) if word != str(ASKED)}:
+            _log.info("%s: %s", stored.folder.name, _list(told))
         reasons = {
             site: said.reason.value
             for site, said in sites.items()

@@ -28,6 +28,7 @@ from server.start_check import check_home, check_keys, check_port
 SERVICE, CERTIFICATE = "service.json", "server.crt"
 _log = logging.getLogger("hemofed.server")
 _LOOK_SECONDS, _STOP_SECONDS = 0.3, 12.0
+_PARTS = 2
 
 SETTINGS = {
     "FLWR_TELEMETRY_ENABLED": "0",
@@ -159,6 +160,15 @@ def read_service(home: Path) -> dict[str, Any] | None:
     except ValueError as error:
         raise ConfigError(f"{path}: is not JSON; remove it when no service runs") from error
     return content
+
+
+def serves(home: Path) -> bool:
+    """Whether the service of `home` runs at this moment, its rounds and its listener with it."""
+    told = read_service(home)
+    if told is None or not is_alive(told["pid"], "server"):
+        return False
+    alive = [is_alive(part["pid"], str(home.absolute())) for part in told["parts"].values()]
+    return len(alive) == _PARTS and all(alive)
 
 
 def processes(home: Path) -> list[str]:

@@ -33,7 +33,8 @@ Wanted = Literal["run", "stop", "finish", "withdraw"]
 _KEPT = ("round", "rounds", "sites", "reasons", "told")
 """What is still said of a study while it waits, and when it is over."""
 _OVER = ("completed", "finished")
-_RUNS = ("running", "waiting for sites", "waiting for room")
+RUNS = ("running", "waiting for sites", "waiting for room")
+"""States in which the rounds' process is at it."""
 
 
 @dataclass(frozen=True)
@@ -107,7 +108,7 @@ class Stored:
         self.check_proposed()
         if self.wanted == "stop":
             state = self.said()["state"]
-            said = "stops after the round under way already" if state in _RUNS else f"is {state}"
+            said = "stops after the round under way already" if state in RUNS else f"is {state}"
             raise ConfigError(f"{self.folder.name}: {said}; nothing is to be stopped")
         self.want("stop")
 
@@ -168,6 +169,11 @@ class Stored:
         kept = {key: value for key, value in self.said().items() if key in _KEPT}
         write_text(self.folder / "state.json", json.dumps({"state": state} | kept | details))
 
+    def noted(self) -> float:
+        """When `say` was called last, in seconds of Unix time; 0: never."""
+        path = self.folder / "state.json"
+        return path.stat().st_mtime if path.exists() else 0.0
+
     def said(self) -> dict[str, Any]:
         """What `say` noted last."""
         path = self.folder / "state.json"
@@ -196,6 +202,7 @@ def propose(home: Path, study: Study) -> Stored:
         write_document(stored.folder / PROPOSAL, proposal.model_dump(mode="json"))
     if stored.said()["state"] == "withdrawn" or stored.wanted == "withdraw":
         stored.say("proposed", told=[])
+        stored.want("stop")
     return stored
 
 

@@ -59,7 +59,15 @@ def test_a_simulation_can_be_measured() -> None:
 
 @pytest.mark.parametrize(
     ("given", "kept"),
-    [("", ""), (":", ""), ("/a", "/a"), (":/a:", "/a"), ("/a::/b", "/a:/b"), (".", ".")],
+    [
+        ("", ""),
+        (":", ""),
+        ("/a", "/a"),
+        (":/a:", "/a"),
+        ("/a::/b", "/a:/b"),
+        (".", ""),
+        ("x:/a", "/a"),
+    ],
 )
 def test_only_folders_that_were_named_are_left_in_pythonpath(
     given: str, kept: str, monkeypatch: pytest.MonkeyPatch

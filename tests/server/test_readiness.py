@@ -12,7 +12,8 @@ from common.proposal import Proposal
 from common.protocol import name_content, refusal_content
 from common.reasons import Reason
 from server import readiness
-from server.readiness import ASKED, NOT_CONNECTED, Said, wait_until_ready
+from server.exchange import AWAY
+from server.readiness import ASKED, Said, wait_until_ready
 from tests.server.fake_grid import Answer, FakeGrid
 
 STUDY = Study(name="s", cohort={"a": {}, "b": {}}, round={"min_sites": 2})
@@ -86,7 +87,7 @@ def test_a_connected_site_is_never_called_away_while_the_others_are_asked(
 ) -> None:
     """What it said last stands until it says something else."""
     _, told = asks_until_ready(monkeypatch, "+--+", "---+")
-    assert not any(NOT_CONNECTED in words.values() for words in told)
+    assert not any(AWAY in words.values() for words in told)
     first = next(at for at, words in enumerate(told) if words["b"] not in (ASKED, "ready"))
     assert not any(ASKED in words.values() for words in told[first:])
 
@@ -106,5 +107,21 @@ def test_a_site_that_goes_is_called_away_and_does_not_vanish(
     grid = Leaving({"a": says("a", "+"), "b": says("b", "-++")})
     wait_until_ready(proposal, grid, told.append, Event())
     assert all(set(words) == {"a", "b"} for words in told)
-    away = [words["b"] for words in told if words["a"] is NOT_CONNECTED]
-    assert len(away) == 2 and away[-1] == "ready"
+    away = [words["b"] for words in told if words["a"] is AWAY]
+    assert away == ["ready"] and told[-1] == {"a": "ready", "b": "ready"}
+
+
+def test_a_site_that_never_answers_keeps_nobody_from_being_heard_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """One that died while it was asked, or computes for minutes: the others are asked meanwhile."""
+    monkeypatch.setattr(readiness, "_ASK_AGAIN_SECONDS", 0.01)
+    study = STUDY.model_copy(update={"round": RoundPolicy(min_sites=1, deadline_seconds=1e9)})
+    monkeypatch.setattr(readiness, "_ANSWER_SECONDS", 1e9)
+    told = list[dict[str, Said]]()
+    grid = FakeGrid({"a": says("a", "--+"), "b": lambda message: None})
+    proposal = Proposal.make(study, Ed25519PrivateKey.generate())
+    wait_until_ready(proposal, grid, told.append, Event())
+    assert told[-1] == {"a": "ready", "b": ASKED}
+    assert grid.sent.count(("a", "query.prepare")) == 3
+    assert grid.sent.count(("b", "query.prepare")) == 1
