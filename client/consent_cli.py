@@ -104,8 +104,7 @@ def studies(home: Home) -> None:
             said = f"{_words(decision)}; its proposal is not here any more"
             state = _standing(standing.get(decision.digest))
             table.add_row(decision.study, decision.digest[:12], "not known", escape(said), *state)
-    console = Console()
-    console.print(table)
+    Console().print(table)
     typer.echo(one_line(now.budget))
     last = {figures.digest: figures for figures in read_figures(site.figures)}
     if last:

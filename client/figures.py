@@ -11,8 +11,10 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from client.lab_log import write_line
 from common.config import Site
 from common.files import make_folder
+from common.log_file import keep_short
 from common.metrics import Tally
 from common.protocol import Task
 
@@ -57,8 +59,11 @@ def note_figures(site: Site, task: Task, tally: Tally) -> None:
     types, counts = list(study.cell_types), tally.to_json()
     found = Figures(study.name, study.digest, task.round, task.split, now, types, counts)
     with suppress(OSError):
-        _append(site.figures, json.dumps(asdict(found)))
-        _append(site.log, f"{now} study {study.name}: {found.words}; exact, they stay here")
+        make_folder(site.figures.parent)
+        keep_short(site.figures)
+        with site.figures.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(asdict(found)) + "\n")
+    write_line(site.log, f"study {study.name}: {found.words}; exact, it stays here")
 
 
 def read_figures(path: Path) -> list[Figures]:
@@ -70,9 +75,3 @@ def _lines(path: Path) -> Iterator[Figures]:
     for line in path.read_text(encoding="utf-8").splitlines():
         with suppress(ValueError, TypeError):
             yield Figures(**json.loads(line))
-
-
-def _append(path: Path, line: str) -> None:
-    make_folder(path.parent)
-    with path.open("a", encoding="utf-8") as file:
-        file.write(line + "\n")

@@ -90,7 +90,7 @@ class SiteHome:
         cells = [file for source in site.cells for file in (source.folder, source.selection)]
         kept = [one for file in filter(None, cells) for one in (file, *file.rglob("*"))]
         check_ours(
-            *(self.site_file, site.policy, site.ledger, site.log, *beside, *kept),
+            *(self.site_file, site.policy, site.ledger, site.log, site.figures, *beside, *kept),
             *(*folders, *files),
         )
 

@@ -1,4 +1,5 @@
-"""The lab's own log, `site.log`: the texts of errors, which never leave, each under a reference.
+"""The lab's own log, `site.log`: the texts of errors, each under a reference, and the lab's own
+figures. None of it leaves.
 
 The server is told the reference, so that an operator and a lab can speak of one line.
 """
@@ -39,7 +40,7 @@ class LabLog:
         if text != said:
             reference = secrets.token_hex(4)
             self._last[path, about] = text, reference
-            _append(path, reference, text)
+            write_line(path, f"[{reference}] {text}")
         return reference
 
 
@@ -61,11 +62,11 @@ def _text(error: Exception) -> str:
     return shown(str(error) if known else "".join(traceback.format_exception(error)), lines=True)
 
 
-def _append(path: Path, reference: str, text: str) -> None:
-    line = f"{datetime.now(UTC).isoformat(timespec='seconds')} [{reference}] {text}\n"
+def write_line(path: Path, text: str) -> None:
+    """Add a line to the log, with the time; one that cannot be written is left out."""
     # A full disk must not turn into an exception here: Flower would send its text to the server.
     with suppress(OSError):
         make_folder(path.parent)
         keep_short(path)
         with path.open("a", encoding="utf-8") as log:
-            log.write(line)
+            log.write(f"{datetime.now(UTC).isoformat(timespec='seconds')} {text}\n")

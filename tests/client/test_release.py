@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from client import figures, release
+from client import figures, lab_log, release
 from client.account import Account
 from client.app import client_app
 from client.batches import Inputs
@@ -235,13 +235,14 @@ def test_a_site_sees_its_exact_figures_whatever_leaves(tmp_path: Path, metrics: 
 def test_a_full_disk_keeps_no_paid_answer_from_leaving(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(path: Path, _: str) -> None:
+    def full(path: Path, *_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device", str(path))
 
     site, of = lab(tmp_path), study()
-    monkeypatch.setattr(figures, "_append", full)
+    monkeypatch.setattr(figures, "keep_short", full)
+    monkeypatch.setattr(lab_log, "keep_short", full)
     assert noised(site, of)[1]
-    assert read_figures(site.figures) == []
+    assert read_figures(site.figures) == [] and not site.log.exists()
 
 
 def test_a_line_that_was_cut_off_is_left_out(tmp_path: Path) -> None:

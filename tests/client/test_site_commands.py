@@ -274,9 +274,9 @@ def test_approve_explains_asks_and_signs(home: SiteHome, tmp_path: Path) -> None
 
 
 def folded(home: SiteHome) -> str:
-    """What `studies` says in its last column, its lines joined."""
+    """What `studies` says in its column "approved", its lines joined."""
     lines = typed("studies", str(home.folder)).splitlines()
-    return " ".join(line.split("│")[-2].strip() for line in lines if line.startswith("│"))
+    return " ".join(line.split("│")[4].strip() for line in lines if line.startswith("│"))
 
 
 def test_an_approval_says_until_when_and_needs_a_name(home: SiteHome, tmp_path: Path) -> None:
@@ -421,7 +421,7 @@ def test_studies_prints_long_names_and_reasons_whole(home: SiteHome, tmp_path: P
     path.write_text("{}")
     printed = typed("studies", str(home.folder))
     rows = [line.split("│")[1:-1] for line in printed.splitlines() if line.startswith("│")]
-    names, _, protections, said = (
+    names, _, protections, said, *_ = (
         "".join(cell.strip() for cell in column) for column in zip(*rows, strict=True)
     )
     assert one.name in names
