@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Column, Table
 
 from common.plain_text import one_line
 
@@ -79,7 +78,8 @@ def approve(
 
 @app.command()
 def studies(home: Home) -> None:
-    """The studies that the server proposed, what this site says to each, and how each stands."""
+    """The studies that the server proposed, what this site says to each, how each stands, and how
+    its model does on this site's own cells, exactly: that does not leave."""
     from client.approvals import SignedApprovals
     from client.explain import protection
     from client.figures import read_figures
@@ -92,32 +92,32 @@ def studies(home: Home) -> None:
     site, approvals = open_site(place.site_file), SignedApprovals(place)
     now = overview(place)
     standing = {one.digest: one for one in now.studies}
-    headings = ("study", "digest", "privacy", "approved", "state", "round", "spent")
-    table = Table(*(Column(name, overflow="fold") for name in headings))
+    figures = {one.digest: one.words for one in read_figures(site.figures)}
     proposed = {one.study.digest: one.study for one in Proposals(place).all()}
-    for digest, one in proposed.items():
-        said = escape(_answer(approvals, site, one))
-        state = _standing(standing.get(digest))
-        table.add_row(one.name, digest[:12], protection(one.privacy), said, *state)
+    said = {
+        digest: (one.name, protection(one.privacy), _answer(approvals, site, one))
+        for digest, one in proposed.items()
+    }
     for decision in _readable(approvals):
-        if decision.digest not in proposed:
-            said = f"{_words(decision)}; its proposal is not here any more"
-            state = _standing(standing.get(decision.digest))
-            table.add_row(decision.study, decision.digest[:12], "not known", escape(said), *state)
-    Console().print(table)
+        gone = f"{_words(decision)}; its proposal is not here any more"
+        said.setdefault(decision.digest, (decision.study, "", gone))
+    for digest, (name, protected, answer) in said.items():
+        typer.echo(f"{name} ({digest:.12})")
+        facts = {
+            "privacy": protected,
+            "approved": answer,
+            "state": _standing(standing.get(digest)),
+            "own cells": figures.get(digest, ""),
+        }
+        for topic, text in facts.items():
+            if text:
+                typer.echo(f"  {topic:<9}  {one_line(text)}")
     typer.echo(one_line(now.budget))
-    last = {figures.digest: figures for figures in read_figures(site.figures)}
-    if last:
-        typer.echo("\nHow the models do on this site's own cells, exactly; this does not leave:")
-    for figures in last.values():
-        typer.echo(f"{figures.study}: {figures.words}")
 
 
-def _standing(one: "Standing | None") -> tuple[str, str, str]:
-    """State, round, and what was spent, in words."""
-    if one is None:
-        return "", "", ""
-    return one.state, f"{one.round}/{one.rounds}", one.cost
+def _standing(one: "Standing | None") -> str:
+    """State, round, and what was spent."""
+    return f"{one.state}, round {one.round} of {one.rounds}; spent {one.cost}" if one else ""
 
 
 def _check_told(yes: bool, wanted: "dict[str, str | None]") -> None:

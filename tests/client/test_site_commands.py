@@ -16,6 +16,7 @@ from client.app import client_app
 from client.approvals import SignedApprovals
 from client.consent_cli import app as consent_app
 from client.explain import explain
+from client.figures import read_figures
 from client.home import SiteHome
 from client.ledger import Ledger
 from client.membership import Membership
@@ -274,9 +275,8 @@ def test_approve_explains_asks_and_signs(home: SiteHome, tmp_path: Path) -> None
 
 
 def folded(home: SiteHome) -> str:
-    """What `studies` says in its column "approved", its lines joined."""
-    lines = typed("studies", str(home.folder)).splitlines()
-    return " ".join(line.split("│")[4].strip() for line in lines if line.startswith("│"))
+    """What `studies` says."""
+    return typed("studies", str(home.folder))
 
 
 def test_an_approval_says_until_when_and_needs_a_name(home: SiteHome, tmp_path: Path) -> None:
@@ -420,13 +420,19 @@ def test_studies_prints_long_names_and_reasons_whole(home: SiteHome, tmp_path: P
     path = home.decisions
     path.write_text("{}")
     printed = typed("studies", str(home.folder))
-    rows = [line.split("│")[1:-1] for line in printed.splitlines() if line.startswith("│")]
-    names, _, protections, said, *_ = (
-        "".join(cell.strip() for cell in column) for column in zip(*rows, strict=True)
-    )
-    assert one.name in names
-    assert "epsilon 4 at delta0.0001" in protections
-    assert str(path).replace(" ", "") in said.replace(" ", "")
+    assert f"{one.name} ({one.digest:.12})" in printed
+    assert "epsilon 4 at delta 0.0001" in printed and str(path) in printed
+
+
+def test_studies_has_a_labs_own_figures_by_study(home: SiteHome, tmp_path: Path) -> None:
+    one, site = study(), open_site(home.site_file)
+    typed("approve", str(home.folder), str(proposed(home, one, tmp_path / "one.json")), *YES)
+    assert "own cells" not in folded(home)
+    for number in (1, 2):
+        reply = client_app()(message(one, "evaluate", number), context(home.site_file))
+        assert read_refusal(reply) is None
+    last = read_figures(site.figures)[-1]
+    assert f"  own cells  {last.words}" in folded(home) and "round 2, " in last.words
 
 
 def test_studies_says_which_are_without_privacy(home: SiteHome, tmp_path: Path) -> None:
