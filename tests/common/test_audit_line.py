@@ -16,7 +16,7 @@ from common.audit_line import (
     make_line,
     parse_line,
 )
-from common.audit_log import AuditLog, verify
+from common.audit_log import ROTATE_BYTES, AuditLog, verify
 from common.audit_reader import log_files, present_key
 from common.errors import FederationError, PrivacyError
 from common.identity.keys import make_signing_key, signing_public_pem
@@ -86,7 +86,7 @@ def events(path: Path) -> list[str]:
 def test_a_log_has_a_path_and_a_head_and_is_closed(tmp_path: Path) -> None:
     opened = len(os.listdir("/proc/self/fd"))
     with AuditLog.open(tmp_path / "audit.jsonl", KEY) as log:
-        assert log.path == tmp_path / "audit.jsonl"
+        assert log.path == tmp_path / "audit.jsonl" and ROTATE_BYTES < 2**28
         assert log.append("round_done", round=1) == log.head
         assert log.head == json.loads(log.path.read_text().splitlines()[-1])["hash"]
     assert len(os.listdir("/proc/self/fd")) == opened
