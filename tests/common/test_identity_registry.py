@@ -148,6 +148,8 @@ def test_the_last_requests_keys_are_the_members() -> None:
     one = member(*requests)
     last = requests[-1].claim
     assert one.name == "a" and one.fingerprint == requests[-1].fingerprint
+    first = member(requests[0])
+    assert first.name == "a" and first.fingerprint == requests[0].fingerprint
     assert one.node_public_key == last.node_public_key.encode()
     assert one.signing_public_key == last.signing_public_key == signing_public_pem(key)
 

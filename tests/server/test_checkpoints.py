@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from common.errors import FederationError
-from server.checkpoints import KEEP, State, begin, load, save
+from server.checkpoints import State, begin, load, save
 
 LOOP = """
 import sys
@@ -56,10 +56,24 @@ def test_a_state_comes_back_whole(tmp_path: Path) -> None:
 def test_the_last_ones_are_kept_and_the_newest_is_loaded(tmp_path: Path) -> None:
     for number in range(1, 6):
         save(tmp_path, state(number), "digest")
-    assert len(list(tmp_path.glob("*.safetensors"))) == KEEP
+    names = sorted(path.name for path in tmp_path.glob("*.safetensors"))
+    assert names == ["round-000004.safetensors", "round-000005.safetensors"]
+    for number in (5, 4):
+        found = load(tmp_path, "digest")
+        assert found
+        assert found.round == number
+        (tmp_path / f"round-{number:06d}.safetensors").unlink()
+
+
+def test_a_run_begins_with_nothing_done_and_no_score_yet(tmp_path: Path) -> None:
+    model = np.zeros(3, np.float32)
+    begun = State(round=0, model=model, average=model)
+    assert begun.best is None and begun.best_score < 0, "any score is better"
+    assert (begun.best_round, begun.stale, begun.seconds) == (0, 0, 0)
+    assert begun.moments == begun.heads == begun.offences == {}
+    save(tmp_path, begun, "digest")
     found = load(tmp_path, "digest")
-    assert found
-    assert found.round == 5
+    assert found and found.best is None and found.moments == {}
 
 
 def test_no_checkpoint_is_no_error(tmp_path: Path) -> None:
@@ -67,17 +81,23 @@ def test_no_checkpoint_is_no_error(tmp_path: Path) -> None:
 
 
 def test_another_studys_checkpoint_is_refused(tmp_path: Path) -> None:
-    save(tmp_path, state(1), "one")
-    with pytest.raises(FederationError, match="belongs to study one"):
-        load(tmp_path, "two")
+    for number in (1, 2):
+        save(tmp_path, state(number), "0123456789abcdef")
+    said = "round-000002.safetensors: belongs to study 0123456789ab, not fedcba987654;"
+    with pytest.raises(FederationError, match=said):
+        load(tmp_path, "fedcba9876543210")
 
 
 def test_a_truncated_checkpoint_is_refused(tmp_path: Path) -> None:
-    save(tmp_path, state(1), "digest")
-    path = next(tmp_path.glob("*.safetensors"))
+    for number in (1, 2):
+        save(tmp_path, state(number), "digest")
+    path = tmp_path / "round-000002.safetensors"
     path.write_bytes(path.read_bytes()[:-10])
-    with pytest.raises(FederationError, match="cannot be read"):
+    with pytest.raises(FederationError, match=f"{path}: the checkpoint cannot be read .*delete it"):
         load(tmp_path, "digest")
+    path.unlink()
+    found = load(tmp_path, "digest")
+    assert found and found.round == 1
 
 
 def test_a_round_that_starts_again_is_a_new_attempt(tmp_path: Path) -> None:

@@ -186,6 +186,15 @@ def test_an_event_out_of_bounds_names_the_field(field: str, value: object) -> No
         epsilon([BASE], 1e-5, "moments")  # type: ignore[arg-type]
 
 
+def test_an_event_out_of_bounds_is_none_within_them() -> None:
+    """Noise of 0 is an event: one that protects nobody."""
+    for noise in (0, 0.0, 1e-6, 0.5, 1e6):
+        assert replace(BASE, noise_multiplier=noise).noise_multiplier == noise
+    for rate in (1e-12, 1.0):
+        assert replace(BASE, sample_rate=rate).sample_rate == rate
+    assert replace(BASE, steps=1).steps == 1
+
+
 @pytest.mark.parametrize(
     ("target", "rate", "steps"),
     [(1.0, 0.05, 100), (8.0, 0.01, 50), (3.0, 1.0, 10)],
