@@ -14,6 +14,7 @@ from common.config import Study
 from common.data.cache import Geometry, default_root, keep
 from common.data.index import Index, scan
 from common.data.listing import SPLITS
+from common.data.patients import is_patient
 from common.data.scale import FIELD_UM
 from common.data.source_files import TABLE
 from common.data.store import CellCache
@@ -42,10 +43,11 @@ class Labs:
 def located(spec: DataSpec) -> DataSpec:
     """The spec with the images' folder as a run keeps it, which may be gone on with elsewhere.
 
-    Raises ConfigError: no folder is given. DataError: it is none.
+    Raises ConfigError: no folder is given. DataError: it is none, or its folders are no labs.
     """
     if spec.source == "rendered":
         return spec
+    _lab_folders(_root(spec), spec.label_map)
     return spec.model_copy(update={"root": _root(spec).absolute()})
 
 
@@ -169,18 +171,23 @@ def _lab_folders(root: Path, label_map: Mapping[str, str]) -> dict[str, Path]:
         return {root.resolve().name: root}
     if not below:
         raise DataError(f"{root}: holds no folder; expected one folder a lab")
-    _refuse_splits(root, [folder.name for folder in below])
+    _refuse_parts(root, [folder.name for folder in below])
     return {folder.name: folder for folder in below}
 
 
-def _refuse_splits(root: Path, names: list[str]) -> None:
-    """Raise DataError when folders are called as splits: as labs, one would train on the others'
-    test cells."""
+def _refuse_parts(root: Path, names: list[str]) -> None:
+    """Raise DataError when folders are called as splits or patients are: as labs, one would train
+    on the others' test cells, or each patient would be a hospital."""
     splits = [name for name in names if name.lower() in SPLITS]
     if len(splits) > 1 or splits == names:
-        raise DataError(
-            f"{root}: holds folders called {', '.join(splits)}. If they are splits of one lab, "
-            f"write a table that says so with `hemofed data index {quote(str(root))} --print-csv > "
-            f"{quote(str(root / TABLE))}`, look it over, and simulate again; if they are labs, "
-            "give them the labs' names"
-        )
+        kind = "splits"
+    elif len(names) > 1 and all(map(is_patient, names)):
+        kind, splits = "patients", names
+    else:
+        return
+    raise DataError(
+        f"{root}: holds folders called {', '.join(splits[:3])}. If they are {kind} of one lab, "
+        f"write a table that says so with `hemofed data index {quote(str(root))} --print-csv > "
+        f"{quote(str(root / TABLE))}`, look it over, and simulate again; if they are labs, give "
+        "them the labs' names"
+    )

@@ -72,7 +72,8 @@ class Chunk:
                 faults.append(str(error))
         if faults:
             advice = (
-                "To find all such files: hemofed data check SOURCE. Take them out, or mend them"
+                "To find all such files: hemofed data check SOURCE. Mend them, take them out, or "
+                "leave them out: hemofed data index SOURCE --skip-unreadable"
             )
             raise DataError("\n".join([*faults, advice]))
         pixels = b"".join(squares)

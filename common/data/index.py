@@ -4,10 +4,11 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from shlex import quote
 
 from common.cells import CODES, SKIP, may_mean
 from common.data.forms import refused
-from common.data.listing import Entry, Listing, listing, lost, nested_tree, not_read
+from common.data.listing import LEFT_OUT, Entry, Listing, listing, lost, nested_tree, not_read
 from common.data.patients import alike
 from common.errors import DataError
 from common.words import count
@@ -47,6 +48,11 @@ def scan(
     the number of their images, a deeper tree, wrong rows, forms that are never read.
     """
     found = listing(source, label_map, leave_out)
+    if leave_out and not found.passed_over[LEFT_OUT]:
+        raise DataError(
+            f"{source}: has none of the {count(len(leave_out), 'image')} to leave out, like "
+            f"{min(leave_out)}; was another source checked? If they are gone, leave the list out"
+        )
     if found.nested:
         raise DataError(nested_tree(found))
     faults = [*_wrong_rows(found), *_unknown(found)]
@@ -99,5 +105,9 @@ def _few(lines: list[str]) -> Iterator[str]:
 
 
 def _alike(found: Listing) -> Iterator[str]:
-    for names in alike(entry.patient for entry in found.entries):
-        yield f"patients {', '.join(names)} count as {len(names)}; if they are one, name it one way"
+    """Without the names: what an index says may go into a report."""
+    if groups := alike(entry.patient for entry in found.entries):
+        yield (
+            f"{count(len(groups), 'patient')} under two names perhaps, which differ in case, "
+            f"leading zeros or .0 alone: `hemofed data check {quote(str(found.source))}` lists them"
+        )

@@ -22,22 +22,27 @@ def read_leave_out(path: Path) -> frozenset[str]:
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        lists = [finding["leave_out"] for finding in content["findings"]]
-        if not all(isinstance(one, list) for one in lists):
-            raise ValueError("leave_out is no list")
-        names = [name for one in lists for name in one]
-        if not all(isinstance(name, str) for name in names):
-            raise ValueError("a name in leave_out is no text")
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path}: cannot be read as JSON ({error})") from error
+    findings = content.get("findings") if isinstance(content, dict) else None
+    lists = [_names(finding) for finding in findings] if isinstance(findings, list) else [None]
+    if None in lists:
         raise ConfigError(
-            f"{path}: does not say which images to leave out ({error!r}); make it with `hemofed "
-            "data check SOURCE --json FILE`"
-        ) from error
-    return frozenset(names)
+            f"{path}: has no findings that each say what to leave out; make it with `hemofed data "
+            "check SOURCE --json FILE`"
+        )
+    return frozenset(name for names in lists if names for name in names)
+
+
+def _names(finding: object) -> list[str] | None:
+    """A finding's list; None where it has none."""
+    names = finding.get("leave_out") if isinstance(finding, dict) else None
+    whole = isinstance(names, list) and all(isinstance(name, str) for name in names)
+    return names if whole else None
 
 
 def without_unreadable(
-    index: Index, um_per_px: float | None, progress: Progress | None = None
+    index: Index, progress: Progress | None = None, um_per_px: float | None = None
 ) -> tuple[Index, tuple[str, ...]]:
     """The index without the images that cannot be read, which it counts, and why each cannot.
 
@@ -47,9 +52,8 @@ def without_unreadable(
     faults: list[str] = []
     rows: list[Entry] = []
     with quiet(), ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        for row, fault in zip(
-            index.rows, pool.map(partial(_fault, um_per_px=um_per_px), index.rows), strict=True
-        ):
+        found = pool.map(partial(_fault, um_per_px=um_per_px), index.rows)
+        for row, fault in zip(index.rows, found, strict=True):
             if fault:
                 faults.append(fault)
             else:

@@ -9,7 +9,7 @@ from common.cells import known_as
 from common.data.forms import refused
 from common.data.listing import SPLITS
 from common.data.patients import is_patient
-from common.data.source_files import is_folder, is_image, visible
+from common.data.source_files import TABLE, is_folder, is_image, visible
 from common.errors import DataError
 from common.words import count
 
@@ -58,7 +58,7 @@ def _images(root: Path, below: PurePosixPath, skipped: Counter[str]) -> Iterator
             yield from _images(root, below / entry.name, skipped)
         elif is_image(entry) or refused(entry.name):
             yield below / entry.name
-        else:
+        elif entry.name != TABLE:
             skipped["not an image"] += 1
 
 

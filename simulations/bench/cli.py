@@ -14,6 +14,7 @@ class Bench(StrEnum):
     ROUNDS = "rounds"
     DEPLOY = "deploy"
     DATA = "data"
+    CHECK = "check"
     CLIPPING = "clipping"
     NOISE = "noise"
     AUDIT = "audit"
