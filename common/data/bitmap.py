@@ -79,5 +79,6 @@ def _rgb(image: Image.Image, bits: int) -> Image.Image:
         image = picture(on_white(levels[..., :3], levels[..., 3]))
     elif image.mode != "RGB":
         image = image.convert("RGB")
-    refuse_unfilled(np.asarray(image), bits)
+    if bits > 8:
+        refuse_unfilled(np.asarray(image), bits)
     return image

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -62,24 +63,34 @@ class Chunk:
         the scale cannot be right; OSError from the disk.
         """
         squares: list[bytes] = []
-        faults: list[str] = []
+        faults: dict[str, list[str]] = {}
         for source in self.sources:
             try:
                 squares.append(geometry.read(Path(source)))
             except ScaleError:
                 raise
             except DataError as error:
-                faults.append(str(error))
+                faults.setdefault(str(error).removeprefix(f"{source}: "), []).append(source)
         if faults:
-            advice = (
-                "To find all such files: hemofed data check SOURCE. Mend them, take them out, or "
-                "leave them out: hemofed data index SOURCE --skip-unreadable"
-            )
-            raise DataError("\n".join([*faults, advice]))
+            raise DataError(_said(faults))
         pixels = b"".join(squares)
         with open(self.target, "r+b", buffering=0) as file:
             _write_all(file.fileno(), pixels, self.offset)
         return hashlib.blake2b(pixels, digest_size=16).hexdigest()
+
+
+def _said(faults: Mapping[str, Sequence[str]]) -> str:
+    """Reason -> images, in words: each reason once, each image named."""
+    lines = []
+    for reason, (first, *others) in faults.items():
+        lines.append(f"{first}: {reason}")
+        if others:
+            lines.append(f"  the same: {', '.join(others)}")
+    lines.append(
+        "To find all such files: hemofed data check SOURCE. Mend them, take them out, or "
+        "leave them out: hemofed data index SOURCE --skip-unreadable"
+    )
+    return "\n".join(lines)
 
 
 def _write_all(handle: int, content: bytes, at: int) -> None:

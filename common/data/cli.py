@@ -128,7 +128,7 @@ def _index(
     faults: tuple[str, ...] = ()
     if skip_unreadable:
         with counting(console, "reading") as progress:
-            found, faults = without_unreadable(found, um_per_px, progress)
+            found, faults = without_unreadable(found, progress, um_per_px)
     with counting(console, "indexing") as progress:
         if out is None:
             geometry = Geometry(side=side, um_per_px=um_per_px, field_um=field_um)

@@ -42,7 +42,7 @@ def _names(finding: object) -> list[str] | None:
 
 
 def without_unreadable(
-    index: Index, um_per_px: float | None, progress: Progress | None = None
+    index: Index, progress: Progress | None = None, um_per_px: float | None = None
 ) -> tuple[Index, tuple[str, ...]]:
     """The index without the images that cannot be read, which it counts, and why each cannot.
 
@@ -52,9 +52,8 @@ def without_unreadable(
     faults: list[str] = []
     rows: list[Entry] = []
     with quiet(), ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        for row, fault in zip(
-            index.rows, pool.map(partial(_fault, um_per_px=um_per_px), index.rows), strict=True
-        ):
+        found = pool.map(partial(_fault, um_per_px=um_per_px), index.rows)
+        for row, fault in zip(index.rows, found, strict=True):
             if fault:
                 faults.append(fault)
             else:

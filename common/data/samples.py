@@ -44,6 +44,8 @@ def eight_bits(samples: NDArray[np.unsignedinteger[Any]], bits: int) -> Levels:
     samples above what the bits can hold, or so far below it that they are of fewer bits than the
     file says.
     """
+    if bits == 8 and samples.dtype == np.uint8:
+        return samples.astype(np.uint8, copy=False)
     largest, most = int(samples.max()), 2**bits - 1
     if largest > most:
         raise FormError(
@@ -62,7 +64,7 @@ def refuse_unfilled(levels: Levels, bits: int) -> None:
 
     A camera's 12 bits, saved in 16 that the file calls 16, are a sixteenth of their brightness.
     """
-    if bits > 8 and (largest := int(levels.max())) < _DARK:
+    if (largest := int(levels.max())) < _DARK:
         raise FormError(
             f"its {bits}-bit samples use less than {(largest + 1) / 256:.0%} of their range, as "
             f"those of a camera with fewer bits do; stretch the range and {EXPORT}"

@@ -119,7 +119,8 @@ def test_what_is_left_out_is_said_of_each_lab(
         "path,label,patient,scanner\nmonocyte/cell.png,monocyte,p,x\nbasophil/cell.png,basophil,q,x\n"
         "dirt/cell.png,monocyte,NA,x\n"
     )
-    spec = DataSpec(source="images", root=tmp_path, label_map={"dirt": "skip"})
+    scales = {"ulm": 1.0, "bonn": 1.0}
+    spec = DataSpec(source="images", root=tmp_path, label_map={"dirt": "skip"}, um_per_px=scales)
     gathered = gather(spec, 16, 0, lambda *_: None)
     of = study(cell_types=("monocyte", "eosinophil"))
     patients = study(cell_types=of.cell_types, privacy=PRIVACY | {"unit": "patient"})
@@ -166,3 +167,10 @@ def test_rendered_labs_have_the_scale_that_they_are_drawn_at() -> None:
 def test_rendered_labs_are_given_no_scale() -> None:
     with pytest.raises(ValueError, match="um_per_px are of images, and source is rendered"):
         DataSpec(source="rendered", um_per_px={"north": 0.1})
+
+
+def test_a_lab_without_a_scale_is_said_to_have_none(tmp_path: Path) -> None:
+    write_cells(tmp_path / "lab", ("monocyte",))
+    spec = DataSpec(source="images", root=tmp_path)
+    (said,) = gather(spec, 16, 0, lambda *_: None).said["lab"]
+    assert said.startswith("the scale is not known (data.um_per_px): each whole picture is taken")

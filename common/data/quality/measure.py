@@ -4,7 +4,7 @@ import hashlib
 import multiprocessing
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -55,7 +55,7 @@ class Measured:
     records: Records
     errors: dict[int, str]
     """Row -> why it could not be read: damaged, cut short, no picture."""
-    refused: dict[int, str]
+    refused: dict[int, str] = field(default_factory=dict)
     """Row -> why it is not read, whole as it is: its form has no one meaning as a cell."""
 
     @property
@@ -72,7 +72,7 @@ def measure_all(
     """Measure every image, in two processes where there are many. Order and result do not
     depend on the number of processes. Memory grows by one `RECORD` an image. `um_per_px`: their
     scale, None where it is not known; what `data index` refuses at it is refused here."""
-    measured = Measured(np.zeros(len(paths), dtype=RECORD), {}, {})
+    measured = Measured(np.zeros(len(paths), dtype=RECORD), {})
     for row, result in enumerate(_results(paths, um_per_px)):
         if isinstance(result, bytes):
             measured.records[row] = np.frombuffer(result, dtype=RECORD)[0]

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from common.data.cache import CellCache
+from common.data.cache import CellCache, prepare
 from common.data.forms import IMAGE_SUFFIXES, refused
 from common.data.index import scan
 from common.data.quality.check import check
@@ -113,3 +113,17 @@ def test_other_forms_are_indexed(tmp_path: Path, form: str, hemofed_data: Comman
 
 def test_no_suffix_is_read_and_refused() -> None:
     assert not [suffix for suffix in IMAGE_SUFFIXES if refused(f"cell{suffix}")]
+
+
+def test_a_reason_that_goes_for_many_is_said_once(tmp_path: Path) -> None:
+    folder = tmp_path / "lab" / "monocyte"
+    folder.mkdir(parents=True)
+    for number in range(5):
+        Image.fromarray(colours()).convert("RGBA").point(lambda level: 0).save(
+            folder / f"{number}.png"
+        )
+    with pytest.raises(DataError, match="no pixel of it is opaque") as caught:
+        prepare(tmp_path / "lab", 8, cache_root=tmp_path / "root")
+    said = str(caught.value)
+    assert said.count("opaque") == 1 and said.count("--skip-unreadable") == 1
+    assert [said.count(str(folder / f"{number}.png")) for number in range(5)] == [1] * 5
