@@ -36,11 +36,12 @@ class LabLog:
         Returns the reference. A log that cannot be written is no reason not to answer.
         """
         text = _text(error)
-        said, reference = self._last.get((path, about), ("", ""))
-        if text != said:
-            reference = secrets.token_hex(4)
-            self._last[path, about] = text, reference
-            write_line(path, f"[{reference}] {text}")
+        before = self._last.get((path, about))
+        if before and before[0] == text:
+            return before[1]
+        reference = secrets.token_hex(4)
+        self._last[path, about] = text, reference
+        write_line(path, f"[{reference}] {text}")
         return reference
 
 

@@ -224,7 +224,7 @@ def below_minimum(home: Path, members: Collection[str]) -> list[str]:
         if left < least:
             lines.append(
                 f"{stored.folder.name}: {left} of the {least} sites that a round needs would be "
-                "left, so it would fail"
+                "left, so none would count"
             )
     return lines
 

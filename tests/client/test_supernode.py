@@ -1,5 +1,6 @@
 """The site's node: what it answers while the site is paused, and what the runner is asked then."""
 
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from threading import Event
@@ -12,13 +13,22 @@ from flwr.proto.message_pb2 import ObjectTree, PullObjectRequest, PullObjectResp
 from flwr.proto.node_pb2 import Node
 
 from client.app import client_app
+from client.journal import Journal, read_notes
 from client.link import FleetLink, RunOverError
+from client.proposals import Proposals
 from client.record import SiteRecord
 from client.runner import Runner
 from client.supernode import SuperNode
 from common.bundle import BUNDLE_HASH
 from common.envelope import take_off
-from common.protocol import NoAnswer, read_absence, read_name, read_refusal
+from common.protocol import (
+    WITHDRAW,
+    NoAnswer,
+    read_absence,
+    read_name,
+    read_refusal,
+    refusal_content,
+)
 from common.reasons import Reason
 from tests.client.lab import context, message, refused, study
 from tests.client.test_record import FORGED, Setting, forged, prepare
@@ -212,3 +222,86 @@ def test_an_ordered_round_that_is_sent_again_is_answered_once(
         assert ("update" in reply.content) == (number == 2)
     assert setting.lines("order_refused") == []
     assert [line["round"] for line in setting.lines("released")] == [1, 2]
+
+
+@pytest.mark.parametrize("paused", [False, True])
+def test_a_proposal_that_its_operator_takes_back_leaves_the_list(
+    setting: Setting, paused: bool
+) -> None:
+    """By the server's order alone, and without the runner."""
+    setting.record.came(prepare(setting))
+    assert len(Proposals(setting.home).all()) == 1
+    if paused:
+        setting.home.paused.touch()
+    asked = setting.ordered(message(study(), WITHDRAW, 0))
+    reply, runner = handled(setting, asked)
+    assert read_name(reply) == "lab" and runner.asked == 0
+    assert Proposals(setting.home).all() == []
+    assert [line["study"] for line in setting.lines("proposal_withdrawn")] == [study().digest]
+    (note,) = read_notes(setting.home.studies).values()
+    assert note.state == "withdrawn"
+
+
+def test_nobody_else_takes_a_proposal_back(setting: Setting) -> None:
+    setting.record.came(prepare(setting))
+    reply, _ = handled(setting, message(study(), WITHDRAW, 0))
+    assert refused(reply) is Reason.NOT_ORDERED
+    assert len(Proposals(setting.home).all()) == 1 and read_notes(setting.home.studies) == {}
+
+
+def test_what_becomes_of_a_study_is_one_line_a_change(
+    setting: Setting, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A study that waits asks every few seconds; a person reads what is new."""
+    caplog.set_level(logging.INFO, logger="hemofed.site")
+    file = setting.home.folder / "policy.yaml"
+    policy = file.read_text()
+    file.write_text(policy.replace("max_rounds: 10000", "max_rounds: 2"))
+    for _ in range(4):
+        reply, _ = handled(setting, prepare(setting))
+    assert refused(reply) is Reason.MAX_ROUNDS
+    file.write_text(policy)
+    for _ in range(3):
+        handled(setting, prepare(setting))
+    for number in (1, 2):
+        handled(setting, setting.asked(number=number))
+        handled(setting, setting.asked("evaluate", number=number))
+    setting.home.paused.touch()
+    handled(setting, setting.asked(number=3))
+    setting.home.paused.unlink()
+    handled(setting, setting.ordered(message(study(), "evaluate", 2, split="test")))
+    said = [record.getMessage().split("): ", 1)[1] for record in caplog.records]
+    assert [words.split(" [")[0] for words in said] == [
+        "came from the server",
+        "refused",
+        "this site is ready, and waits for the others",
+        "round 1 of 3 is answered",
+        "round 2 of 3 is answered",
+        "sits out: paused",
+        "completed; its model was tested",
+    ]
+    assert "the policy's max_rounds is 2" in said[1]
+    (note,) = read_notes(setting.home.studies).values()
+    assert (note.study, note.state, note.round, note.rounds) == ("lab-test", "completed", 2, 3)
+
+
+def test_a_study_that_waits_for_an_approval_says_what_to_type(
+    setting: Setting, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, logger="hemofed.site")
+    journal = Journal(setting.home)
+    asked = prepare(setting)
+    for reason in (Reason.NOT_APPROVED, Reason.NOT_APPROVED, Reason.DECLINED):
+        journal.note(asked, Message(refusal_content(reason, "ab12"), reply_to=asked))
+    command = f"`hemofed site approve {setting.home.folder} lab-test`"
+    assert caplog.text.count(f"read it and decide with {command}") == 1
+    assert caplog.text.count(f"was declined here, and the server is told so; {command}") == 1
+    assert read_notes(setting.home.studies)[study().digest].state == "refused: declined"
+
+
+def test_a_journal_that_is_damaged_is_begun_anew(setting: Setting) -> None:
+    for text in ("{", "[]", '{"a": {"x": 1}}'):
+        setting.home.studies.write_text(text)
+        assert read_notes(setting.home.studies) == {}
+    handled(setting, prepare(setting))
+    assert read_notes(setting.home.studies)[study().digest].state == "ready"

@@ -488,3 +488,48 @@ def test_evaluation_counts_training_sites_together_and_every_site_alone(tmp_path
     assert all(len(part["recall"]) == classes for part in (seen["global"], *seen["sites"].values()))
     assert set(records[1]["evaluation"]["sites"]) == {"a", "b", "far"}
     assert set(records[1]["sites"]) == {"a", "b"}
+
+
+def broken_after(of: Study, out: Path, rounds: int, sites: dict[str, Answer]) -> None:
+    """Run so many rounds, and no more."""
+
+    def observe(record: Record) -> None:
+        if record["round"] == rounds:
+            raise Broken
+
+    with pytest.raises(Broken):
+        run(of, out, sites, observe)
+
+
+@pytest.mark.parametrize("connected", [("a", "b"), ("b",), ()])
+def test_a_study_that_stopped_is_finished_with_the_rounds_that_it_has(
+    tmp_path: Path, connected: tuple[str, ...]
+) -> None:
+    """No round more; whoever is there tests the model of the last whole round."""
+    one = study()
+    broken_after(one, tmp_path / "stopped", 2, sites_of(one))
+    shorter = study(rounds=2)
+    run(shorter, tmp_path / "short", sites_of(shorter))
+    grid = FakeGrid({name: honest(one, number) for number, name in enumerate(connected)})
+    outcome = Rounds(one, grid, tmp_path / "stopped", None).finish()
+    assert (outcome.rounds, outcome.stopped, set(outcome.test)) == (2, "finished", set(connected))
+    assert [kind for _, kind in grid.sent if kind != "query"] == ["evaluate"] * len(connected)
+    assert len((tmp_path / "stopped" / "rounds.jsonl").read_text().splitlines()) == 2
+    written, expected = (
+        load_file(tmp_path / name / "model.safetensors") for name in ("stopped", "short")
+    )
+    assert all(np.array_equal(written[key], expected[key]) for key in expected)
+
+
+def test_without_a_whole_round_there_is_nothing_to_finish(tmp_path: Path) -> None:
+    one = study()
+    with pytest.raises(FederationError, match="no round is whole"):
+        Rounds(one, FakeGrid(sites_of(one)), tmp_path, None).finish()
+    assert not (tmp_path / "model.safetensors").exists()
+
+
+def test_why_a_site_refuses_stands_typed_in_the_record(tmp_path: Path) -> None:
+    one = study(rounds=1, round=RoundPolicy(min_sites=1))
+    sites = sites_of(one) | {"b": instead(one, lambda: refusal_content(Reason.BUDGET, "ab12"))}
+    (record,) = run(one, tmp_path, sites)
+    assert record["sites"]["b"]["reason"] == "budget" and "reason" not in record["sites"]["a"]
