@@ -21,6 +21,7 @@ from common.metrics import NAMES, Tally
 from common.models import trainable
 from common.models.classifier import parameter_count
 from common.privacy.accounting import ACCOUNTANT, ADJACENCY, study_event
+from common.privacy.meaning import doubts, expected_units
 from server.rounds import MODEL, OUTCOME
 from simulations.config import Simulation
 from simulations.partition import POOLED, DealtSite
@@ -247,4 +248,6 @@ def _privacy(study: Study) -> dict[str, Any] | None:
         "steps": event.steps,
         "adjacency": ADJACENCY[privacy.unit],
         "accountant": ACCOUNTANT["pld"],
+        "units_a_step": expected_units(study),
+        "doubts": doubts(study, event.noise_multiplier),
     }

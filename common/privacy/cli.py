@@ -71,9 +71,28 @@ def _print(made: "Plan", console: Console) -> None:
         f"live gate's RDP bound: {made.epsilon_rdp:.4g})"
     )
     console.print(f"per {made.unit}: {made.adjacency}")
-    console.print(f"composed by {made.accountant}\n")
+    console.print(f"composed by {made.accountant}")
+    console.print(f"{_steps(made)}\n", highlight=False)
     for text in (_against(made), _sharing(made), _rounds(made), _choices(made), _patients(made)):
         console.print(text)
+    for doubt in made.doubts:
+        console.print(doubt, style="yellow", markup=False)
+
+
+def _steps(made: "Plan") -> str:
+    """How many units a step has, against what it takes."""
+    told = ", ".join(f"{name} {_rounded(units)}" for name, units in made.units.items())
+    here = f"; of the cohort: {told}" if told else ""
+    alone = made.enough / made.sample_rate
+    return (
+        f"{made.unit}s in a step: {made.sample_rate:g} of a site's{here}; alone, a site learns "
+        f"more than noise from {_rounded(made.enough)} on, which are {_rounded(alone)} "
+        f"{made.unit}s. Delta is to be well below 1 in as many as a site has"
+    )
+
+
+def _rounded(number: float) -> str:
+    return f"{number:,.0f}" if number >= 10 else f"{number:.2g}"
 
 
 def _asked(made: "Plan") -> str:

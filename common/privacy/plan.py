@@ -10,6 +10,7 @@ from common.privacy.accounting import ACCOUNTANT, Event, epsilon, study_event
 from common.privacy.adversaries import Cohort, View, views
 from common.privacy.events import ADJACENCY
 from common.privacy.groups import patient_epsilon
+from common.privacy.meaning import MUCH_NOISE, doubts, expected_units
 
 IMAGES_A_PATIENT = (1, 2, 5, 10, 50)
 DISTRIBUTED = (
@@ -68,6 +69,12 @@ class Plan:
     choices: tuple[Choice, ...]
     by_patient: tuple[tuple[int, float], ...]
     """(images of a patient, epsilon of that patient)."""
+    units: dict[str, float]
+    """Site of the study's cohort -> the units that a step of it has on average."""
+    enough: float
+    """Such units of a site by itself from which on noise is not most of what a model learns."""
+    doubts: tuple[str, ...]
+    """Sentences on values that mean little for the cohort."""
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -109,6 +116,9 @@ def make_plan(study: Study, cohort: Cohort) -> Plan:
         by_patient=tuple(
             (images, patient_epsilon(event, privacy.delta, images)) for images in IMAGES_A_PATIENT
         ),
+        units=expected_units(study),
+        enough=event.noise_multiplier / MUCH_NOISE,
+        doubts=tuple(doubts(study, event.noise_multiplier)),
     )
 
 
