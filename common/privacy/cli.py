@@ -83,11 +83,14 @@ def _steps(made: "Plan") -> str:
     """How many units a step has, against what it takes."""
     told = ", ".join(f"{name} {_rounded(units)}" for name, units in made.units.items())
     here = f"; of the cohort: {told}" if told else ""
+    from common.privacy.meaning import MANY_PARAMETERS
+
     alone = made.enough / made.sample_rate
     return (
-        f"{made.unit}s in a step: {made.sample_rate:g} of a site's{here}; alone, a site learns "
-        f"more than noise from {_rounded(made.enough)} on, which are {_rounded(alone)} "
-        f"{made.unit}s. Delta is to be well below 1 in as many as a site has"
+        f"{made.unit}s in a step: {made.sample_rate:g} of a site's{here}; below "
+        f"{_rounded(made.enough)}, of {_rounded(alone)} {made.unit}s, the noise of a site alone is "
+        f"longer than its gradients of {MANY_PARAMETERS:,} parameters can be. Delta is to be well "
+        "below 1 in as many as a site has"
     )
 
 

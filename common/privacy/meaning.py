@@ -9,8 +9,10 @@ from collections.abc import Mapping
 from common.config import Member, Study
 from common.words import count
 
-MUCH_NOISE = 0.1
-"""Noise on a step's mean gradient, in clipping norms, from which on a model learns little else."""
+MUCH_NOISE = 0.02
+"""Noise on a coordinate of the mean gradient of all steps, in clipping norms. With it the noise on
+MANY_PARAMETERS is as long as the gradients can be: each is clipped, and so is their mean."""
+MANY_PARAMETERS = round(MUCH_NOISE**-2)
 
 
 def doubts(study: Study, noise_multiplier: float) -> list[str]:
@@ -33,12 +35,16 @@ def expected_units(study: Study) -> dict[str, float]:
 
 
 def noise_of_mean(study: Study, noise_multiplier: float) -> float:
-    """The standard deviation of the noise on each coordinate of the sites' mean gradient of a step,
-    in clipping norms, where all training sites answer; that of one unit's gradient is below 1."""
+    """The standard deviation of the noise on each coordinate of the mean gradient of all steps, in
+    clipping norms, where all training sites answer.
+
+    Each site divides a step's noised sum by the units that it expects; the server weighs the sites.
+    """
     training, expected = _training(study), expected_units(study)
     whole = sum(member.weight for member in training.values())
     parts = (member.weight / whole / expected[name] for name, member in training.items())
-    return float(noise_multiplier * sum(part**2 for part in parts) ** 0.5)
+    steps = study.rounds * study.privacy.local_steps
+    return float(noise_multiplier * (sum(part**2 for part in parts) / steps) ** 0.5)
 
 
 def _training(study: Study) -> Mapping[str, Member]:
@@ -72,7 +78,7 @@ def _of_noise(study: Study, training: Mapping[str, Member], noise: float) -> str
     its = count(training[name].units, unit)
     return (
         f"a step of {name} has about {expected[name]:.2g} of its {its} against noise of "
-        f"{noise:.3g}; on the mean gradient of all sites the noise is {blur:.2g} of the clipping "
-        f"norm, and from {MUCH_NOISE:g} on a model learns little else: take more {unit}s, a larger "
-        "sample_rate or epsilon, or fewer rounds"
+        f"{noise:.3g}; on the mean gradient of all sites and steps the noise is {blur:.2g} of the "
+        f"clipping norm a parameter, and from {MUCH_NOISE:g} on it is longer than the gradients of "
+        f"{MANY_PARAMETERS:,} parameters can be: take more {unit}s, a larger sample_rate or epsilon"
     )

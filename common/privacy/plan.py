@@ -72,7 +72,7 @@ class Plan:
     units: dict[str, float]
     """Site of the study's cohort -> the units that a step of it has on average."""
     enough: float
-    """Such units of a site by itself from which on noise is not most of what a model learns."""
+    """Such units from which on a site by itself has not more noise than gradients (meaning.py)."""
     doubts: tuple[str, ...]
     """Sentences on values that mean little for the cohort."""
 
@@ -117,7 +117,7 @@ def make_plan(study: Study, cohort: Cohort) -> Plan:
             (images, patient_epsilon(event, privacy.delta, images)) for images in IMAGES_A_PATIENT
         ),
         units=expected_units(study),
-        enough=event.noise_multiplier / MUCH_NOISE,
+        enough=event.noise_multiplier / MUCH_NOISE / (study.rounds * privacy.local_steps) ** 0.5,
         doubts=tuple(doubts(study, event.noise_multiplier)),
     )
 

@@ -13,8 +13,9 @@ from common.yaml_files import parse
 
 def study(units: dict[str, int], privacy: dict[str, object] | None = None) -> Study:
     cohort = {name: {"units": number, "weight": number} for name, number in units.items()}
-    whole = {"mode": "local", "unit": "patient", "sample_rate": 0.25} | (privacy or {})
-    return Study.model_validate({"name": "doubted", "privacy": whole, "cohort": cohort})
+    whole = {"mode": "local", "unit": "patient", "sample_rate": 0.25, "local_steps": 1}
+    content = {"name": "doubted", "rounds": 30, "privacy": whole | (privacy or {})}
+    return Study.model_validate(content | {"cohort": cohort})
 
 
 def test_a_few_patients_a_step_under_much_noise_are_said() -> None:
@@ -22,7 +23,7 @@ def test_a_few_patients_a_step_under_much_noise_are_said() -> None:
     one = study(dict.fromkeys(("a", "b", "c"), 17))
     (said,) = doubts(one, 1.57)
     assert "a step of a has about 4.2 of its 17 patients against noise of 1.57" in said
-    assert "the noise is 0.21 of the clipping norm" in said and "a larger sample_rate" in said
+    assert "the noise is 0.039 of the clipping norm" in said and "a larger sample_rate" in said
     assert doubts(study(dict.fromkeys(("a", "b", "c"), 170)), 1.57) == []
 
 
@@ -61,13 +62,16 @@ def test_the_noise_of_a_mean_is_that_of_the_sites_weighted_sums(
     variances = [
         (weight / whole * noise / expected[f"s{n}"]) ** 2 for n, (_, weight) in enumerate(sites)
     ]
-    assert noise_of_mean(one, noise) == pytest.approx(sum(variances) ** 0.5)
+    steps = one.rounds * one.privacy.local_steps
+    assert noise_of_mean(one, noise) == pytest.approx((sum(variances) / steps) ** 0.5)
     assert bool(doubts(one, noise)) >= (noise_of_mean(one, noise) >= MUCH_NOISE)
 
 
 @pytest.mark.parametrize("rate", [1e-9, 9e-7, 0.0])
 def test_a_rate_at_which_no_unit_is_drawn_is_refused(rate: float) -> None:
-    with pytest.raises(ConfigError, match=r"privacy.sample_rate: .*greater than or equal to 0.000001"):
+    with pytest.raises(
+        ConfigError, match=r"privacy.sample_rate: .*greater than or equal to 0.000001"
+    ):
         parse(Study, {"name": "rare", "privacy": {"mode": "local", "sample_rate": rate}}, "rare")
 
 
