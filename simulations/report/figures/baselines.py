@@ -91,10 +91,17 @@ def _crowd(run: Run, axes: Axes, found: list[Row]) -> None:
 def caption(run: Run) -> str:
     parts = [_against_local(run), _against_centralised(run)]
     parts.append(
-        "Lines are 95 % bootstrap intervals over test cells; the shaded band is the federated "
+        f"Lines are 95 % bootstrap intervals over {_drawn(run)}; the shaded band is the federated "
         "model's. They do not include the luck of another training run."
     )
     return " ".join(part for part in parts if part)
+
+
+def _drawn(run: Run) -> str:
+    """What the intervals draw anew."""
+    if run.summary["intervals_over"] == "patients":
+        return "the test cells' patients, for cells of one are alike"
+    return "test cells"
 
 
 def verdict(run: Run) -> str | None:
