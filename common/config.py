@@ -108,8 +108,9 @@ class PrivacySpec(Strict):
     delta: float = Field(default=1e-5, gt=0, lt=1)
     unit: Unit = "image"
     max_cells_per_patient: int = Field(default=8, ge=1, le=1024)
-    sample_rate: float = Field(default=0.05, gt=0, le=1)
-    """Each unit joins a step's batch with this probability, by itself (Poisson sampling)."""
+    sample_rate: float = Field(default=0.05, ge=1e-6, le=1)
+    """Each unit joins a step's batch with this probability, by itself (Poisson sampling). Below one
+    in a million no lab has a unit in a step, and the noise cannot be calibrated in seconds."""
     local_steps: int = Field(default=5, ge=1, le=10000)
     spare_rounds: int = Field(default=0, ge=0, le=10000)
     """Rounds that the noise is made for beside `rounds`. A round that a crash cut off is paid for;

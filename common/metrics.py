@@ -35,10 +35,9 @@ class Tally:
     def of(cls, probabilities: Floats, labels: Counts) -> Self:
         """Count predictions: probabilities (N, K), labels (N,) in 0..K-1."""
         tally = cls.empty(probabilities.shape[1])
-        predicted, top = probabilities.argmax(1), probabilities.max(1, initial=0.0)
-        bins = np.minimum((top * BINS).astype(np.int64), BINS - 1)
-        np.add.at(tally.counts, (labels, predicted, bins), 1)
-        np.add.at(tally.confidence, (labels, predicted, bins), top)
+        places, top = places_of(probabilities, labels)
+        np.add.at(tally.counts.reshape(-1), places, 1)
+        np.add.at(tally.confidence.reshape(-1), places, top)
         return tally
 
     def __add__(self, other: "Tally") -> "Tally":
@@ -58,7 +57,7 @@ class Tally:
         """The NAMES; None where nothing was counted."""
         if not self.total:
             return dict.fromkeys(NAMES)
-        values = _metrics(self.counts[None].astype(float), self.confidence[None])
+        values = metrics_of(self.counts[None].astype(float), self.confidence[None])
         return {
             name: float(value[0]) if np.isfinite(value[0]) else None
             for name, value in values.items()
@@ -85,8 +84,8 @@ class Tally:
         mean = np.zeros(places.size)
         mean[used] = self.confidence.reshape(-1)[used] / places[used]
         shape = (resamples, *self.counts.shape)
-        values = _metrics(counts.reshape(shape), (counts * mean).reshape(shape))
-        return {name: _interval(value) for name, value in values.items()}
+        values = metrics_of(counts.reshape(shape), (counts * mean).reshape(shape))
+        return {name: interval_of(value) for name, value in values.items()}
 
     def per_class(self) -> list[dict[str, float | int | None]]:
         """Precision, recall, F1 and support of each class; None where it is undefined."""
@@ -145,13 +144,23 @@ class Tally:
         return tally
 
 
-def _interval(values: Floats) -> list[float] | None:
+def places_of(probabilities: Floats, labels: Counts) -> tuple[Counts, Floats]:
+    """(N,) where each prediction is counted, in a tally's counts laid out in a row, and (N,) the
+    probability of the class that it names; probabilities (N, K), labels (N,) in 0..K-1."""
+    classes = probabilities.shape[1]
+    predicted, top = probabilities.argmax(1), probabilities.max(1, initial=0.0)
+    bins = np.minimum((top * BINS).astype(np.int64), BINS - 1)
+    return (labels * classes + predicted) * BINS + bins, top
+
+
+def interval_of(values: Floats) -> list[float] | None:
+    """The middle 95 % of a metric's values (R,); None where one is undefined, or all agree."""
     if not np.isfinite(values).all() or np.ptp(values) == 0:
         return None
     return [float(bound) for bound in np.percentile(values, [2.5, 97.5])]
 
 
-def _metrics(counts: Floats, confidence: Floats) -> dict[str, Floats]:
+def metrics_of(counts: Floats, confidence: Floats) -> dict[str, Floats]:
     """Metrics of R tallies at once: counts and confidence (R, K, K, BINS) -> (R,) each.
 
     Classes without a true cell are left out of balanced accuracy and macro-F1.

@@ -88,15 +88,15 @@ def simulate(
         # Not by the console, which would break the line: it is there to be pasted.
         typer.echo(flower_command(plan))
         return
+    from simulations.report.caveats import caveats
     from simulations.report.refusals import never_used_in
-    from simulations.report.validation import caveat
 
     console.print(results_table(summary))
     given_up = (
         f"{name} could not be trained to its end: {reason}"
         for name, reason in summary["baselines_given_up"].items()
     )
-    for line in filter(None, [caveat(summary), *never_used_in(folder), *given_up]):
+    for line in (*caveats(summary), *never_used_in(folder), *given_up):
         console.print(line, style="yellow", markup=False, soft_wrap=True)
     typer.echo(f"report: {(folder / 'report.html').absolute()}")
 

@@ -21,6 +21,7 @@ from rich.text import Text
 from simulations.labs import Labs
 from simulations.partition import DealtSite
 from simulations.plan import FEDERATED, LOCAL, Plan
+from simulations.report.majority import always
 
 if TYPE_CHECKING:
     from server.rounds import Record
@@ -123,6 +124,8 @@ def results_table(summary: dict[str, Any]) -> Table:
     for name, site in summary["sites"].items():
         if site["role"] == "held_out":
             table.add_row(f"federated, on {name} (held out)", *_percent(site), spent)
+    commonest, figures = always(summary)
+    table.add_row(f"no model: {commonest} always", *_percent(figures), "none", style="dim")
     return table
 
 

@@ -81,7 +81,7 @@ def summary(
                   "quarter_turns": False, "projection": None, "centre": False,
                   "parameters": 301_234, "trainable": 301_234},
         "cell_types": types, **_scores(federated), "per_class": per_class,
-        "confusion": confusion.tolist(), "sites": parts,
+        "confusion": confusion.tolist(), "intervals_over": "cells", "sites": parts,
         "baselines": {
             "local_only": {"mean": {k: v for k, v in _scores(local).items() if k != "intervals"},
                            "sites": alone},
