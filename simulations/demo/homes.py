@@ -31,7 +31,6 @@ CELLS = 200
 """Rendered for each lab."""
 
 _STUDY = CONFIGS / "studies" / "first.yaml"
-_POLICY = CONFIGS / "sites" / "policy.yaml"
 
 
 def make_demo(
@@ -78,7 +77,6 @@ def _make_lab(
 
     final: where the home will be.
     """
-    shutil.copy2(_POLICY, home / "policy.yaml")
     request = make_site(home, home.name, now, passphrase)
     shutil.copytree(cells.meta["source"], home / "images")
     cache, images = copy_cache(cells, home / "cells", home / "images"), final.absolute() / "images"
