@@ -18,23 +18,20 @@ def obstacles(site: Site, study: Study) -> list[HemofedError]:
     """What stands in the way, each as the error that it would be; none: the site can train.
 
     Asks the policy, the budget and whose the ledger is, the device, the model's weights, whether
-    the noise can be drawn, the cells and their side, and the kernels (`check_alone`). None of it
-    depends on what the cells show, nor on how many take part.
+    the noise can be drawn, and the cells and their side. None of it depends on what the cells show,
+    nor on how many take part. The kernels are not asked: that takes a while (`check_ready`).
     """
-    found = list(_failed(site, study, permit_study, check_affordable))
-    of_the_model = list(_failed(site, study, _device, _model))
-    found += of_the_model
-    found += _failed(site, study, open_cells)
-    # It builds the model on the device.
-    return found + list([] if of_the_model else _failed(site, study, check_alone))
+    return list(_failed(site, study, permit_study, check_affordable, _device, _model, open_cells))
 
 
 def check_ready(site: Site, study: Study) -> None:
-    """Raise PrivacyError with all `obstacles`, and the first one's reason, where there are any."""
+    """Raise PrivacyError with all `obstacles`, and the first one's reason, where there are any; and
+    where the machine's kernels fail `check_alone`."""
     found = obstacles(site, study)
     if found:
         said = f"study {study.name} cannot train here: {in_words(found)}"
         raise PrivacyError(said, found[0].reason)
+    check_alone(site, study)
 
 
 def in_words(found: Sequence[HemofedError]) -> str:
