@@ -50,6 +50,12 @@ class DealtSite:
     def count(self, split: str) -> int:
         return int((self.splits == split).sum())
 
+    @property
+    def training_patients(self) -> int:
+        """Known ones."""
+        names = self.patients[self.splits == "train"]
+        return len(np.unique(names[names != ""]))
+
 
 def deal(labs: Mapping[str, CellCache], spec: PartitionSpec, study: Study) -> tuple[DealtSite, ...]:
     """Sites with their cells, by name. Raises DataError: an unknown lab, too few cells a site.

@@ -141,13 +141,14 @@ def _percent(figures: dict[str, Any]) -> list[str]:
 
 
 def _sites_table(sites: tuple[DealtSite, ...]) -> Table:
-    table = Table("site", "train", "validation", "test", "cell types", title="Sites")
+    table = Table("site", "train", "of patients", "validation", "test", "cell types", title="Sites")
     for site in sites[:20]:
-        counts = [str(site.count(split)) for split in ("train", "validation", "test")]
-        role = ["", "", f"{len(site.labels)} (held out)"] if site.held_out else counts
+        train, *others = [str(site.count(split)) for split in ("train", "validation", "test")]
+        counts = [train, str(site.training_patients or "unknown"), *others]
+        role = ["", "", "", f"{len(site.labels)} (held out)"] if site.held_out else counts
         table.add_row(site.name, *role, str(len(set(site.labels.tolist()))))
     if len(sites) > 20:
-        table.add_row(f"... {len(sites) - 20} more", "", "", "", "")
+        table.add_row(f"... {len(sites) - 20} more")
     return table
 
 

@@ -195,6 +195,7 @@ def _site(
     return {
         "role": "held_out" if held_out else "train",
         "n_train": 0 if held_out else site.count("train"),
+        "training_patients": 0 if held_out else site.training_patients,
         "n_validation": len(site.labels) if held_out else site.count("validation"),
         "n_test": len(site.labels) if held_out else site.count("test"),
         "class_counts": {

@@ -48,6 +48,7 @@ def summary(
         parts[name] = {
             "role": "held_out" if name == sites[-1] else "train",
             "n_train": sum(counts.values()) * 7 // 10,
+            "training_patients": index * sum(counts.values()) // 20,
             "n_validation": sum(counts.values()) // 10,
             "n_test": sum(counts.values()) // 5,
             "class_counts": counts,

@@ -282,6 +282,15 @@ def test_a_model_that_is_no_better_than_the_commonest_type_says_no_more(
     assert page.models(run)[-1][1]["accuracy"] == 0.62
 
 
+def test_the_table_of_sites_tells_of_how_many_patients_the_cells_are(tmp_path: Path) -> None:
+    content = report_run.summary()
+    content["sites"]["south"]["training_patients"] = 17
+    text = write(report_run.write(tmp_path, content)).read_text()
+    row = next(line for line in text.splitlines() if line.startswith('<tr><th scope="row">south<'))
+    train = content["sites"]["south"]["n_train"]
+    assert f"<td>{train:,}</td><td>17</td>" in row
+
+
 def test_doubts_of_the_privacy_are_said_in_the_page(tmp_path: Path) -> None:
     content = report_run.summary()
     content["privacy"]["doubts"] = ["a step of north has about 4.2 of its 17 patients"]
