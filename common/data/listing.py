@@ -28,6 +28,7 @@ SPLITS = {
 """What a split is called, in lower case -> its name here; "": none is given."""
 
 LEFT_OUT = "left out by --leave-out"
+_TABLES = frozenset({".csv", ".tsv", ".xls", ".xlsx", ".ods"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,6 +133,7 @@ class _Reader:
         for folder in visible(source, passed_over):
             if not is_folder(folder):
                 passed_over["outside a class folder"] += 1
+                self._remark_table(folder.name)
                 continue
             inside = list(visible(Path(folder.path), passed_over))
             for entry in inside:
@@ -144,6 +146,13 @@ class _Reader:
                     passed_over["not an image"] += 1
             if not inside:
                 passed_over["empty folder"] += 1
+
+    def _remark_table(self, name: str) -> None:
+        """A table that its person takes to be read would be passed over without a word."""
+        if Path(name).suffix.lower() in _TABLES:
+            self.into.remarks.append(
+                f"{name} is not read: a table is called {TABLE}, or is named in the folder's place"
+            )
 
     def rows(self, table: Path) -> None:
         content = read_table(table)

@@ -81,6 +81,17 @@ def test_every_column_that_is_not_used_is_named(lab: Path, use: Callable[[Path],
     assert remarks == ["columns that are not used: site, Patient age, sha256"]
 
 
+@pytest.mark.parametrize("name", ["Cells.csv", "cells.CSV", "labels.csv", "cells.xlsx"])
+@pytest.mark.parametrize("use", [scan, check], ids=["index", "check"])
+def test_a_table_of_another_name_is_not_passed_over_without_a_word(
+    lab: Path, name: str, use: Callable[[Path], object]
+) -> None:
+    (lab / name).write_text("path,label,patient\nmonocyte/0.png,monocyte,p\n")
+    (lab / "notes.txt").touch()
+    (remark,) = use(lab).remarks  # type: ignore[attr-defined]
+    assert remark.startswith(f"{name} is not read: a table is called cells.csv")
+
+
 def test_a_column_that_is_there_twice_is_refused(lab: Path) -> None:
     with pytest.raises(DataError, match="the column patient twice"):
         index_of(lab, "path,label,patient,Patient \nmonocyte/0.png,monocyte,p,q\n")
