@@ -68,6 +68,11 @@ def index(
 
     names = read_label_map(label_map) if label_map else None
     if print_csv:
+        if out or skip_unreadable or leave_out:
+            raise typer.BadParameter(
+                "--print-csv makes a table and no index: leave out --out, --skip-unreadable and "
+                "--leave-out"
+            )
         _print_csv(source, names)
         return
     left_out = read_leave_out(leave_out) if leave_out else ()

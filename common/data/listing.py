@@ -200,15 +200,16 @@ class _Reader:
 
 
 def _found(folder: Path, given: str) -> str:
-    """The path as it leads to the file: Windows writes it with backslashes."""
-    if "\\" in given and not os.path.isfile(folder / given):
-        given = given.replace("\\", "/")
-    return Path(given).as_posix() if given else ""
+    """The path as it leads to the file: tables put blanks around it, Windows backslashes in it."""
+    bare = given.strip()
+    names = (given, bare, bare.replace("\\", "/"))
+    name = next((name for name in names if os.path.isfile(folder / name)), names[-1])
+    return Path(name).as_posix() if bare else ""
 
 
 def _fault(record: Record, before: int | None) -> str:
     """What is wrong with a row; `before`: the line that names the same file already."""
-    if not record.path:
+    if not record.path.strip():
         return "the path is empty"
     if before:
         return f"the same file is on line {before} already"

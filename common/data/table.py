@@ -30,6 +30,7 @@ class Record:
 
     line: int
     path: str
+    """With the blanks around it, which may be the file's own."""
     label: str
     patient: str
     """"" where the table says in any way that it is not known."""
@@ -149,9 +150,9 @@ def _records(
         if not any(cell.strip() for cell in row):
             continue
         found = dict.fromkeys(COLUMNS, "")
-        found |= {name: row[at].strip() for name, at in places.items() if at < len(row)}
+        found |= {name: row[at] for name, at in places.items() if at < len(row)}
         for name in ("patient", "split"):
-            found[name] = found[name] if is_given(found[name]) else ""
+            found[name] = found[name].strip() if is_given(found[name]) else ""
         yield Record(line=reader.line_num + before, **found, fault=_fault(row, width))
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,6 +13,7 @@ from common.data.tree import read_tree, summary
 from common.errors import DataError
 
 Paint = Callable[..., Path]
+Command = Callable[..., Any]
 
 
 @pytest.fixture
@@ -77,6 +79,24 @@ def test_the_printed_table_is_what_the_index_reads(
     assert [(row.name, row.patient, row.split) for row in index.rows] == [
         (name, patient, split) for name, _, patient, split in read_tree(tree).rows
     ]
+
+
+def test_a_table_is_printed_or_an_index_made(tree: Path, hemofed_data: Command) -> None:
+    for more in (("--skip-unreadable",), ("--leave-out", "x.json"), ("--out", tree / "x")):
+        assert hemofed_data("index", tree, "--print-csv", *more).exit_code == 2
+
+
+@pytest.mark.parametrize(
+    "name", [" a.png", "b .png", "c,d.png", 'e"f.png', "sep=;.png", "g\\h.png"]
+)
+def test_names_of_files_come_back_as_they_are(
+    tmp_path: Path, paint: Paint, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    paint(tmp_path / "monocyte" / "slide 1" / name)
+    print_table(tmp_path, print_csv=True)
+    (tmp_path / "cells.csv").write_text(capsys.readouterr().out)
+    (row,) = scan(tmp_path).rows
+    assert row.name == f"monocyte/slide 1/{name}" and row.path.is_file()
 
 
 @pytest.mark.parametrize("use", [scan, check], ids=["index", "check"])
