@@ -19,6 +19,7 @@ from client.home import SiteHome
 from common.config import Study
 from common.identity.keys import new_passphrase
 from common.identity.site_home import join, make_site
+from common.reasons import Reason
 from common.yaml_files import load
 from server.provisioning import admit, make_kit, make_server
 from server.rounds import Record
@@ -49,9 +50,10 @@ def has_begun(stored: Stored, number: int) -> bool:
 
 
 def all_refuse(stored: Stored) -> bool:
-    """Whether all sites that were asked answer that their policy, or their lab, forbids it."""
-    sites = stored.said().get("sites")
-    return isinstance(sites, dict) and all("PrivacyError" in word for word in sites.values())
+    """Whether all sites that were asked answer that nobody there has approved the study."""
+    reasons = stored.said().get("reasons")
+    cohort = stored.study().cohort
+    return reasons == dict.fromkeys(cohort, Reason.NOT_APPROVED.value)
 
 
 def typed(group: object, *arguments: str) -> str:

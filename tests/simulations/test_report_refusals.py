@@ -20,7 +20,7 @@ def write_log(folder: Path, site: str, *entries: tuple[str, str]) -> None:
 
 
 def refused(reference: str) -> str:
-    return f"refused: DataError (see {reference} in its log)"
+    return f"refused: internal (see {reference} in its log)"
 
 
 def test_an_error_is_followed_by_what_its_references_say_each_once(tmp_path: Path) -> None:
