@@ -275,7 +275,7 @@ def test_only_what_stopped_and_has_a_whole_round_can_be_finished(server: Server)
     with pytest.raises(ConfigError, match="is to run on; `hemofed server stop` it first"):
         server.typed("finish", "first")
     stored.want("stop")
-    assert "test the model of round 2" in server.typed("finish", "first")
+    assert "test the model of its 2 whole rounds" in server.typed("finish", "first")
     assert stored.wanted == "finish" and next_wanted([stored]) == stored
 
 
