@@ -83,27 +83,25 @@ def studies(home: Home) -> None:
     site, approvals = open_site(place.site_file), SignedApprovals(place)
     now = overview(place)
     standing = {one.digest: one for one in now.studies}
-    headings = ("study", "digest", "privacy", "approved", "state", "round", "spent")
+    headings = ("study", "digest", "privacy", "stands", "approved")
     table = Table(*(Column(name, overflow="fold") for name in headings))
     proposed = {one.study.digest: one.study for one in Proposals(place).all()}
     for digest, one in proposed.items():
         said = escape(_answer(approvals, site, one))
-        state = _standing(standing.get(digest))
-        table.add_row(one.name, digest[:12], protection(one.privacy), said, *state)
+        stands = _stands(standing.get(digest))
+        table.add_row(one.name, digest[:12], protection(one.privacy), stands, said)
     for decision in _readable(approvals):
         if decision.digest not in proposed:
             said = f"{_words(decision)}; its proposal is not here any more"
-            state = _standing(standing.get(decision.digest))
-            table.add_row(decision.study, decision.digest[:12], "not known", escape(said), *state)
+            stands = _stands(standing.get(decision.digest))
+            table.add_row(decision.study, decision.digest[:12], "not known", stands, escape(said))
     Console().print(table)
     typer.echo(one_line(now.budget))
 
 
-def _standing(one: "Standing | None") -> tuple[str, str, str]:
+def _stands(one: "Standing | None") -> str:
     """State, round, and what was spent, in words."""
-    if one is None:
-        return "", "", ""
-    return one.state, f"{one.round}/{one.rounds}", one.cost
+    return f"{one.state}; round {one.round}/{one.rounds}; {one.cost} spent" if one else ""
 
 
 def _check_told(yes: bool, wanted: "dict[str, str | None]") -> None:

@@ -42,6 +42,7 @@ def test_a_study_is_shown_from_its_proposal_to_its_end(setting: Setting) -> None
         typed(app, "status", str(home.folder)),
         typed(consent, "studies", str(home.folder)),
     ):
+        text = " ".join(text.split())
         assert "trains" in text and "2/3" in text and f"epsilon {spent:.3g}" in text
         assert f"left for one more study: epsilon {found.left:.3g} of 100 for life" in text
     handled(setting, setting.ordered(message(one, "evaluate", 3, split="test")))

@@ -260,6 +260,11 @@ def test_approve_explains_asks_and_signs(home: SiteHome, tmp_path: Path) -> None
         SignedApprovals(home).check(site, one)
 
 
+def rows_of(printed: str) -> list[str]:
+    """A table's lines between its rules."""
+    return [line for line in printed.splitlines() if line.startswith("│")]
+
+
 def folded(home: SiteHome) -> str:
     """What `studies` says in its last column, its lines joined."""
     lines = typed("studies", str(home.folder)).splitlines()
@@ -334,12 +339,12 @@ def test_studies_prints_long_names_and_reasons_whole(home: SiteHome, tmp_path: P
     path.write_text("{}")
     printed = typed("studies", str(home.folder))
     rows = [line.split("│")[1:-1] for line in printed.splitlines() if line.startswith("│")]
-    names, _, protections, said = (
-        "".join(cell.strip() for cell in column) for column in zip(*rows, strict=True)
+    names, _, protections, stands, said = (
+        "".join("".join(column).split()) for column in zip(*rows, strict=True)
     )
     assert one.name in names
-    assert "epsilon 4 at delta0.0001" in protections
-    assert str(path).replace(" ", "") in said.replace(" ", "")
+    assert "epsilon4atdelta0.0001" in protections and "round0/3" in stands
+    assert str(path) in said
 
 
 def test_studies_says_which_are_without_privacy(home: SiteHome, tmp_path: Path) -> None:
@@ -347,7 +352,8 @@ def test_studies_says_which_are_without_privacy(home: SiteHome, tmp_path: Path) 
     file = str(proposed(home, one, tmp_path / "one.json"))
     said = typed("approve", str(home.folder), file, *YES)
     assert "NONE: unbounded" in said
-    assert "without privacy" in typed("studies", str(home.folder))
+    said = typed("studies", str(home.folder))
+    assert "withoutprivacy" in "".join(line.split("│")[3].strip() for line in rows_of(said))
 
 
 def test_pause_and_resume_are_files(home: SiteHome) -> None:

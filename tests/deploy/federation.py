@@ -50,10 +50,13 @@ def has_begun(stored: Stored, number: int) -> bool:
 
 
 def all_refuse(stored: Stored) -> bool:
-    """Whether all sites that were asked answer that nobody there has approved the study."""
-    reasons = stored.said().get("reasons")
-    cohort = stored.study().cohort
-    return reasons == dict.fromkeys(cohort, Reason.NOT_APPROVED.value)
+    """Whether all sites answer that they take no part, by a reason of the list."""
+    reasons = stored.said().get("reasons", {})
+    said = {Reason.read(reason) for reason in reasons.values()}
+    return set(reasons) == set(stored.study().cohort) and said <= {
+        Reason.NOT_APPROVED,
+        Reason.OTHER_VERSION,
+    }
 
 
 def typed(group: object, *arguments: str) -> str:
