@@ -74,7 +74,8 @@ class Journal:
         if kind == WITHDRAW:
             self._keep(study, "withdrawn", round, "was withdrawn by the operator")
         elif kind == "evaluate" and task.split == "test":
-            self._keep(study, "completed", round, "completed; its model was tested")
+            tested = f"this site did not test its model ({said.reason})" if said else "and tested"
+            self._keep(study, "completed", round, f"completed, {tested}")
         elif kind == "evaluate" and (said is None or said.reason is Reason.METRICS):
             return  # part of a round
         elif failed:

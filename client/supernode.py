@@ -92,9 +92,9 @@ class SuperNode:
             reply = self._reply(message)
             if self._halt.is_set():
                 return
-            self._journal.note(message, reply)
             self._record.leaves(message, reply)
             self._link.push(reply)
+            self._journal.note(message, reply)
             self._answered += 1
         except RunOverError:
             _log.warning("the server waits for this answer no more, or the run is over; dropped")

@@ -15,7 +15,7 @@ from common.reasons import Reason
 from common.room import lack_of_room
 from server.presence import Sighting, sightings
 from server.provisioning import expiries
-from server.service import processes, serves
+from server.service import LISTENER, ROUNDS, processes, running_parts
 from server.studies import RUNS, Stored, next_wanted, stored_studies
 
 _CONSENT = {
@@ -77,6 +77,7 @@ class Overview:
     """All of it."""
 
     serves: bool
+    """Whether the sites can connect, and studies go on."""
     processes: list[str]
     warnings: list[str]
     studies: list[StudyState]
@@ -89,21 +90,24 @@ class Overview:
 
 def overview(home: Path, now: datetime) -> Overview:
     """The home as it is at `now`. Raises ConfigError or FederationError: it is no server's."""
-    registry, running = Registry.load(home), serves(home)
+    registry, parts = Registry.load(home), running_parts(home)
     warnings = (lack_of_room(home), *expiries(home, registry, now))
     studies = stored_studies(home)
     seen = sightings(home, now.timestamp())
     about = _asked_last(studies)
     return Overview(
-        serves=running,
+        serves=parts >= {LISTENER, ROUNDS},
         processes=processes(home.absolute()),
         warnings=[warning for warning in warnings if warning],
-        studies=[_study(stored, studies, running) for stored in studies],
-        members=[_member(site, seen.get(site), running, about) for site in registry.active(now)],
+        studies=[_study(stored, studies, ROUNDS in parts) for stored in studies],
+        members=[
+            _member(site, seen.get(site), LISTENER in parts, about) for site in registry.active(now)
+        ],
     )
 
 
 def _study(stored: Stored, studies: Collection[Stored], running: bool) -> StudyState:
+    """running: whether the rounds' process does."""
     said = stored.said()
     state, note = _state(stored, studies, running), _note(said)
     first = next_wanted(studies)
@@ -162,9 +166,9 @@ def _asked_last(studies: Collection[Stored]) -> StudyState | None:
 
 
 def _member(
-    site: str, seen: Sighting | None, running: bool, about: StudyState | None
+    site: str, seen: Sighting | None, listening: bool, about: StudyState | None
 ) -> MemberState:
-    connected = running and seen is not None and seen.connected
+    connected = listening and seen is not None and seen.connected
     words = about.sites.get(site) if about else None
     named = about.reasons.get(site) if about else None
     reason = Reason.read(named) if named else None

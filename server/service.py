@@ -26,9 +26,10 @@ from server.part import Part
 from server.start_check import check_home, check_keys, check_port
 
 SERVICE, CERTIFICATE = "service.json", "server.crt"
+LISTENER, ROUNDS = "superlink", "rounds"
+"""The parts, by name."""
 _log = logging.getLogger("hemofed.server")
 _LOOK_SECONDS, _STOP_SECONDS = 0.3, 12.0
-_PARTS = 2
 
 SETTINGS = {
     "FLWR_TELEMETRY_ENABLED": "0",
@@ -71,8 +72,8 @@ class Service:
                 name, python("-m", module, str(home), *arguments), logs / f"{name}.log", environment
             )
             for name, module, arguments in (
-                ("superlink", "server.superlink", [host, str(port)]),
-                ("rounds", "server.runner", []),
+                (LISTENER, "server.superlink", [host, str(port)]),
+                (ROUNDS, "server.runner", []),
             )
         ]
         self._check_alone()
@@ -162,13 +163,13 @@ def read_service(home: Path) -> dict[str, Any] | None:
     return content
 
 
-def serves(home: Path) -> bool:
-    """Whether the service of `home` runs at this moment, its rounds and its listener with it."""
+def running_parts(home: Path) -> set[str]:
+    """The parts of the service of `home` that run at this moment; none where it does not itself."""
     told = read_service(home)
     if told is None or not is_alive(told["pid"], "server"):
-        return False
-    alive = [is_alive(part["pid"], str(home.absolute())) for part in told["parts"].values()]
-    return len(alive) == _PARTS and all(alive)
+        return set()
+    parts, where = told["parts"].items(), str(home.absolute())
+    return {name for name, part in parts if is_alive(part["pid"], where)}
 
 
 def processes(home: Path) -> list[str]:

@@ -13,6 +13,7 @@ from rich.markup import escape
 from rich.table import Column, Table
 
 from common.plain_text import one_line, shown
+from common.words import count
 
 if TYPE_CHECKING:
     from server.overview import MemberState, Overview
@@ -71,11 +72,13 @@ def run(
 @app.command()
 def stop(home: Home, name: Name) -> None:
     """Stop a study after the round under way; `resume` goes on from there."""
-    from server.studies import find_stored
+    from server.studies import RUNS, find_stored
 
     stored = find_stored(home, name)
+    under_way = stored.said()["state"] in RUNS
     stored.stop()
-    typer.echo(f"{stored.folder.name}: stops after the round under way")
+    said = "stops after the round under way" if under_way else "does not begin"
+    typer.echo(f"{stored.folder.name}: {said}")
 
 
 @app.command()
@@ -109,8 +112,8 @@ def finish(home: Home, name: Name) -> None:
     stored = find_stored(home, name)
     stored.finish()
     typer.echo(
-        f"{stored.folder.name}: the sites that are connected test the model of round "
-        f"{stored.whole_rounds}, then it lies in {stored.out}"
+        f"{stored.folder.name}: the sites that are connected test the model of its "
+        f"{count(stored.whole_rounds, 'whole round')}, then it lies in {stored.out}"
     )
 
 

@@ -18,7 +18,7 @@ from typing import Any, Literal, get_args
 
 from common.audit_log import AuditLog
 from common.config import Study
-from common.errors import ConfigError, FederationError
+from common.errors import ConfigError, FederationError, HemofedError
 from common.files import write_text
 from common.identity import Registry, load_signing_key
 from common.identity.documents import read_document, write_document
@@ -218,7 +218,11 @@ def below_minimum(home: Path, members: Collection[str]) -> list[str]:
     for stored in stored_studies(home):
         if stored.wanted != "run":
             continue
-        study = stored.study()
+        try:
+            study = stored.study()
+        except HemofedError as error:  # the rounds' process says it too; nobody is kept in for it
+            lines.append(str(error))
+            continue
         train = [name for name, member in study.cohort.items() if member.role == "train"]
         left, least = len(set(train) & set(members)), study.round.min_sites
         if left < least:

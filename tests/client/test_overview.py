@@ -1,6 +1,8 @@
 """`site status` and `site studies`: how each study stands, what it spent, what is left."""
 
 import json
+from pathlib import Path
+from threading import Event
 
 import pytest
 from typer.testing import CliRunner
@@ -9,9 +11,12 @@ from client.approvals import SignedApprovals
 from client.consent_cli import app as consent
 from client.ledger import Ledger
 from client.overview import overview
+from client.service import serve
 from client.service_cli import app
 from client.site import open_site
+from common.config import CellSource, Site
 from common.privacy.accounting import epsilon
+from common.yaml_files import dump
 from tests.client.lab import OPEN, SPENT, approve, message, study
 from tests.client.test_record import Setting, prepare
 from tests.client.test_supernode import handled
@@ -42,6 +47,7 @@ def test_a_study_is_shown_from_its_proposal_to_its_end(setting: Setting) -> None
         typed(app, "status", str(home.folder)),
         typed(consent, "studies", str(home.folder)),
     ):
+        text = " ".join(text.split())
         assert "trains" in text and "2/3" in text and f"epsilon {spent:.3g}" in text
         assert f"left for one more study: epsilon {found.left:.3g} of 100 for life" in text
     handled(setting, setting.ordered(message(one, "evaluate", 3, split="test")))
@@ -77,3 +83,19 @@ def test_a_study_that_is_approved_and_withdrawn_by_its_operator_says_so(
     text = typed(consent, "studies", str(setting.home.folder))
     assert "withdrawn" in text and "its proposal is not here any more" in text
     assert len(SignedApprovals(setting.home).approved()) == 1
+
+
+def test_what_no_study_could_do_without_is_said_at_the_start(
+    setting: Setting, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Before any study asks; the site starts all the same."""
+    halt = Event()
+    halt.set()
+    serve(setting.home, halt)
+    assert caplog.text == ""
+    site = setting.home.site_file
+    open_site(site).ledger.unlink()
+    site.write_text(dump(Site(name="lab", cells=(CellSource(folder=Path("nowhere")),))))
+    serve(setting.home, halt)
+    assert "the privacy ledger is missing" in caplog.text
+    assert "nowhere: is not a cell cache; make one with `hemofed data index" in caplog.text

@@ -422,6 +422,7 @@ def test_studies_prints_long_names_and_reasons_whole(home: SiteHome, tmp_path: P
     printed = typed("studies", str(home.folder))
     assert f"{one.name} ({one.digest:.12})" in printed
     assert "epsilon 4 at delta 0.0001" in printed and str(path) in printed
+    assert "round 0 of 3" in printed
 
 
 def test_studies_has_a_labs_own_figures_by_study(home: SiteHome, tmp_path: Path) -> None:
@@ -440,7 +441,7 @@ def test_studies_says_which_are_without_privacy(home: SiteHome, tmp_path: Path) 
     file = str(proposed(home, one, tmp_path / "one.json"))
     said = typed("approve", str(home.folder), file, *YES)
     assert "NONE: unbounded" in said
-    assert "without privacy" in typed("studies", str(home.folder))
+    assert "without privacy: unbounded" in typed("studies", str(home.folder))
 
 
 def test_pause_and_resume_are_files(home: SiteHome) -> None:

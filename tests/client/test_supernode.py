@@ -278,7 +278,7 @@ def test_what_becomes_of_a_study_is_one_line_a_change(
         "round 1 of 3 is answered",
         "round 2 of 3 is answered",
         "sits out: paused",
-        "completed; its model was tested",
+        "completed, and tested",
     ]
     assert "the policy's max_rounds is 2" in said[1]
     (note,) = read_notes(setting.home.studies).values()

@@ -14,9 +14,9 @@ from tests.client.lab import make_lab
 
 @pytest.fixture
 def homes(tmp_path: Path) -> tuple[Path, SiteHome]:
-    """A server's home, and that of a lab which joined it."""
-    now = datetime.now(UTC)
-    server, home = tmp_path / "server", SiteHome(make_lab(tmp_path / "lab").parent)
+    """A server's home, and that of a lab which joined it, called as packages of ours are."""
+    now, folder = datetime.now(UTC), tmp_path / "of homes"
+    server, home = folder / "server", SiteHome(make_lab(folder / "client").parent)
     make_server(server, f"127.0.0.1:{free_port()}", now)
     admit(server, make_site(home.folder, "lab", now), now)
     kit = make_kit(server, "lab")

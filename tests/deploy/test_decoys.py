@@ -74,10 +74,11 @@ def test_the_command_runs_nothing_that_lies_where_it_is_typed(shared: Path, scri
     assert ran(shared) == []
 
 
-def test_an_empty_entry_of_pythonpath_names_no_folder(
-    shared: Path, script: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("entries", [f":{ROOT}:", f".:{ROOT}", f"./:{ROOT}:."])
+def test_the_folder_one_stands_in_is_named_by_no_entry_of_pythonpath(
+    shared: Path, script: Path, monkeypatch: pytest.MonkeyPatch, entries: str
 ) -> None:
-    monkeypatch.setenv("PYTHONPATH", f":{ROOT}:")
+    monkeypatch.setenv("PYTHONPATH", entries)
     for name in STANDARD:  # Python's own start reads them before anything of ours is there
         (shared / name).rename(shared / f"not_{name}")
     subprocess.run([sys.executable, str(script), "--help"], check=True, capture_output=True)
@@ -145,10 +146,19 @@ def test_a_simulations_workers_run_none(shared: Path, script: Path, tmp_path: Pa
     assert made and not any(path.stat().st_mode & 0o077 for path in made)
 
 
+@pytest.mark.parametrize("where", ["among decoys", "beside the homes"])
 def test_a_server_and_a_lab_started_there_run_none_and_keep_to_themselves(
-    homes: tuple[Path, SiteHome], shared: Path, script: Path
+    homes: tuple[Path, SiteHome],
+    shared: Path,
+    script: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    where: str,
 ) -> None:
+    """Homes called `server` and `client` are no packages of ours, wherever one stands."""
     server, home = homes
+    if where == "beside the homes":
+        monkeypatch.chdir(server.parent)
+        monkeypatch.setenv("PYTHONPATH", f".:{ROOT}")
     hemofed = [sys.executable, str(script)]
     with (shared / "out").open("wb") as out:
         started = [

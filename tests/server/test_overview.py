@@ -24,6 +24,7 @@ from server import presence
 from server.overview import MemberState, Overview, overview
 from server.presence import GAP_SECONDS, Presence, sightings
 from server.provisioning import admit, make_server, revoke
+from server.service import LISTENER, ROUNDS
 from server.service_cli import app
 from server.state import database
 from server.studies import Stored, below_minimum, next_wanted, propose
@@ -77,7 +78,7 @@ def server(tmp_path: Path) -> Server:
 @pytest.fixture
 def serving(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """The service runs."""
-    monkeypatch.setattr(looked_at, "serves", lambda _: True)
+    monkeypatch.setattr(looked_at, "running_parts", lambda _: {LISTENER, ROUNDS})
     yield
 
 
@@ -112,6 +113,19 @@ def test_nothing_runs_and_nobody_is_connected_where_the_service_is_not(server: S
         assert not any(one.ready for one in found.members)
     stored.want("stop")
     assert overview(server.home, NOW).studies[0].state == "stopped"
+
+
+def test_rounds_that_are_started_again_take_no_site_away(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.heard("munich", ago=3)
+    stored = server.proposed()
+    stored.want("run")
+    stored.say("running", round=1, rounds=4, sites={"munich": "ok"})
+    monkeypatch.setattr(looked_at, "running_parts", lambda _: {LISTENER})
+    found = overview(server.home, NOW)
+    assert member(found, "munich").connected and not found.serves
+    assert found.studies[0].state == "interrupted"
 
 
 @pytest.mark.usefixtures("serving")
@@ -275,7 +289,7 @@ def test_only_what_stopped_and_has_a_whole_round_can_be_finished(server: Server)
     with pytest.raises(ConfigError, match="is to run on; `hemofed server stop` it first"):
         server.typed("finish", "first")
     stored.want("stop")
-    assert "test the model of round 2" in server.typed("finish", "first")
+    assert "test the model of its 2 whole rounds" in server.typed("finish", "first")
     assert stored.wanted == "finish" and next_wanted([stored]) == stored
 
 
@@ -311,3 +325,5 @@ def test_which_studies_fall_below_their_minimum_is_known(server: Server) -> None
     server.proposed("tests", cohort=cohort).want("run")
     found = below_minimum(server.home, {"munich", "ulm"})
     assert len(found) == 1 and found[0].startswith("tests-")
+    stored.file.write_text(stored.file.read_text().replace("min_sites: 2", "min_sites: 1"))
+    assert any("is not the study of digest" in line for line in below_minimum(server.home, {"ulm"}))
