@@ -30,7 +30,7 @@ def read_rgb(path: Path, draft: int | None = None, look: Look = _any_size) -> Im
     short, or no picture.
     """
     try:
-        with path.open("rb") as file:
+        with open(path, "rb") as file:
             return _read(file, draft, look)
     except FormError as error:
         raise type(error)(f"{path}: {error}") from error

@@ -1,6 +1,6 @@
 """The forms of picture file that are read, and the ones that are refused by their name."""
 
-from pathlib import Path
+from os.path import splitext
 from typing import BinaryIO, Literal
 
 from common.errors import DataError
@@ -71,19 +71,19 @@ class FormError(DataError):
 
 def refused(name: str) -> str | None:
     """What a file that is called `name` is, where that is a picture that is never read."""
-    return _NAMES.get(Path(name).suffix.lower())
+    return _NAMES.get(splitext(name)[1].lower())
 
 
-def may_be_read(path: Path) -> bool:
+def may_be_read(path: str) -> bool:
     """Whether a file is taken for a picture: by its name, or as DICOM, which often bears none."""
-    suffix = path.suffix.lower()
+    suffix = splitext(path)[1].lower()
     if suffix in IMAGE_SUFFIXES:
         return True
     # An archive calls its files by numbers: IM000001, or 1.2.840.10008.5.
     if suffix and not suffix[1:].isdigit():
         return False
     try:
-        with path.open("rb") as file:
+        with open(path, "rb") as file:
             return kind(file.read(HEAD)) == "dicom"
     except OSError:
         return False

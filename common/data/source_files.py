@@ -47,7 +47,7 @@ def is_folder(entry: "os.DirEntry[str]") -> bool:
 
 def is_image(entry: "os.DirEntry[str]") -> bool:
     """By its name; only one without a suffix is opened, in which DICOM may be."""
-    return may_be_read(Path(entry.path))
+    return may_be_read(entry.path)
 
 
 def _require_utf8(entry: "os.DirEntry[str]") -> None:

@@ -2,6 +2,7 @@
 
 import io
 import logging
+import math
 import re
 from collections.abc import Callable, Iterator
 from enum import IntEnum
@@ -131,8 +132,8 @@ def _refuse_planes(text: str, samples: int) -> None:
         refuse_several(int(number), _stack(text))
     for pixels in re.findall(r"<(?:\w+:)?Pixels\b[^>]*>", text):
         sizes = [int(size) for size in re.findall(r'\bSize[CZT]="(\d+)"', pixels)]
-        if sizes and int(np.prod(sizes)) != samples:
-            refuse_several(max(2, int(np.prod(sizes))), f"in all its files: {_stack(pixels)}")
+        if sizes and math.prod(sizes) != samples:
+            refuse_several(max(2, math.prod(sizes)), f"in all its files: {_stack(pixels)}")
 
 
 def _depth(page: tifffile.TiffPage) -> int:
@@ -177,7 +178,7 @@ def _name(numbers: type[IntEnum], number: int) -> str:
 def _refuse_holes(page: tifffile.TiffPage, size: int) -> None:
     """Raise ValueError where a strip or tile is missing: tifffile would fill it with black."""
     parts = list(zip(page.dataoffsets, page.databytecounts, strict=True))
-    if len(parts) < int(np.prod(page.chunked)):
+    if len(parts) < math.prod(page.chunked):
         raise ValueError("strips or tiles are missing")
     for offset, count in parts:
         if not (offset > 0 and 0 < count <= size - offset):
