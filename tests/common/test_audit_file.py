@@ -1,5 +1,6 @@
 """The file under an audit log: what a process knows of it, and when it is synced."""
 
+import fcntl
 import os
 import stat
 from collections.abc import Iterator
@@ -187,3 +188,50 @@ def test_what_cannot_be_opened_or_put_aside_is_named(file: AuditFile) -> None:
     file.path.mkdir()
     with pytest.raises(FederationError, match=r"the audit log cannot be opened \(Is a directory\)"):
         known(file)
+
+
+def test_who_holds_it_holds_it_alone(file: AuditFile) -> None:
+    add(file, 1, "begin")
+    other = os.open(file.path, os.O_RDONLY)
+    with file.locked(), pytest.raises(BlockingIOError):
+        fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    os.close(other)
+
+
+def test_what_a_crash_left_under_the_archives_name_is_taken_away(file: AuditFile) -> None:
+    add(file, 1, "begin")
+    archive, before = file.path.with_name("x"), file.path.read_bytes()
+    archive.write_text("half")
+    with file.locked() as held:
+        held.replace(archive, make_line(held.next, "", "continues", {}, held.head))
+    assert archive.read_bytes() == before and known(file)[1] == 2
+
+
+def test_a_damaged_line_stops_each_time(file: AuditFile) -> None:
+    add(file, 1, "begin")
+    with file.path.open("ab") as more:
+        more.write(b"damaged\n")
+    for one in (file, file, AuditFile(file.path)):
+        with pytest.raises(FederationError, match="a line near its end is not JSON"):
+            known(one)
+
+
+def test_a_forked_process_opens_the_file_for_itself(
+    file: AuditFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A lock on what it inherited would be its parent's."""
+    add(file, 1, "begin")
+    opened: list[Path] = []
+    open_ = AuditFile._open
+
+    def counted(one: AuditFile) -> int:
+        opened.append(one.path)
+        return open_(one)
+
+    monkeypatch.setattr(AuditFile, "_open", counted)
+    add(file)
+    assert opened == []
+    monkeypatch.setattr(os, "getpid", lambda: 1)
+    add(file, 2)
+    assert opened == [file.path] and known(file)[1] == 4
