@@ -97,6 +97,14 @@ def test_what_was_put_aside_is_followed_by_its_first_line(file: AuditFile) -> No
     other.close()
 
 
+def test_a_file_that_was_empty_and_is_another_begins_at_the_beginning(file: AuditFile) -> None:
+    assert known(file) == (0, 0, 0, "")
+    file.path.unlink()
+    file.path.touch()
+    add(file, 1, "begin")
+    assert parse_line(file.path.read_bytes()[:-1])["n"] == 0
+
+
 def test_half_a_line_is_cut_off_on_disk_and_counted(
     file: AuditFile, monkeypatch: pytest.MonkeyPatch
 ) -> None:
