@@ -228,7 +228,8 @@ def test_a_damaged_line_stops_each_time(file: AuditFile) -> None:
 def test_a_forked_process_opens_the_file_for_itself(
     file: AuditFile, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A lock on what it inherited would be its parent's."""
+    """A lock on what it inherited would be its parent's, and what it knows may be half of what a
+    thread of the parent's was about to write."""
     add(file, 1, "begin")
     opened: list[Path] = []
     open_ = AuditFile._open
@@ -241,5 +242,6 @@ def test_a_forked_process_opens_the_file_for_itself(
     add(file)
     assert opened == []
     monkeypatch.setattr(os, "getpid", lambda: 1)
+    file.next, file.head = 9, "half"
     add(file, 2)
     assert opened == [file.path] and known(file)[1] == 4
