@@ -407,3 +407,29 @@ def test_training_that_diverges_is_an_error_and_says_so(lab: Path) -> None:
     load(made.parameters, first_model(of) * np.float32(1e30))
     with pytest.raises(ModelError, match="round 1: the loss is (nan|inf); lower training"):
         train(Job(of, "lab", Member(), 1), made.inputs, SystemEntropy())
+
+
+@pytest.mark.parametrize("units", [-1, 0, 1])
+def test_a_private_study_needs_the_units_that_it_declares_before_it_is_paid(units: int) -> None:
+    private = Job(study(), "lab", Member.model_construct(units=units), 1, 1.0)
+    Job(study(privacy={}), "lab", Member.model_construct(units=units), 1).check()
+    if units < 1:
+        with pytest.raises(DataError, match="a private study needs a public number of units"):
+            private.check()
+    else:
+        private.check()
+        assert private.normaliser == PRIVACY["sample_rate"]
+
+
+def test_a_batchs_rows_are_expected_of_patients_with_their_most_cells_in_each_view() -> None:
+    many = PRIVACY | {"unit": "patient", "max_cells_per_patient": 3, "augmentations": 5}
+    of = study(privacy=many, training={"learning_rate": 0.1, "augment": True})
+    rows = Job(of, "lab", Member(units=20), 1, 1.0).expected_rows
+    assert rows == pytest.approx(0.4 * 20 * 3 * 5)
+
+
+def test_no_step_leaves_a_weight_beyond_the_policys(lab: Path) -> None:
+    of = study(training={"learning_rate": 100.0})
+    made = bench(lab, of)
+    train(Job(of, "lab", Member(units=UNITS), 1, 1.0, 0.5), made.inputs, SeededEntropy(1))
+    assert np.abs(flatten(made.parameters)).max() == pytest.approx(0.5, rel=2e-3)

@@ -9,7 +9,8 @@ from typer.testing import CliRunner
 
 import hemofed
 from common.audit_line import BEGINNING, make_line, seal_message
-from common.audit_log import AuditLog, SignedHead, verify, witnessed
+from common.audit_log import AuditLog, SignedHead, Witnessed, verify, witnessed
+from common.audit_witness import last_heads
 from common.errors import ConfigError, FederationError
 from common.identity.keys import make_signing_key, signing_public_pem
 from common.identity.signatures import sign
@@ -164,6 +165,49 @@ def test_keys_that_changed_in_between_are_all_the_logs(logs: tuple[Path, Path]) 
 def test_what_is_no_signed_head_is_refused(head: SignedHead) -> None:
     with pytest.raises(FederationError, match="site munich"):
         head.check(SITE_PUBLIC, "site munich")
+
+
+@pytest.mark.parametrize(
+    "head", [SignedHead("", "0" * 128), SignedHead("a" * 64, ""), SignedHead("a" * 64, "0" * 127)]
+)
+def test_half_a_signed_head_is_none(head: SignedHead) -> None:
+    with pytest.raises(FederationError, match="site munich: no head of an audit log came"):
+        head.check(SITE_PUBLIC, "site munich")
+    assert not head.signed_by([SITE_PUBLIC])
+
+
+def test_the_same_head_for_another_round_is_found(logs: tuple[Path, Path]) -> None:
+    """At the end of the log, where nothing was written since."""
+    site, server = logs
+    last = witnessed(server, "munich")[-1]
+    with AuditLog.open(server, SERVER) as log:
+        head = SignedHead(last.hash, str(last.signature))
+        log.witness(head, "munich", kind="train", round=ROUNDS)
+    fault = verify(site, SITE_PUBLIC, witnessed(server, "munich"))
+    assert fault and fault.path == site and f"round {ROUNDS}" in fault.why
+
+
+def test_a_head_says_where_it_was_recorded() -> None:
+    head = Witnessed("ab" * 32)
+    assert str(head) == f"{'ab' * 8}… (--head)"
+    recorded = Witnessed("ab" * 32, "", {"round": 3}, Path("log"), 7)
+    assert str(recorded) == f"{'ab' * 8}… (log: line 7, round 3)"
+
+
+def test_the_last_head_of_each_is_found_in_every_part_of_the_log(tmp_path: Path) -> None:
+    path, heads = tmp_path / "audit.jsonl", {}
+    assert last_heads(path) == {}
+    with AuditLog.open(path, SERVER) as log:
+        for number, peer in enumerate(("munich", "paris", "munich", "rome")):
+            heads[peer] = SignedHead(f"{number:064x}", f"{number:0128x}")
+            log.append("round", round=number)
+            log.witness(heads[peer], peer, round=number)
+            if number == 2:
+                log.rotate()
+    assert last_heads(path) == heads
+    path.write_bytes(path.read_bytes().replace(b'"peer":"rome"', b'"peer":"rame"'))
+    with pytest.raises(FederationError, match=r"audit.jsonl: line 3 does not fit its own hash"):
+        last_heads(path)
 
 
 def test_the_command_holds_one_log_against_the_other(

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from common.data import splits as module
 from common.data.splits import SPLITS, assign, assign_alone, of_cache
 from common.errors import DataError
 
@@ -202,3 +203,35 @@ def test_under_privacy_the_parts_are_as_large_as_asked() -> None:
     )
     shares = [float((splits == name).mean()) for name in SPLITS]
     np.testing.assert_allclose(shares, [0.7, 0.1, 0.2], atol=0.015)
+
+
+def test_the_largest_hash_has_a_split_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a float it is 1, and 0.7 + 0.1 + 0.2 is less."""
+    monkeypatch.setattr(module, "_hash", lambda *_: b"\xff" * 16)
+    assert assign_alone(["p"], [""], ["x"], unit="patient", seed=1).tolist() == ["test"]
+
+
+@pytest.mark.parametrize(
+    ("patients", "given_splits", "fractions", "said"),
+    [
+        (["p"], ["", ""], (0.7, 0.1, 0.2), "must be as many: 2, 1, 2, 2"),
+        (["p", "q"], ["", "exam"], (0.7, 0.1, 0.2), "split 'exam': expected one of"),
+        (["p", "q"], ["", ""], (0.0, 0.5, 0.5), "expected three parts of 1, train above 0"),
+    ],
+)
+def test_under_privacy_wrong_arguments_are_named_too(
+    patients: list[str], given_splits: list[str], fractions: tuple[float, float, float], said: str
+) -> None:
+    with pytest.raises(DataError, match=said):
+        assign_alone(patients, given_splits, ["x", "y"], unit="image", seed=1, fractions=fractions)
+
+
+def test_a_cache_is_cut_as_asked() -> None:
+    cache = SimpleNamespace(
+        labels=np.zeros(50, np.int64),
+        patients=np.array([""] * 50),
+        splits=np.array([""] * 50),
+        sources=np.array([f"{number}.png" for number in range(50)]),
+    )
+    found = of_cache(cache, seed=1, fractions=(0.2, 0.8, 0.0))  # type: ignore[arg-type]
+    assert [(found == split).sum() for split in SPLITS] == [10, 40, 0]
