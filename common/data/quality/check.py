@@ -9,7 +9,6 @@ from common.data.patients import alike, unknown
 from common.data.quality import duplicates, floors, names, outliers, stain
 from common.data.quality.findings import Case, CheckResult, Finding, Severity
 from common.data.quality.measure import Measured, Progress, measure_all
-from common.data.scale import NO_SCALE
 from common.words import count
 
 RARE = 10
@@ -62,15 +61,9 @@ def check(
         profile=here,
         drift=drift,
         passed_over=dict(listed.passed_over),
+        um_per_px=um_per_px,
         remarks=tuple(
-            filter(
-                None,
-                [
-                    *listed.remarks,
-                    unknown([entry.patient for entry in entries]),
-                    "" if um_per_px else f"scale: not known: {NO_SCALE}",
-                ],
-            )
+            filter(None, [*listed.remarks, unknown([entry.patient for entry in entries])])
         ),
         paths={entry.name: entry.path for entry in entries if entry.name in shown},
     )

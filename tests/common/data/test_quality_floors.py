@@ -1,5 +1,6 @@
 """A whole lab of pictures that no cell looks like is found without another to compare it with."""
 
+import io
 from collections.abc import Callable
 from pathlib import Path
 
@@ -7,10 +8,13 @@ import numpy as np
 import pytest
 import tifffile
 from PIL import Image
+from rich.console import Console
 
 from common.data.quality.check import check
 from common.data.quality.findings import CheckResult, Finding, Severity
 from common.data.quality.nuclei import count_nuclei
+from common.data.quality.page import html
+from common.data.quality.terminal import show
 from tests.common.data import damaged_lab
 from tests.common.data.pictures import colours
 
@@ -94,10 +98,13 @@ def test_what_index_refuses_at_a_scale_check_names(lab: Path) -> None:
     wrong = named(check(lab, um_per_px=11.52), "form")
     assert len(wrong.cases) == 36 and "is um_per_px right?" in wrong.cases[0].note
     right = check(lab, um_per_px=0.25)
-    assert right.exit_code == 0 and not right.remarks
+    assert right.exit_code == 0 and right.scale == "scale: 0.25 um a pixel"
 
 
 def test_a_missing_scale_is_said_and_is_no_finding(lab: Path) -> None:
     result = check(lab)
     assert result.exit_code == 0
-    assert [remark for remark in result.remarks if remark.startswith("scale: not known")]
+    assert result.scale.startswith("scale: not known: ") and "Scale: not known: " in html(result)
+    console = Console(width=400, file=io.StringIO(), record=True)
+    show(result, console)
+    assert result.scale in console.export_text()
