@@ -282,7 +282,7 @@ def test_metrics_that_were_paid_for_are_among_what_the_study_plans(site: Site) -
     def fits(lifetime: float) -> bool:
         return affordable(site, of, lifetime_epsilon=lifetime, study_epsilon=lifetime) is None
 
-    just = next(bound for bound in (4 + tenth / 10 for tenth in range(100)) if fits(bound))
+    just = next(bound for bound in (part / 100 for part in range(100, 1000)) if fits(bound))
     paid(site, of)
     paid_for_metrics(site, of)
     assert fits(just)
