@@ -237,7 +237,7 @@ def test_what_other_studies_spent_counts_and_what_this_one_spent_does_not_twice(
         assert reason is None or "all studies together" in reason or "the study would" in reason
         return reason is None
 
-    just = next(bound for bound in (4 + tenth / 10 for tenth in range(100)) if fits(bound))
+    just = next(bound for bound in (part / 50 for part in range(50, 1000)) if fits(bound))
     paid(site, of)
     assert fits(just), "its own first round is among what it plans"
     paid(site, other, 1)
