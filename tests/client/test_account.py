@@ -12,6 +12,12 @@ from client import ledger_binding
 from client.account import (
     Account,
     check_affordable,
+<<<<<<< HEAD
+=======
+    check_drawable,
+    evaluations,
+    metrics_noise,
+>>>>>>> mutants
     pay_for_metrics,
     pay_for_training,
     permit_study,
@@ -245,7 +251,7 @@ def test_what_other_studies_spent_counts_and_what_this_one_spent_does_not_twice(
         assert reason is None or reason.reason is Reason.BUDGET
         return reason is None
 
-    just = next(bound for bound in (4 + tenth / 10 for tenth in range(100)) if fits(bound))
+    just = next(bound for bound in (part / 50 for part in range(50, 1000)) if fits(bound))
     paid(site, of)
     assert fits(just), "its own first round is among what it plans"
     paid(site, other, 1)
@@ -257,3 +263,40 @@ def test_a_fingerprint_is_read_once(site: Site, monkeypatch: pytest.MonkeyPatch)
     paid(site, study(privacy=WHOLE))
     monkeypatch.setattr(ledger_binding.CellCache, "open", lambda *_: pytest.fail("read"))
     paid(site, study(privacy=WHOLE), 2)
+
+
+def test_noise_that_cannot_be_drawn_stops_a_study_before_it_is_paid() -> None:
+    """So many parameters that its grid has too many steps; without privacy nothing is drawn."""
+    check_drawable(study(privacy=WHOLE), 1000)
+    with pytest.raises(PrivacyError, match="can be drawn exactly"):
+        check_drawable(study(privacy=WHOLE | {"epsilon": 5e-3}), 10**9)
+    check_drawable(study(privacy={}), 10**15)
+
+
+def test_what_leaves_without_noise_is_written_once_for_bits_that_repeat(site: Site) -> None:
+    of = study(privacy={})
+
+    def rows() -> int:
+        with Ledger.read(site.ledger) as ledger:
+            return len(ledger.rows("unprotected"))
+
+    for attempt in (0, 1):
+        pay_for_training(site, Task(of, 1, attempt), SeededEntropy(1))
+        assert rows() == 1
+    pay_for_training(site, Task(of, 2), SeededEntropy(1))
+    assert rows() == 2
+    for attempt in (2, 3):
+        paid(site, of, 1, attempt)
+    assert rows() == 4
+
+
+def test_metrics_that_were_paid_for_are_among_what_the_study_plans(site: Site) -> None:
+    of = study(privacy=WHOLE)
+
+    def fits(lifetime: float) -> bool:
+        return affordable(site, of, lifetime_epsilon=lifetime, study_epsilon=lifetime) is None
+
+    just = next(bound for bound in (part / 100 for part in range(100, 1000)) if fits(bound))
+    paid(site, of)
+    paid_for_metrics(site, of)
+    assert fits(just)

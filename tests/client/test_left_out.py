@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from client.explain import explain
-from client.left_out import left_out, left_out_of_site
+from client.left_out import LeftOut
 from client.preflight_cells import look_at_cells
 from client.site import open_site, used
 from common.cells import CODES
@@ -57,10 +57,11 @@ def test_each_cell_is_used_or_left_out_for_one_reason(
     expected = [(len(outside), "of types outside the study")] if outside else []
     if unknown and privacy is PATIENTS:
         expected.append((len(unknown), "of unknown patients"))
-    said = list(left_out(cache, of))
+    said = list(LeftOut.of(cache, of).sentences)
     for line, (number, words) in zip(said, expected, strict=True):
         assert line.startswith(f"{number} cell") and words in line
-    assert sum(number for number, _ in expected) == len(rows) - len(used(cache, of))
+    assert sum(number for number, _ in expected) == LeftOut.of(cache, of).total
+    assert LeftOut.of(cache, of).total == len(rows) - len(used(cache, of))
     for name in set(outside):
         assert f"{name} {outside.count(name)}" in said[0]
 
@@ -68,18 +69,19 @@ def test_each_cell_is_used_or_left_out_for_one_reason(
 def test_a_person_who_approves_is_told(lab: Path) -> None:
     relabelled(lab, [("monocyte", "p"), ("monocyte", ""), ("lymphocyte", ""), ("lymphocyte", "p")])
     site = open_site(lab)
-    said = dict(explain(site, study(privacy=PATIENTS), {"lab"}).topics)["left out"]
-    assert said.startswith("3 of 4 cells; ")
+    said = dict(explain(site, study(privacy=PATIENTS), {"lab"}).topics)["your cells"]
+    assert said.startswith("of 4 cells take part: ")
     assert "2 cells of types outside the study (monocyte 2)" in said
-    assert said.endswith("1 cell of unknown patients (the study has unit: patient)")
-    assert left_out_of_site(site, study(cell_types=tuple(CODES))) == "0 of 4 cells"
+    assert "1 cell of unknown patients (the study has unit: patient)" in said
+    every = dict(explain(site, study(cell_types=tuple(CODES)), {"lab"}).topics)["your cells"]
+    assert "left out" not in every
 
 
 def test_cells_that_are_gone_are_no_reason_to_say_nothing(lab: Path) -> None:
     gone = (CellSource(folder=lab.parent / "nowhere"),)
-    site = open_site(lab).model_copy(update={"cells": gone})
-    said = dict(explain(site, study(), {"lab"}).topics)["left out"]
-    assert said.startswith("not known: ") and "is not a cell cache" in said
+    explanation = explain(open_site(lab).model_copy(update={"cells": gone}), study(), {"lab"})
+    assert dict(explanation.topics)["your cells"] == "not known: they cannot be opened"
+    assert any("is not a cell cache" in str(one) for one in explanation.obstacles)
 
 
 def test_a_check_says_what_the_index_passed_over_and_whose_patient_is_unknown(
