@@ -12,12 +12,7 @@ from client import ledger_binding
 from client.account import (
     Account,
     check_affordable,
-<<<<<<< HEAD
-=======
     check_drawable,
-    evaluations,
-    metrics_noise,
->>>>>>> mutants
     pay_for_metrics,
     pay_for_training,
     permit_study,
