@@ -36,8 +36,8 @@ class TakingPart:
     @property
     def nothing(self) -> str | None:
         """Why the site has nothing to take part with, or None."""
-        needed = "test" if self.role == "test" else "train"
-        if self.role is None or self.cells[needed if self.role != "held_out" else "test"]:
+        needed = "train" if self.role == "train" else "test"
+        if self.role is None or self.cells[needed]:
             return None
         if self.left_out.unknown and not sum(self.cells.values()):
             return (
@@ -46,7 +46,7 @@ class TakingPart:
                 "the patients in the cells' CSV (column `patient`) and index again, or take part "
                 "in a study with `unit: image`, where policy.yaml allows that"
             )
-        verb = "train" if needed == "train" and self.role == "train" else "be tested on"
+        verb = "train" if needed == "train" else "be tested on"
         return f"none of this site's cells can {verb}: {self.words}"
 
     @property
