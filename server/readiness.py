@@ -35,7 +35,7 @@ def wait_until_ready(proposal: Proposal, grid: Grid, tell: Tell, halt: Event) ->
 
     However long that takes: people read studies at their own pace. Each is asked again and again,
     for a site that was ready may have gone, or its hours may be over. `tell` is called when a word
-    is another, and every two seconds; it may raise to give up.
+    is another, and every two seconds; it may raise to give up. Returns too when `halt` is set.
     """
     study, asking, told, due = proposal.study, _Asking(proposal, grid), dict[str, Said](), 0.0
     training = {site for site, member in study.cohort.items() if member.role == "train"}

@@ -99,6 +99,7 @@ class Runner:
                 wait_until_ready(
                     stored.proposal(), grid, lambda sites: self._waiting(stored, sites), self._halt
                 )
+                self._give_up_if_unwanted(stored)
                 self._audit.append("study_started", study=study.name, digest=study.digest)
                 _log.info("%s: starts", stored.folder.name)
             config: dict[str, bool | float | int | str] = {

@@ -1,4 +1,4 @@
-"""A proposal that is taken back: the labs of its cohort are told, whenever they are there."""
+"""A proposal that is taken back, or that nobody began: what the rounds' process does with it."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -13,6 +13,7 @@ from common.protocol import WITHDRAW, Task, name_content
 from server import withdrawals
 from server.exchange import NoReply, Reply
 from server.provisioning import admit, revoke
+from server.runner import Runner
 from server.studies import Stored, propose
 from server.withdrawals import Withdrawals
 from tests.client.lab import study
@@ -78,3 +79,14 @@ def test_a_study_that_was_changed_is_told_to_nobody(
 ) -> None:
     stored.file.write_text(stored.file.read_text().replace("rounds: 3", "rounds: 4"))
     assert told(setting, monkeypatch, deaf=set()) == [] and stored.wanted == "stop"
+
+
+def test_a_service_that_is_stopped_while_a_study_waits_has_not_started_it(
+    setting: Setting,
+) -> None:
+    found = propose(setting.home, study(cohort=dict.fromkeys(SITES, Member(units=20))))
+    found.want("run")
+    halt = Event()
+    halt.set()
+    Runner(setting.home, setting.state, setting.log, halt)._run(found)
+    assert setting.lines("study_started") == [] and found.wanted == "run"
