@@ -182,3 +182,23 @@ def test_a_tie_is_settled_by_as_many_bits_as_it_takes(x: int, bits: int) -> None
         source = Words(words)
         settled = sampler._settle(table, x, share, number >> 64 * bits, source)  # type: ignore[arg-type]
         assert settled is accepted and source.asked == [1] * bits
+
+
+def test_the_least_and_the_largest_sigma_are_drawn() -> None:
+    for sigma in (MIN_SIGMA, MAX_SIGMA):
+        drawn = discrete_gaussian(1000, sigma, NoiseSource.seeded(b"edge"))
+        assert np.abs(drawn).max() <= 6 * sigma
+
+
+@pytest.mark.parametrize(("word", "taken"), [(0, True), (2**63, False), (2**64 - 1, False)])
+def test_a_chance_below_the_bits_of_a_comparison_is_settled_by_more(word: int, taken: bool) -> None:
+    """12.5 sigma from zero, where 88 zeros are not enough to accept."""
+    table, source = sampler._table(1000.0), Words([0, word])
+    found = sampler._compare(
+        table,
+        np.array([12_500]),
+        np.array([1], np.int32),
+        np.array([0], np.int32),
+        source,  # type: ignore[arg-type]
+    )
+    assert found.tolist() == [taken] and source.asked == [1, 1]
