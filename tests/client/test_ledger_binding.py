@@ -22,6 +22,7 @@ from client.site import open_site
 from common.config import Site
 from common.data.cache import prepare
 from common.data.marks import CACHE_MARK
+from common.data.store import META
 from common.errors import PrivacyError
 from common.yaml_files import dump
 from tests.client.lab import SPENT, make_lab
@@ -126,3 +127,29 @@ def test_a_fingerprint_is_read_once_a_process(site: Site, monkeypatch: pytest.Mo
     found = data_fingerprint(site)
     monkeypatch.setattr(ledger_binding, "CellCache", None)
     assert data_fingerprint(site) == found
+
+
+def test_cells_that_cannot_be_told_get_no_ledger(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site = open_site(make_lab(tmp_path / "lab", cells=10))
+    site.ledger.unlink()
+    for mark in {mark.place for mark in marks(site)}:
+        mark.unlink()
+    cache = site.cells[0].folder
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != cache)
+    with pytest.raises(PrivacyError, match=f"{cache}: cannot be written, so the cells cannot be"):
+        create_ledger(site)
+    assert not site.ledger.exists()
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"source": 3}', "\udcff"])
+def test_a_damaged_cache_beside_the_cells_own_says_nothing(site: Site, text: str) -> None:
+    beside = site.cells[0].folder.parent / "damaged"
+    beside.mkdir()
+    (beside / META).write_bytes(text.encode("utf-8", "surrogateescape"))
+    (beside / CACHE_MARK).write_text("{}")
+    try:
+        open_ledger(site).close()
+    finally:
+        shutil.rmtree(beside)

@@ -118,6 +118,27 @@ def test_a_draw_takes_its_words_apart_as_it_says(
     assert source.asked[:2] == [len(words), len(still_open)]
 
 
+@pytest.mark.parametrize("sigma", [0.3, 64.0, 12_345.6, MAX_SIGMA])
+def test_words_at_the_edge_of_the_quick_comparison_are_told_apart(sigma: float) -> None:
+    """And many others: each is taken or refused by its own 88 bits."""
+    table, draws = sampler._table(sigma), np.random.default_rng(7)
+    words = [int(word) for word in draws.integers(0, 2**64, 2000, np.uint64)]
+    for entry in range(0, 2**16, 97):
+        for first in (int(table.quick[entry]) - 1, int(table.quick[entry])):
+            if 0 <= first < 2**24:
+                words.append((entry << 48) + (first << 24) + entry % 2**24)
+    quick = [(word >> 24) % 2**24 < int(table.quick[word >> 48]) for word in words]
+    more = [int(word) for word in draws.integers(0, 2**64, quick.count(False), np.uint64)]
+    source, follow = Words([*words, *more]), iter(more)
+    drawn = sampler._draw(table, len(words), source)  # type: ignore[arg-type]
+    wanted = []
+    for word, taken in zip(words, quick, strict=True):
+        x = (int(table.bucket[word >> 48]) << table.shift) + word % 2**table.shift
+        wanted.append(x if taken else expected(table, word, next(follow)))
+    assert drawn.tolist() == [x for x in wanted if x is not None]
+    assert source.asked[:2] == [len(words), len(more)]
+
+
 @pytest.mark.parametrize("n", [0, 1, 2, 31, 4000, 29_500, 100_001])
 @pytest.mark.parametrize("sigma", [1 / 16, 0.5, 50.0, 1e6])
 def test_any_number_is_drawn_and_little_is_thrown_away(n: int, sigma: float) -> None:
@@ -182,3 +203,29 @@ def test_a_tie_is_settled_by_as_many_bits_as_it_takes(x: int, bits: int) -> None
         source = Words(words)
         settled = sampler._settle(table, x, share, number >> 64 * bits, source)  # type: ignore[arg-type]
         assert settled is accepted and source.asked == [1] * bits
+
+
+def test_the_least_and_the_largest_sigma_are_drawn() -> None:
+    for sigma in (MIN_SIGMA, MAX_SIGMA):
+        drawn = discrete_gaussian(1000, sigma, NoiseSource.seeded(b"edge"))
+        assert np.abs(drawn).max() <= 6 * sigma
+
+
+@pytest.mark.parametrize(("word", "taken"), [(0, True), (2**63, False), (2**64 - 1, False)])
+def test_a_chance_below_the_bits_of_a_comparison_is_settled_by_more(word: int, taken: bool) -> None:
+    """12.5 sigma from zero, where 88 zeros are not enough to accept."""
+    table, source = sampler._table(1000.0), Words([0, word])
+    found = sampler._compare(
+        table,
+        np.array([12_500]),
+        np.array([1], np.int32),
+        np.array([0], np.int32),
+        source,  # type: ignore[arg-type]
+    )
+    assert found.tolist() == [taken] and source.asked == [1, 1]
+
+
+def test_the_guarantee_in_numbers() -> None:
+    """What the proofs elsewhere count on."""
+    assert (REACH, MIN_SIGMA, MAX_SIGMA) == (13, 1 / 16, 2**30)
+    assert 2 * np.exp(-(13**2) / 2) / (1 - np.exp(-13)) <= sampler.TAIL < 1e-35
