@@ -92,7 +92,7 @@ def studies(home: Home) -> None:
     site, approvals = open_site(place.site_file), SignedApprovals(place)
     now = overview(place)
     standing = {one.digest: one for one in now.studies}
-    figures = {one.digest: one.words for one in read_figures(site.figures)}
+    figures = {one.digest: one for one in read_figures(site.figures)}
     proposed = {one.study.digest: one.study for one in Proposals(place).all()}
     said = {
         digest: (one.name, protection(one.privacy), _answer(approvals, site, one))
@@ -107,7 +107,7 @@ def studies(home: Home) -> None:
             "privacy": protected,
             "approved": answer,
             "state": _standing(standing.get(digest)),
-            "own cells": figures.get(digest, ""),
+            "own cells": figures[digest].words if digest in figures else "",
         }
         for topic, text in facts.items():
             if text:
@@ -117,7 +117,7 @@ def studies(home: Home) -> None:
 
 def _standing(one: "Standing | None") -> str:
     """State, round, and what was spent."""
-    return f"{one.state}, round {one.round} of {one.rounds}; spent {one.cost}" if one else ""
+    return f"{one.state}, round {one.round}/{one.rounds}; spent {one.cost}" if one else ""
 
 
 def _check_told(yes: bool, wanted: "dict[str, str | None]") -> None:
@@ -160,7 +160,7 @@ def _show(
     from client.membership import Membership
     from client.obstacles import in_words
     from common.errors import PrivacyError
-    from common.reasons import Fault, Reason
+    from common.reasons import Fault
 
     registry, now = Membership.load(place.folder).registry, datetime.now(UTC)
     explanation = explain(site, study, registry.active(now))
@@ -171,15 +171,24 @@ def _show(
         said = in_words(explanation.obstacles)
         approvals.decline(study, Fault(explanation.obstacles[0].reason, said))
         raise PrivacyError(f"{study.name} cannot train here: {said}")
-    # How many cells there are is nobody's business: all the server learns is that nobody approved.
     cells = explanation.cells
     if cells and cells.nothing:
-        approvals.decline(study, Fault(Reason.NOT_APPROVED, cells.nothing))
+        _declined(approvals, site, study, cells.nothing)
         raise PrivacyError(cells.nothing)
     if cells and cells.differs and not despite(cells.differs):
-        approvals.decline(study, Fault(Reason.NOT_APPROVED, cells.differs))
+        _declined(approvals, site, study, cells.differs)
         raise typer.Abort
     return pinned(study, registry)
+
+
+def _declined(approvals: "SignedApprovals", site: "Site", study: "Study", why: str) -> None:
+    """Record that the study is not approved. Why stands in the lab's own log alone: how many cells
+    there are is nobody's business, and the audit log may be shown to the operator."""
+    from client.lab_log import write_line
+    from common.reasons import Fault, Reason
+
+    approvals.decline(study, Fault(Reason.DECLINED, "declined"))
+    write_line(site.log, f"study {study.name}: declined: {why}")
 
 
 def _despite(said: str, yes: bool, despite_units: bool) -> bool:
@@ -206,11 +215,10 @@ def _consent(
 ) -> "Consent":
     """What the person says yes to; a no is noted and ends the command."""
     from client.approvals import Consent
-    from common.reasons import Fault, Reason
 
     by, purpose, until, members = told
     if not yes and not typer.confirm(f"Shall {site.name} take part?"):
-        approvals.decline(study, Fault(Reason.DECLINED, "a person said no"))
+        _declined(approvals, site, study, "a person said no")
         raise typer.Abort
     return Consent(
         by or typer.prompt("Who decides (a person's name)"),

@@ -14,7 +14,7 @@ from pathlib import Path
 from client.lab_log import write_line
 from common.config import Site
 from common.files import make_folder
-from common.log_file import keep_short
+from common.log_file import aside, keep_short
 from common.metrics import Tally
 from common.protocol import Task
 
@@ -67,11 +67,14 @@ def note_figures(site: Site, task: Task, tally: Tally) -> None:
 
 
 def read_figures(path: Path) -> list[Figures]:
-    """All that was written down, the oldest first; a line that a full disk cut off is left out."""
-    return list(_lines(path)) if path.exists() else []
+    """What was written down last, the oldest first: the file, and the one that was put aside when
+    it became long. A line that a full disk cut off is left out."""
+    return [one for file in (aside(path), path) if file.exists() for one in _lines(file)]
 
 
 def _lines(path: Path) -> Iterator[Figures]:
     for line in path.read_text(encoding="utf-8").splitlines():
-        with suppress(ValueError, TypeError):
-            yield Figures(**json.loads(line))
+        with suppress(ValueError, TypeError, IndexError):
+            found = Figures(**json.loads(line))
+            found.tally  # noqa: B018  counts that are none are no figures
+            yield found

@@ -6,6 +6,7 @@ The server learns nothing from it.
 
 import json
 import logging
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -51,12 +52,12 @@ class Journal:
     def note(self, message: Message, reply: Message) -> None:
         """Take note of what was asked and of what was answered, if that is any news."""
         said = None if reply.has_error() else read_refusal(reply) or read_absence(reply)
+        if said and said.reason is Reason.NOT_ORDERED:  # whoever sent it, it is no study of ours
+            self._warn(said)
+            return
         try:
             task = Task.read(message)
         except HemofedError:  # no task, or none of ours; the lab's log has it
-            return
-        if said and said.reason is Reason.NOT_ORDERED:  # whoever sent it, it is no study of ours
-            self._warn(said)
             return
         study, kind = task.study, message.metadata.message_type
         if study.digest not in self._notes and kind != WITHDRAW:
@@ -73,13 +74,13 @@ class Journal:
         round = before.round if before else 0
         if kind == WITHDRAW:
             self._keep(study, "withdrawn", round, "was withdrawn by the operator")
+        elif failed:
+            self._keep(study, "refused: internal", round, "an answer failed; see its log")
         elif kind == "evaluate" and task.split == "test":
             tested = f"this site did not test its model ({said.reason})" if said else "and tested"
             self._keep(study, "completed", round, f"completed, {tested}")
         elif kind == "evaluate" and (said is None or said.reason is Reason.METRICS):
             return  # part of a round
-        elif failed:
-            self._keep(study, "refused: internal", round, "an answer failed; see its log")
         elif said is not None:
             self._keep(study, _state(said), round, self._why(study, said))
         elif kind == "train":
@@ -114,7 +115,8 @@ class Journal:
         self._notes[study.digest] = StudyNote(study.name, state, round, study.rounds, now)
         self._notes = dict(list(self._notes.items())[-_MOST:])
         content = {digest: asdict(note) for digest, note in self._notes.items()}
-        write_text(self._home.studies, json.dumps(content))
+        with suppress(OSError):  # a full disk is said elsewhere, and keeps no answer back
+            write_text(self._home.studies, json.dumps(content))
 
 
 def read_notes(path: Path) -> dict[str, StudyNote]:

@@ -25,14 +25,13 @@ def released_tally(
     """The counts on the cells of `task.split`, as the site's policy lets them leave, and the head
     of the ledger when they were paid for, or written down as leaving exact.
 
-    Whatever leaves, a real site keeps its own figures at home (`client.figures`); a simulation
-    has its summary.
+    What leaves noised or exact, a real site has exact at home (`client.figures`); a simulation has
+    its summary.
 
     Raises PrivacyError when the policy lets nothing leave, or the ledger refuses.
     """
     policy = read_policy(site.policy)
-    if policy.metrics == "none":
-        _counted_at_home(site, task, inputs, entropy)
+    if policy.metrics == "none":  # at once: the time that it took would tell how many cells
         said = "the site's policy lets no metrics leave (metrics: none)"
         raise PrivacyError(said, Reason.METRICS)
     if policy.metrics == "exact":

@@ -17,10 +17,14 @@ def keep_short(path: Path, most: int = MOST_BYTES) -> None:
     """
     with suppress(OSError):
         if path.stat().st_size > most:
-            aside = path.with_name(f"{path.name}.1")
-            shutil.copyfile(path, aside)
-            aside.chmod(0o600)
+            shutil.copyfile(path, aside(path))
+            aside(path).chmod(0o600)
             os.truncate(path, 0)
+
+
+def aside(path: Path) -> Path:
+    """Where the log's last lines lie that were put aside."""
+    return path.with_name(f"{path.name}.1")
 
 
 class Follower:

@@ -7,8 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 BINS = 15
-MOST_CELLS = 2**48
-"""That a site may say it has counted in one place: sums over all sites stay within int64."""
+MOST_CELLS = 2**36
+"""That a site may say it has counted in one place: 18 x 18 x 15 places of 10,000 sites stay within
+int64."""
 NAMES = ("accuracy", "balanced_accuracy", "macro_f1", "ece")
 
 Floats = NDArray[np.float64]

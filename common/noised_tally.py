@@ -49,12 +49,15 @@ class Share:
     wrong_variance: float
     """Of the noise in them."""
     weight: float = 1.0
+    there: bool = True
+    """Whether the class surely has cells: one that has none counts in no mean over classes."""
 
     @property
     def known(self) -> bool:
         """Whether there are surely some cells to have a share of, and its interval has ends."""
         noise = self.weight**2 * self.right_variance + self.wrong_variance
-        return self._whole > _KNOWN * math.sqrt(noise) and self._whole**2 > sum(self._spread)
+        enough = self._whole > _KNOWN * math.sqrt(noise) and self._whole**2 > sum(self._spread)
+        return self.there and enough
 
     @property
     def value(self) -> float:
@@ -213,9 +216,10 @@ class NoisedTally:
         right = self.confusion.diagonal()
         both = self.confusion.sum(0) + self.confusion.sum(1)
         others = 2 * (len(right) - 1) * self.variance
+        there = [recall.known for recall in self._recalls]
         return [
-            Share(float(r), float(b - 2 * r), self.variance, others, weight=2.0)
-            for r, b in zip(right, both, strict=True)
+            Share(float(r), float(b - 2 * r), self.variance, others, weight=2.0, there=known)
+            for r, b, known in zip(right, both, there, strict=True)
         ]
 
 

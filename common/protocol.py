@@ -80,13 +80,17 @@ class Task:
     def read(cls, message: Message) -> "Task":
         """Raises FederationError: no task, a round that the study does not have. ConfigError: a
         bad study."""
-        record = message.content.config_records.get("task")
+        record, kind = message.content.config_records.get("task"), message.metadata.message_type
         with because_of(Reason.BAD_QUESTION):
             if record is None:
-                raise FederationError(f"a {message.metadata.message_type} message without a task")
-            study = _study(str(record["study"]))
-            numbers = int(str(record["round"])), int(str(record["attempt"]))
-            return cls(study, *numbers, str(record["split"]), str(record["head"]))
+                raise FederationError(f"a {kind} message without a task")
+            try:
+                study = _study(str(record["study"]))
+                numbers = int(str(record["round"])), int(str(record["attempt"]))
+                return cls(study, *numbers, str(record["split"]), str(record["head"]))
+            except (KeyError, ValueError, RecursionError) as error:
+                said = f"a {kind} message whose task cannot be read ({type(error).__name__})"
+                raise FederationError(said) from error
 
 
 def task_facts(message: Message) -> dict[str, str | int] | None:

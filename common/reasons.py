@@ -1,8 +1,9 @@
 """Why a lab does not take part, as far as the server may know: a closed list.
 
-None of them depends on a cell. They speak of what people decided and wrote down (approvals, the
-policy), of public numbers (a budget follows from the studies' plans), of whether a file is there,
-and of the machine. The text of an error stays at the lab, under a reference.
+None of them depends on what a cell shows. They speak of what people decided and wrote down
+(approvals, the policy), of public numbers (a budget follows from the studies' plans), of whether a
+file is there, and of the machine: memory may end sooner where there are more cells. The text of an
+error stays at the lab, under a reference.
 """
 
 from dataclasses import dataclass

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from common.config import Study
 from common.data.splits import FRACTIONS
+from common.errors import PrivacyError
 from common.noised_tally import SENSITIVITY, TELLING, accuracy_interval
 from common.privacy.accounting import Event, epsilon
 from common.privacy.metrics_noise import evaluations, metrics_sigma
@@ -54,7 +55,8 @@ class Forecast:
 
 
 def forecast(study: Study) -> Forecast | None:
-    """The forecast; None where the study names no site that trains, nor how many cells it has.
+    """The forecast; None where the study names no site that trains, nor how many cells it has, and
+    where no noise meets its `evaluation.epsilon`.
 
     A patient counts with as many cells as may count; where patients have fewer, scores are less
     sharp than told.
@@ -64,7 +66,10 @@ def forecast(study: Study) -> Forecast | None:
     cells = round(sum(units) * validation / train) * study.privacy.cells_of_a_unit
     if not cells:
         return None
-    sigma, sites = metrics_sigma(study), len(units)
+    try:
+        sigma, sites = metrics_sigma(study), len(units)
+    except PrivacyError:
+        return None
     width = _width(cells, sites, sigma)
     return Forecast(
         cells=cells,

@@ -252,7 +252,7 @@ def test_approve_explains_asks_and_signs(home: SiteHome, tmp_path: Path) -> None
     one, site = study(), open_site(home.site_file)
     file = proposed(home, one, tmp_path / "proposal.json")
     typed("approve", str(home.folder), str(file), answer="n\n")
-    said_no = {"study": one.name, "digest": one.digest, "reason": "a person said no"}
+    said_no = {"study": one.name, "digest": one.digest, "reason": "declined"}
     assert audited(home, "not_approved") == [said_no] and audited(home, "approved") == []
     with pytest.raises(PrivacyError, match="is not approved at this site"):
         SignedApprovals(home).check(site, one)
@@ -354,7 +354,9 @@ def test_a_declared_number_that_is_far_off_needs_a_second_yes(
         typed("approve", str(home.folder), file, *YES)
     said = typed("approve", str(home.folder), file, answer="n\n")
     assert "Take part all the same?" in said and "Shall lab take part" not in said
-    assert "32 would train" in str(audited(home, "not_approved")[-1]["reason"])
+    assert audited(home, "not_approved")[-1]["reason"] == "declined"
+    assert "would train" not in home.audit.read_text()
+    assert "declined: the study declares 20 images" in open_site(home.site_file).log.read_text()
     verdict, text = said_of(home, "studies")
     assert verdict == "ok" and "none is proposed" in text
     assert "approved" in typed("approve", str(home.folder), file, *YES, "--despite-units")
@@ -370,8 +372,10 @@ def test_a_study_that_no_cell_can_take_part_in_is_not_approved(
     file = str(proposed(home, one, tmp_path / "one.json"))
     with pytest.raises(PrivacyError, match="none of this site's cells can train: of 40 cells .*"):
         typed("approve", str(home.folder), file, *YES, "--despite-units")
-    assert "myeloblast 20" in str(audited(home, "not_approved")[-1]["reason"])
     site = open_site(home.site_file)
+    assert audited(home, "not_approved")[-1]["reason"] == "declined"
+    assert "myeloblast" not in home.audit.read_text()
+    assert "myeloblast 20" in site.log.read_text()
     with pytest.raises(PrivacyError, match="is not approved at this site"):
         SignedApprovals(home).check(site, one)
 
@@ -422,7 +426,7 @@ def test_studies_prints_long_names_and_reasons_whole(home: SiteHome, tmp_path: P
     printed = typed("studies", str(home.folder))
     assert f"{one.name} ({one.digest:.12})" in printed
     assert "epsilon 4 at delta 0.0001" in printed and str(path) in printed
-    assert "round 0 of 3" in printed
+    assert "round 0/3" in printed
 
 
 def test_studies_has_a_labs_own_figures_by_study(home: SiteHome, tmp_path: Path) -> None:

@@ -113,6 +113,17 @@ def test_a_class_of_unknown_size_may_have_any_recall() -> None:
     assert tally.recalls()[-1] is None and None not in tally.recalls()[:-1]
 
 
+def test_a_class_without_cells_counts_in_no_mean() -> None:
+    """Two types of 900 cells, a third one that is only ever named by mistake."""
+    confusion = np.array([[850, 10, 40], [10, 850, 40], [0, 0, 0]])
+    exact = scores(confusion)["macro_f1"]
+    right = int(confusion.trace())
+    counts = np.array([right, confusion.sum() - right, *confusion.reshape(-1)])
+    low, high = NoisedTally.of_counts(counts, 1.0).intervals()["macro_f1"] or (0.0, 1.0)
+    assert low <= exact <= high
+    assert NoisedTally.of_counts(counts, 1.0).metrics()["macro_f1"] is None
+
+
 def test_noise_alone_says_nothing() -> None:
     rng = np.random.default_rng(5)
     for _ in range(200):
@@ -173,6 +184,15 @@ def test_counts_that_cannot_be_are_refused(fault: str) -> None:
     said = counts.tobytes()[: {"short": -8, "odd": -3}.get(fault, 48)]
     with pytest.raises(ValueError, match=r"expected 6 counts of at most|multiple of element size"):
         NoisedTally.from_bytes(said, 2, 1.0)
+
+
+def test_counts_of_all_sites_that_say_the_most_still_add_up() -> None:
+    most = np.full(18**2 + 2, MOST_CELLS)
+    many = sum([NoisedTally.of_counts(most, 1.0)] * 9_999, NoisedTally.of_counts(most, 1.0))
+    assert (many.counts == 10_000 * MOST_CELLS).all() and many.confusion.sum() > 0
+    exact = Tally.empty(18)
+    exact.counts[:] = MOST_CELLS * 10_000
+    assert exact.total == 10_000 * exact.counts.size * MOST_CELLS
 
 
 def test_json_has_every_count_and_the_noise_in_it() -> None:

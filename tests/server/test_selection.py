@@ -81,3 +81,9 @@ def test_patience_goes_by_exact_scores_alone(sigma: float, stale: int) -> None:
     scores = [0.9, 0.8, 0.8, 0.7]
     state = after(*(noised(s, sigma) if sigma else exact(s) for s in scores))
     assert state.stale == stale
+
+
+def test_a_checkpoint_that_does_not_say_how_many_rounds_were_judged_keeps_its_best() -> None:
+    state = after(exact(0.8), exact(0.7))
+    state.judged = 0
+    assert kept(state).round == 1

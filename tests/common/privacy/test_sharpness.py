@@ -60,3 +60,8 @@ def test_what_would_say_nothing_is_told_before_it_runs() -> None:
 def test_no_units_no_forecast() -> None:
     assert forecast(study(cohort={})) is None
     assert forecast(study(cohort={"a": {"units": 0}})) is None
+
+
+def test_an_epsilon_that_no_noise_meets_has_no_forecast() -> None:
+    privacy = {"mode": "local", "delta": 1e-9}
+    assert forecast(study(privacy=privacy, rounds=10_000, evaluation={"epsilon": 1e-3})) is None
