@@ -2,10 +2,12 @@
 
 import os
 import sys
+from typing import Annotated
 
-# `python -m` puts the folder that it is typed in first, and an empty entry of PYTHONPATH means it
-# too. What lies there is not ours to run, unless its person named it or this very file is there.
-_NAMED = [os.path.abspath(one) for one in os.environ.get("PYTHONPATH", "").split(os.pathsep) if one]
+# `python -m` puts the folder that it is typed in first, and an empty entry of PYTHONPATH or a "."
+# means it too. What lies there, a home called `server` say, is not ours to run, unless its person
+# named it in full or this very file is there.
+_NAMED = [one for one in os.environ.get("PYTHONPATH", "").split(os.pathsep) if os.path.isabs(one)]
 if os.getcwd() not in (*_NAMED, os.path.dirname(os.path.abspath(__file__))):
     sys.path[:] = [entry for entry in sys.path if os.path.abspath(entry) != os.getcwd()]
 
@@ -20,8 +22,9 @@ from common.data.cli import app as data
 from common.errors import HemofedError
 from common.model_cli import app as model
 from common.own_process import keep_secrets, keep_to_itself
-from common.plain_text import shown
+from common.plain_text import print_anywhere, shown
 from common.privacy.cli import app as privacy
+from common.version import version
 from server.cli import app as provisioning
 from server.service_cli import app as server_service
 from simulations.audit.cli import audit_command
@@ -40,6 +43,23 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
+
+
+def _say_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"hemofed {version()}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_say_version, is_eager=True, help="Say the version."),
+    ] = False,
+) -> None: ...
+
+
 app.command()(simulate)
 app.command()(bench)
 data.command("synthesize")(synthesize_command)
@@ -73,6 +93,7 @@ def main() -> None:
         keep_secrets()
     else:
         keep_to_itself()
+    print_anywhere()
     try:
         app()
     except HemofedError as error:

@@ -8,10 +8,12 @@ from client.ledger_binding import open_ledger
 from client.ledger_chain import Plan, planned
 from client.policy import Policy, permit, read_policy
 from common.config import Site, Study
-from common.errors import PrivacyError
-from common.privacy.accounting import Event, calibrate, epsilon, study_event
+from common.errors import PrivacyError, because_of
+from common.privacy.accounting import Event, epsilon, study_event
+from common.privacy.metrics_noise import evaluations, metrics_noise
 from common.privacy.noise import grid_for, grid_sigma
 from common.protocol import Task
+from common.reasons import Fault, Reason
 
 
 @dataclass(frozen=True)
@@ -28,16 +30,6 @@ def study_noise(study: Study) -> float:
     if study.privacy.mode == "none":
         return 0.0
     return study_event(study.privacy, study.rounds).noise_multiplier
-
-
-def metrics_noise(study: Study) -> float:
-    """The evaluations' noise multiplier: meets `evaluation.epsilon` over all of them."""
-    return calibrate(study.evaluation.epsilon, study.privacy.delta, 1.0, evaluations(study))
-
-
-def evaluations(study: Study) -> int:
-    """How often a site may be asked for noised counts: as planned, the test, and the spare ones."""
-    return -(-study.rounds // study.evaluation.every) + 1 + study.privacy.spare_rounds
 
 
 def permit_study(site: Site, study: Study) -> None:
@@ -57,27 +49,19 @@ def check_drawable(study: Study, size: int) -> None:
 
 def check_affordable(site: Site, study: Study) -> None:
     """Raise PrivacyError when the site's budget ends before the study would, or when its ledger is
-    not the one of its cells; nothing is paid."""
-    policy = read_policy(site.policy)
-    with _open(site, policy, "") as ledger:
-        reason = _shortage(ledger, policy, study)
-    if reason:
-        raise PrivacyError(f"study {study.name} cannot be paid to its end: {reason}")
-
-
-def unaffordable(site: Site, policy: Policy, study: Study) -> str | None:
-    """Why the budget does not last for all that the study may ask for, or None.
+    not the one of its cells; nothing is paid.
 
     Debits are held against the budget one by one too; this is so that no study is begun, and its
     first rounds paid for, that cannot be ended.
     """
-    if study.privacy.mode == "none":
-        return None
-    with Ledger.read(site.ledger) as ledger:
-        return _shortage(ledger, policy, study)
+    policy = read_policy(site.policy)
+    with _open(site, policy, "") as ledger:
+        fault = _shortage(ledger, policy, study)
+    if fault:
+        raise PrivacyError(f"study {study.name} cannot be paid to its end: {fault}", fault.reason)
 
 
-def _shortage(ledger: Ledger, policy: Policy, study: Study) -> str | None:
+def _shortage(ledger: Ledger, policy: Policy, study: Study) -> Fault | None:
     wanted = _planned(policy, study)
     if not wanted:
         return None
@@ -159,7 +143,8 @@ def _note_unprotected(
 
 def _open(site: Site, policy: Policy, head: str) -> Ledger:
     """The site's ledger, which must hold the row that the server acknowledged last."""
-    return open_ledger(site, budget=policy.budget, expected_head=head or None)
+    with because_of(Reason.OTHER_LEDGER):
+        return open_ledger(site, budget=policy.budget, expected_head=head or None)
 
 
 def _training(study: Study) -> Event:

@@ -1,10 +1,8 @@
 """The Flower ClientApp: one lab's answers. The same in a simulation and in a deployment."""
 
-import secrets
-import traceback
+import errno
 from collections.abc import Callable
-from contextlib import suppress
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 
 import numpy as np
@@ -12,18 +10,14 @@ import torch
 from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
-from client.account import (
-    check_affordable,
-    check_drawable,
-    pay_for_training,
-    permit_study,
-    study_noise,
-)
+from client.account import check_drawable, pay_for_training, permit_study, study_noise
 from client.approvals import Approvals
 from client.attendance import Clock, SitsOutError, attend
 from client.entropy import Entropy, SystemEntropy
+from client.lab_log import LabLog
 from client.ledger import Ledger
 from client.ledger_binding import check_deployable
+from client.obstacles import check_ready
 from client.policy import Policy, read_policy
 from client.release import released_tally
 from client.selftest import check_alone
@@ -31,11 +25,9 @@ from client.site import open_site, site_file
 from client.training import Job, train
 from client.workspace import Workspace, workspace
 from common.config import Site, Study
-from common.errors import FederationError, HemofedError, PrivacyError
-from common.files import make_folder
+from common.errors import FederationError, HemofedError, PrivacyError, because_of
 from common.models.vector import flatten, load
 from common.payload import Vector, decode
-from common.plain_text import shown
 from common.protocol import (
     Task,
     Update,
@@ -43,7 +35,9 @@ from common.protocol import (
     name_content,
     refusal_content,
     tally_content,
+    task_facts,
 )
+from common.reasons import Reason
 
 Handler = Callable[[Message, Site], RecordDict]
 
@@ -59,15 +53,16 @@ def client_app(
     policy alone decides. clock: the local time, for the policy's hours.
     """
     bits: Entropy = entropy or SystemEntropy()
+    log = LabLog()
 
     def answer(message: Message, context: Context, handler: Handler) -> Message:
-        return _answer(message, context, _asked(handler, approvals, clock))
+        return _answer(message, context, _asked(handler, approvals, clock), log)
 
     app = ClientApp()
 
     @app.query()
     def query(message: Message, context: Context) -> Message:
-        return _answer(message, context, lambda _, site: name_content(site.name))
+        return _answer(message, context, lambda _, site: name_content(site.name), log)
 
     @app.query("prepare")
     def prepare(message: Message, context: Context) -> Message:
@@ -96,7 +91,7 @@ def _asked(handler: Handler, approvals: Approvals | None, clock: Clock) -> Handl
         policy = read_policy(site.policy)
         _check_approved(message, site, approvals)
         if approvals is not None:
-            with Ledger.read(site.ledger) as ledger:
+            with because_of(Reason.OTHER_LEDGER), Ledger.read(site.ledger) as ledger:
                 check_deployable(ledger)
         attend(site, clock)
         content = handler(message, site)
@@ -104,7 +99,8 @@ def _asked(handler: Handler, approvals: Approvals | None, clock: Clock) -> Handl
         if read_policy(site.policy) != policy:
             raise PrivacyError(
                 f"{site.policy}: was changed while an answer was computed by it; that answer does "
-                "not leave, and what it cost is spent. The next one goes by the policy as it is"
+                "not leave, and what it cost is spent. The next one goes by the policy as it is",
+                Reason.CHANGED_POLICY,
             )
         return content
 
@@ -116,30 +112,27 @@ def _check_approved(message: Message, site: Site, approvals: Approvals | None) -
         approvals.check(site, Task.read(message).study)
 
 
-def _answer(message: Message, context: Context, handler: Handler) -> Message:
+def _answer(message: Message, context: Context, handler: Handler, log: LabLog) -> Message:
     """The handler's reply, an absence or a refusal. An error's text stays in the site's log."""
-    log = Path("site.log")
+    file = Path("site.log")
     try:
         site = open_site(site_file(context))
-        log = site.log
+        file = site.log
         torch.set_num_threads(site.runtime.threads)
         content = handler(message, site)
     except SitsOutError as absence:
-        content = absence_content(str(absence))
+        content = absence_content(absence.reason)
     except Exception as error:
-        reference = secrets.token_hex(4)
-        _note(log, reference, error)
-        content = refusal_content(error, reference)
+        about = f"{message.metadata.message_type} {(task_facts(message) or {}).get('study')}"
+        content = refusal_content(_reason(error), log.note(file, about, error))
     return Message(content, reply_to=message)
 
 
 def _prepare(message: Message, site: Site) -> RecordDict:
+    """Say all that stands in the way before anybody pays; else have the cells' features ready."""
     study = Task.read(message).study
-    permit_study(site, study)
-    check_affordable(site, study)
-    bench = workspace(site, study)
-    check_drawable(study, bench.trainable_size)
-    check_alone(site, study)
+    check_ready(site, study)
+    workspace(site, study)
     return name_content(site.name)
 
 
@@ -153,10 +146,12 @@ def _train(message: Message, site: Site, entropy: Entropy) -> RecordDict:
     study = task.study
     member = study.cohort.get(site.name)
     if member is None or member.role != "train" or task.round < 1:
-        raise FederationError(f"study {study.name}: site {site.name} is not asked to train")
+        said = f"study {study.name}: site {site.name} is not asked to train"
+        raise FederationError(said, Reason.BAD_QUESTION)
     permit_study(site, study)
     bench, policy = workspace(site, study), read_policy(site.policy)
-    before = _receive(message, bench, study, policy)
+    with because_of(Reason.BAD_QUESTION):
+        before = _receive(message, bench, study, policy)
     job = Job(study, site.name, member, task.round, study_noise(study), policy.max_weight)
     check_drawable(study, bench.trainable_size)
     job.check()
@@ -174,10 +169,12 @@ def _train(message: Message, site: Site, entropy: Entropy) -> RecordDict:
 def _evaluate(message: Message, site: Site, entropy: Entropy) -> RecordDict:
     task = Task.read(message)
     if site.name not in task.study.cohort:
-        raise FederationError(f"study {task.study.name}: site {site.name} is not in its cohort")
+        said = f"study {task.study.name}: site {site.name} is not in its cohort"
+        raise FederationError(said, Reason.BAD_QUESTION)
     permit_study(site, task.study)
     bench, policy = workspace(site, task.study), read_policy(site.policy)
-    _receive(message, bench, task.study, policy)
+    with because_of(Reason.BAD_QUESTION):
+        _receive(message, bench, task.study, policy)
     check_alone(site, task.study)
     tally, head = released_tally(site, task, bench.inputs, entropy)
     return tally_content(tally, head)
@@ -200,23 +197,22 @@ def _receive(message: Message, bench: Workspace, study: Study, policy: Policy) -
         raise FederationError(
             f"the message's model has a weight of {largest:.4g}; the policy's max_weight is "
             f"{policy.max_weight:g}. Models that learn well stay below 30: lower the study's "
-            "learning rate"
+            "learning rate",
+            Reason.MAX_WEIGHT,
         )
     load(bench.parameters, values)
     return values
 
 
-def _note(path: Path, reference: str, error: Exception) -> None:
-    """Write the error to the site's log, under the reference that the server is given."""
-    known = isinstance(error, HemofedError)
-    text = str(error) if known else "".join(traceback.format_exception(error))
-    text = shown(text, lines=True)
-    line = f"{datetime.now(UTC).isoformat(timespec='seconds')} [{reference}] {text}\n"
-    # A full disk must not turn into an exception here: Flower would send its text to the server.
-    with suppress(OSError):
-        make_folder(path.parent)
-        with path.open("a", encoding="utf-8") as log:
-            log.write(line)
+def _reason(error: Exception) -> Reason:
+    """What the server may know of it."""
+    if isinstance(error, HemofedError):
+        return error.reason
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return Reason.NO_MEMORY
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return Reason.NO_ROOM
+    return Reason.INTERNAL
 
 
 app = client_app()

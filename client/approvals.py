@@ -16,8 +16,10 @@ from client.site import open_site
 from common.audit_line import check_event
 from common.audit_log import AuditLog
 from common.config import Site, Study
-from common.errors import ConfigError, PrivacyError
+from common.errors import ConfigError, PrivacyError, because_of
 from common.files import write_text
+from common.reasons import Fault, Reason
+from common.words import typed
 from common.yaml_files import dump, parse
 
 
@@ -61,21 +63,25 @@ class SignedApprovals:
         self._memory = DecisionMemory(home.audit)
 
     def check(self, site: Site, study: Study) -> None:
-        self._home.check_ours(site)
-        membership = Membership.load(self._home.folder)
-        if membership.name != site.name:
-            raise PrivacyError(f"site.yaml says {site.name}, the identity {membership.name}")
-        decision = self._standing(membership, study)
+        with because_of(Reason.HOME):
+            self._home.check_ours(site)
+            membership = Membership.load(self._home.folder)
+            if membership.name != site.name:
+                raise PrivacyError(f"site.yaml says {site.name}, the identity {membership.name}")
+            entries = self._entries(membership)
+        decision = self._standing(entries, study)
         members = membership.registry.active(self._clock())
         strangers = unseen(study, decision.members, members)
         if strangers:
             raise PrivacyError(
                 f"study {study.name}: {', '.join(strangers)}: the key is none that was shown when "
-                f"the study was approved; look at it and decide with {self._command(study)}"
+                f"the study was approved; look at it and decide with {self._command(study)}",
+                Reason.MEMBERS,
             )
-        reason = cohort_refusal(read_policy(site.policy), study, members)
-        if reason:
-            raise PrivacyError(f"study {study.name}: of the registry's active members {reason}")
+        fault = cohort_refusal(read_policy(site.policy), study, members)
+        if fault:
+            said = f"study {study.name}: of the registry's active members {fault}"
+            raise PrivacyError(said, fault.reason)
 
     def approved(self) -> list[Decision]:
         """The last word on each study, where it is a yes; an ended one too."""
@@ -108,6 +114,7 @@ class SignedApprovals:
                 "which is past; nothing is written"
             )
         write_text(self._home.approvals / f"{study.digest}.yaml", dump(study))
+        self._home.declined(study.digest).unlink(missing_ok=True)
         said = {"purpose": consent.purpose, "until": consent.until, "members": consent.members}
         about = {"study": study.name, "digest": study.digest}
         return self._decide("approved", consent.by, about | said)
@@ -131,10 +138,13 @@ class SignedApprovals:
         self._decide("withdrawn", by, about | {"purpose": reason})
         return taken
 
-    def decline(self, study: Study, reason: str) -> None:
-        """Record that a person looked at the study and it was not approved."""
+    def decline(self, study: Study, fault: Fault) -> None:
+        """Record that a person looked at the study and it was not approved; the server is told the
+        fault's reason when it asks."""
         with Membership.load(self._home.folder).audit_log() as log:
-            log.append("not_approved", study=study.name, digest=study.digest, reason=reason[:500])
+            text = fault.text[:500]
+            log.append("not_approved", study=study.name, digest=study.digest, reason=text)
+        write_text(self._home.declined(study.digest), fault.reason)
 
     def catch_up(self) -> None:
         """Write the audit lines of decisions that a crash kept from the log."""
@@ -193,35 +203,47 @@ class SignedApprovals:
                 )
         return entries
 
-    def _standing(self, membership: Membership, study: Study) -> Decision:
+    def _standing(self, entries: tuple[Entry, ...], study: Study) -> Decision:
         """The approval of the study that holds at this moment; PrivacyError: there is none."""
-        entry = _last(self._entries(membership), study.digest)
+        entry = _last(entries, study.digest)
         again = f"with {self._command(study)}"
         what = f"study {study.name}, digest {study.digest:.12}"
         if entry is None:
             why = f" ({self._file.path} is missing)" if self.lost() else ""
             raise PrivacyError(
-                f"{what}: is not approved at this site{why}; read it and decide {again}"
+                f"{what}: is not approved at this site{why}; read it and decide {again}",
+                self._undecided(study),
             )
         decision = entry.decision
         if decision.verdict == "withdrawn":
             raise PrivacyError(
                 f"{what}: its approval was withdrawn on {decision.decided:%Y-%m-%d} by "
-                f"{decision.by}; to take part after all, decide {again}"
+                f"{decision.by}; to take part after all, decide {again}",
+                Reason.WITHDRAWN,
             )
         if not entry.current:
             raise PrivacyError(
                 f"study {study.name}: was approved with keys that this site has changed since; "
-                f"approve it again {again}"
+                f"approve it again {again}",
+                Reason.NOT_APPROVED,
             )
         if decision.ended(self._clock()):
             raise PrivacyError(
-                f"{what}: its approval ended at {decision.until:%Y-%m-%d %H:%M %Z}; decide {again}"
+                f"{what}: its approval ended at {decision.until:%Y-%m-%d %H:%M %Z}; decide {again}",
+                Reason.EXPIRED,
             )
         return decision
 
+    def _undecided(self, study: Study) -> Reason:
+        """Why a study that nobody decided on is not approved: nobody looked, or it was declined."""
+        try:
+            said = self._home.declined(study.digest).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError):
+            return Reason.NOT_APPROVED
+        return Reason.read(said)
+
     def _command(self, study: Study) -> str:
-        return f"`hemofed site approve {self._home.folder} {study.name}`"
+        return f"`{typed('hemofed', 'site', 'approve', self._home.folder, study.name)}`"
 
 
 def _follows(first: Decision, named: Named) -> bool:

@@ -5,16 +5,21 @@ from datetime import datetime
 
 from client.policy import read_policy
 from common.config import Site
+from common.reasons import Reason
 
 Clock = Callable[[], datetime]
 """The local time."""
 
 
 class SitsOutError(Exception):
-    """The site computes nothing and pays nothing; the text is what the server is told."""
+    """The site computes nothing and pays nothing; the server is told why."""
+
+    def __init__(self, reason: Reason) -> None:
+        super().__init__(reason)
+        self.reason = reason
 
 
 def attend(site: Site, clock: Clock) -> None:
     """Raise SitsOutError outside the policy's hours. PrivacyError: there is no policy."""
     if not read_policy(site.policy).computes_at(clock()):
-        raise SitsOutError("outside its hours")
+        raise SitsOutError(Reason.HOURS)

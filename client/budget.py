@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from common.errors import PrivacyError
 from common.privacy.accounting import Event, epsilon
 from common.privacy.lifetime import used
+from common.reasons import Fault, Reason
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +28,7 @@ class Budget:
                 f"{self.delta}; expected finite epsilons above 0 and 0 < delta < 1"
             )
 
-    def excess(self, study: Sequence[Event], plans: Sequence[Event]) -> str | None:
+    def excess(self, study: Sequence[Event], plans: Sequence[Event]) -> Fault | None:
         """Why the events of one study, or all that was begun, cost too much; None: they do not.
 
         plans: of all studies, this one too, all that they may ever do, in the order in which they
@@ -36,16 +37,17 @@ class Budget:
         Within one study all is fixed before it starts: there the composed epsilon is the bound.
         """
         if self.study_epsilon is not None:
-            reason = _over("the study", study, self.study_epsilon, self.delta)
-            if reason:
-                return reason
+            said = _over("the study", study, self.study_epsilon, self.delta)
+            if said:
+                return Fault(Reason.BUDGET, said)
         part = used(plans, self.epsilon, self.delta)
         if part <= 1:
             return None
-        return (
+        return Fault(
+            Reason.BUDGET,
             f"all studies together would use {part:.4g} times the lifetime's epsilon "
             f"{self.epsilon:g} at delta {self.delta:g}, each counted whole once it is begun, by "
-            "the filter that holds for studies chosen one after another"
+            "the filter that holds for studies chosen one after another",
         )
 
 

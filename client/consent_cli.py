@@ -1,5 +1,6 @@
 """`hemofed site studies | approve`: what the server proposes, and what a person says to it."""
 
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -7,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Column, Table
 
 from common.plain_text import one_line
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from client.approvals import Consent, SignedApprovals
     from client.decisions import Decision
     from client.home import SiteHome
+    from client.overview import Standing
     from common.config import Site, Study
 
 app = typer.Typer(help="The studies that a lab takes part in.", no_args_is_help=True)
@@ -41,6 +42,13 @@ def approve(
     yes: Annotated[
         bool, typer.Option("--yes", help="Do not ask; give --by and --purpose then.")
     ] = False,
+    despite_units: Annotated[
+        bool,
+        typer.Option(
+            "--despite-units",
+            help="With --yes: also where the declared units are more than a fifth off.",
+        ),
+    ] = False,
     withdraw: Annotated[
         bool, typer.Option("--withdraw", help="Take an approval back instead.")
     ] = False,
@@ -62,7 +70,7 @@ def approve(
     end = _end(until) if until else None
     proposal = Proposals(place).find(study)
     site, asked = open_site(place.site_file), proposal.study
-    members = _show(place, site, asked, approvals)
+    members = _show(place, site, asked, approvals, lambda said: _despite(said, yes, despite_units))
     consent = _consent(site, asked, approvals, yes, (by, purpose, end, members))
     Proposals(place).keep(proposal, study)
     typer.echo(f"approved: {approvals.approve(asked, consent)}")
@@ -70,26 +78,46 @@ def approve(
 
 @app.command()
 def studies(home: Home) -> None:
-    """The studies that the server proposed, and what this site says to each."""
+    """The studies that the server proposed, what this site says to each, how each stands, and how
+    its model does on this site's own cells, exactly: that does not leave."""
     from client.approvals import SignedApprovals
     from client.explain import protection
+    from client.figures import read_figures
     from client.home import SiteHome
+    from client.overview import overview
     from client.proposals import Proposals
     from client.site import open_site
 
     place = SiteHome(home.absolute())
     site, approvals = open_site(place.site_file), SignedApprovals(place)
-    headings = ("study", "digest", "privacy", "approved")
-    table = Table(*(Column(name, overflow="fold") for name in headings))
+    now = overview(place)
+    standing = {one.digest: one for one in now.studies}
+    figures = {one.digest: one.words for one in read_figures(site.figures)}
     proposed = {one.study.digest: one.study for one in Proposals(place).all()}
-    for digest, one in proposed.items():
-        said = escape(_answer(approvals, site, one))
-        table.add_row(one.name, digest[:12], protection(one.privacy), said)
+    said = {
+        digest: (one.name, protection(one.privacy), _answer(approvals, site, one))
+        for digest, one in proposed.items()
+    }
     for decision in _readable(approvals):
-        if decision.digest not in proposed:
-            said = f"{_words(decision)}; its proposal is not here any more"
-            table.add_row(decision.study, decision.digest[:12], "not known", escape(said))
-    Console().print(table)
+        gone = f"{_words(decision)}; its proposal is not here any more"
+        said.setdefault(decision.digest, (decision.study, "", gone))
+    for digest, (name, protected, answer) in said.items():
+        typer.echo(f"{name} ({digest:.12})")
+        facts = {
+            "privacy": protected,
+            "approved": answer,
+            "state": _standing(standing.get(digest)),
+            "own cells": figures.get(digest, ""),
+        }
+        for topic, text in facts.items():
+            if text:
+                typer.echo(f"  {topic:<9}  {one_line(text)}")
+    typer.echo(one_line(now.budget))
+
+
+def _standing(one: "Standing | None") -> str:
+    """State, round, and what was spent."""
+    return f"{one.state}, round {one.round} of {one.rounds}; spent {one.cost}" if one else ""
 
 
 def _check_told(yes: bool, wanted: "dict[str, str | None]") -> None:
@@ -115,26 +143,58 @@ def _end(last_day: datetime) -> datetime:
 
 
 def _show(
-    place: "SiteHome", site: "Site", study: "Study", approvals: "SignedApprovals"
+    place: "SiteHome",
+    site: "Site",
+    study: "Study",
+    approvals: "SignedApprovals",
+    despite: Callable[[str], bool],
 ) -> dict[str, str]:
     """Print what the study means for the site; the members' fingerprints that were shown.
 
-    Raises PrivacyError, noted in the audit log, when the site's policy refuses the study.
+    Raises PrivacyError, noted in the audit log, when the study cannot train here, with all reasons,
+    and when none of the site's cells can take part, or, unless `despite`, far fewer or more than
+    the study declares.
     """
     from client.cohort import describe, pinned
     from client.explain import explain
     from client.membership import Membership
+    from client.obstacles import in_words
     from common.errors import PrivacyError
+    from common.reasons import Fault, Reason
 
     registry, now = Membership.load(place.folder).registry, datetime.now(UTC)
     explanation = explain(site, study, registry.active(now))
     members = describe(study, site.name, registry, approvals.seen(), now)
     for topic, text in (*explanation.topics, *members):
         Console().print(f"[bold]{topic:>12}[/bold]  {escape(one_line(text))}", soft_wrap=True)
-    if explanation.refusal:
-        approvals.decline(study, f"the policy refuses: {explanation.refusal}")
-        raise PrivacyError(f"{site.policy}: this site's policy refuses: {explanation.refusal}")
+    if explanation.obstacles:
+        said = in_words(explanation.obstacles)
+        approvals.decline(study, Fault(explanation.obstacles[0].reason, said))
+        raise PrivacyError(f"{study.name} cannot train here: {said}")
+    # How many cells there are is nobody's business: all the server learns is that nobody approved.
+    cells = explanation.cells
+    if cells and cells.nothing:
+        approvals.decline(study, Fault(Reason.NOT_APPROVED, cells.nothing))
+        raise PrivacyError(cells.nothing)
+    if cells and cells.differs and not despite(cells.differs):
+        approvals.decline(study, Fault(Reason.NOT_APPROVED, cells.differs))
+        raise typer.Abort
     return pinned(study, registry)
+
+
+def _despite(said: str, yes: bool, despite_units: bool) -> bool:
+    """Whether the person approves though the declared units are far off.
+
+    Raises ConfigError where no question may be asked, and the option is not given.
+    """
+    from common.errors import ConfigError
+
+    if not yes:
+        typer.echo(said)
+        return typer.confirm("Take part all the same?")
+    if not despite_units:
+        raise ConfigError(f"{said}; to take part all the same, give --despite-units too")
+    return True
 
 
 def _consent(
@@ -146,10 +206,11 @@ def _consent(
 ) -> "Consent":
     """What the person says yes to; a no is noted and ends the command."""
     from client.approvals import Consent
+    from common.reasons import Fault, Reason
 
     by, purpose, until, members = told
     if not yes and not typer.confirm(f"Shall {site.name} take part?"):
-        approvals.decline(study, "a person said no")
+        approvals.decline(study, Fault(Reason.DECLINED, "a person said no"))
         raise typer.Abort
     return Consent(
         by or typer.prompt("Who decides (a person's name)"),

@@ -3,15 +3,18 @@
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from client.account import metrics_noise, study_noise, unaffordable
+from client.account import study_noise
 from client.ledger import Ledger
 from client.ledger_summary import beside_epsilon, left
-from client.policy import Policy, cohort_refusal, read_policy, refusal
+from client.obstacles import obstacles
+from client.policy import Policy, cohort_refusal, read_policy
+from client.taking_part import TakingPart, taking_part
 from common.config import PrivacySpec, Site, Study
-from common.errors import PrivacyError
+from common.errors import DataError, HemofedError, PrivacyError
 from common.models import build
 from common.models.vector import Layout
 from common.privacy.accounting import epsilon
+from common.privacy.sharpness import forecast
 from common.words import count
 
 _LEAVES = {
@@ -23,11 +26,13 @@ _LEAVES = {
 
 @dataclass(frozen=True)
 class Explanation:
-    """What the study asks of the site, topic by topic, and whether the policy lets it."""
+    """What the study asks of the site, topic by topic, and what speaks against it."""
 
     topics: tuple[tuple[str, str], ...]
-    refusal: str | None
-    """Why the site's own policy refuses the study; None: it may train here."""
+    obstacles: tuple[HemofedError, ...]
+    """Why the study cannot train here; none: it may."""
+    cells: TakingPart | None
+    """None where they cannot be opened, which is an obstacle."""
 
 
 def explain(site: Site, study: Study, members: Collection[str]) -> Explanation:
@@ -35,32 +40,31 @@ def explain(site: Site, study: Study, members: Collection[str]) -> Explanation:
 
     members: the active members of the registry that the site trusts.
     """
-    policy, noise = read_policy(site.policy), study_noise(study)
+    policy, noise, cells = read_policy(site.policy), study_noise(study), _cells(site, study)
     topics = (
         ("study", f"{study.name}, digest {study.digest}"),
         ("description", study.description or "none given"),
         ("trains", _training(study)),
         ("together", _cohort(site, study, members)),
+        ("your cells", cells.words if cells else "not known: they cannot be opened"),
+        *([("by type", f"{cells.by_type} (train/validation/test)")] if cells else []),
         ("privacy", _privacy(study, noise)),
         ("each round", _update(study)),
         ("of metrics", _metrics(policy, study)),
-        ("never leave", "images, file names, patients' names, the texts of errors"),
+        ("never leave", "images, file names, patients' names, the counts of your cells, errors"),
         ("budget", _budget(site, policy)),
     )
-    refused = (
-        refusal(policy, study, noise)
-        or cohort_refusal(policy, study, members)
-        or _unpayable(site, policy, study)
-    )
-    return Explanation(topics, refused)
+    found = obstacles(site, study)
+    if fault := cohort_refusal(policy, study, members):
+        said = f"of the registry's active members {fault}"
+        found.append(PrivacyError(said, fault.reason))
+    return Explanation(topics, tuple(found), cells)
 
 
-def _unpayable(site: Site, policy: Policy, study: Study) -> str | None:
-    """Why the study cannot be paid for to its end. A ledger that cannot be read is no such reason:
-    the topic "budget" says it, and the study cannot train."""
+def _cells(site: Site, study: Study) -> TakingPart | None:
     try:
-        return unaffordable(site, policy, study)
-    except PrivacyError:
+        return taking_part(site, study)
+    except DataError:
         return None
 
 
@@ -69,7 +73,8 @@ def _training(study: Study) -> str:
     part = "its head" if study.model.encoder == "frozen" else "all of it"
     return (
         f"{study.model.name} from {start}, {part}, to tell {len(study.cell_types)} cell types "
-        f"apart ({', '.join(study.cell_types)}); {count(study.rounds, 'round')}"
+        f"apart ({', '.join(study.cell_types)}) in {study.image_side} pixels that show "
+        f"{study.field_um:g} um; {count(study.rounds, 'round')}"
     )
 
 
@@ -125,9 +130,10 @@ def _metrics(policy: Policy, study: Study) -> str:
     said = f"the policy (metrics: {policy.metrics}) lets out {_LEAVES[policy.metrics]}"
     if policy.metrics != "noised" or study.privacy.mode == "none":
         return said
+    sharp = forecast(study)
     return (
-        f"{said}; together up to epsilon {study.evaluation.epsilon:g} more, noise "
-        f"{metrics_noise(study):.3g}"
+        f"{said}; together up to epsilon {study.evaluation.epsilon:g} more; "
+        f"{sharp.words if sharp else 'how sharp they are cannot be told without declared units'}"
     )
 
 

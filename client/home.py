@@ -33,6 +33,10 @@ class SiteHome:
         """What people decided about studies (client/decisions.py)."""
         return self.approvals / "decisions.jsonl"
 
+    def declined(self, digest: str) -> Path:
+        """There while a study was looked at and not approved: the reason that the server gets."""
+        return self.approvals / f"{digest}.declined"
+
     @property
     def proposals(self) -> Path:
         """What the server proposed, one file a study."""
@@ -53,6 +57,11 @@ class SiteHome:
         return self.state / "status.json"
 
     @property
+    def studies(self) -> Path:
+        """What became of each study here (client/journal.py)."""
+        return self.state / "studies.json"
+
+    @property
     def inflight(self) -> Path:
         """The message being answered; found again after a crash."""
         return self.state / "inflight.pb"
@@ -65,18 +74,25 @@ class SiteHome:
     def check_ours(self, site: Site) -> None:
         """Raise ConfigError when another user may write what this site goes by or remembers.
 
-        `site.yaml`, the policy and the ledger may be links, to files that are held to the same.
-        What is replaced as a whole, keys, kit, decisions and state, and the audit log may not: the
-        link would be replaced, and the file that it names would stay behind.
+        `site.yaml`, the policy, the ledger, the log and the caches of the cells may be links, to
+        what is held to the same. What is replaced as a whole, keys, kit, decisions, proposals and
+        state, and the audit log may not: the link would be replaced, and the file that it names
+        would stay behind.
         """
-        folders = [self.folder / "identity", self.folder / "kit", self.approvals, self.state]
+        folders = [self.folder / "identity", self.folder / "kit", self.approvals, self.proposals]
+        folders.append(self.state)
         files = [self.audit, *(file for folder in folders for file in folder.rglob("*"))]
         for file in files:
             if file.is_symlink():
                 raise ConfigError(f"{file}: is a link; put the file itself there")
         ledger = site.ledger.resolve()
         beside = [ledger.with_name(f"{ledger.name}{end}") for end in ("-wal", "-shm")]
-        check_ours(self.site_file, site.policy, site.ledger, *beside, *folders, *files)
+        cells = [file for source in site.cells for file in (source.folder, source.selection)]
+        kept = [one for file in filter(None, cells) for one in (file, *file.rglob("*"))]
+        check_ours(
+            *(self.site_file, site.policy, site.ledger, site.log, site.figures, *beside, *kept),
+            *(*folders, *files),
+        )
 
     @property
     def runner_log(self) -> Path:

@@ -26,6 +26,7 @@ from client.ledger_chain import Kind, Plan, Row, check, event_body, planned
 from client.ledger_file import LedgerFile
 from common.errors import PrivacyError
 from common.privacy.accounting import Event
+from common.reasons import Fault, Reason
 
 
 class Ledger:
@@ -90,7 +91,8 @@ class Ledger:
             raise PrivacyError(
                 f"{path}: the privacy ledger is missing, so what this data set has spent is not "
                 "known and no training starts. Restore it from a backup; only for a data set that "
-                "never trained, make it with `hemofed site ledger create`"
+                "never trained, make it with `hemofed site ledger create`",
+                Reason.NO_LEDGER,
             )
         return cls(LedgerFile(path), budget)
 
@@ -109,10 +111,11 @@ class Ledger:
         """
         with self._file.transaction():
             self._refresh()
-            reason = self._refusal(study, round, attempt, event, most)
-            if reason:
+            fault = self._refusal(study, round, attempt, event, most)
+            if fault:
                 raise PrivacyError(
-                    f"{self.path}: study {study:.12}, round {round}, attempt {attempt}: {reason}"
+                    f"{self.path}: study {study:.12}, round {round}, attempt {attempt}: {fault}",
+                    fault.reason,
                 )
             body = event_body(event, most)
             row = self._file.append(self._rows[-1], "debit", study, round, attempt, body)
@@ -123,9 +126,17 @@ class Ledger:
         """Append that an answer leaves without noise; on disk when this returns.
 
         It costs no epsilon, since none bounds it: the budget does not stop it, the policy does.
+        Raises PrivacyError, with nothing written: the three were written down before, so the order
+        that asks for them is a copy, or was cut off; the disk failed.
         """
         with self._file.transaction():
             self._refresh()
+            if self.has(study, round, attempt, "unprotected"):
+                raise PrivacyError(
+                    f"{self.path}: study {study:.12}, round {round}, attempt {attempt}: already "
+                    "answered; a new attempt needs a new number",
+                    Reason.ANSWERED,
+                )
             row = self._file.append(self._rows[-1], "unprotected", study, round, attempt, "{}")
         self._rows.append(row)
         return row
@@ -247,29 +258,33 @@ class Ledger:
 
     def _refusal(
         self, study: str, round: int, attempt: int, event: Event, most: int | None
-    ) -> str | None:
+    ) -> Fault | None:
         """Why the debit cannot be made."""
         if self.has(study, round, attempt):
-            return "already paid for; a new attempt needs a new number, fresh samples and noise"
+            said = "already paid for; a new attempt needs a new number, fresh samples and noise"
+            return Fault(Reason.ANSWERED, said)
         if most is not None and self._paid(study, evaluations=round < 0) >= most:
             what = "evaluations" if round < 0 else "rounds"
-            return (
+            return Fault(
+                Reason.BUDGET,
                 f"all {most} {what} that the study's epsilon is for are paid for, those that were "
-                "cut off included; a study that may lose more names more privacy.spare_rounds"
+                "cut off included; a study that may lose more names more privacy.spare_rounds",
             )
         if event.noise_multiplier == 0:
-            return "noise multiplier 0 protects nobody; such a round is not a private one"
+            said = "noise multiplier 0 protects nobody; such a round is not a private one"
+            return Fault(Reason.MIN_NOISE, said)
         unit = next((known.unit for known in self.events()), event.unit)
         if unit != event.unit:
-            return (
+            return Fault(
+                Reason.UNIT,
                 f"it protects one {event.unit}, this ledger's rows one {unit}; their epsilons "
-                "cannot be added"
+                "cannot be added",
             )
         return self._excess(study, round, attempt, event, most)
 
     def _excess(
         self, study: str, round: int, attempt: int, event: Event, most: int | None
-    ) -> str | None:
+    ) -> Fault | None:
         """Why the event is more than the budget allows; None when it is not, or there is none."""
         if self._budget is None:
             return None

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 
 app = typer.Typer(no_args_is_help=True, help="The privacy ledger: what was spent on this data.")
 
-Where = Annotated[Path, typer.Argument(help="The site's site.yaml, or the ledger file itself.")]
-SiteFile = Annotated[Path, typer.Argument(help="The site's site.yaml.")]
+Where = Annotated[Path, typer.Argument(help="The site's home, or the ledger file itself.")]
+Home = Annotated[Path, typer.Argument(help="The site's home, the folder of its site.yaml.")]
 AsJson = Annotated[bool, typer.Option("--json", help="For programs.")]
 _BAR = 40
 _LAST = "last debit (UTC)"
@@ -22,7 +22,7 @@ _YAML = (".yaml", ".yml")
 
 
 @app.command()
-def create(site: SiteFile) -> None:
+def create(home: Home) -> None:
     """Make the ledger of a data set that never trained; one that exists is never replaced.
 
     The cells are told of it: another home on the same cells shares it, and gets none of its own.
@@ -30,20 +30,20 @@ def create(site: SiteFile) -> None:
     from client.ledger_binding import create_ledger
     from client.site import open_site
 
-    ledger, untold = create_ledger(open_site(site))
+    ledger, untold = create_ledger(open_site(_site_file(home)))
     with ledger:
         typer.echo(f"{ledger.path}: made; head {ledger.head}")
     _say_untold(untold)
 
 
 @app.command()
-def rebind(site: SiteFile) -> None:
+def rebind(home: Home) -> None:
     """Continue the ledger after images were added or removed, for another home with the same cells
     whose site.yaml names it, or after it was moved; what was spent stays spent."""
     from client.ledger_binding import continue_ledger
     from client.site import open_site
 
-    ledger, untold = continue_ledger(open_site(site))
+    ledger, untold = continue_ledger(open_site(_site_file(home)))
     with ledger:
         typer.echo(f"{ledger.path}: is the ledger of these cells; head {ledger.head}")
     _say_untold(untold)
@@ -61,7 +61,7 @@ def _say_untold(folders: list[Path]) -> None:
 
 @app.command()
 def adopt(
-    site: SiteFile,
+    home: Home,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
 ) -> None:
     """Go on with an older ledger when the newest copy is lost; the audit log will say so.
@@ -76,7 +76,8 @@ def adopt(
     question = "Is lifetime_epsilon lowered by all that was spent since this copy was made?"
     if not yes:
         typer.confirm(question, abort=True)
-    head, lost = adopt_ledger(open_site(site), Membership.load(site.parent))
+    file = _site_file(home)
+    head, lost = adopt_ledger(open_site(file), Membership.load(file.parent))
     typer.echo(f"adopted at head {head}; releases that it does not hold: {lost}")
 
 
@@ -115,7 +116,7 @@ def verify(
 ) -> None:
     """Check the file, every row and the chain; the first fault found ends it with exit code 5.
 
-    Of a site.yaml also whether it is the ledger of the site's cells, and holds all that the site's
+    Of a home also whether it is the ledger of the site's cells, and holds all that the site's
     audit log says was released.
     """
     from client.home import SiteHome
@@ -127,10 +128,10 @@ def verify(
 
     with Ledger.read(_file(where)) as ledger:
         ledger.check_has(head)
-        if where.suffix in _YAML:
-            site = open_site(where)
+        if (file := _site_file(where)).suffix in _YAML:
+            site = open_site(file)
             open_ledger(site).close()
-            check_own_ledger(site, SiteHome(where.parent).audit)
+            check_own_ledger(site, SiteHome(file.parent).audit)
         rows = ledger.verify()
         if as_json:
             content = {"path": str(ledger.path), "rows": rows, "head": ledger.head, "sound": True}
@@ -139,10 +140,16 @@ def verify(
             typer.echo(f"{ledger.path}: {count(rows, 'row')}, all sound; head {ledger.head}")
 
 
+def _site_file(where: Path) -> Path:
+    """The site.yaml of a home; a file is what it is."""
+    return where / "site.yaml" if where.is_dir() else where
+
+
 def _file(where: Path) -> Path:
     from client.site import open_site
 
-    return open_site(where).ledger if where.suffix in _YAML else where
+    file = _site_file(where)
+    return open_site(file).ledger if file.suffix in _YAML else file
 
 
 def _bounds(where: Path, delta: float | None, lifetime: float | None) -> tuple[float, float | None]:
@@ -150,7 +157,8 @@ def _bounds(where: Path, delta: float | None, lifetime: float | None) -> tuple[f
     from client.policy import read_policy
     from client.site import open_site
 
-    if where.suffix in _YAML and (path := open_site(where).policy).is_file():
+    file = _site_file(where)
+    if file.suffix in _YAML and (path := open_site(file).policy).is_file():
         policy = read_policy(path)
         return delta or policy.delta, lifetime or policy.lifetime_epsilon
     return delta or 1e-5, lifetime

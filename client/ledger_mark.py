@@ -31,7 +31,7 @@ from common.data.marks import (
     source_folder,
 )
 from common.data.store import META, CellCache
-from common.errors import PrivacyError
+from common.errors import DataError, PrivacyError
 from common.files import write_text
 
 
@@ -165,6 +165,20 @@ def _places(site: Site) -> tuple[Path, ...]:
         places |= dict.fromkeys((source.folder / CACHE_MARK, *_alike(source.folder, made_of)))
         places |= dict.fromkeys(folder / SOURCE_MARK for folder in folders)
     return tuple(places)
+
+
+def images_of(site: Site) -> Iterator[Path]:
+    """The images that the site's caches were made from, and the folders that they lie in, as far as
+    they are there and the caches can be read."""
+    for source in site.cells:
+        try:
+            cache = CellCache.open(source.folder)
+        except DataError:
+            continue
+        base = source_folder(Path(cache.meta["source"]))
+        if base.is_dir():
+            yield base
+            yield from (base / name for name in cache.sources.tolist())
 
 
 def _sources(site: Site) -> dict[Path, list[Path]]:

@@ -1,6 +1,7 @@
 """The site's connection to the server's fleet API: outbound HTTPS, nothing listens here."""
 
 import logging
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -27,19 +28,24 @@ from flwr.proto.message_pb2 import (
 from flwr.proto.node_pb2 import Node
 from flwr.proto.run_pb2 import GetRunRequest
 from flwr.supercore.interceptors import RuntimeVersionHttpInterceptor
+from flwr.supercore.protobuf.client import ProtobufCall, ProtobufRequestContext
 from flwr.supernode.fleet_http_client import FleetHttpClient
 from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
 
 from client.clock import is_refused, skew
-from client.server_certificate import only, out_of_date
+from client.proxy import client_to, unreached
+from client.server_certificate import out_of_date
 from common.errors import FederationError
 from common.files import write_text
 from common.identity import node_public_pem
 from common.objects import identifiers, put_together, take_apart
+from common.version import HEADER, version
 
 HEARTBEAT_SECONDS = 15.0
 """The server counts a site as gone after twice this long without a sign of life."""
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 20.0
+_SECONDS = 30.0
+"""For a part of an exchange: longer than the server lets a question for messages wait."""
 _INVALID_HEARTBEAT = 400
 """Flower's HTTP code for it; that of a key which it does not know is another."""
 _log = logging.getLogger("hemofed.site")
@@ -64,11 +70,35 @@ class ShutOutError(FederationError):
     """The server does not know this site's key, or not by the node's number."""
 
 
+class _NamesVersion:
+    """Says with each request which hemofed runs here."""
+
+    def intercept(self, context: ProtobufRequestContext, call_next: ProtobufCall) -> httpx.Response:
+        context.request.headers[HEADER] = version()
+        return call_next(context)
+
+
+class _Fleet(FleetHttpClient):
+    """Flower's calls over a connection of ours: Flower's own would obey the environment, where
+    a proxy that it cannot use is a traceback, and loopback goes through one."""
+
+    def __init__(self, address: str, authority: Path, key: ec.EllipticCurvePrivateKey) -> None:
+        self._base_url = f"https://{address}"
+        self._interceptors = (
+            RuntimeVersionHttpInterceptor(component_name="SuperNode"),
+            NodeAuthHttpInterceptor(key, key.public_key()),
+            _NamesVersion(),
+        )
+        self._retry_invoker = None
+        self._client = client_to(address, authority, _SECONDS)
+
+
 class FleetLink:
     """Speaks for one site, by its key.
 
     Waits out what passes, and says so: a server that is away, whose certificate has expired, or
-    from whose clock this one differs. `halt` ends the wait.
+    from whose clock this one differs. `halt` ends the wait. Raises ConfigError or FederationError
+    as `client_to` does.
     """
 
     def __init__(
@@ -81,14 +111,7 @@ class FleetLink:
         self._address = address
         self._authority = authority
         self._hindrance = ""
-        self._client = FleetHttpClient(
-            f"https://{address}",
-            interceptors=[
-                RuntimeVersionHttpInterceptor(component_name="SuperNode"),
-                NodeAuthHttpInterceptor(key, key.public_key()),
-            ],
-            verify=only(authority),
-        )
+        self._client = _Fleet(address, authority, key)
 
     def connect(self, memory: Path) -> bool:
         """Become this key's node, or go on being the node that a predecessor was; whether it does.
@@ -154,10 +177,14 @@ class FleetLink:
         return response.run.fab_hash
 
     def fetch(self, pulled: PullMessagesResponse) -> Message:
-        """The message with its content. Raises RunOverError when the server has it no more,
-        NoMessageError when it cannot be read."""
-        tree, run = pulled.message_object_trees[0], pulled.messages_list[0].metadata.run_id
-        contents = {part: self._object(run, part) for part in identifiers(tree)}
+        """The message with its content. Raises RunOverError when the server has it no more, or not
+        while it asks for an answer; NoMessageError when it cannot be read."""
+        if (len(pulled.messages_list), len(pulled.message_object_trees)) != (1, 1):
+            raise NoMessageError("the server sent a message without the names of its objects")
+        (tree,), (said,) = pulled.message_object_trees, pulled.messages_list
+        end = time.monotonic() + said.metadata.ttl
+        run = said.metadata.run_id
+        contents = {part: self._object(run, part, end) for part in identifiers(tree)}
         try:
             message = put_together(tree.object_id, contents)
         except Exception as error:
@@ -190,14 +217,15 @@ class FleetLink:
         )
         self._ask(self._client.ConfirmMessageReceived, confirmed)
 
-    def _object(self, run: int, identifier: str) -> bytes:
+    def _object(self, run: int, identifier: str, end: float) -> bytes:
+        """An object, once the server has it; until `end` of the monotonic clock."""
         request = PullObjectRequest(node=self._node, run_id=run, object_id=identifier)
         while True:
             response = self._ask(self._client.PullObject, request)
-            if not response.object_found:
-                raise RunOverError
-            if response.object_available:
+            if response.object_found and response.object_available:
                 return response.object_content
+            if not response.object_found or time.monotonic() > end:
+                raise RunOverError
             if self._halt.wait(_FIRST_PAUSE):
                 raise HaltedError
 
@@ -245,7 +273,7 @@ class FleetLink:
         fault = out_of_date(error, self._address, self._authority)
         if fault:
             return "certificate", fault
-        return "network", f"{self._address}: cannot be reached ({error})"
+        return "network", unreached(self._address, error)
 
     def _wait_out(self, hindrance: str, words: str) -> None:
         """Say what hinders, once, and when it is over ("")."""

@@ -18,6 +18,7 @@ from common.identity.kit import server_fingerprint
 from common.identity.registry import Member, Registry
 from common.identity.signatures import verify
 from common.identity.site_home import ServerFacts, check_own_entry, read_request
+from common.words import typed
 
 
 @dataclass(frozen=True)
@@ -107,9 +108,10 @@ class Membership:
         following = self.home / "identity" / "next"
         reason = "it is not a member, or not any more; ask the operator"
         if following.is_dir():
+            command = typed("hemofed", "site", "join", self.home, f"{self.name}.kit.json")
             reason = (
                 f"new keys wait in {following}; once the operator has admitted them, join the kit "
-                f"with `hemofed site join {self.home} {self.name}.kit.json`"
+                f"with `{command}`"
             )
         elif now >= self.member.not_after:
             reason = "; ".join(self.member.warnings(self.name, now)) or reason

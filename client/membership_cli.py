@@ -21,12 +21,13 @@ def init(
     """Make the site's folder: site.yaml, policy.yaml, and keys that never leave it."""
     from common.identity.keys import new_passphrase
     from common.identity.site_home import make_site
+    from common.words import typed
 
     request = make_site(home, name, datetime.now(UTC), new_passphrase(passphrase))
     typer.echo(f"{home}: made for {name}; its fingerprint is")
     typer.echo(f"  {request.fingerprint}")
     typer.echo(f"Look through {home / 'site.yaml'} and {home / 'policy.yaml'}, then send the")
-    typer.echo(f"operator what `hemofed site request {home}` writes.")
+    typer.echo(f"operator what `{typed('hemofed', 'site', 'request', home)}` writes.")
 
 
 @app.command("request")

@@ -1,4 +1,4 @@
-"""How long a site that was accepted tries to be accepted again, before it gives up."""
+"""How long a site that the server does not accept tries again, before it gives up."""
 
 import logging
 import time
@@ -8,30 +8,30 @@ from common.errors import FederationError
 
 SECONDS = 120.0
 """A server that lost its state, or a site whose keys are being changed, is back sooner."""
+FIRST_SECONDS = 10.0
+"""A server that runs takes a site that was just admitted up within seconds."""
 _FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 15.0
 _log = logging.getLogger("hemofed.site")
 
 
 class Patience:
-    """Starts with none: a site that was not accepted once has nothing to wait for."""
+    """Starts with little: who was never accepted is a member since a moment, or is none."""
 
     def __init__(self, halt: Event) -> None:
         self._halt = halt
-        self._accepted = False
+        self._seconds = FIRST_SECONDS
         self._end: float | None = None
         self._pause = _FIRST_PAUSE
 
     def renew(self) -> None:
         """The server accepted the site."""
-        self._accepted, self._end, self._pause = True, None, _FIRST_PAUSE
+        self._seconds, self._end, self._pause = SECONDS, None, _FIRST_PAUSE
 
     def wait(self, refusal: FederationError) -> None:
         """Wait before the next try, or raise `refusal` when there is no patience left."""
-        if not self._accepted:
-            raise refusal
         if self._end is None:
-            self._end = time.monotonic() + SECONDS
-            _log.error("%s. This site tries again for %g s", refusal, SECONDS)
+            self._end = time.monotonic() + self._seconds
+            _log.error("%s. This site tries again for %g s", refusal, self._seconds)
         if time.monotonic() >= self._end:
             raise refusal
         self._halt.wait(self._pause)

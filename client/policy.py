@@ -1,6 +1,6 @@
 """What a site allows, whatever a study asks: its own file, which nothing from the wire changes."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import Literal, Self
@@ -9,8 +9,9 @@ from pydantic import Field, field_validator, model_validator
 
 from client.budget import Budget
 from client.hours import Window
-from common.config import Strict, Study
-from common.errors import PrivacyError
+from common.config import PrivacySpec, Strict, Study
+from common.errors import PrivacyError, because_of
+from common.reasons import Fault, Reason
 from common.yaml_files import load
 
 
@@ -80,59 +81,72 @@ class Policy(Strict):
 
 def read_policy(path: Path) -> Policy:
     """The site's policy. Raises PrivacyError when there is none, ConfigError when it is wrong."""
-    if not path.is_file():
-        raise PrivacyError(
-            f"{path}: the site has no policy, so nothing is allowed; write one (see "
-            "configs/sites/policy.yaml)"
-        )
-    return load(Policy, path)
+    with because_of(Reason.NO_POLICY):
+        if not path.is_file():
+            raise PrivacyError(
+                f"{path}: the site has no policy, so nothing is allowed; write one (see "
+                "configs/sites/policy.yaml)"
+            )
+        return load(Policy, path)
 
 
-def refusal(policy: Policy, study: Study, noise_multiplier: float) -> str | None:
-    """Why the study may not train here, or None.
+def refusals(policy: Policy, study: Study, noise_multiplier: float) -> Iterator[Fault]:
+    """All that the policy has against the study; nothing: it may train here.
 
     noise_multiplier: what the study's epsilon comes to, by the site's own calculation.
     """
     privacy = study.privacy
-    if reason := cohort_refusal(policy, study, study.cohort):
-        return reason
+    if fault := cohort_refusal(policy, study, study.cohort):
+        yield fault
     if study.rounds > policy.max_rounds:
-        return f"{study.rounds} rounds; the policy's max_rounds is {policy.max_rounds}"
-    if privacy.mode == "none":
-        return None if policy.without_privacy else "privacy: none; the policy does not allow it"
+        said = f"{study.rounds} rounds; the policy's max_rounds is {policy.max_rounds}"
+        yield Fault(Reason.MAX_ROUNDS, said)
+    if privacy.mode != "none":
+        yield from _of_privacy(policy, privacy, noise_multiplier)
+    elif not policy.without_privacy:
+        yield Fault(Reason.WITHOUT_PRIVACY, "privacy: none; the policy does not allow it")
+
+
+def _of_privacy(policy: Policy, privacy: PrivacySpec, noise: float) -> Iterator[Fault]:
     if policy.unit == "patient" and privacy.unit == "image":
-        return "it protects single images; the policy's unit is patient"
+        said = "it protects single images; the policy's unit is patient"
+        yield Fault(Reason.UNIT, said)
     if privacy.delta > policy.delta:
-        return f"delta {privacy.delta:g} exceeds the policy's {policy.delta:g}"
+        said = f"delta {privacy.delta:g} exceeds the policy's {policy.delta:g}"
+        yield Fault(Reason.DELTA, said)
     if privacy.epsilon > policy.study_epsilon:
-        return (
+        said = (
             f"epsilon {privacy.epsilon:g}; the policy's study_epsilon is {policy.study_epsilon:g}"
         )
-    if noise_multiplier < policy.min_noise_multiplier:
-        return (
-            f"noise multiplier {noise_multiplier:.3g}; the policy's min_noise_multiplier is "
+        yield Fault(Reason.STUDY_EPSILON, said)
+    if noise < policy.min_noise_multiplier:
+        said = (
+            f"noise multiplier {noise:.3g}; the policy's min_noise_multiplier is "
             f"{policy.min_noise_multiplier:g}"
         )
+        yield Fault(Reason.MIN_NOISE, said)
     if privacy.max_grad_norm > policy.max_grad_norm:
-        return (
+        said = (
             f"max_grad_norm {privacy.max_grad_norm:g} exceeds the policy's {policy.max_grad_norm:g}"
         )
-    return None
+        yield Fault(Reason.MAX_NORM, said)
 
 
-def cohort_refusal(policy: Policy, study: Study, members: Collection[str]) -> str | None:
+def cohort_refusal(policy: Policy, study: Study, members: Collection[str]) -> Fault | None:
     """Why too few of `members` would train together, or None. A name alone is no site."""
     training = sum(m.role == "train" and name in members for name, m in study.cohort.items())
     if training >= policy.min_cohort:
         return None
-    return f"{training} sites train; the policy's min_cohort is {policy.min_cohort}"
+    said = f"{training} sites train; the policy's min_cohort is {policy.min_cohort}"
+    return Fault(Reason.MIN_COHORT, said)
 
 
 def permit(policy: Policy, study: Study, noise_multiplier: float) -> None:
-    """Raise PrivacyError with the reason when the study may not train here."""
-    reason = refusal(policy, study, noise_multiplier)
-    if reason:
+    """Raise PrivacyError with all reasons when the study may not train here."""
+    faults = list(refusals(policy, study, noise_multiplier))
+    if faults:
         raise PrivacyError(
-            f"study {study.name} is refused by policy.yaml: {reason}. No cell was looked "
-            "at and nothing paid; the study must change, or its owner the policy"
+            f"study {study.name} is refused by policy.yaml: {'; '.join(map(str, faults))}. No cell "
+            "was looked at and nothing paid; the study must change, or its owner the policy",
+            faults[0].reason,
         )

@@ -17,20 +17,25 @@ from client.clock import is_refused, skew
 from client.decisions import Decision
 from client.home import SiteHome
 from client.ledger_binding import open_ledger
+from client.ledger_mark import images_of
 from client.ledger_memory import check_own_ledger
 from client.ledger_summary import beside_epsilon, left
 from client.link import FleetLink, ShutOutError
 from client.membership import Membership
 from client.policy import read_policy
 from client.preflight_cells import look_at_cells
+from client.preflight_studies import look_at_studies
+from client.proxy import client_to, unreached
+from client.runner import Runner, RunnerDiedError
 from client.selftest import check_alone
-from client.server_certificate import only, out_of_date
+from client.server_certificate import out_of_date
 from client.service import runs
 from client.site import open_site
 from common.config import Site, Study
-from common.errors import FederationError, HemofedError
+from common.errors import ConfigError, FederationError, HemofedError
 from common.room import check_room
 from common.words import count
+from common.writers import check_ours
 from common.yaml_files import load
 
 Verdict = Literal["ok", "warning", "wrong"]
@@ -38,6 +43,8 @@ Verdict = Literal["ok", "warning", "wrong"]
 _SKEW_WARNING = 3.0
 _LEAST_DISK = 5 * 2**30
 _SECONDS = 5.0
+_RUNNER_SECONDS = 120.0
+"""To load torch from a slow disk."""
 
 
 @dataclass(frozen=True)
@@ -118,6 +125,10 @@ def _ledger(home: SiteHome, site: Site) -> tuple[Verdict, str]:
 
 def _home(home: SiteHome, site: Site) -> tuple[Verdict, str]:
     home.check_ours(site)
+    try:
+        check_ours(*images_of(site))
+    except ConfigError as error:
+        return "warning", f"the next `hemofed data index` reads what others put there: {error}"
     return "ok", "nobody else can write what this site goes by"
 
 
@@ -148,12 +159,11 @@ def _connection(home: SiteHome, site: Site) -> tuple[Verdict, str]:
     """The server's TLS, this clock against its, and whether it knows this site's key."""
     membership = Membership.load(home.folder)
     try:
-        with httpx.Client(verify=only(membership.authority), timeout=_SECONDS) as client:
+        with client_to(membership.address, membership.authority, _SECONDS) as client:
             response = client.get(f"https://{membership.address}/health")
     except (httpx.TransportError, ssl.SSLError) as error:
         fault = out_of_date(error, membership.address, membership.authority)
-        said = fault or f"{membership.address}: cannot be reached ({error})"
-        raise FederationError(said) from error
+        raise FederationError(fault or unreached(membership.address, error)) from error
     ahead = skew(response)
     said = f"{membership.address} answers {response.status_code}"
     if response.status_code != 200 or ahead is None:
@@ -195,6 +205,14 @@ def _device(home: SiteHome, site: Site) -> tuple[Verdict, str]:
     return "ok", f"{name}, {free / 2**30:.1f} of {total / 2**30:.1f} GiB free"
 
 
+def _runner(home: SiteHome, site: Site) -> tuple[Verdict, str]:
+    try:
+        Runner(home.site_file, home.runner_log).try_out(_RUNNER_SECONDS)
+    except RunnerDiedError as death:
+        return "wrong", str(death)
+    return "ok", "the process that opens the cells starts, and loads all it needs"
+
+
 def _kernels(home: SiteHome, site: Site) -> tuple[Verdict, str]:
     """The self-test of each study that has an approval, on this device."""
     files = sorted(home.approvals / f"{decision.digest}.yaml" for decision in _approved(home))
@@ -227,9 +245,11 @@ _CHECKS: dict[str, Check] = {
     "ledger": _ledger,
     "identity": _identity,
     "approvals": _approvals,
+    "studies": look_at_studies,
     "connection": _connection,
     "disk": _disk,
     "device": _device,
+    "runner": _runner,
     "kernels": _kernels,
     "service": _service,
 }

@@ -5,9 +5,11 @@ from typing import Literal
 
 from client.site import selected
 from common.config import Site
+from common.data.patients import unknown
 from common.data.quality.cached import findings
+from common.data.scale import NO_SCALE
 from common.data.store import CellCache
-from common.words import count
+from common.words import count, typed
 
 
 def look_at_cells(site: Site) -> tuple[Literal["ok", "warning", "wrong"], str]:
@@ -23,8 +25,21 @@ def look_at_cells(site: Site) -> tuple[Literal["ok", "warning", "wrong"], str]:
         return "wrong", said[0]
     if not patients:
         said.append("no study that protects patients can train on them")
+    unscaled = sum(len(cache) for cache in caches if cache.meta["um_per_px"] is None)
+    if unscaled:
+        said.append(f"of {unscaled:,} the scale is not known: {NO_SCALE}")
+    for cache in caches:
+        if why := unknown(cache.patients.tolist()):
+            said.append(f"{cache.folder}: {why}")
+        said += [
+            f"{cache.folder}: its index passed over {number:,} {reason}"
+            for reason, number in cache.meta["skipped"].items()
+        ]
     found = findings(caches)
     said += [finding.what for finding in found]
     sources = [cache.meta["source"] for cache in caches if Path(cache.meta["source"]).exists()]
-    said += [f"`hemofed data check {source}` looks closer" for source in dict.fromkeys(sources)]
-    return "warning" if found else "ok", "; ".join(said)
+    said += [
+        f"`{typed('hemofed', 'data', 'check', source)}` looks closer"
+        for source in dict.fromkeys(sources)
+    ]
+    return "warning" if found or unscaled else "ok", "; ".join(said)

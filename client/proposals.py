@@ -34,6 +34,10 @@ class Proposals:
             )
         write_document(path, proposal.model_dump(mode="json"))
 
+    def drop(self, digest: str) -> None:
+        """Forget a proposal that its operator took back."""
+        (self._home.proposals / f"{digest}.json").unlink(missing_ok=True)
+
     def all(self) -> list[Proposal]:
         """By name. Raises FederationError when a file was altered."""
         found = [self.read(path) for path in self._files()]

@@ -20,12 +20,14 @@ from common.files import file_digest
 from common.identity.documents import LARGEST_BYTES
 from common.order import CLOCK_SECONDS, Order
 from common.protocol import (
+    WITHDRAW,
     read_absence,
     read_head,
     read_proposal,
     read_refusal,
     task_facts,
 )
+from common.reasons import Reason
 
 _log = logging.getLogger("hemofed.site")
 
@@ -49,6 +51,11 @@ class SiteRecord:
         self._proposals = Proposals(home)
         self._shown = WitnessedLog(log.path)
 
+    @property
+    def site(self) -> str:
+        """The site's name."""
+        return self._membership.name
+
     def came(self, message: Message) -> None:
         """Take the envelope off a message, accept its registry, and witness the server's head.
 
@@ -65,6 +72,9 @@ class SiteRecord:
         self._witness(envelope.head, about)
         if about and about["kind"] == "query.prepare":
             self._keep(message, about)
+        if about and about["kind"] == WITHDRAW:
+            self._proposals.drop(str(about["study"]))
+            self._audit.append("proposal_withdrawn", study=about["study"])
 
     def unreadable(self) -> None:
         """Write that something came which is no message, so nobody ordered it; one line in all."""
@@ -79,9 +89,8 @@ class SiteRecord:
             self._take(signature, order.term, now)
         except FederationError as error:
             self._note("order_refused", about or {"kind": "unknown", "study": ""})
-            raise PrivacyError(
-                f"not ordered by this site's server, not answered: {error}"
-            ) from error
+            said = f"not ordered by this site's server, not answered: {error}"
+            raise PrivacyError(said, Reason.NOT_ORDERED) from error
 
     def _check_newest(self, head: SignedHead) -> None:
         """Raise PrivacyError, with one line a head, when the log is an older copy."""
@@ -137,9 +146,9 @@ class SiteRecord:
         refused = "the ClientApp failed" if reply.has_error() else read_refusal(reply)
         absent = None if reply.has_error() else read_absence(reply)
         if about and refused:
-            self._note("refused", about, reason=refused)
+            self._note("refused", about, reason=str(refused))
         elif about and absent:
-            self._note("sat_out", about, reason=absent)
+            self._note("sat_out", about, reason=str(absent))
         elif about and about["kind"] in WITNESSED_KINDS:
             self._audit.append("released", ledger=read_head(reply), **about)
         if reply.has_content():

@@ -19,6 +19,7 @@ from flwr.common.serde import message_from_proto, message_to_proto
 from flwr.proto.message_pb2 import Message as ProtoMessage
 
 from client.home import SiteHome
+from common.files import last_line, make_folder
 from common.identity.keys import PASSPHRASE_VARIABLE
 from common.own_process import environment, keep_secrets, python
 
@@ -76,6 +77,24 @@ class Runner:
         process.kill()
         return process.wait(_STOP_SECONDS)
 
+    def try_out(self, seconds: float) -> None:
+        """Start the process, let it load its modules, and end it.
+
+        Raises RunnerDiedError, with the last line of its log: it ended by itself, or needs longer
+        than `seconds`.
+        """
+        self.start().close()  # nobody asks anything: it ends, well, when it is ready to answer
+        assert self._process is not None
+        try:
+            code: int | None = self._process.wait(seconds)
+            fault = f"ended with code {code}"
+        except subprocess.TimeoutExpired:
+            code, fault = None, f"is not ready after {seconds:g} s"
+        self.stop()
+        if code != 0:
+            said = last_line(self._log) or "nothing"
+            raise RunnerDiedError(f"the runner {fault}; the last line of {self._log}: {said}")
+
     def start(self) -> Connection:
         """Have the process there, with its modules loading; the line to it."""
         if self._line is not None and self.pid is not None:
@@ -83,6 +102,7 @@ class Runner:
         self.stop()
         ours, theirs = socket.socketpair()
         command = python("-m", "client.runner", str(self._site_file), str(theirs.fileno()))
+        make_folder(self._log.parent)
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(  # noqa: S603  the command is ours
                 command,

@@ -27,6 +27,7 @@ from common.errors import PrivacyError
 from common.models import Classifier, build, trainable
 from common.models.features import extract
 from common.privacy.clipping.units import chunk_rows
+from common.reasons import Reason
 
 _COMPANY = ((0, 0), (0, 1), (3, 0), (7, 8), (18, 18))
 """Other cells before the unit and behind: kernels were seen to change between these numbers."""
@@ -51,7 +52,8 @@ def check_alone(site: Site, study: Study) -> None:
             f"study {study.name}: on this machine ({device}, threads: {threads}, torch "
             f"{torch.__version__}) {what} of one {study.privacy.unit} depend on which others there "
             "are, so no bound on what one adds would hold. Nothing was paid. Try runtime.device: "
-            "cpu or runtime.threads: 1 in site.yaml, or another version of torch"
+            "cpu or runtime.threads: 1 in site.yaml, or another version of torch",
+            Reason.DEVICE,
         )
 
 

@@ -9,11 +9,11 @@ from pathlib import Path
 from cryptography import x509
 
 from common.errors import FederationError
+from common.identity.addresses import split_address
 from common.identity.certificates import (
     check_certificate,
     date_faults,
     is_expired,
-    split_address,
 )
 
 _OUT_OF_DATE = (9, 10)

@@ -1,6 +1,7 @@
 """The lab's client as a service: the node and its runner."""
 
 import fcntl
+import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,6 +10,7 @@ from threading import Event
 
 from client.approvals import SignedApprovals
 from client.home import SiteHome
+from client.ledger import Ledger
 from client.ledger_memory import check_own_ledger
 from client.link import FleetLink, HaltedError, ShutOutError
 from client.membership import Membership
@@ -17,10 +19,14 @@ from client.record import SiteRecord
 from client.runner import Runner
 from client.site import open_site
 from client.supernode import SuperNode
-from common.errors import FederationError
+from common.config import Site
+from common.data.store import CellCache
+from common.errors import DataError, FederationError, PrivacyError
 from common.files import make_folder
 from common.plain_text import log_plainly
 from common.room import check_room
+
+_log = logging.getLogger("hemofed.site")
 
 
 def serve(home: SiteHome, halt: Event) -> None:
@@ -37,6 +43,7 @@ def serve(home: SiteHome, halt: Event) -> None:
     with _alone(home):
         check_own_ledger(site, home.audit)
         SignedApprovals(home).catch_up()
+        _say_what_is_missing(site)
         runner = Runner(home.site_file, home.runner_log)
         try:
             check_room(home.folder)
@@ -53,6 +60,19 @@ def serve(home: SiteHome, halt: Event) -> None:
             halt.set()
             runner.stop()
             home.status.unlink(missing_ok=True)
+
+
+def _say_what_is_missing(site: Site) -> None:
+    """Say what a study could not do without, though none asks for it yet."""
+    try:
+        Ledger.read(site.ledger).close()
+    except PrivacyError as error:
+        _log.warning("%s", error)
+    for source in site.cells:
+        try:
+            CellCache.open(source.folder)
+        except DataError as error:
+            _log.warning("%s", error)
 
 
 def _serve(membership: Membership, home: SiteHome, runner: Runner, halt: Event) -> None:

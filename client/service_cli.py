@@ -1,10 +1,8 @@
 """`hemofed site check | start | status | pause | resume`."""
 
 import json
-import signal
 from dataclasses import asdict
 from pathlib import Path
-from threading import Event
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -27,11 +25,9 @@ def start(home: Home) -> None:
     """Connect to the server and answer it until stopped. Only outbound connections."""
     from client.home import SiteHome
     from client.service import serve
+    from common.own_process import told_to_stop
 
-    halt = Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: halt.set())
-    serve(SiteHome(home.absolute()), halt)
+    serve(SiteHome(home.absolute()), told_to_stop())
 
 
 @app.command()
@@ -40,7 +36,7 @@ def check(
     as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
 ) -> None:
     """Whether all is ready: who may write the home, cells, policy, ledger, keys, dates, approvals,
-    connection, clock, disk, device, kernels. Ends with 6 when something is wrong."""
+    connection, clock, disk, device, runner, kernels. Ends with 6 when something is wrong."""
     from client.home import SiteHome
     from client.preflight import check_site
     from common.errors import FederationError
@@ -75,17 +71,30 @@ def resume(home: Home) -> None:
 
 
 @app.command()
-def status(home: Home) -> None:
-    """Whether the client runs, and what it has done."""
+def status(
+    home: Home,
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+) -> None:
+    """Whether the client runs, how each study stands, what it spent, and what is left."""
     from client.home import SiteHome
-    from client.service import runs
+    from client.overview import overview
 
-    path = SiteHome(home).status
-    if not runs(SiteHome(home)) or not path.exists():
-        typer.echo("not running; start it with `hemofed site start`")
+    place = SiteHome(home.absolute())
+    found = overview(place)
+    if as_json:
+        typer.echo(json.dumps(found.as_dict()))
         return
-    for key, value in json.loads(path.read_text(encoding="utf-8")).items():
-        typer.echo(f"{key}: {value}")
+    if found.runs and place.status.exists():
+        for key, value in json.loads(place.status.read_text(encoding="utf-8")).items():
+            typer.echo(f"{key}: {value}")
+    else:
+        typer.echo("not running; start it with `hemofed site start`")
+    table = _table("study", "digest", "state", "round", "spent", "since (UTC)")
+    for one in found.studies:
+        at = f"{one.round}/{one.rounds}"
+        table.add_row(one.study, one.digest[:12], one.state, at, one.cost, one.since[:16])
+    Console().print(table)
+    typer.echo(one_line(found.budget))
 
 
 def _print(lines: "list[Line]") -> None:

@@ -15,6 +15,8 @@ from common.config import CellSource, Site, Study
 from common.data.cache import CellCache
 from common.data.splits import assign, assign_alone
 from common.errors import ConfigError, DataError
+from common.reasons import Reason
+from common.words import typed
 from common.yaml_files import load
 
 SITES_VARIABLE = "HEMOFED_SITES"
@@ -56,7 +58,7 @@ def open_site(path: Path) -> Site:
         )
         for source in site.cells
     )
-    files = {name: base / getattr(site, name) for name in ("policy", "ledger", "log")}
+    files = {name: base / getattr(site, name) for name in ("policy", "ledger", "log", "figures")}
     return site.model_copy(update={"cells": cells, **files})
 
 
@@ -95,13 +97,14 @@ def open_cells(site: Site, study: Study) -> SiteCells:
     """The site's cells as the study sees them; opened once a process (the images stay on disk).
 
     A study that protects patients leaves out cells of unknown patients: they would each count as
-    a patient. Raises DataError: a cache of another side; without privacy, no cell of the study's
-    types (under privacy that is nobody's business, and the site trains on nothing but noise).
+    a patient. Raises DataError: a cache of another side or field of view; without privacy, no cell
+    of the study's types (under privacy that is nobody's business, and the site trains on nothing
+    but noise).
     """
     classes = _classes(study)
     parts, given = [], []
     for source in site.cells:
-        part, stated = selected(source, _cache(source.folder, study.image_side))
+        part, stated = selected(source, _cache(source.folder, study.image_side, study.field_um))
         known = used(part, study)
         parts.append(part.select(known))
         given.append(stated[known])
@@ -110,21 +113,37 @@ def open_cells(site: Site, study: Study) -> SiteCells:
     return SiteCells(
         tuple(parts),
         np.concatenate([classes[part.labels] for part in parts]),
-        _splits(parts, given, study),
+        split_as_studied(parts, given, study),
         _units(np.concatenate([part.patients for part in parts])),
         site.name in study.cohort and study.cohort[site.name].role == "held_out",
     )
 
 
 @lru_cache(maxsize=64)
-def _cache(folder: Path, side: int) -> CellCache:
+def _cache(folder: Path, side: int, field_um: float) -> CellCache:
     cache = CellCache.open(folder)
+    scale, field = cache.meta["um_per_px"], cache.meta["field_um"]
+    again = _again(cache, side, field_um)
     if cache.side != side:
         raise DataError(
-            f"{folder}: its images have side {cache.side}, the study asks for {side}; index the "
-            f"source again with --side {side}"
+            f"{folder}: its images have side {cache.side}, the study asks for {side}; {again}",
+            Reason.OTHER_SIDE,
+        )
+    if scale is not None and field != field_um:
+        raise DataError(
+            f"{folder}: its images show {field:g} um, the study asks for {field_um:g}; {again}",
+            Reason.OTHER_FIELD,
         )
     return cache
+
+
+def _again(cache: CellCache, side: int, field_um: float) -> str:
+    """What to type so that the cache's images are as a study asks for."""
+    options = ["--side", f"{side}"]
+    if cache.meta["um_per_px"] is not None:
+        options += ["--um-per-px", f"{cache.meta['um_per_px']:g}", "--field-um", f"{field_um:g}"]
+    command = typed("hemofed", "data", "index", cache.meta["source"], *options)
+    return f"index them again with `{command}`, and name the folder that it prints in site.yaml"
 
 
 def selected(source: CellSource, cache: CellCache) -> tuple[CellCache, NDArray[np.str_]]:
@@ -135,7 +154,8 @@ def selected(source: CellSource, cache: CellCache) -> tuple[CellCache, NDArray[n
         records = np.load(source.selection, allow_pickle=False)
         return cache.select(records["row"]), records["split"]
     except (OSError, ValueError, IndexError) as error:
-        raise DataError(f"{source.selection}: is not a selection of cells ({error})") from error
+        said = f"{source.selection}: is not a selection of cells ({error})"
+        raise DataError(said, Reason.NO_CELLS) from error
 
 
 def used(cache: CellCache, study: Study) -> Rows:
@@ -152,10 +172,12 @@ def _classes(study: Study) -> Rows:
     return np.array([code.get(cell.name, -1) for cell in CELL_TYPES])
 
 
-def _splits(
+def split_as_studied(
     parts: Sequence[CellCache], given: Sequence[NDArray[np.str_]], study: Study
 ) -> NDArray[np.str_]:
-    """The split of each cell; under privacy no cell's split may depend on other units.
+    """(N,) the split of each cell of `parts`, of which some have one `given`, "" where not.
+
+    Under privacy no cell's split may depend on other units.
 
     A patient whose cells lie in several caches is one unit, so they are looked at together then.
     """

@@ -7,22 +7,27 @@ that the run says it has none, and hands the message to the installed ClientApp'
 import json
 import logging
 import os
-import secrets
 import time
 from pathlib import Path
 from threading import Event
 
 from flwr.app import Message
 from flwr.proto.fleet_pb2 import PullMessagesResponse
+from google.protobuf.message import DecodeError
 
 from client.home import SiteHome
+from client.journal import Journal
+from client.lab_log import LabLog
 from client.link import FleetLink, NoMessageError, RunOverError
 from client.record import SiteRecord
 from client.runner import Runner, RunnerDiedError
+from client.site import open_site
 from common.bundle import BUNDLE_HASH
 from common.errors import FederationError, HemofedError, PrivacyError
 from common.files import replacing, write_text
-from common.protocol import absence_content, refusal_content
+from common.log_file import keep_short
+from common.protocol import WITHDRAW, absence_content, name_content, refusal_content
+from common.reasons import Reason
 from common.room import check_room
 
 _LOOK_SECONDS = 0.1
@@ -43,6 +48,8 @@ class SuperNode:
         self._halt = halt
         self._answered = 0
         self._told: dict[str, int | None] = {}
+        self._journal = Journal(home)
+        self._log = LabLog()
         self._sound_runs: set[int] = set()
 
     def serve(self) -> None:
@@ -54,6 +61,7 @@ class SuperNode:
         self._again()
         while not self._halt.is_set():
             check_room(self._home.folder)
+            keep_short(self._home.runner_log)
             self._tell()
             pulled = self._link.pull()
             if pulled is not None:
@@ -68,8 +76,15 @@ class SuperNode:
         What it had paid for is not paid for twice: the ledger refuses the round's second debit,
         and the server learns at once that this site sits the round out.
         """
-        if self._home.inflight.exists():
-            self._handle(PullMessagesResponse.FromString(self._home.inflight.read_bytes()))
+        if not self._home.inflight.exists():
+            return
+        try:
+            pulled = PullMessagesResponse.FromString(self._home.inflight.read_bytes())
+        except DecodeError:
+            _log.error("%s: is damaged; what it asked is not answered", self._home.inflight)
+            self._home.inflight.unlink()
+        else:
+            self._handle(pulled)
 
     def _handle(self, pulled: PullMessagesResponse) -> None:
         try:
@@ -79,6 +94,7 @@ class SuperNode:
                 return
             self._record.leaves(message, reply)
             self._link.push(reply)
+            self._journal.note(message, reply)
             self._answered += 1
         except RunOverError:
             _log.warning("the server waits for this answer no more, or the run is over; dropped")
@@ -98,11 +114,13 @@ class SuperNode:
         """
         try:
             self._record.came(message)
+            if message.metadata.message_type == WITHDRAW:
+                return Message(name_content(self._record.site), reply_to=message)
             reply = None if self._home.paused.exists() else self._computed(message)
         except PrivacyError as error:
-            return _refusal(message, error)
+            return self._refusal(message, error)
         if reply is None or self._home.paused.exists():
-            return Message(absence_content("paused"), reply_to=message)
+            return Message(absence_content(Reason.PAUSED), reply_to=message)
         return reply
 
     def _computed(self, message: Message) -> Message:
@@ -111,7 +129,7 @@ class SuperNode:
         try:
             return self._run(message)
         except RunnerDiedError as death:
-            return _refusal(message, FederationError(str(death)))
+            return self._refusal(message, FederationError(str(death), Reason.ENDED))
 
     def _run(self, message: Message) -> Message:
         """The runner's reply; a runner that dies gets a second try, while the server still waits.
@@ -128,6 +146,12 @@ class SuperNode:
             _log.error("%s; once more", death)
             return self._runner.answer(message, left, self._halt)
 
+    def _refusal(self, message: Message, error: HemofedError) -> Message:
+        """The answer in place of the ClientApp's; the error's text goes to this site's log."""
+        path, kind = open_site(self._home.site_file).log, message.metadata.message_type
+        reference = self._log.note(path, kind, error)
+        return Message(refusal_content(error.reason, reference), reply_to=message)
+
     def _check_bundle(self, run: int) -> None:
         """Raise PrivacyError when the run comes with code; it was not fetched and never is."""
         if run in self._sound_runs:
@@ -136,7 +160,8 @@ class SuperNode:
         if carried != BUNDLE_HASH:
             raise PrivacyError(
                 f"run {run}: comes with the code bundle {carried:.12}; this site runs only what is "
-                "installed here. A server of another hemofed version, or not a hemofed server"
+                "installed here. A server of another hemofed version, or not a hemofed server",
+                Reason.OTHER_VERSION,
             )
         self._sound_runs.add(run)
 
@@ -151,13 +176,6 @@ class SuperNode:
         if content != self._told:
             write_text(self._home.status, json.dumps(content))
             self._told = content
-
-
-def _refusal(message: Message, error: HemofedError) -> Message:
-    """The answer in place of the ClientApp's; the error's text goes to this site's log."""
-    reference = secrets.token_hex(4)
-    _log.error("[%s] %s", reference, error)
-    return Message(refusal_content(error, reference), reply_to=message)
 
 
 def _write(path: Path, content: bytes) -> None:

@@ -12,6 +12,7 @@ from common.audit_line import parse_line
 from common.audit_reader import log_files, log_lines
 from common.audit_witness import SignedHead
 from common.errors import PrivacyError
+from common.reasons import Reason
 
 OLDER = "log_is_older"
 """The event of a log that lacks a head that was shown; its facts name it."""
@@ -41,7 +42,8 @@ class WitnessedLog:
                 f"{self._path}: lacks the line {head.hash:.12} that this site showed the server: "
                 "it is an older copy, and so may be the ledger. Restore the newest copies of both; "
                 "where they are lost, lower lifetime_epsilon by what was spent since, and see "
-                "`hemofed site ledger adopt --help`"
+                "`hemofed site ledger adopt --help`",
+                Reason.HOME,
             )
         self._found.add(head.hash)
 

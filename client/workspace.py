@@ -12,9 +12,11 @@ from client.policy import read_policy
 from client.site import open_cells
 from common.config import ModelSpec, Site, Study
 from common.device import Precision, limit_memory, place, quickest, resolve
+from common.errors import because_of
 from common.models import Classifier, build, federated, trainable
 from common.models.features import cached_features
 from common.models.vector import Layout
+from common.reasons import Reason
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,8 @@ def workspace(site: Site, study: Study) -> Workspace:
     """The study's model and the site's cells, ready for it."""
     device = resolve(site.runtime.device)
     limit_memory(device, read_policy(site.policy).gpu_memory_share)
-    made = _model(study.model, len(study.cell_types), study.image_side, study.seed, device)
+    with because_of(Reason.WEIGHTS):
+        made = _model(study.model, len(study.cell_types), study.image_side, study.seed, device)
     model, parameters, layout = made
     cells = open_cells(site, study)
     precision = _precision(site, study, device)

@@ -15,7 +15,8 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-from common.cells import CELL_TYPES
+from common.cells import CELL_TYPES, LabelMap
+from common.data.scale import FIELD_UM, PICTURE_UM
 from common.plain_text import PlainLines, PlainText
 
 Engine = Literal["bookkeeping", "opacus", "vmap"]
@@ -107,8 +108,9 @@ class PrivacySpec(Strict):
     delta: float = Field(default=1e-5, gt=0, lt=1)
     unit: Unit = "image"
     max_cells_per_patient: int = Field(default=8, ge=1, le=1024)
-    sample_rate: float = Field(default=0.05, gt=0, le=1)
-    """Each unit joins a step's batch with this probability, by itself (Poisson sampling)."""
+    sample_rate: float = Field(default=0.05, ge=1e-6, le=1)
+    """Each unit joins a step's batch with this probability, by itself (Poisson sampling). Below one
+    in a million no lab has a unit in a step, and the noise cannot be calibrated in seconds."""
     local_steps: int = Field(default=5, ge=1, le=10000)
     spare_rounds: int = Field(default=0, ge=0, le=10000)
     """Rounds that the noise is made for beside `rounds`. A round that a crash cut off is paid for;
@@ -173,7 +175,8 @@ class EvaluationSpec(Strict):
     """What all evaluations together may cost a site whose policy lets metrics leave noised; it
     comes on top of the training's epsilon, in the same ledger."""
     patience: int | None = Field(default=None, ge=1)
-    """Stop after this many evaluations without a better mean balanced accuracy; None: never."""
+    """Stop after this many evaluations without a better balanced accuracy; None: never. A score
+    that carries noise does not count: noise would end the study."""
 
 
 MOST_NORM = 2.0**20
@@ -228,6 +231,9 @@ class Study(Strict):
         default=tuple(cell.name for cell in CELL_TYPES), max_length=len(CELL_TYPES)
     )
     image_side: int = Field(default=64, ge=16, le=512)
+    field_um: float = Field(default=FIELD_UM, ge=PICTURE_UM[0], le=PICTURE_UM[1])
+    """Micrometres along an edge of what the model sees of a cell, at each lab that knows its
+    microscope's scale."""
     rounds: int = Field(default=20, ge=1, le=100000)
     model: ModelSpec = ModelSpec()
     training: TrainingSpec = TrainingSpec()
@@ -377,11 +383,13 @@ class Site(Strict):
 
     name: SiteName
     cells: tuple[CellSource, ...] = Field(min_length=1)
-    label_map: dict[str, str] = {}
+    label_map: LabelMap = {}
     """The lab's own names for cell types, for `hemofed data index SOURCE --label-map site.yaml`."""
     policy: Path = Path("policy.yaml")
     ledger: Path = Path("ledger.sqlite")
     log: Path = Path("site.log")
+    figures: Path = Path("figures.jsonl")
+    """How well the models that it evaluated do on its cells; they stay here."""
     runtime: Runtime = Runtime()
 
     def __hash__(self) -> int:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from common.errors import ConfigError
+from common.reasons import Reason
 
 Precision = Literal["float32", "bfloat16"]
 
@@ -16,7 +17,8 @@ def resolve(device: Literal["auto", "cpu", "cuda"]) -> torch.device:
     if device == "cuda" and not torch.cuda.is_available():
         raise ConfigError(
             "runtime.device: cuda was asked for and torch finds no CUDA device; "
-            "set device to auto or cpu, or install a CUDA build of torch"
+            "set device to auto or cpu, or install a CUDA build of torch",
+            Reason.DEVICE,
         )
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")

@@ -11,11 +11,21 @@ Each message says what is wrong, where, with which value, and what to do. The co
 the message alone and exits with the class's `exit_code`; any other exception is a bug in hemofed.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from common.reasons import Reason
+
 
 class HemofedError(Exception):
     """Root of the tree: something that the person at the keyboard can act on."""
 
     exit_code = 1
+
+    def __init__(self, message: str = "", reason: Reason = Reason.INTERNAL) -> None:
+        """reason: all that the server may know of it, where a lab meets the error in answering."""
+        super().__init__(message)
+        self.reason = reason
 
 
 class ConfigError(HemofedError):
@@ -46,3 +56,14 @@ class FederationError(HemofedError):
     """The federation could not go on: too few sites, a deadline, a bad peer."""
 
     exit_code = 6
+
+
+@contextmanager
+def because_of(reason: Reason) -> Iterator[None]:
+    """Whatever error of ours leaves the block has this reason, unless it names one itself."""
+    try:
+        yield
+    except HemofedError as error:
+        if error.reason is Reason.INTERNAL:
+            error.reason = reason
+        raise

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+_TAIL_BYTES = 4096
+
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
@@ -49,6 +51,16 @@ def sync(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def last_line(path: Path) -> str:
+    """The last line of a UTF-8 file that is not empty, of its end alone; "" when there is none."""
+    if not path.exists():
+        return ""
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - _TAIL_BYTES))
+        lines = file.read().decode("utf-8", errors="replace").split("\n")
+    return next((line.strip() for line in reversed(lines) if line.strip()), "")
 
 
 def file_digest(path: Path) -> str:

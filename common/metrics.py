@@ -7,6 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 BINS = 15
+MOST_CELLS = 2**48
+"""That a site may say it has counted in one place: sums over all sites stay within int64."""
 NAMES = ("accuracy", "balanced_accuracy", "macro_f1", "ece")
 
 Floats = NDArray[np.float64]
@@ -33,18 +35,9 @@ class Tally:
     def of(cls, probabilities: Floats, labels: Counts) -> Self:
         """Count predictions: probabilities (N, K), labels (N,) in 0..K-1."""
         tally = cls.empty(probabilities.shape[1])
-        predicted, top = probabilities.argmax(1), probabilities.max(1, initial=0.0)
-        bins = np.minimum((top * BINS).astype(np.int64), BINS - 1)
-        np.add.at(tally.counts, (labels, predicted, bins), 1)
-        np.add.at(tally.confidence, (labels, predicted, bins), top)
-        return tally
-
-    @classmethod
-    def of_confusion(cls, confusion: Counts) -> Self:
-        """Counts (K, K) without confidences: every metric but the calibration error."""
-        tally = cls.empty(len(confusion))
-        tally.counts[:, :, 0] = confusion
-        tally.confidence[:] = np.nan
+        places, top = places_of(probabilities, labels)
+        np.add.at(tally.counts.reshape(-1), places, 1)
+        np.add.at(tally.confidence.reshape(-1), places, top)
         return tally
 
     def __add__(self, other: "Tally") -> "Tally":
@@ -61,10 +54,10 @@ class Tally:
         return int(self.counts.sum())
 
     def metrics(self) -> dict[str, float | None]:
-        """The NAMES; None where nothing, or no confidence, was counted."""
+        """The NAMES; None where nothing was counted."""
         if not self.total:
             return dict.fromkeys(NAMES)
-        values = _metrics(self.counts[None].astype(float), self.confidence[None])
+        values = metrics_of(self.counts[None].astype(float), self.confidence[None])
         return {
             name: float(value[0]) if np.isfinite(value[0]) else None
             for name, value in values.items()
@@ -91,8 +84,8 @@ class Tally:
         mean = np.zeros(places.size)
         mean[used] = self.confidence.reshape(-1)[used] / places[used]
         shape = (resamples, *self.counts.shape)
-        values = _metrics(counts.reshape(shape), (counts * mean).reshape(shape))
-        return {name: _interval(value) for name, value in values.items()}
+        values = metrics_of(counts.reshape(shape), (counts * mean).reshape(shape))
+        return {name: interval_of(value) for name, value in values.items()}
 
     def per_class(self) -> list[dict[str, float | int | None]]:
         """Precision, recall, F1 and support of each class; None where it is undefined."""
@@ -106,6 +99,14 @@ class Tally:
                 "support": int(true[k]),
             }
             for k in range(len(true))
+        ]
+
+    def recalls(self) -> list[float | None]:
+        """Recall of each class; None of one that has no cells."""
+        confusion = self.confusion
+        return [
+            float(right / true) if true else None
+            for right, true in zip(confusion.diagonal(), confusion.sum(1), strict=True)
         ]
 
     def to_json(self) -> list[list[float]]:
@@ -131,26 +132,35 @@ class Tally:
 
     @classmethod
     def from_bytes(cls, counts: bytes, confidence: bytes, classes: int) -> Self:
-        """Read `to_bytes`. Raises ValueError: wrong size, negative, or not finite."""
+        """Read `to_bytes`. Raises ValueError: wrong size, negative, too large, or not finite."""
         shape = (classes, classes, BINS)
         tally = cls(
             np.frombuffer(counts, "<i8").reshape(shape).astype(np.int64),
             np.frombuffer(confidence, "<f8").reshape(shape).astype(np.float64),
         )
         inside = (tally.confidence >= 0) & (tally.confidence <= tally.counts + 1e-6)
-        unknown = np.isnan(tally.confidence).all()
-        if (tally.counts < 0).any() or not (inside.all() or unknown):
-            raise ValueError("counts below zero, or confidences outside 0..1")
+        if (tally.counts < 0).any() or (tally.counts > MOST_CELLS).any() or not inside.all():
+            raise ValueError(f"counts outside 0..{MOST_CELLS}, or confidences outside 0..1")
         return tally
 
 
-def _interval(values: Floats) -> list[float] | None:
+def places_of(probabilities: Floats, labels: Counts) -> tuple[Counts, Floats]:
+    """(N,) where each prediction is counted, in a tally's counts laid out in a row, and (N,) the
+    probability of the class that it names; probabilities (N, K), labels (N,) in 0..K-1."""
+    classes = probabilities.shape[1]
+    predicted, top = probabilities.argmax(1), probabilities.max(1, initial=0.0)
+    bins = np.minimum((top * BINS).astype(np.int64), BINS - 1)
+    return (labels * classes + predicted) * BINS + bins, top
+
+
+def interval_of(values: Floats) -> list[float] | None:
+    """The middle 95 % of a metric's values (R,); None where one is undefined, or all agree."""
     if not np.isfinite(values).all() or np.ptp(values) == 0:
         return None
     return [float(bound) for bound in np.percentile(values, [2.5, 97.5])]
 
 
-def _metrics(counts: Floats, confidence: Floats) -> dict[str, Floats]:
+def metrics_of(counts: Floats, confidence: Floats) -> dict[str, Floats]:
     """Metrics of R tallies at once: counts and confidence (R, K, K, BINS) -> (R,) each.
 
     Classes without a true cell are left out of balanced accuracy and macro-F1.

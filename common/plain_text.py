@@ -6,7 +6,9 @@ looks like ours. So our own fields refuse such characters when they are parsed (
 words that come from elsewhere, a peer's, a file's, are shown with their code points (`shown`).
 """
 
+import io
 import logging
+import sys
 import unicodedata
 from typing import Annotated
 
@@ -44,10 +46,20 @@ class PlainFormatter(logging.Formatter):
 
 
 def log_plainly() -> None:
-    """Have this process's log go to stderr, from warnings on, by `PlainFormatter`."""
+    """Have this process's log go to stderr, by `PlainFormatter`: warnings, and what hemofed's own
+    loggers tell of."""
     handler = logging.StreamHandler()
     handler.setFormatter(PlainFormatter("%(asctime)s %(message)s"))
     logging.basicConfig(handlers=[handler], level=logging.WARNING)
+    logging.getLogger("hemofed").setLevel(logging.INFO)
+
+
+def print_anywhere() -> None:
+    """Let this process print on a terminal of any alphabet: a letter that it lacks is a "?" there,
+    as wide as the letter, and ends nothing."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
 
 
 def _steers(character: str) -> bool:

@@ -3,14 +3,16 @@
 query          -> the site's name
 query.prepare  task (and the server's signature, in a deployment) -> the site's name, once its
                cells (and their features) are ready
+query.withdraw task (in a deployment) -> the site's name: the proposed study is taken back
 train          task + model vector -> update vector + report
 evaluate       task + model vector -> tally
 Each but query may be answered with an absence: the site sits out, and is asked the next time.
-Any of them may be answered with a refusal: the class of the error and a reference into the
-site's own log. The error's text stays at the site.
+Any of them may be answered with a refusal: a reason of the closed list (common/reasons.py) and a
+reference into the site's own log. The error's text stays at the site.
 """
 
 import json
+import re
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -18,16 +20,21 @@ import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
 
 from common.config import Number, Study
-from common.errors import ConfigError, FederationError, HemofedError, ModelError
+from common.errors import ConfigError, FederationError, ModelError, because_of
 from common.metrics import BINS, Tally
+from common.noised_tally import NoisedTally
 from common.payload import Vector, decode, encode
-from common.plain_text import shown
 from common.proposal import Proposal
+from common.reasons import Reason
 from common.yaml_files import parse
 
 LONGEST_STUDY = 2 * 2**20
 """Characters of its JSON; one with a cohort of 10,000 sites has fewer."""
-_KINDS = ("query.prepare", "train", "evaluate")
+Counted = Tally | NoisedTally
+"""How a model does on a site's cells: exactly, or as a policy lets it leave."""
+WITHDRAW = "query.withdraw"
+_KINDS = ("query.prepare", WITHDRAW, "train", "evaluate")
+_REFERENCE = re.compile(r"[0-9a-f]{2,16}")
 
 
 @dataclass(frozen=True)
@@ -74,11 +81,12 @@ class Task:
         """Raises FederationError: no task, a round that the study does not have. ConfigError: a
         bad study."""
         record = message.content.config_records.get("task")
-        if record is None:
-            raise FederationError(f"a {message.metadata.message_type} message without a task")
-        study = _study(str(record["study"]))
-        numbers = int(str(record["round"])), int(str(record["attempt"]))
-        return cls(study, *numbers, str(record["split"]), str(record["head"]))
+        with because_of(Reason.BAD_QUESTION):
+            if record is None:
+                raise FederationError(f"a {message.metadata.message_type} message without a task")
+            study = _study(str(record["study"]))
+            numbers = int(str(record["round"])), int(str(record["attempt"]))
+            return cls(study, *numbers, str(record["split"]), str(record["head"]))
 
 
 def task_facts(message: Message) -> dict[str, str | int] | None:
@@ -168,10 +176,13 @@ def read_proposal(message: Message) -> Proposal:
     return parse(Proposal, content, "proposal in the message")
 
 
-def tally_content(tally: Tally, head: str = "") -> RecordDict:
-    """A site's answer to evaluate; `head` of its ledger, after a noised tally was paid."""
-    counts, confidence = tally.to_bytes()
-    record = ConfigRecord({"counts": counts, "confidence": confidence, "head": head})
+def tally_content(tally: Counted, head: str = "") -> RecordDict:
+    """A site's answer to evaluate; `head` of its ledger, after the answer was paid for."""
+    if isinstance(tally, NoisedTally):
+        record = ConfigRecord({"noised": tally.to_bytes(), "head": head})
+    else:
+        exact, confidence = tally.to_bytes()
+        record = ConfigRecord({"counts": exact, "confidence": confidence, "head": head})
     return RecordDict({"tally": record})
 
 
@@ -181,16 +192,26 @@ def read_head(message: Message) -> str:
     return next((str(record["head"])[:128] for record in records if record.get("head")), "")
 
 
-def read_tally(message: Message, classes: int) -> Tally:
-    """Raises FederationError when the reply holds no sound tally of `classes` classes."""
-    record = _config(message, "tally")
-    counts, confidence = record.get("counts"), record.get("confidence")
+def read_tally(message: Message, study: Study) -> Counted:
+    """The site's counts. How much noise is in noised ones the study says, and not the site.
+
+    Raises FederationError when the reply holds no sound tally of the study's classes.
+    """
+    from common.privacy.metrics_noise import metrics_sigma  # loads torch: not where letters pass
+
+    record, classes = _config(message, "tally"), len(study.cell_types)
+    noised, counts, confidence = (record.get(n) for n in ("noised", "counts", "confidence"))
     try:
-        if not isinstance(counts, bytes) or not isinstance(confidence, bytes):
-            raise ValueError(f"no counts and confidence of shape {(classes, classes, BINS)}")
-        return Tally.from_bytes(counts, confidence, classes)
+        if isinstance(noised, bytes):
+            return NoisedTally.from_bytes(noised, classes, metrics_sigma(study) ** 2)
+        if isinstance(counts, bytes) and isinstance(confidence, bytes):
+            return Tally.from_bytes(counts, confidence, classes)
     except ValueError as error:
         raise FederationError(f"the reply holds no sound tally: {error}") from error
+    raise FederationError(
+        f"the reply holds no sound tally: no counts and confidence of shape "
+        f"{(classes, classes, BINS)}, and no noised counts"
+    )
 
 
 def name_content(site: str) -> RecordDict:
@@ -206,29 +227,44 @@ def read_name(message: Message) -> str:
     return name
 
 
-def refusal_content(error: Exception, reference: str) -> RecordDict:
-    """What leaves the site of an error: its class and a reference into the site's log."""
-    kind = type(error).__name__ if isinstance(error, HemofedError) else "internal error"
-    return RecordDict({"refusal": ConfigRecord({"kind": kind, "reference": reference})})
+@dataclass(frozen=True)
+class NoAnswer:
+    """What a site says in place of an answer."""
+
+    reason: Reason
+    reference: str = ""
+    """Of a refusal: where its text is in the site's own log. An absence has none."""
+
+    def __str__(self) -> str:
+        if not self.reference:
+            return f"sits out: {self.reason}"
+        return f"refused: {self.reason} (see {self.reference} in its log)"
 
 
-def absence_content(reason: str) -> RecordDict:
+def refusal_content(reason: Reason, reference: str) -> RecordDict:
+    """All that leaves the site of an error."""
+    return RecordDict({"refusal": ConfigRecord({"reason": reason.value, "reference": reference})})
+
+
+def absence_content(reason: Reason) -> RecordDict:
     """What a site says that takes no part this time; it is no refusal."""
-    return RecordDict({"absence": ConfigRecord({"reason": reason})})
+    return RecordDict({"absence": ConfigRecord({"reason": reason.value})})
 
 
-def read_absence(message: Message) -> str | None:
-    """The absence in words, or None when the reply is not one."""
+def read_absence(message: Message) -> NoAnswer | None:
+    """The absence, or None when the reply is not one."""
     record = message.content.config_records.get("absence")
-    return None if record is None else f"sits out: {shown(str(record.get('reason')), 60)}"
+    return None if record is None else NoAnswer(Reason.read(str(record.get("reason"))))
 
 
-def read_refusal(message: Message) -> str | None:
-    """The refusal in words, or None when the reply is not one."""
+def read_refusal(message: Message) -> NoAnswer | None:
+    """The refusal, or None when the reply is not one."""
     record = message.content.config_records.get("refusal")
     if record is None:
         return None
-    return f"refused: {record.get('kind')!s:.40} (see {record.get('reference')!s:.40} in its log)"
+    reference = str(record.get("reference"))
+    known = reference if _REFERENCE.fullmatch(reference) else "its last lines"
+    return NoAnswer(Reason.read(str(record.get("reason"))), known)
 
 
 def _config(message: Message, name: str) -> ConfigRecord:

@@ -12,19 +12,22 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from common.errors import ConfigError
+from common.words import count, typed
 
 _MOST_LINKS = 40
+_MOST_NAMED = 8
+"""Places in one message; a folder of images may have thousands."""
 
 
 def check_ours(*paths: Path) -> None:
-    """Raise ConfigError, with what to type, when another user than this one or root may write one
+    """Raise ConfigError, with what to type, when another user than this one or root may write some
     of `paths`, or put something else there. What is not there is held to its folders alone."""
-    seen: set[Path] = set()
-    for path in paths:
-        for place in _on_the_way(path):
-            if place not in seen:
-                seen.add(place)
-                _check(place)
+    places = dict.fromkeys(place for path in paths for place in _on_the_way(path))
+    faults = [fault for place in places if (fault := _fault(place))]
+    if len(faults) > _MOST_NAMED:
+        faults[_MOST_NAMED:] = [f"and {count(len(faults) - _MOST_NAMED, 'place')} more like these"]
+    if faults:
+        raise ConfigError("; ".join(faults))
 
 
 def _on_the_way(path: Path) -> Iterator[Path]:
@@ -43,20 +46,22 @@ def _on_the_way(path: Path) -> Iterator[Path]:
     raise ConfigError(f"{path}: more than {_MOST_LINKS} links one after the other; name the file")
 
 
-def _check(place: Path) -> None:
+def _fault(place: Path) -> str | None:
+    """Who else may write there, and what to type; None: nobody."""
     try:
         status = place.lstat()
     except FileNotFoundError:
-        return
+        return None
     if status.st_uid not in (os.geteuid(), 0):
-        raise ConfigError(
+        return (
             f"{place}: belongs to user {status.st_uid}, this process to user {os.geteuid()}; run "
-            f"it as that user, or type `chown {os.geteuid()} {place}`"
+            f"it as that user, or type `{typed('chown', os.geteuid(), place)}`"
         )
     # A link's own mode means nothing. In a sticky folder, like /tmp, nobody moves another's files.
     loose = status.st_mode & 0o022 and not stat.S_ISLNK(status.st_mode)
     if loose and not (stat.S_ISDIR(status.st_mode) and status.st_mode & stat.S_ISVTX):
-        raise ConfigError(
+        return (
             f"{place}: mode {stat.S_IMODE(status.st_mode):04o} lets other users write it; type "
-            f"`chmod go-w {place}`, and look whether what is there is yours"
+            f"`{typed('chmod', 'go-w', place)}`, and look whether what is there is yours"
         )
+    return None

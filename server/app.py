@@ -15,14 +15,16 @@ from server.watcher import Watcher
 def server_app(observe: Observer | None = None, watcher: Watcher | None = None) -> ServerApp:
     """A ServerApp that runs the study named by the run config.
 
-    run config: `study`, a study's YAML with its cohort; `out`, the folder of the run.
+    run config: `study`, a study's YAML with its cohort; `out`, the folder of the run; `finish`,
+    whether the run ends with the rounds that it has.
     """
     app = ServerApp()
 
     @app.main()
     def main(grid: Grid, context: Context) -> None:
         study = load(Study, _path(context, "study"))
-        Rounds(study, grid, _path(context, "out"), observe, watcher).run()
+        rounds = Rounds(study, grid, _path(context, "out"), observe, watcher)
+        rounds.finish() if context.run_config.get("finish") else rounds.run()
 
     return app
 

@@ -29,6 +29,12 @@ class State:
     best: Vector | None = None
     best_score: float = -1.0
     best_round: int = 0
+    best_noise: float = 0.0
+    """Standard deviation of the noise in the best score; 0: none."""
+    last_score: float | None = None
+    last_noise: float = 0.0
+    judged: int = 0
+    """Evaluations that had a score."""
     stale: int = 0
     """Evaluations since the best one."""
     seconds: float = 0.0
@@ -98,8 +104,8 @@ def begin(folder: Path, number: int) -> int:
 
 
 def _scalars(state: State) -> str:
-    names = ("round", "best_score", "best_round", "stale", "seconds", "heads", "offences")
-    return json.dumps({name: getattr(state, name) for name in names})
+    arrays = ("model", "average", "moments", "best")
+    return json.dumps({name: said for name, said in vars(state).items() if name not in arrays})
 
 
 def _path(folder: Path, number: int) -> Path:

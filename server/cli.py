@@ -67,9 +67,17 @@ def revoke_site(
     name: Annotated[str, typer.Argument(help="The member to shut out, for good.")],
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
 ) -> None:
-    """Shut a member out for good; a running server drops it within seconds."""
-    from server.provisioning import revoke
+    """Shut a member out for good; a running server drops it within seconds.
 
+    Says first which studies that are to run would fall below the sites that they need.
+    """
+    from server.provisioning import Registry, find_member, revoke
+    from server.studies import below_minimum
+
+    registry = Registry.load(home)
+    find_member(registry, name)
+    for line in below_minimum(home, set(registry.active(_now())) - {name}):
+        typer.echo(line)
     if not yes:
         typer.confirm(f"Revoke {name}? It can only come back under another name.", abort=True)
     registry = revoke(home, name, _now())

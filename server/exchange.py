@@ -2,20 +2,51 @@
 
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
-from typing import Protocol, runtime_checkable
+from dataclasses import dataclass
+from typing import Protocol, Self, runtime_checkable
 
 from flwr.app import Message, RecordDict
+from flwr.common.constant import ErrorCode
 from flwr.serverapp import Grid
 
 from common.errors import FederationError, HemofedError
-from common.protocol import read_absence, read_name, read_refusal
-from server.suspension import LEFT_OUT, UNREADABLE
+from common.protocol import NoAnswer, read_absence, read_name, read_refusal
+from common.reasons import Reason
+from server.suspension import LOST, UNREADABLE
 
 _SHORTEST_PAUSE, LONGEST_PAUSE = 0.01, 0.2
 """Seconds between two looks for replies or sites."""
 
-Reply = Message | str
+
+@dataclass(frozen=True)
+class NoReply:
+    """Why there is no sound reply of a site."""
+
+    words: str
+    reason: Reason | None = None
+    """Where the site gave one: it refuses, or sits out."""
+    left_out: bool = False
+    """Whether a reply came and cannot be used, which `server.suspension` counts."""
+
+    @classmethod
+    def of(cls, said: NoAnswer) -> Self:
+        return cls(str(said), said.reason)
+
+    def __str__(self) -> str:
+        return f"left out: {self.words}" if self.left_out else self.words
+
+
+Reply = Message | NoReply
 """A sound reply, or why there is none."""
+
+LATE, AWAY = NoReply("no reply in time"), NoReply("not connected")
+_MISSING = {
+    ErrorCode.MESSAGE_UNAVAILABLE: LATE,
+    ErrorCode.REPLY_MESSAGE_UNAVAILABLE: LATE,
+    ErrorCode.NODE_UNAVAILABLE: AWAY,
+    LOST: NoReply("not asked: the server's database lost the question"),
+}
+"""What Flower, or the listener, puts in the place of a reply that did not come."""
 
 
 def exchange(
@@ -34,7 +65,7 @@ def exchange(
         for reply in replies:
             site = waiting.pop(reply.metadata.reply_to_message_id, None)
             if site is not None:
-                yield site, _sound(reply)
+                yield site, sound(reply)
         now = time.monotonic()
         if replies:
             last = now
@@ -44,7 +75,7 @@ def exchange(
     if isinstance(grid, TakesBack):
         grid.withdraw(list(waiting))
     for site in waiting.values():
-        yield site, f"no reply within {deadline:g} s"
+        yield site, NoReply(f"no reply within {deadline:g} s")
 
 
 @runtime_checkable
@@ -147,23 +178,28 @@ def _push(grid: Grid, messages: Mapping[str, Message]) -> dict[str, str]:
     return waiting
 
 
-def _sound(reply: Message) -> Reply:
+def sound(reply: Message) -> Reply:
+    """The reply, or what it says in place of an answer."""
     if reply.has_error() and reply.error.code == UNREADABLE:
-        return f"{LEFT_OUT}the reply cannot be read"
+        return NoReply("the reply cannot be read", left_out=True)
+    if reply.has_error() and reply.error.code in _MISSING:
+        return _MISSING[reply.error.code]
     if reply.has_error():
-        return f"the client failed (Flower code {reply.error.code})"
+        return NoReply(f"the client failed (Flower code {reply.error.code})")
     try:
-        return read_refusal(reply) or read_absence(reply) or reply
+        said = read_refusal(reply) or read_absence(reply)
+        return NoReply.of(said) if said else reply
     except Exception as error:
         return unusable(error)
 
 
-def unusable(error: Exception) -> str:
-    """The status of a reply at whose reading `error` was raised: that site's, and nobody else's.
+def unusable(error: Exception) -> NoReply:
+    """What became of a reply at whose reading `error` was raised: that site's, and nobody else's.
 
     Raises it again when it is this machine's: memory or a disk that is full.
     """
     if isinstance(error, MemoryError | OSError):
         raise error
     known = isinstance(error, HemofedError)
-    return f"{LEFT_OUT}{error if known else f'it cannot be read ({type(error).__name__})'}"
+    words = str(error) if known else f"it cannot be read ({type(error).__name__})"
+    return NoReply(words, left_out=True)

@@ -13,15 +13,12 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import Any, cast
 
-import flwr.app
 from flwr.app import Error
-from flwr.app.message import make_message
-from flwr.app.metadata import Metadata
-from flwr.common.constant import SUPERLINK_NODE_ID
 from flwr.proto.fleet_pb2 import (
     ActivateNodeRequest,
     DeactivateNodeRequest,
     PullMessagesRequest,
+    PullMessagesResponse,
     PushMessagesRequest,
 )
 from flwr.proto.heartbeat_pb2 import SendNodeHeartbeatRequest
@@ -38,12 +35,15 @@ from flwr.supercore.run import RunStatus
 from flwr.superlink.servicer.fleet import fleet_handlers
 from google.protobuf.message import DecodeError, Message
 
+from common.audit_log import AuditLog
+from common.errors import FederationError
+from server.handover import LostError, hand_out
 from server.replies import (
-    Question,
     Questions,
     RefusedError,
     check_answers,
     check_object,
+    error_in_place,
     is_one_reply,
     is_within_bounds,
 )
@@ -69,7 +69,7 @@ _CALLS: dict[str, tuple[type[Message], Handler]] = {
         fleet_handlers.send_node_heartbeat,
     ),
     "/v1/fleet/get-run": (GetRunRequest, fleet_handlers.get_run),
-    PULL_MESSAGES: (PullMessagesRequest, _with_store(fleet_handlers.pull_messages)),
+    PULL_MESSAGES: (PullMessagesRequest, hand_out),
     PULL_OBJECT: (PullObjectRequest, fleet_handlers.pull_object),
     "/v1/fleet/push-messages": (PushMessagesRequest, fleet_handlers.push_messages),
     PUSH_OBJECT: (PushObjectRequest, fleet_handlers.push_object),
@@ -108,10 +108,14 @@ class _SparedState:
 
 
 class Fleet:
-    """Answers the sites' calls from the SuperLink's state, which `database` holds."""
+    """Answers the sites' calls from the SuperLink's state, which `database` holds.
 
-    def __init__(self, state: LinkState, database: Path) -> None:
+    log: the server's, where a question stands that was lost.
+    """
+
+    def __init__(self, state: LinkState, database: Path, log: AuditLog) -> None:
         self._state = cast(LinkState, _SparedState(state))
+        self._audit = log
         self._questions = Questions(database)
 
     def serves(self, path: str) -> bool:
@@ -134,6 +138,9 @@ class Fleet:
             return HTTPStatus.OK, handler(request, self._state).SerializeToString()
         except RefusedError:
             raise
+        except LostError as lost:
+            self._note_lost(lost)
+            return HTTPStatus.OK, PullMessagesResponse().SerializeToString()
         except DecodeError:
             return HTTPStatus.BAD_REQUEST, b""
         except FlowerError as error:
@@ -165,29 +172,26 @@ class Fleet:
             question = self._questions.find(request.messages_list[0].metadata.reply_to_message_id)
         check_answers(request, question, node, time.time())
         if question is not None and not is_within_bounds(request, question):
-            self._state.store_message_res(_unreadable(question))
+            error = Error(UNREADABLE, "a reply out of bounds")
+            self._state.store_message_res(error_in_place(question, error))
             raise RefusedError(HTTPStatus.BAD_REQUEST, "a reply out of bounds")
+
+    def _note_lost(self, lost: LostError) -> None:
+        """Say it in the server's log and in the audit log, if that can be written."""
+        question = lost.question
+        site = next((one.name for one in self._state.get_node_info(node_ids=[question.node])), "")
+        _log.error(
+            "%s for site %s (%s): %s; it counts as failed and is not asked again. Other questions "
+            "may be lost too: stop the service, move %s aside and start it again",
+            *(lost, site, question.kind, lost.__cause__, "state/"),
+        )
+        try:
+            self._audit.append("question_lost", site=site, kind=question.kind, round=question.group)
+        except FederationError as error:  # a full disk
+            _log.error("%s", error)
 
 
 def _is_plain(request: Message, body: bytes) -> bool:
     """Whether the body holds the fields of its kind, each once, and nothing else."""
     request.DiscardUnknownFields()
     return int(request.ByteSize()) == len(body)
-
-
-def _unreadable(question: Question) -> flwr.app.Message:
-    """What stands in the place of a reply that is not taken, in the name of its site."""
-    metadata = Metadata(
-        run_id=question.run,
-        message_id="",
-        src_node_id=question.node,
-        dst_node_id=SUPERLINK_NODE_ID,
-        reply_to_message_id=question.identifier,
-        group_id=question.group,
-        created_at=(now := time.time()),
-        ttl=question.end - now,
-        message_type=question.kind,
-    )
-    reply = make_message(metadata, error=Error(UNREADABLE, "a reply out of bounds"))
-    reply.metadata.__dict__["_message_id"] = reply.object_id
-    return reply

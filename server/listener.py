@@ -18,6 +18,7 @@ from server.bodies import (
 from server.doorbell import Doorbell
 from server.fleet import PULL_MESSAGES, PULL_OBJECT, PUSH_OBJECT, Fleet
 from server.gate import Gate, claimed_key
+from server.presence import Presence
 from server.refusals import Refusals
 from server.replies import RefusedError
 
@@ -40,7 +41,15 @@ class Listener:
     All but the last are answered before a byte of the body is read.
     """
 
-    def __init__(self, fleet: Fleet, doorbell: Doorbell, gate: Gate, refusals: Refusals) -> None:
+    def __init__(
+        self,
+        fleet: Fleet,
+        doorbell: Doorbell,
+        gate: Gate,
+        refusals: Refusals,
+        presence: Presence,
+    ) -> None:
+        self._presence = presence
         self._fleet = fleet
         self._doorbell = doorbell
         self._gate = gate
@@ -69,6 +78,7 @@ class Listener:
 
     async def _take(self, length: int, scope: Scope, receive: Receive, send: Send) -> None:
         key = claimed_key(scope)
+        self._presence.note(scope, self._gate.site_of(key))
         scope["state"]["connection"].claim(key)
         # An object that is asked for may be as large as one that is sent, and is read as slowly.
         held = MAX_BODY if scope["path"] == PULL_OBJECT else length

@@ -9,13 +9,14 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from common.files import last_line
+from common.log_file import keep_short
 from common.own_process import environment
 
 _log = logging.getLogger("hemofed.server")
 _FIRST_PAUSE, _LONGEST_PAUSE, _LONG_LIFE = 0.5, 30.0, 60.0
 _SHORT_LIFE = 20.0
 """A part takes some seconds to load; one that ends before this did not begin its work."""
-_TAIL_BYTES = 4096
 
 
 @dataclass
@@ -39,7 +40,8 @@ class Part:
         return self.process is not None and self.process.poll() is None
 
     def look(self) -> None:
-        """Start the process when it is not there and due."""
+        """Start the process when it is not there and due; keep its log short."""
+        keep_short(self.log)
         if self.runs():
             return
         now = time.monotonic()
@@ -68,7 +70,7 @@ class Part:
             _log.error(
                 "%s: ended right after its start, %d times in a row; it is started again in %g s. "
                 "The last line of %s: %s",
-                *(self.name, self._short_lives, self._pause, self.log, _last_line(self.log)),
+                *(self.name, self._short_lives, self._pause, self.log, last_line(self.log)),
             )
 
     def stop(self, seconds: float) -> None:
@@ -81,11 +83,3 @@ class Part:
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
-
-
-def _last_line(log: Path) -> str:
-    """The last line that is not empty; "" when there is none."""
-    with log.open("rb") as file:
-        file.seek(max(0, log.stat().st_size - _TAIL_BYTES))
-        lines = file.read().decode("utf-8", errors="replace").split("\n")
-    return next((line.strip() for line in reversed(lines) if line.strip()), "")

@@ -20,6 +20,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from common.audit_log import AuditLog
 from common.errors import ConfigError, FederationError
 from common.folders import whole_folder
+from common.identity.addresses import split_address
 from common.identity.certificates import (
     SERVER_DAYS,
     certificate_pem,
@@ -27,7 +28,6 @@ from common.identity.certificates import (
     issue_server,
     load_certificate,
     make_authority,
-    split_address,
 )
 from common.identity.documents import save, write_document
 from common.identity.keys import (
@@ -51,6 +51,7 @@ __all__ = [
     "admit",
     "check_request",
     "expiries",
+    "find_member",
     "make_kit",
     "make_server",
     "prolong",
@@ -141,7 +142,7 @@ def revoke(home: Path, name: str, now: datetime, *, passphrase: str | None = Non
     Raises ConfigError when there is no such member.
     """
     with _changing(home, passphrase) as change:
-        member = _find(change.registry, name)
+        member = find_member(change.registry, name)
         if member.status == "revoked":
             return change.registry
         revoked = member.model_copy(update={"status": "revoked"})
@@ -156,7 +157,7 @@ def prolong(
 ) -> Member:
     """Let a membership end `days` from `now`. Raises ConfigError: no such member, or revoked."""
     with _changing(home, passphrase) as change:
-        member = _find(change.registry, name)
+        member = find_member(change.registry, name)
         if member.status == "revoked":
             raise ConfigError(f"site {name}: was revoked, and that is final")
         longer = member.model_copy(update={"not_after": now + timedelta(days=days)})
@@ -194,7 +195,7 @@ def renew_server(
 def make_kit(home: Path, name: str, *, passphrase: str | None = None) -> Kit:
     """The kit of a member, with the registry as it is. Raises ConfigError: no such member."""
     registry = Registry.load(home)
-    _find(registry, name)
+    find_member(registry, name)
     key = load_signing_key(home / "signing.key", passphrase)
     return Kit(
         site=name,
@@ -272,7 +273,8 @@ def _with(registry: Registry, member: Member, now: datetime) -> Registry:
     return registry.model_copy(update=change)
 
 
-def _find(registry: Registry, name: str) -> Member:
+def find_member(registry: Registry, name: str) -> Member:
+    """The member of that name, revoked or not. Raises ConfigError that names all when none is."""
     if name not in registry.sites:
         known = ", ".join(sorted(registry.sites)) or "none"
         raise ConfigError(f"site {name}: is not a member; members: {known}")

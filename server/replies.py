@@ -7,10 +7,15 @@ hand it to another site. So a site's message is looked at here, before they see 
 
 import re
 import sqlite3
+import time
 from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
 
+from flwr.app import Error
+from flwr.app import Message as AppMessage
+from flwr.app.message import make_message
+from flwr.app.metadata import Metadata
 from flwr.common.constant import SUPERLINK_NODE_ID
 from flwr.proto.fleet_pb2 import PushMessagesRequest
 from flwr.proto.message_pb2 import Message, ObjectTree, PushObjectRequest
@@ -136,6 +141,24 @@ def check_object(request: PushObjectRequest) -> None:
         raise RefusedError(HTTPStatus.BAD_REQUEST, "an object of no reply")
     if not may_be_object(request.object_content):
         raise RefusedError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "an object out of bounds")
+
+
+def error_in_place(question: Question, error: Error) -> AppMessage:
+    """What stands in the place of a reply, in the name of the site that was asked."""
+    metadata = Metadata(
+        run_id=question.run,
+        message_id="",
+        src_node_id=question.node,
+        dst_node_id=SUPERLINK_NODE_ID,
+        reply_to_message_id=question.identifier,
+        group_id=question.group,
+        created_at=(now := time.time()),
+        ttl=question.end - now,
+        message_type=question.kind,
+    )
+    reply = make_message(metadata, error=error)
+    reply.metadata.__dict__["_message_id"] = reply.object_id
+    return reply
 
 
 def _is_id(text: str) -> bool:

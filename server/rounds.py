@@ -20,17 +20,18 @@ from safetensors.torch import save_file
 from common.config import Study
 from common.errors import FederationError, ModelError
 from common.files import replacing, sync, write_text
-from common.metrics import Tally
 from common.models import Classifier, build, federated
 from common.models.vector import Layout, flatten, load
+from common.noised_tally import total
 from common.payload import Vector, encode
-from common.protocol import Task, Update, content_bytes, read_head, read_tally
+from common.protocol import Counted, Task, Update, content_bytes, read_head, read_tally
 from server import checkpoints
 from server.aggregation import Aggregation, aggregation_for
 from server.checkpoints import State
-from server.exchange import Reply, Roster, exchange, unusable
+from server.exchange import NoReply, Reply, Roster, exchange, unusable
 from server.optimizer import Optimizer, averaged
-from server.suspension import LEFT_OUT, Offences, asked_to_lift, note_lifted
+from server.selection import kept, note_score
+from server.suspension import Offences, asked_to_lift, note_lifted
 from server.watcher import Unwatched, Watcher
 
 OUTCOME, MODEL = "outcome.json", "model.safetensors"
@@ -48,10 +49,15 @@ class Outcome:
 
     rounds: int
     best_round: int
-    stopped: Literal["completed", "early stop"]
+    """Of the model that is kept."""
+    kept: str
+    """Why it is that one."""
+    stopped: Literal["completed", "early stop", "finished"]
     seconds: float
-    test: dict[str, list[list[float]]]
-    """The released model on each site's test cells, as `Tally.to_json`."""
+    scores: Record
+    """The kept model on the sites' test cells, as a round's record has its evaluation."""
+    test: dict[str, Any]
+    """On each site's test cells, as its tally's `to_json`."""
     bytes_down: int
     bytes_up: int
     """Of that test; the rounds' own are in their records."""
@@ -93,6 +99,8 @@ class Rounds:
         self._heads: dict[str, str] = {}
         self._traffic = _Traffic()
         self._offences = Offences({}, study.round.suspend_after)
+        self._least = study.round.min_sites
+        """Sites that must be connected before any is asked."""
 
     def run(self) -> Outcome:
         """Run what is left of the study. Raises FederationError when a round has no quorum."""
@@ -108,6 +116,18 @@ class Rounds:
             if self._observe:
                 self._observe(record)
         return self._finish(state)
+
+    def finish(self) -> Outcome:
+        """End with the rounds that are there: test and write the model of the last whole one.
+
+        Sites that are away are no hindrance: those that are connected test it. Raises
+        FederationError when there is no whole round.
+        """
+        state = self._restore()
+        if not state.round:
+            raise FederationError("no round is whole, so there is no model to test and write")
+        self._least = 0
+        return self._finish(state, "finished")
 
     def _round(self, state: State, optimizer: Optimizer) -> Record:
         """Train, step and evaluate; `state` is moved on."""
@@ -140,11 +160,8 @@ class Rounds:
         updates = aggregation_for(self._study, self._layout.size)
         asked = time.perf_counter()
         for site, reply in self._replies(messages):
-            entry = record["sites"][site] = self._accept(site, reply, updates)
+            entry = record["sites"][site] = self._accept(task, site, reply, updates)
             entry["seconds"] = time.perf_counter() - asked
-            self._tell_left_out(task, site, entry["status"])
-            if self._offences.note(site, entry["status"]):
-                entry["suspended"] = True
         record["sites"] = dict(sorted(record["sites"].items()))
         good = sum(entry["status"] == "ok" for entry in record["sites"].values())
         if good < self._study.round.min_sites:
@@ -156,10 +173,10 @@ class Rounds:
             )
         return updates.result()
 
-    def _accept(self, site: str, reply: Message | str, updates: Aggregation) -> Record:
+    def _accept(self, task: Task, site: str, reply: Reply, updates: Aggregation) -> Record:
         """Check one reply and add it to the round's updates; its line for the record."""
-        if isinstance(reply, str):
-            return {"status": reply}
+        if isinstance(reply, NoReply):
+            return self._missed(task, site, reply)
         try:
             self._note_head(site, reply)
             update = Update.read(reply, self._layout.size, self._study.transport.up)
@@ -167,7 +184,8 @@ class Rounds:
                 raise ModelError(f"its layout {update.layout[:12]} is not the study's")
             norm = updates.add(site, update.values)
         except Exception as error:
-            return {"status": unusable(error)}
+            return self._missed(task, site, unusable(error))
+        self._offences.sound(site)
         return {
             "status": "ok",
             "update_norm": norm,
@@ -175,43 +193,56 @@ class Rounds:
             "epsilon": update.epsilon,
         }
 
+    def _missed(self, task: Task, site: str, why: NoReply) -> Record:
+        """The record's line of a site of which no update counts."""
+        entry: Record = {"status": str(why)}
+        if why.reason:
+            entry["reason"] = why.reason.value
+        self._tell_left_out(task, site, why)
+        if why.left_out and self._offences.left_out(site):
+            entry["suspended"] = True
+        return entry
+
     def _evaluate(self, state: State, attempt: int) -> Record:
         """The averaged model on every site's validation cells; the best one is remembered."""
-        task = Task(self._study, state.round, attempt)
-        tallies = self._tallies(state.average, task)
+        tallies = self._tallies(state.average, Task(self._study, state.round, attempt))
+        note_score(state, self._pooled(tallies))
+        return self._scores(tallies)
+
+    def _scores(self, tallies: dict[str, Counted]) -> Record:
+        """What the sites' counts come to, together and one by one."""
         pooled = self._pooled(tallies)
-        self._remember(state, pooled.metrics()["balanced_accuracy"])
         return {
-            "global": _scores(pooled) | {"intervals": pooled.intervals()},
-            "sites": {site: _scores(tally) for site, tally in tallies.items()},
+            "global": _figures(pooled) | {"intervals": pooled.intervals()},
+            "sites": {site: _figures(tally) for site, tally in tallies.items()},
         }
 
-    def _tallies(self, model: Vector, task: Task) -> dict[str, Tally]:
+    def _tallies(self, model: Vector, task: Task) -> dict[str, Counted]:
         """The model on the sites' cells of a split; a site that does not answer is left out."""
-        cohort, classes = self._study.cohort, len(self._study.cell_types)
+        cohort = self._study.cohort
         asked = [site for site in cohort if task.split == "test" or cohort[site].role != "test"]
         messages = self._messages("evaluate", task, model, asked)
-        tallies: dict[str, Tally] = {}
+        tallies: dict[str, Counted] = {}
         for site, reply in self._replies(messages):
-            said = reply if isinstance(reply, str) else self._tally(site, reply, classes)
-            if isinstance(said, Tally):
-                tallies[site] = said
-            else:
+            said = reply if isinstance(reply, NoReply) else self._tally(site, reply)
+            if isinstance(said, NoReply):
                 self._tell_left_out(task, site, said)
+            else:
+                tallies[site] = said
         return dict(sorted(tallies.items()))
 
-    def _tally(self, site: str, reply: Message, classes: int) -> Tally | str:
+    def _tally(self, site: str, reply: Message) -> Counted | NoReply:
         """The tally of a reply, or why it is left out."""
         try:
             self._note_head(site, reply)
-            return read_tally(reply, classes)
+            return read_tally(reply, self._study)
         except Exception as error:
             return unusable(error)
 
-    def _tell_left_out(self, task: Task, site: str, status: str) -> None:
+    def _tell_left_out(self, task: Task, site: str, why: NoReply) -> None:
         """Have it written down when a reply came and could not be used."""
-        if status.startswith(LEFT_OUT):
-            self._watcher.left_out(task.round, site, status.removeprefix(LEFT_OUT))
+        if why.left_out:
+            self._watcher.left_out(task.round, site, why.words)
 
     def _replies(self, messages: dict[str, Message]) -> Iterator[tuple[str, Reply]]:
         """What each site says, as it comes; the watcher knows who has not said anything."""
@@ -230,27 +261,19 @@ class Rounds:
         if head := read_head(reply):
             self._heads[site] = head
 
-    def _pooled(self, tallies: dict[str, Tally]) -> Tally:
+    def _pooled(self, tallies: dict[str, Counted]) -> Counted:
         """The sum over the sites that train."""
-        training = [t for site, t in tallies.items() if self._study.cohort[site].role == "train"]
-        return sum(training, Tally.empty(len(self._study.cell_types)))
-
-    def _remember(self, state: State, score: float | None) -> None:
-        if score is None:  # no cell to judge by: neither better nor worse
-            return
-        if score <= state.best_score:
-            state.stale += 1
-            return
-        state.best, state.best_score = state.average.copy(), score
-        state.best_round, state.stale = state.round, 0
+        cohort = self._study.cohort
+        training = [tally for site, tally in tallies.items() if cohort[site].role == "train"]
+        return total(training, len(self._study.cell_types))
 
     def _messages(
         self, kind: str, task: Task, model: Vector, sites: list[str]
     ) -> dict[str, Message]:
         """One message a connected site, those with most cells first: they take longest."""
-        quorum, wait = self._study.round.min_sites, self._study.round.deadline_seconds
+        wait = self._study.round.deadline_seconds
         suspended, tell = self._offences.suspended(), self._watcher.waits_for
-        present = self._roster.wait_for(quorum, wait, but=suspended, tell=tell)
+        present = self._roster.wait_for(self._least, wait, but=suspended, tell=tell)
         order = sorted(sites, key=lambda site: (-self._study.cohort[site].units, site))
         number, vector = str(task.round), encode(model, self._study.transport.down)
         return {
@@ -310,20 +333,24 @@ class Rounds:
         patience = self._study.evaluation.patience
         return patience is not None and state.stale >= patience
 
-    def _finish(self, state: State) -> Outcome:
-        """Test and write the best model seen (the last one when nothing was evaluated)."""
-        best = state.average if state.best is None else state.best
-        load(self._parameters, best)
+    def _finish(
+        self, state: State, early: Literal["early stop", "finished"] = "early stop"
+    ) -> Outcome:
+        """Test and write the model that is kept."""
+        chosen = kept(state)
+        load(self._parameters, chosen.model)
         # Counted as the round after the last: a site answers no attempt twice, so a test that was
         # cut off is a new one.
         attempt = checkpoints.begin(self._checkpoints, state.round + 1)
-        tallies = self._tallies(best, Task(self._study, state.round, attempt, "test"))
+        tallies = self._tallies(chosen.model, Task(self._study, state.round, attempt, "test"))
         write_model(self._model, self._study, self._out / MODEL)
         outcome = Outcome(
             rounds=state.round,
-            best_round=state.best_round or state.round,
-            stopped="completed" if state.round == self._study.rounds else "early stop",
+            best_round=chosen.round,
+            kept=chosen.reason,
+            stopped="completed" if state.round == self._study.rounds else early,
             seconds=state.seconds,
+            scores=self._scores(tallies),
             test={site: tally.to_json() for site, tally in tallies.items()},
             **self._traffic.taken(),
         )
@@ -343,6 +370,9 @@ def write_model(model: Classifier, study: Study, path: Path) -> None:
         save_file(tensors, temporary, metadata={"study": study.model_dump_json()})
 
 
-def _scores(tally: Tally) -> Record:
-    """A tally's metrics, and its recall of each class, in the order of the study's types."""
-    return {**tally.metrics(), "recall": [kind["recall"] for kind in tally.per_class()]}
+def _figures(tally: Counted) -> Record:
+    """A tally's metrics, and its recall of each class, in the order of the study's types.
+
+    None: no cells, or noise that hides the figure.
+    """
+    return {**tally.metrics(), "recall": tally.recalls()}

@@ -7,7 +7,6 @@ room for a round none is begun: one that is cut off costs the sites privacy for 
 
 import argparse
 import logging
-import signal
 import sys
 from contextlib import suppress
 from pathlib import Path
@@ -23,21 +22,24 @@ from common.config import Study
 from common.errors import HemofedError
 from common.files import file_digest
 from common.identity import load_signing_key
-from common.own_process import keep_secrets
+from common.own_process import keep_secrets, told_to_stop
 from common.plain_text import log_plainly
 from common.room import LEAST, NoRoomError, check_room, lack_of_room
 from server.app import server_app
 from server.envelopes import Envelopes
+from server.exchange import NoReply
 from server.flower_run import FlowerRun, end_unfinished
 from server.grid import StateGrid, StoppedError
-from server.readiness import wait_until_ready
+from server.readiness import ASKED, Said, wait_until_ready
 from server.room import round_bytes
 from server.rounds import MODEL, Record
 from server.state import open_state
-from server.studies import Stored, stored_studies
+from server.studies import Stored, next_wanted, stored_studies
 from server.watcher import Notes
+from server.withdrawals import Withdrawals
 
 _IDLE_SECONDS, _ROOM_SECONDS = 0.5, 2.0
+_WAITING = "waiting for sites"
 _log = logging.getLogger("hemofed.rounds")
 
 
@@ -49,29 +51,32 @@ class Runner:
         self._state = state
         self._audit = log
         self._halt = halt
+        self._withdrawals = Withdrawals(home, state, log, halt)
 
     def serve(self) -> None:
         """Run wanted studies until halted."""
         end_unfinished(self._state)
         while not self._halt.is_set():
-            wanted = [stored for stored in stored_studies(self._home) if stored.wanted == "run"]
+            with suppress(StoppedError):
+                self._withdrawals.look()
+            wanted = next_wanted(stored_studies(self._home))
             if wanted:
-                self._run(wanted[0])
+                self._run(wanted)
             else:
                 self._halt.wait(_IDLE_SECONDS)
 
     def _run(self, stored: Stored) -> None:
         """Run one study to its end, its stop or its failure; a crash leaves it wanted."""
-        needed = LEAST
+        needed, finish = LEAST, stored.wanted == "finish"
         try:
             study = stored.study()
             needed = round_bytes(study)
             check_room(self._home, needed)
-            self._rounds(stored, study)
+            self._rounds(stored, study, finish)
             stored.want("stop")
-            self._end(stored, "completed")
+            self._end(stored, "finished" if finish else "completed")
         except StoppedError:
-            if not self._halt.is_set():
+            if not self._halt.is_set() and stored.wanted != "withdraw":
                 self._end(stored, "stopped")
         except NoRoomError as error:
             self._wait_for_room(stored, str(error))
@@ -85,17 +90,22 @@ class Runner:
             else:
                 raise
 
-    def _rounds(self, stored: Stored, study: Study) -> None:
+    def _rounds(self, stored: Stored, study: Study, finish: bool) -> None:
+        """finish: only test and write the model of the last whole round."""
         with FlowerRun(self._state) as flower:
             envelopes = Envelopes(self._home, self._audit)
             grid = StateGrid(self._state, flower.run, self._halt, envelopes)
-            wait_until_ready(
-                stored.proposal(), grid, lambda sites: self._waiting(stored, sites), self._halt
-            )
-            self._audit.append("study_started", study=study.name, digest=study.digest)
+            if not finish:
+                wait_until_ready(
+                    stored.proposal(), grid, lambda sites: self._waiting(stored, sites), self._halt
+                )
+                self._give_up_if_unwanted(stored)
+                self._audit.append("study_started", study=study.name, digest=study.digest)
+                _log.info("%s: starts", stored.folder.name)
             config: dict[str, bool | float | int | str] = {
                 "study": str(stored.file),
                 "out": str(stored.out),
+                "finish": finish,
             }
             context = Context(flower.run.run_id, SUPERLINK_NODE_ID, {}, RecordDict(), config)
             notes = Notes(stored, study, self._audit)
@@ -105,14 +115,35 @@ class Runner:
         model = file_digest(stored.out / MODEL)
         self._audit.append("exported", study=study.name, digest=study.digest, model=model)
 
-    def _waiting(self, stored: Stored, sites: dict[str, str]) -> None:
-        stored.say("waiting for sites", sites=sites)
+    def _waiting(self, stored: Stored, sites: dict[str, Said]) -> None:
+        words = {site: str(said) for site, said in sites.items()}
+        before = stored.said()
+        if before["state"] != _WAITING:
+            _log.info("%s: waits for sites", stored.folder.name)
+        news = words.items() - before.get("sites", {}).items()
+        if told := {site: word for site, word in sorted(news) if word != str(ASKED)}:
+            _log.info("%s: %s", stored.folder.name, _list(told))
+        reasons = {
+            site: said.reason.value
+            for site, said in sites.items()
+            if isinstance(said, NoReply) and said.reason
+        }
+        stored.say(_WAITING, sites=words, reasons=reasons)
         self._give_up_if_unwanted(stored)
 
     def _after_round(self, stored: Stored, study: Study, record: Record) -> None:
         sites = {site: entry["status"] for site, entry in record["sites"].items()}
-        stored.say("running", round=record["round"], rounds=study.rounds, sites=sites)
+        reasons = {s: entry["reason"] for s, entry in record["sites"].items() if "reason" in entry}
+        number = {"round": record["round"], "rounds": study.rounds}
+        stored.say("running", **number, sites=sites, reasons=reasons)
         good = sum(status == "ok" for status in sites.values())
+        _log.info(
+            "%s: round %d of %d: %s",
+            stored.folder.name,
+            record["round"],
+            study.rounds,
+            _list(sites),
+        )
         self._audit.append("round", digest=study.digest, round=record["round"], sites=good)
         self._audit_suspensions(study, record)
         self._give_up_if_unwanted(stored)
@@ -146,8 +177,17 @@ class Runner:
             raise StoppedError
 
     def _end(self, stored: Stored, state: str, **details: str) -> None:
+        _log.info("%s: %s", stored.folder.name, state)
         stored.say(state, **details)
         self._audit.append("study_ended", study=stored.folder.name, state=state)
+
+
+def _list(sites: dict[str, str]) -> str:
+    """`2 ok; c: paused`: those of like words together."""
+    named: dict[str, list[str]] = {}
+    for site, words in sites.items():
+        named.setdefault(words, []).append(site)
+    return "; ".join(f"{', '.join(names)}: {words}" for words, names in sorted(named.items()))
 
 
 def main() -> None:
@@ -157,9 +197,7 @@ def main() -> None:
     home = parser.parse_args().home
     keep_secrets()
     log_plainly()
-    halt = Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: halt.set())
+    halt = told_to_stop()
     try:
         check_room(home)
         with AuditLog.open(home / "audit.jsonl", load_signing_key(home / "signing.key")) as log:

@@ -3,7 +3,6 @@
 Both keep what they need on disk, so a restart of either loses no reply and no round.
 """
 
-import ipaddress
 import json
 import logging
 import os
@@ -19,13 +18,16 @@ from typing import Any
 from common.errors import ConfigError, FederationError
 from common.files import make_folder, write_text
 from common.identity import Registry
-from common.identity.certificates import check_certificate, is_expired, split_address
+from common.identity.addresses import join_address, listening_host, split_address
+from common.identity.certificates import check_certificate, is_expired
 from common.own_process import python
 from common.plain_text import log_plainly
 from server.part import Part
 from server.start_check import check_home, check_keys, check_port
 
 SERVICE, CERTIFICATE = "service.json", "server.crt"
+LISTENER, ROUNDS = "superlink", "rounds"
+"""The parts, by name."""
 _log = logging.getLogger("hemofed.server")
 _LOOK_SECONDS, _STOP_SECONDS = 0.3, 12.0
 
@@ -53,7 +55,10 @@ class Service:
             if is_expired(certificate, now := datetime.now(UTC)):
                 (fault,) = check_certificate(certificate, now)
                 raise FederationError(f"{fault}; until then no site would connect")
-        self._address = host, port = split_address(listen or _everywhere(registry.address))
+        host, port = split_address(listen or registry.address)
+        if listen is None:
+            host = listening_host(host)
+        self._address = host, port
         logs = home / "logs"
         make_folder(logs)
         environment = SETTINGS | {"FLWR_HOME": str(home / "state" / "flwr")}
@@ -67,8 +72,8 @@ class Service:
                 name, python("-m", module, str(home), *arguments), logs / f"{name}.log", environment
             )
             for name, module, arguments in (
-                ("superlink", "server.superlink", [host, str(port)]),
-                ("rounds", "server.runner", []),
+                (LISTENER, "server.superlink", [host, str(port)]),
+                (ROUNDS, "server.runner", []),
             )
         ]
         self._check_alone()
@@ -101,10 +106,9 @@ class Service:
         return False
 
     def _words(self) -> str:
-        host, port = self._address
         return (
-            f"{self._home}: serves {self._members} member sites at {host}:{port}; Ctrl-C or "
-            f"`kill {os.getpid()}` stops it"
+            f"{self._home}: serves {self._members} member sites at {join_address(*self._address)}; "
+            f"Ctrl-C or `kill {os.getpid()}` stops it"
         )
 
     def _renew(self) -> None:
@@ -159,6 +163,15 @@ def read_service(home: Path) -> dict[str, Any] | None:
     return content
 
 
+def running_parts(home: Path) -> set[str]:
+    """The parts of the service of `home` that run at this moment; none where it does not itself."""
+    told = read_service(home)
+    if told is None or not is_alive(told["pid"], "server"):
+        return set()
+    parts, where = told["parts"].items(), str(home.absolute())
+    return {name for name, part in parts if is_alive(part["pid"], where)}
+
+
 def processes(home: Path) -> list[str]:
     """What runs of the service of `home` (absolute) at this moment, a line each."""
     told = read_service(home)
@@ -186,13 +199,3 @@ def is_alive(pid: int, mention: str) -> bool:
     except OSError:
         return False
     return mention.encode() in command
-
-
-def _everywhere(address: str) -> str:
-    """The address to listen on: loopback as it is, else all interfaces at that port."""
-    host, port = split_address(address)
-    try:
-        loopback = ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        loopback = host == "localhost"
-    return f"127.0.0.1:{port}" if loopback else f"0.0.0.0:{port}"

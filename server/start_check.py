@@ -8,6 +8,7 @@ from pathlib import Path
 
 from common.errors import ConfigError
 from common.identity import load_signing_key, load_tls_key
+from common.identity.addresses import join_address
 from common.identity.keys import PASSPHRASE_VARIABLE
 from common.writers import check_ours
 
@@ -40,15 +41,18 @@ def check_port(host: str, port: int) -> None:
     while fault := _port_fault(host, port):
         if time.monotonic() > end:
             raise ConfigError(
-                f"{host}:{port}: cannot be listened on ({fault}); end what uses it, or give "
-                "another address with --listen"
+                f"{join_address(host, port)}: cannot be listened on ({fault}); end what "
+                "uses it, or give another address with --listen"
             )
         time.sleep(0.1)
 
 
 def _port_fault(host: str, port: int) -> str | None:
     with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as one:
-        one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the listener does
+        # As the listener does: IPv4's port may be another's.
+        one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if one.family == socket.AF_INET6:
+            one.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         try:
             one.bind((host, port))
         except OSError as error:

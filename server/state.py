@@ -5,17 +5,24 @@ needs Flower's control or runtime API for that, so no such API is served anywher
 """
 
 import fcntl
+import logging
+import sqlite3
 from pathlib import Path
 
+from alembic.util.exc import CommandError
 from flwr.server.superlink.linkstate import LinkState
 from flwr.supercore import sql_mixin
 from flwr.supercore.constant import SQLITE_PRAGMAS
 from flwr.superlink.config_loader import get_objectstore_linkstate_factories
 from flwr.superlink.federation import NoOpFederationManager
+from sqlalchemy.exc import DatabaseError
 
 from common.files import make_folder
 
 FOLDER = "state"
+_FAULTS_OF_CONTENT = (sqlite3.SQLITE_ERROR, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+"""SQLite's codes. The first is of statements that do not fit: a table is there, or is not."""
+_log = logging.getLogger("hemofed.superlink")
 _SETTINGS = {"page_size": "65536", "busy_timeout": "60000"}
 """Large pages: updates are large. Flower waits 5 s for a locked database, after which a reply is
 lost; ten sites at once are enough for that."""
@@ -35,12 +42,41 @@ def prepare_database() -> None:
 
 
 def open_state(home: Path) -> LinkState:
-    """The state of the server home; made when there is none."""
+    """The state of the server home; made when there is none that can be used.
+
+    A process that was killed while it made or renewed the tables leaves one that no other can go on
+    with. What is lost with it is asked again: the nodes follow from the registry, and a round under
+    way is begun anew.
+    """
     prepare_database()
     path = database(home)
     make_folder(path.parent)
-    _, factory = get_objectstore_linkstate_factories(str(path), NoOpFederationManager())
     # The tables are made by the first who opens the file; two at once would trip over each other.
     with (path.parent / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        return factory.state()
+        try:
+            return _open(path)
+        except (DatabaseError, CommandError) as error:
+            if not _is_of_the_content(error):
+                raise
+            _log.warning("%s: cannot be used (%s), and is made anew", path, _first_line(error))
+            for end in ("", "-wal", "-shm"):
+                path.with_name(f"{path.name}{end}").unlink(missing_ok=True)
+            return _open(path)
+
+
+def _open(path: Path) -> LinkState:
+    _, factory = get_objectstore_linkstate_factories(str(path), NoOpFederationManager())
+    return factory.state()
+
+
+def _is_of_the_content(error: DatabaseError | CommandError) -> bool:
+    """Whether what lies in the file is at fault; a full disk, say, or a lock, is not."""
+    if isinstance(error, CommandError):  # tables of a Flower that is not installed
+        return True
+    # The low byte is the kind; what lies above it is SQLite's finer distinction.
+    return getattr(error.orig, "sqlite_errorcode", 0) & 0xFF in _FAULTS_OF_CONTENT
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0]

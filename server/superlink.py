@@ -13,6 +13,7 @@ import threading
 from pathlib import Path
 
 import uvicorn
+from flwr.supercore.constant import NodeStatus
 
 from common.audit_log import AuditLog
 from common.errors import HemofedError
@@ -26,6 +27,7 @@ from server.gate import Gate
 from server.http_protocol import BoundedProtocol
 from server.listener import Listener
 from server.members import Registrar
+from server.presence import Presence
 from server.refusals import Refusals
 from server.state import database, open_state, prepare_database
 
@@ -43,10 +45,12 @@ def serve(home: Path, host: str, port: int) -> None:
     registrar = Registrar(home, state, gate, log)
     registrar.synchronise()
     doorbell = Doorbell(database(home))
+    online = state.get_node_info(statuses=[NodeStatus.ONLINE])
+    presence = Presence(home, {node.name for node in online if node.name})
     threading.Thread(target=registrar.watch, args=(_REGISTRY_SECONDS,), daemon=True).start()
     threading.Thread(target=doorbell.watch, daemon=True).start()
     config = uvicorn.Config(
-        Listener(Fleet(state, database(home)), doorbell, gate, refusals),
+        Listener(Fleet(state, database(home), log), doorbell, gate, refusals, presence),
         host=host,
         port=port,
         ssl_certfile=home / CERTIFICATE,

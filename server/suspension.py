@@ -11,10 +11,11 @@ from pathlib import Path
 
 from common.files import write_text
 
-LEFT_OUT = "left out: "
-"""How the status of a reply begins that came and could not be used; its reason follows."""
 UNREADABLE = 100
 """Error code of a reply that came and is no message; Flower's own codes are below."""
+
+LOST = 101
+"""Error code in the place of a reply to a question that the server's own database lost."""
 
 _LIFTS = "lifts.json"
 
@@ -28,12 +29,12 @@ class Offences:
     most: int
     """`round.suspend_after`: as many in a row suspend the site."""
 
-    def note(self, site: str, status: str) -> bool:
-        """Count a reply by its status; whether it has suspended the site."""
-        if status == "ok":
-            self.in_a_row.pop(site, None)
-        if not status.startswith(LEFT_OUT):
-            return False
+    def sound(self, site: str) -> None:
+        """A reply of the site could be used."""
+        self.in_a_row.pop(site, None)
+
+    def left_out(self, site: str) -> bool:
+        """Count a reply that could not be used; whether it has suspended the site."""
         self.in_a_row[site] = self.in_a_row.get(site, 0) + 1
         return self.in_a_row[site] == self.most
 

@@ -1,6 +1,5 @@
 """`hemofed simulate`."""
 
-import shlex
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -46,6 +45,7 @@ def simulate(
 ) -> None:
     """Play a federation of hospitals on this machine, and write a report."""
     from common.errors import ConfigError, FederationError
+    from common.words import typed
     from common.yaml_files import find
     from simulations.progress import Terminal, results_table
     from simulations.report.description import write_description
@@ -77,7 +77,8 @@ def simulate(
             else:
                 summary = run(simulation, folder, terminal, backend)
     except KeyboardInterrupt:
-        typer.echo(f"\nstopped; go on with: hemofed simulate --resume {shlex.quote(str(folder))}")
+        again = typed("hemofed", "simulate", "--resume", folder)
+        typer.echo(f"\nstopped; go on with: {again}")
         raise typer.Exit(INTERRUPTED) from None
     except FederationError as error:
         from simulations.report.refusals import explained
@@ -87,15 +88,15 @@ def simulate(
         # Not by the console, which would break the line: it is there to be pasted.
         typer.echo(flower_command(plan))
         return
+    from simulations.report.caveats import caveats
     from simulations.report.refusals import never_used_in
-    from simulations.report.validation import caveat
 
     console.print(results_table(summary))
     given_up = (
         f"{name} could not be trained to its end: {reason}"
         for name, reason in summary["baselines_given_up"].items()
     )
-    for line in filter(None, [caveat(summary), *never_used_in(folder), *given_up]):
+    for line in (*caveats(summary), *never_used_in(folder), *given_up):
         console.print(line, style="yellow", markup=False, soft_wrap=True)
     typer.echo(f"report: {(folder / 'report.html').absolute()}")
 

@@ -5,6 +5,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
+from common.cells import LabelMap
 from common.config import Runtime, Strict, Study
 from common.yaml_files import assign, merge, parse, read_yaml
 
@@ -28,17 +29,17 @@ class DataSpec(Strict):
     rendered: Rendered = Rendered()
     root: Path | None = None
     """images: a folder with one folder a lab, or one lab's folder; `--data` or HEMOFED_DATA."""
-    label_map: dict[str, str] = {}
+    label_map: LabelMap = {}
     """Labs' own names for cell types -> MLL23's, or "skip" for images to leave out."""
     um_per_px: dict[str, float] = {}
     """Lab -> physical scale of its images; unknown: the whole image becomes the square."""
 
     @model_validator(mode="after")
     def _of_images(self) -> Self:
-        if self.source == "rendered" and (self.root or self.label_map):
+        if self.source == "rendered" and (self.root or self.label_map or self.um_per_px):
             raise ValueError(
-                "root and label_map are of images, and source is rendered: set source to images "
-                "(--data DIR does), or leave them out"
+                "root, label_map and um_per_px are of images, and source is rendered: set source "
+                "to images (--data DIR does), or leave them out"
             )
         return self
 

@@ -5,7 +5,6 @@ import os
 import warnings
 from collections.abc import Callable
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
-from pathlib import Path
 from typing import Any
 
 from flwr.app import Context, Message, RecordDict
@@ -13,10 +12,12 @@ from flwr.serverapp import Grid, ServerApp
 
 from client.site import SITES_VARIABLE
 from common.config import Runtime
+from common.data.cache import default_root
 from common.errors import FederationError
+from common.files import last_line
 from common.protocol import Task
 from server.app import server_app
-from server.exchange import exchange
+from server.exchange import NoReply, exchange
 from server.rounds import Record
 from simulations.grid import LocalGrid
 from simulations.labs import Progress
@@ -40,14 +41,10 @@ def warm(plan: Plan, pool: WorkerPool, progress: Progress) -> None:
     messages = {site: Message(content, nodes[site], "query.prepare") for site in sites}
     replies = exchange(grid, messages, plan.study.round.deadline_seconds)
     for done, (site, reply) in enumerate(replies, start=1):
-        if isinstance(reply, str):
+        if isinstance(reply, NoReply):
             log = plan.folder / "sites" / site / "site.log"
-            raise FederationError(f"site {site}: {reply}\n{log}: {_last_line(log)}")
+            raise FederationError(f"site {site}: {reply}\n{log}: {last_line(log) or '(no log)'}")
         progress("features" if plan.study.model.encoder == "frozen" else "sites", done, len(sites))
-
-
-def _last_line(log: Path) -> str:
-    return log.read_text(encoding="utf-8").splitlines()[-1] if log.exists() else "(no log)"
 
 
 def run_local(plans: list[Plan], pool: WorkerPool, observe: Observe) -> dict[str, str]:
@@ -91,6 +88,8 @@ def _serve(plan: Plan, grid: Grid, observe: Observe) -> None:
 
 def run_ray(plans: list[Plan], runtime: Runtime, seed: int, observe: Observe) -> None:
     """Run the plans one after the other on Flower's simulation engine, with the same apps."""
+    # Flower keeps files of its own below HOME, which a container may lack.
+    os.environ.setdefault("FLWR_HOME", str(default_root() / "flwr"))
     from flwr.simulation import run_simulation
 
     for name in ("flwr", "ray"):

@@ -2,15 +2,21 @@
 
 import hashlib
 import os
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from shlex import quote
 
+from client.left_out import LeftOut
 from client.site import used
-from common.cells import resolve
+from common.cells import known_as
 from common.config import Study
-from common.data.cache import default_root, prepare
-from common.data.index import TABLE
+from common.data.cache import Geometry, default_root, keep
+from common.data.index import Index, scan
+from common.data.listing import SPLITS
+from common.data.patients import is_patient
+from common.data.scale import FIELD_UM
+from common.data.source_files import TABLE
 from common.data.store import CellCache
 from common.errors import ConfigError, DataError
 from common.words import count
@@ -30,20 +36,25 @@ class Labs:
     caches: dict[str, CellCache]
     kind: str
     """"rendered" or "images"."""
+    said: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    """Lab -> what of its images and cells is left out, or not known, a sentence each."""
 
 
 def located(spec: DataSpec) -> DataSpec:
     """The spec with the images' folder as a run keeps it, which may be gone on with elsewhere.
 
-    Raises ConfigError: no folder is given. DataError: it is none.
+    Raises ConfigError: no folder is given. DataError: it is none, or its folders are no labs.
     """
     if spec.source == "rendered":
         return spec
+    _lab_folders(_root(spec), spec.label_map)
     return spec.model_copy(update={"root": _root(spec).absolute()})
 
 
-def gather(spec: DataSpec, side: int, seed: int, progress: Progress) -> Labs:
-    """Render or find the labs' images, and index each lab's.
+def gather(
+    spec: DataSpec, side: int, seed: int, progress: Progress, field_um: float = FIELD_UM
+) -> Labs:
+    """Render or find the labs' images, and index each lab's: `field_um` micrometres of each.
 
     Raises ConfigError: no folder is given. DataError: what is in it cannot be used.
     """
@@ -52,25 +63,39 @@ def gather(spec: DataSpec, side: int, seed: int, progress: Progress) -> Labs:
     for lab in spec.um_per_px:
         if lab not in folders:
             raise ConfigError(f"data.um_per_px: no lab {lab!r}; there are: {', '.join(folders)}")
-    caches = {}
+    drawn = spec.source == "rendered"
+    scales = _rendered_scale(spec.rendered, folders) if drawn else spec.um_per_px
+    caches, said = {}, {}
     for lab, folder in folders.items():
-        cache = prepare(
-            folder,
-            side,
-            label_map=spec.label_map or None,
-            um_per_px=spec.um_per_px.get(lab),
+        index = scan(folder, spec.label_map or None)
+        geometry = Geometry(side=side, um_per_px=scales.get(lab), field_um=field_um)
+        said[lab] = tuple(_of_index(index, geometry))
+        cache = keep(
+            index,
+            geometry,
             progress=lambda done, total, lab=lab: progress(f"indexing {lab}", done, total),  # type: ignore[misc]
         )
         caches[lab] = CellCache.open(cache)
     # One lab of drawings makes the whole no study of real cells.
-    drawn = any(map(is_rendered, (root, *folders.values())))
-    return Labs(caches, "rendered" if drawn else "images")
+    any_drawn = any(map(is_rendered, (root, *folders.values())))
+    return Labs(caches, "rendered" if any_drawn else "images", said)
+
+
+def _of_index(index: Index, geometry: Geometry) -> Iterator[str]:
+    if geometry.um_per_px is None:
+        yield (
+            "the scale is not known (data.um_per_px): each whole picture is taken for "
+            f"{geometry.field_um:g} um"
+        )
+    for reason, number in index.skipped.items():
+        yield f"{count(number, 'file')} passed over: {reason}"
+    yield from index.remarks
 
 
 def studied(labs: Labs, study: Study) -> Labs:
     """The labs with the cells that the study uses and no others, so that none other is counted.
 
-    Raises DataError: a lab has none.
+    What is left out is said. Raises DataError: a lab has no cell that the study uses.
     """
     caches = {lab: cache.select(used(cache, study)) for lab, cache in labs.caches.items()}
     for lab, cache in caches.items():
@@ -79,7 +104,16 @@ def studied(labs: Labs, study: Study) -> Labs:
                 f"lab {lab}: of its {count(len(labs.caches[lab]), 'cell')} the study uses none "
                 f"({_use(study)}); take the lab out of the folder, or change the study"
             )
-    return Labs(caches, labs.kind)
+    said = {
+        lab: (*labs.said.get(lab, ()), *_left_out(cache, study))
+        for lab, cache in labs.caches.items()
+    }
+    return replace(labs, caches=caches, said={lab: lines for lab, lines in said.items() if lines})
+
+
+def _left_out(cache: CellCache, study: Study) -> Iterator[str]:
+    for what in LeftOut.of(cache, study).sentences:
+        yield f"left out: {what}"
 
 
 def _use(study: Study) -> str:
@@ -116,6 +150,13 @@ def _rendered(spec: Rendered, seed: int, progress: Progress) -> Path:
     return out
 
 
+def _rendered_scale(spec: Rendered, labs: Iterable[str]) -> dict[str, float]:
+    """Lab -> micrometres a pixel of its rendered pictures."""
+    from simulations.synthetic.fields import FIELD_OF_VIEW
+
+    return dict.fromkeys(labs, FIELD_OF_VIEW / spec.side)
+
+
 def _root(spec: DataSpec) -> Path:
     given = spec.root or os.environ.get(DATA_VARIABLE)
     if not given:
@@ -131,16 +172,27 @@ def _root(spec: DataSpec) -> Path:
 def _lab_folders(root: Path, label_map: Mapping[str, str]) -> dict[str, Path]:
     """Lab -> folder. A root that holds class folders, or a table of cells, is one lab itself."""
     below = sorted(p for p in root.iterdir() if p.is_dir() and not p.name.startswith((".", "__")))
-    if (root / TABLE).exists() or any(_is_cell_type(folder.name, label_map) for folder in below):
+    if (root / TABLE).exists() or any(known_as(folder.name, label_map) for folder in below):
         return {root.resolve().name: root}
     if not below:
         raise DataError(f"{root}: holds no folder; expected one folder a lab")
+    _refuse_parts(root, [folder.name for folder in below])
     return {folder.name: folder for folder in below}
 
 
-def _is_cell_type(name: str, label_map: Mapping[str, str]) -> bool:
-    try:
-        resolve(name, label_map)
-    except DataError:
-        return False
-    return True
+def _refuse_parts(root: Path, names: list[str]) -> None:
+    """Raise DataError when folders are called as splits or patients are: as labs, one would train
+    on the others' test cells, or each patient would be a hospital."""
+    splits = [name for name in names if name.lower() in SPLITS]
+    if len(splits) > 1 or splits == names:
+        kind = "splits"
+    elif len(names) > 1 and all(map(is_patient, names)):
+        kind, splits = "patients", names
+    else:
+        return
+    raise DataError(
+        f"{root}: holds folders called {', '.join(splits[:3])}. If they are {kind} of one lab, "
+        f"write a table that says so with `hemofed data index {quote(str(root))} --print-csv > "
+        f"{quote(str(root / TABLE))}`, look it over, and simulate again; if they are labs, give "
+        "them the labs' names"
+    )

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from common.config import SERVER, SITE_NAME
-from common.data.splits import assign
+from client.site import split_as_studied
+from common.config import SERVER, SITE_NAME, Study
 from common.data.store import CellCache
 from common.errors import DataError
 from simulations.config import Deal, PartitionSpec
@@ -50,13 +50,20 @@ class DealtSite:
     def count(self, split: str) -> int:
         return int((self.splits == split).sum())
 
+    @property
+    def training_patients(self) -> int:
+        """Known ones."""
+        names = self.patients[self.splits == "train"]
+        return len(np.unique(names[names != ""]))
 
-def deal(labs: Mapping[str, CellCache], spec: PartitionSpec, seed: int) -> tuple[DealtSite, ...]:
+
+def deal(labs: Mapping[str, CellCache], spec: PartitionSpec, study: Study) -> tuple[DealtSite, ...]:
     """Sites with their cells, by name. Raises DataError: an unknown lab, too few cells a site.
 
-    Each cell goes to one site; a patient's cells (of one lab) go together. A lab that is held out
-    is one site, split or not.
+    Each cell goes to one site; a patient's cells (of one lab) go together, into the split that a
+    deployed site would have them in. A lab that is held out is one site, split or not.
     """
+    seed = study.seed
     _known(spec, labs)
     if spec.pool:
         pool = [(lab, row) for lab, cache in labs.items() for row in range(len(cache))]
@@ -71,7 +78,7 @@ def deal(labs: Mapping[str, CellCache], spec: PartitionSpec, seed: int) -> tuple
                 f"{name!r} cannot be a site's name, which is of letters, digits, '.', '_' and '-', "
                 f"64 at most, and not {POOLED}; rename the lab's folder"
             )
-    sites = [_site(name, labs, cells, spec, seed) for name, cells in sorted(named.items())]
+    sites = [_site(name, labs, cells, spec, study) for name, cells in sorted(named.items())]
     return tuple(sites)
 
 
@@ -169,18 +176,20 @@ def _fill(
 
 
 def _site(
-    name: str, labs: Mapping[str, CellCache], cells: list[Cell], spec: PartitionSpec, seed: int
+    name: str, labs: Mapping[str, CellCache], cells: list[Cell], spec: PartitionSpec, study: Study
 ) -> DealtSite:
-    shares, parts = [], []
+    parts = []
     for lab in dict.fromkeys(lab for lab, _ in cells):
         rows = np.array(sorted(row for of, row in cells if of == lab), dtype=np.int64)
-        part = labs[lab].select(rows)
-        splits = assign(part.labels, part.patients, part.splits, seed=seed, sources=part.sources)
-        shares.append(Share(part.folder, part.rows, splits.astype("U10")))
-        parts.append(part)
+        parts.append(labs[lab].select(rows))
+    splits = split_as_studied(parts, [part.splits for part in parts], study).astype("U10")
+    ends = np.cumsum([len(part) for part in parts])[:-1]
     return DealtSite(
         name,
-        tuple(shares),
+        tuple(
+            Share(part.folder, part.rows, mine)
+            for part, mine in zip(parts, np.split(splits, ends), strict=True)
+        ),
         np.concatenate([part.labels for part in parts]),
         np.concatenate([part.patients for part in parts]),
         name in spec.held_out,

@@ -18,13 +18,17 @@ from rich.progress import (
 from rich.table import Column, Table
 from rich.text import Text
 
+from simulations.labs import Labs
 from simulations.partition import DealtSite
 from simulations.plan import FEDERATED, LOCAL, Plan
+from simulations.report.majority import always
 
 if TYPE_CHECKING:
     from server.rounds import Record
 
 
+_LINES = 40
+"""Lines on what of the labs is left out."""
 _WIDE = 100
 """Columns of a terminal from which on the bars are long."""
 
@@ -63,6 +67,14 @@ class Terminal:
         if what not in self._tasks:
             self._tasks[what] = self._bars.add_task(what, total=total, note="")
         self._bars.update(self._tasks[what], completed=done, total=total)
+
+    def gathered(self, labs: Labs) -> None:
+        lines = [f"{lab}: {said}" for lab, lines in labs.said.items() for said in lines]
+        for line in lines[:_LINES]:
+            self._bars.console.print(line, style="yellow", markup=False, soft_wrap=True)
+        if len(lines) > _LINES:
+            more = f"... {len(lines) - _LINES:,} lines more, in the report"
+            self._bars.console.print(more, style="yellow")
 
     def planned(self, plans: list[Plan], sites: tuple[DealtSite, ...]) -> None:
         for task in self._tasks.values():
@@ -112,6 +124,8 @@ def results_table(summary: dict[str, Any]) -> Table:
     for name, site in summary["sites"].items():
         if site["role"] == "held_out":
             table.add_row(f"federated, on {name} (held out)", *_percent(site), spent)
+    commonest, figures = always(summary)
+    table.add_row(f"no model: {commonest} always", *_percent(figures), "none", style="dim")
     return table
 
 
@@ -127,13 +141,14 @@ def _percent(figures: dict[str, Any]) -> list[str]:
 
 
 def _sites_table(sites: tuple[DealtSite, ...]) -> Table:
-    table = Table("site", "train", "validation", "test", "cell types", title="Sites")
+    table = Table("site", "train", "of patients", "validation", "test", "cell types", title="Sites")
     for site in sites[:20]:
-        counts = [str(site.count(split)) for split in ("train", "validation", "test")]
-        role = ["", "", f"{len(site.labels)} (held out)"] if site.held_out else counts
+        train, *others = [str(site.count(split)) for split in ("train", "validation", "test")]
+        counts = [train, str(site.training_patients or "unknown"), *others]
+        role = ["", "", "", f"{len(site.labels)} (held out)"] if site.held_out else counts
         table.add_row(site.name, *role, str(len(set(site.labels.tolist()))))
     if len(sites) > 20:
-        table.add_row(f"... {len(sites) - 20} more", "", "", "", "")
+        table.add_row(f"... {len(sites) - 20} more")
     return table
 
 

@@ -29,6 +29,8 @@ class Watcher(Protocol):
 
     def preparing(self, what: str, done: int, total: int) -> None: ...
 
+    def gathered(self, labs: Labs) -> None: ...
+
     def planned(self, plans: list[Plan], sites: tuple[DealtSite, ...]) -> None: ...
 
     def round_done(self, plan: Plan, record: "Record") -> None: ...
@@ -56,8 +58,10 @@ def prepare(simulation: Simulation, out: Path, watcher: Watcher) -> Prepared:
     _same_run(simulation, out)
     write_text(out / "config.yaml", dump(simulation))
     study = simulation.study
-    labs = studied(gather(simulation.data, study.image_side, study.seed, watcher.preparing), study)
-    sites = deal(labs.caches, simulation.partition, study.seed)
+    labs = gather(simulation.data, study.image_side, study.seed, watcher.preparing, study.field_um)
+    labs = studied(labs, study)
+    watcher.gathered(labs)
+    sites = deal(labs.caches, simulation.partition, study)
     plans = make_plans(simulation, sites, out)
     watcher.planned(plans, sites)
     return Prepared(simulation, labs, sites, plans)
@@ -108,7 +112,7 @@ def _conclude(prepared: Prepared, out: Path) -> dict[str, Any]:
     from simulations.summary import summarise, write_examples, write_summary
 
     summary = summarise(
-        prepared.simulation, prepared.sites, prepared.plans, prepared.labs.kind, prepared.given_up
+        prepared.simulation, prepared.sites, prepared.plans, prepared.labs, prepared.given_up
     )
     write_summary(out, summary)
     write_examples(prepared.plans[0], out / "predictions.npz")

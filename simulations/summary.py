@@ -21,10 +21,13 @@ from common.metrics import NAMES, Tally
 from common.models import trainable
 from common.models.classifier import parameter_count
 from common.privacy.accounting import ACCOUNTANT, ADJACENCY, study_event
+from common.privacy.meaning import doubts, expected_units
 from server.rounds import MODEL, OUTCOME
 from simulations.config import Simulation
+from simulations.judged import Judged, judge
+from simulations.labs import Labs
 from simulations.partition import POOLED, DealtSite
-from simulations.plan import CENTRALISED, FEDERATED, LOCAL, Plan
+from simulations.plan import CENTRALISED, LOCAL, Plan
 from simulations.report.description import read_description
 
 _LOOKED_AT = 24
@@ -35,21 +38,22 @@ def summarise(
     simulation: Simulation,
     sites: tuple[DealtSite, ...],
     plans: list[Plan],
-    kind: str,
+    labs: Labs,
     given_up: Mapping[str, str],
 ) -> dict[str, Any]:
     """The summary of plans that are finished, but for the baselines in `given_up`; the first is the
     federation."""
     federation = plans[0]
     study, outcome = federation.study, _outcome(federation)
-    tallies = _tallies(federation)
+    tallies, judged = _tallies(federation), _judged(federation)
     pooled = _pooled(federation)
     per_class = dict(zip(study.cell_types, pooled.per_class(), strict=True))
     rounds = _rounds(federation)
     return {
         "name": study.name,
         "description": read_description(federation.folder, study),
-        "data": kind,
+        "data": labs.kind,
+        "left_out": {lab: list(lines) for lab, lines in labs.said.items()},
         "seed": study.seed,
         "digest": study.digest,
         "rounds": outcome["rounds"],
@@ -60,10 +64,13 @@ def summarise(
         "bytes_down": sum(part["bytes_down"] for part in (*rounds, outcome)),
         "model": _model(study, federation),
         "cell_types": list(study.cell_types),
-        **_figures(pooled),
+        **_figures(pooled, _of_training(judged, federation)),
+        "intervals_over": "patients" if judged else "cells",
         "per_class": per_class,
         "confusion": pooled.confusion.tolist(),
-        "sites": {site.name: _site(site, federation, tallies) for site in sites},
+        "sites": {
+            site.name: _site(site, federation, tallies, judged.get(site.name)) for site in sites
+        },
         "baselines": _baselines([plan for plan in plans if plan.name not in given_up]),
         "baselines_given_up": dict(given_up),
         "privacy": _privacy(study),
@@ -160,17 +167,35 @@ def _pooled(plan: Plan) -> Tally:
     return sum(shown, Tally.empty(len(plan.study.cell_types)))
 
 
-def _figures(tally: Tally) -> dict[str, Any]:
-    return {**tally.metrics(), "intervals": tally.intervals()}
+def _figures(tally: Tally, judged: Iterable[Judged] = ()) -> dict[str, Any]:
+    """The tally's metrics; their intervals over the patients of what was judged, if it is known."""
+    parts = list(judged)
+    intervals = Judged.together(parts).intervals() if parts else tally.intervals()
+    return {**tally.metrics(), "intervals": intervals}
 
 
-def _site(site: DealtSite, plan: Plan, tallies: dict[str, Tally]) -> dict[str, Any]:
+def _judged(plan: Plan) -> dict[str, Judged]:
+    """`judge`, of the sites whose test counts."""
+    tallies = _tallies(plan)
+    return {name: part for name, part in judge(plan).items() if name in tallies}
+
+
+def _of_training(judged: Mapping[str, Judged], plan: Plan) -> list[Judged]:
+    """What `_pooled` counts."""
+    cohort = plan.study.cohort
+    return [part for name, part in judged.items() if cohort[name].role != "held_out"]
+
+
+def _site(
+    site: DealtSite, plan: Plan, tallies: dict[str, Tally], judged: Judged | None
+) -> dict[str, Any]:
     tally = tallies.get(site.name, Tally.empty(len(plan.study.cell_types)))
     held_out = plan.study.cohort[site.name].role == "held_out"
     counts = np.bincount(site.labels, minlength=len(CELL_TYPES))
     return {
         "role": "held_out" if held_out else "train",
         "n_train": 0 if held_out else site.count("train"),
+        "training_patients": 0 if held_out else site.training_patients,
         "n_validation": len(site.labels) if held_out else site.count("validation"),
         "n_test": len(site.labels) if held_out else site.count("test"),
         "class_counts": {
@@ -178,7 +203,7 @@ def _site(site: DealtSite, plan: Plan, tallies: dict[str, Tally]) -> dict[str, A
             for cell, count in zip(CELL_TYPES, counts, strict=True)
             if cell.name in plan.study.cell_types
         },
-        **_figures(tally),
+        **_figures(tally, [judged] if judged else []),
         "epsilon": None if held_out else _epsilon(plan, site.name),
     }
 
@@ -194,14 +219,17 @@ def _baselines(plans: list[Plan]) -> dict[str, Any]:
     """Each baseline on the same test cells as the federation."""
     found: dict[str, Any] = {}
     local = {}
-    for plan in plans:
+    for plan in plans[1:]:
+        judged = _judged(plan)
+        pooled = _figures(_pooled(plan), _of_training(judged, plan))
         if plan.name == CENTRALISED:
-            found[CENTRALISED] = {**_figures(_pooled(plan)), "epsilon": _epsilon(plan, POOLED)}
-        elif plan.name != FEDERATED:
+            found[CENTRALISED] = {**pooled, "epsilon": _epsilon(plan, POOLED)}
+        else:
             site = plan.name.removeprefix(f"{LOCAL}-")
             own = _tallies(plan).get(site, Tally.empty(len(plan.study.cell_types)))
             spent = _epsilon(plan, site)
-            local[site] = {**_figures(_pooled(plan)), "own": _figures(own), "epsilon": spent}
+            mine = _figures(own, [judged[site]] if site in judged else [])
+            local[site] = {**pooled, "own": mine, "epsilon": spent}
     if local:
         found[LOCAL] = {"mean": _mean(local.values()), "sites": local}
     return found
@@ -247,4 +275,6 @@ def _privacy(study: Study) -> dict[str, Any] | None:
         "steps": event.steps,
         "adjacency": ADJACENCY[privacy.unit],
         "accountant": ACCOUNTANT["pld"],
+        "units_a_step": expected_units(study),
+        "doubts": doubts(study, event.noise_multiplier),
     }

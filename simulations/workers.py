@@ -9,6 +9,7 @@ import multiprocessing
 import os
 import queue
 import signal
+import tempfile
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -30,6 +31,8 @@ from flwr.common.serde import (
 from flwr.proto.message_pb2 import Context as ProtoContext
 from flwr.proto.message_pb2 import Message as ProtoMessage
 
+from common.errors import ConfigError
+
 ClientFunction = Callable[[Message, Context], Message]
 MakeClient = Callable[[int], ClientFunction]
 """Importable function: the seed -> the ClientApp; called once in each worker."""
@@ -39,8 +42,33 @@ Answer = tuple[Message, Context]
 
 _CLIENT_FAILED = 3
 """Flower's code of a ClientApp that raised or died."""
+_LONGEST_SOCKET = 107
+"""Bytes of a Unix socket's path."""
+_SOCKET = "/pymp-xxxxxxxx/listener-xxxxxxxx"
+"""What multiprocessing adds to the folder's."""
+_SHORT = "/tmp"  # noqa: S108  a folder of our own is made in it
 _MANY = 4
 """So many messages wait for each other worker before one is handed over ahead of its turn."""
+
+
+def _start_forkserver() -> None:
+    """Start the server of processes, whose socket lies below TMPDIR where its path fits in there.
+
+    Raises ConfigError: the path is too long, and /tmp cannot be written.
+    """
+    folder, before = tempfile.gettempdir(), tempfile.tempdir
+    fits = len(os.fsencode(folder)) <= _LONGEST_SOCKET - len(_SOCKET)
+    try:
+        tempfile.tempdir = folder if fits else _SHORT
+        forkserver.ensure_running()
+    except OSError as error:
+        raise ConfigError(
+            f"{tempfile.tempdir}: no socket for the worker processes can be made there "
+            f"({error.strerror or error}); set TMPDIR to a folder that can be written, with a path "
+            "of 70 letters at most"
+        ) from error
+    finally:
+        tempfile.tempdir = before
 
 
 @dataclass(order=True)
@@ -75,7 +103,7 @@ class WorkerPool:
         self._closed = False
         self._change = threading.Condition()
         """Guards the three above."""
-        forkserver.ensure_running()
+        _start_forkserver()
         for _ in range(self.size):
             threading.Thread(target=self._attend, name="worker", daemon=True).start()
 

@@ -1,4 +1,4 @@
-"""What every test runs under: no telemetry, one torch thread, a cache of its own."""
+"""What every test runs under: no telemetry, one torch thread, its files and its cache its own."""
 
 import os
 from collections.abc import Iterator
@@ -11,6 +11,7 @@ os.environ["FLWR_TELEMETRY_ENABLED"] = "0"
 os.environ["FLWR_DISABLE_UPDATE_CHECK"] = "1"
 os.environ["FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION"] = "1"
 torch.set_num_threads(1)
+os.umask(0o077)  # as the command does first: a home that others may write is not gone by
 
 _ONE_FEDERATION = "tests/deploy/endless"
 

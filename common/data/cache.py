@@ -14,10 +14,20 @@ from common.data.folder import publish, workshop
 from common.data.images import Progress, write_images
 from common.data.index import Index, scan
 from common.data.marks import keep_mark
+from common.data.scale import FIELD_UM
 from common.data.store import COLUMNS, FORMAT, IMAGES, META, ROWS, CellCache
-from common.errors import DataError
+from common.errors import ConfigError, DataError
 
-__all__ = ["CellCache", "Geometry", "Progress", "build", "content_key", "default_root", "prepare"]
+__all__ = [
+    "CellCache",
+    "Geometry",
+    "Progress",
+    "build",
+    "content_key",
+    "default_root",
+    "keep",
+    "prepare",
+]
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
@@ -28,6 +38,7 @@ def prepare(
     *,
     label_map: Mapping[str, str] | None = None,
     um_per_px: float | None = None,
+    field_um: float = FIELD_UM,
     cache_root: Path | None = None,
     progress: Progress | None = None,
 ) -> Path:
@@ -35,16 +46,34 @@ def prepare(
 
     It lies in `cache_root`/<key>; the root is HEMOFED_CACHE or ~/.cache/hemofed when not given.
     """
-    index = scan(source, label_map)
-    geometry = Geometry(side=side, um_per_px=um_per_px)
+    geometry = Geometry(side=side, um_per_px=um_per_px, field_um=field_um)
+    return keep(scan(source, label_map), geometry, cache_root, progress)
+
+
+def keep(
+    index: Index,
+    geometry: Geometry,
+    cache_root: Path | None = None,
+    progress: Progress | None = None,
+) -> Path:
+    """`prepare` of a source that is scanned already."""
     key = content_key(index, geometry)
     return _make(index, geometry, key, (cache_root or default_root()) / key, None, progress)
 
 
 def default_root() -> Path:
-    """Where caches lie when nothing else is said."""
+    """Where caches lie when nothing else is said.
+
+    Raises ConfigError: there is no home folder, as in a container with a user of its own.
+    """
     given = os.environ.get("HEMOFED_CACHE")
-    return Path(given) if given else Path.home() / ".cache" / "hemofed"
+    try:
+        return Path(given) if given else Path.home() / ".cache" / "hemofed"
+    except RuntimeError as error:
+        raise ConfigError(
+            f"this user ({os.getuid()}) has no home folder to keep caches in: HOME is not set, and "
+            "the system does not know the user; set HEMOFED_CACHE to a folder"
+        ) from error
 
 
 def content_key(index: Index, geometry: Geometry) -> str:
@@ -71,7 +100,7 @@ def build(
     folder: Path,
     side: int,
     um_per_px: float | None = None,
-    field_um: float = 25.0,
+    field_um: float = FIELD_UM,
     workers: int | None = None,
     progress: Progress | None = None,
 ) -> Path:

@@ -2,10 +2,12 @@
 
 import hashlib
 import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from common.data.decode import read_rgb, square
+from common.data.scale import FIELD_UM, PICTURE_UM, ScaleError, refuse_implausible
 from common.errors import DataError
 
 
@@ -14,33 +16,35 @@ class Geometry:
     """How an image becomes a square of `side` pixels.
 
     Without `um_per_px` the whole image does. With it, the centred `field_um` x `field_um` does,
-    so that cells of all microscopes come at one scale (MLL23: 25 um).
+    so that cells of all microscopes come at one scale.
     """
 
     side: int
     um_per_px: float | None = None
-    field_um: float = 25.0
+    field_um: float = FIELD_UM
 
     def __post_init__(self) -> None:
         if not 1 <= self.side <= 4096:
             raise DataError(f"side is {self.side}; expected 1 to 4096 pixels")
         if self.um_per_px is not None and not 1e-3 <= self.um_per_px <= 100:
             raise DataError(f"um_per_px is {self.um_per_px}; expected 0.001 to 100 um")
-        if not 0.1 <= self.field_um <= 1e4:
-            raise DataError(f"field_um is {self.field_um}; expected 0.1 to 10000 um")
+        least, most = PICTURE_UM
+        if not least <= self.field_um <= most:
+            raise DataError(f"field_um is {self.field_um}; expected {least:g} to {most:g} um")
 
     def read(self, path: Path) -> bytes:
-        """The pixels of the square, row by row, RGB. Raises DataError: it cannot be read."""
+        """The pixels of the square, row by row, RGB.
+
+        Raises DataError: the file cannot be read, or is no picture of one cell at this scale.
+        """
         if self.um_per_px is None:
-            return square(read_rgb(path, draft=self.side), self.side).tobytes()
-        image, field_px = read_rgb(path), self.field_um / self.um_per_px
-        if not max(image.size) / 256 <= field_px <= max(image.size) * 16:
-            raise DataError(
-                f"{path}: at um_per_px {self.um_per_px:g} its {image.width} x {image.height} px "
-                f"span {max(image.size) * self.um_per_px:.3g} um, against a field of "
-                f"{self.field_um:g} um; is um_per_px right?"
-            )
-        return square(image, self.side, field_px).tobytes()
+            return square(read_rgb(path, self.side, self._look), self.side).tobytes()
+        # Rounded, so that a picture as wide as the field is taken whole.
+        field_px = round(self.field_um / self.um_per_px, 6)
+        return square(read_rgb(path, look=self._look), self.side, field_px).tobytes()
+
+    def _look(self, width: int, height: int) -> None:
+        refuse_implausible(width, height, self.um_per_px)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,24 +59,38 @@ class Chunk:
     def write(self, geometry: Geometry) -> str:
         """Decode and write; the digest of the pixels.
 
-        Raises DataError naming all images of the chunk that cannot be read; OSError from the disk.
+        Raises DataError naming all images of the chunk that cannot be read, or the first at which
+        the scale cannot be right; OSError from the disk.
         """
         squares: list[bytes] = []
-        faults: list[str] = []
+        faults: dict[str, list[str]] = {}
         for source in self.sources:
             try:
                 squares.append(geometry.read(Path(source)))
+            except ScaleError:
+                raise
             except DataError as error:
-                faults.append(str(error))
+                faults.setdefault(str(error).removeprefix(f"{source}: "), []).append(source)
         if faults:
-            advice = (
-                "To find all such files: hemofed data check SOURCE. Take them out, or mend them"
-            )
-            raise DataError("\n".join([*faults, advice]))
+            raise DataError(_said(faults))
         pixels = b"".join(squares)
         with open(self.target, "r+b", buffering=0) as file:
             _write_all(file.fileno(), pixels, self.offset)
         return hashlib.blake2b(pixels, digest_size=16).hexdigest()
+
+
+def _said(faults: Mapping[str, Sequence[str]]) -> str:
+    """Reason -> images, in words: each reason once, each image named."""
+    lines = []
+    for reason, (first, *others) in faults.items():
+        lines.append(f"{first}: {reason}")
+        if others:
+            lines.append(f"  the same: {', '.join(others)}")
+    lines.append(
+        "To find all such files: hemofed data check SOURCE. Mend them, take them out, or "
+        "leave them out: hemofed data index SOURCE --skip-unreadable"
+    )
+    return "\n".join(lines)
 
 
 def _write_all(handle: int, content: bytes, at: int) -> None:

@@ -1,5 +1,6 @@
 """`hemofed data ...`: a lab's images, from files to what a model reads."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -8,13 +9,18 @@ from rich.console import Console
 from rich.table import Table
 
 from common.data.quality.cli import check_command
+from common.data.scale import FIELD_UM, NO_SCALE
 
 if TYPE_CHECKING:
+    from common.data.index import Index
     from common.data.store import CellCache
 
 app = typer.Typer(no_args_is_help=True, help="A lab's images: index, check, render, fetch.")
 
 app.command("check")(check_command)
+
+_SHOWN = 20
+"""Unreadable images that are named."""
 
 Side = Annotated[int, typer.Option(min=1, max=4096, help="Pixels along an edge of a cached image.")]
 Out = Annotated[
@@ -24,8 +30,11 @@ Out = Annotated[
 Scale = Annotated[
     float | None,
     typer.Option(
-        min=1e-3, max=100, help="Micrometres a pixel; then the middle 25 um become the side."
+        min=1e-3, max=100, help="Micrometres a pixel; then the middle --field-um become the side."
     ),
+]
+Field = Annotated[
+    float, typer.Option(min=6, max=80, help="The study's field_um: micrometres along the side.")
 ]
 LabelMap = Annotated[Path | None, typer.Option(help="YAML: this lab's names for the cell types.")]
 
@@ -35,13 +44,40 @@ def index(
     source: Annotated[Path, typer.Argument(help="Folder of class folders, or a CSV.")],
     side: Side = 64,
     um_per_px: Scale = None,
+    field_um: Field = FIELD_UM,
     out: Out = None,
     label_map: LabelMap = None,
+    skip_unreadable: Annotated[
+        bool, typer.Option("--skip-unreadable", help="Leave out images that cannot be read.")
+    ] = False,
+    leave_out: Annotated[
+        Path | None,
+        typer.Option(help="JSON of `data check`: leave out what its findings say to."),
+    ] = None,
+    print_csv: Annotated[
+        bool,
+        typer.Option(
+            "--print-csv", help="Print a table of all images below a folder, to look over; no more."
+        ),
+    ] = False,
 ) -> None:
     """Decode images once into a cache that training reads."""
+    from common.data.index import scan
     from common.data.label_map import read_label_map
+    from common.data.leave_out import read_leave_out
 
-    _index(source, side, um_per_px, out, read_label_map(label_map) if label_map else None)
+    names = read_label_map(label_map) if label_map else None
+    if print_csv:
+        if out or skip_unreadable or leave_out:
+            raise typer.BadParameter(
+                "--print-csv makes a table and no index: leave out --out, --skip-unreadable and "
+                "--leave-out"
+            )
+        _print_csv(source, names)
+        return
+    left_out = read_leave_out(leave_out) if leave_out else ()
+    found = scan(source, names, left_out, skip_unread=skip_unreadable)
+    _index(found, side, um_per_px, field_um, out, skip_unreadable)
 
 
 @app.command()
@@ -54,6 +90,7 @@ def fetch(
     """Download, verify, unpack and index a public data set; run again to go on."""
     from common.data.fetch import MLL23, MLL23_UM_PER_PX
     from common.data.fetch import fetch as bring
+    from common.data.index import scan
     from common.data.progress import transferring
     from common.errors import ConfigError
 
@@ -62,40 +99,78 @@ def fetch(
     console = Console()
     with transferring(console, name) as report:
         bring(out, url or MLL23, progress=report)
-    _index(out, side, MLL23_UM_PER_PX, None, None)
+    _index(scan(out), side, MLL23_UM_PER_PX, FIELD_UM, None, False)
+
+
+def _print_csv(source: Path, label_map: dict[str, str] | None) -> None:
+    """The table on stdout, which goes into a file; on stderr what it was made of."""
+    import csv
+    import sys
+
+    from common.data.table import COLUMNS
+    from common.data.tree import read_tree, summary
+
+    tree = read_tree(source, label_map)
+    writer = csv.writer(sys.stdout, lineterminator="\n")
+    writer.writerows([COLUMNS, *tree.rows])
+    for line in summary(tree, label_map):
+        typer.echo(line, err=True)
 
 
 def _index(
-    source: Path,
+    found: "Index",
     side: int,
     um_per_px: float | None,
+    field_um: float,
     out: Path | None,
-    label_map: dict[str, str] | None,
+    skip_unreadable: bool,
 ) -> None:
-    from common.data.cache import CellCache, build, prepare
-    from common.data.index import scan
+    from common.data.cache import CellCache, Geometry, build, keep
+    from common.data.leave_out import without_unreadable
     from common.data.progress import counting
 
     console = Console()
+    faults: tuple[str, ...] = ()
+    if skip_unreadable:
+        with counting(console, "reading") as progress:
+            found, faults = without_unreadable(found, progress, um_per_px)
     with counting(console, "indexing") as progress:
         if out is None:
-            folder = prepare(
-                source, side, label_map=label_map, um_per_px=um_per_px, progress=progress
-            )
+            geometry = Geometry(side=side, um_per_px=um_per_px, field_um=field_um)
+            folder = keep(found, geometry, progress=progress)
         else:
-            folder = build(scan(source, label_map), out, side, um_per_px, progress=progress)
-    _show(console, CellCache.open(folder))
+            folder = build(found, out, side, um_per_px, field_um, progress=progress)
+    _show(console, CellCache.open(folder), found, faults)
 
 
-def _show(console: Console, cache: "CellCache") -> None:
+def _show(console: Console, cache: "CellCache", found: "Index", faults: Sequence[str]) -> None:
     """What is in the cache, and what was passed over."""
+    from common.data.patients import unknown
+
     table = Table("cell type", "images", title=f"{len(cache):,} images of {cache.side} px")
     table.columns[1].justify = "right"
     for name, number in cache.counts.items():
         table.add_row(name, f"{number:,}")
     console.print(table)
-    patients = {patient for patient in cache.patients if patient}
-    console.print(f"patients: {len(patients):,}" if patients else "patients: not known")
-    for reason, number in cache.meta["skipped"].items():
+    patients = cache.patients.tolist()
+    known = {patient for patient in patients if patient}
+    console.print(f"patients: {len(known):,}" if known else "patients: not known")
+    if said := unknown(patients):
+        console.print(said, soft_wrap=True)
+    console.print(_scale(cache), soft_wrap=True)
+    for reason, number in found.skipped.items():
         console.print(f"passed over: {number:,} {reason}")
+    for line in faults[:_SHOWN]:
+        console.print(f"  {line}", markup=False, soft_wrap=True)
+    if len(faults) > _SHOWN:
+        console.print(f"  and {len(faults) - _SHOWN:,} more; `hemofed data check` names them all")
+    for remark in found.remarks:
+        console.print(remark, style="yellow", markup=False, soft_wrap=True)
     console.print(f"cache: {cache.folder}", soft_wrap=True)
+
+
+def _scale(cache: "CellCache") -> str:
+    um_per_px, field_um = cache.meta["um_per_px"], cache.meta["field_um"]
+    if um_per_px is None:
+        return f"scale: not known: {NO_SCALE}"
+    return f"scale: {um_per_px:g} um a pixel; a cached image shows {field_um:g} um"

@@ -1,52 +1,57 @@
 """One image file -> one square of 8-bit RGB."""
 
-import struct
 import warnings
-import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
-import numpy as np
 from PIL import Image
 
+from common.data.bitmap import read_bitmap
+from common.data.forms import HEAD, FormError, kind
 from common.errors import DataError
 
 FILTER = Image.Resampling.BICUBIC
-_FORMATS = ("JPEG", "TIFF", "PNG", "BMP")
-_GAP = 2
-"""A JPEG is decoded at 1/2, 1/4 or 1/8 only where that leaves this many times the side."""
 
-UNREADABLE = (
-    OSError,
-    SyntaxError,
-    ValueError,
-    TypeError,
-    KeyError,
-    IndexError,
-    EOFError,
-    OverflowError,
-    struct.error,
-    zlib.error,
-    Image.DecompressionBombError,
-    Image.DecompressionBombWarning,
-)
-"""What Pillow raises for a file that is damaged, cut short, or not an image."""
+Look = Callable[[int, int], None]
+"""Called with a picture's width and height before it is decoded; raises DataError to refuse it."""
 
 
-def read_rgb(path: Path, draft: int | None = None) -> Image.Image:
-    """The whole image as RGB; a JPEG may come smaller, but no side under `draft` times 2.
+def _any_size(width: int, height: int) -> None:
+    pass
 
-    16-bit grey is scaled to 8 bits; what is transparent is laid on white. Raises DataError: it
-    cannot be read, is cut short, or has a kind of pixel that has no one meaning as a picture.
+
+def read_rgb(path: Path, draft: int | None = None, look: Look = _any_size) -> Image.Image:
+    """The whole image as RGB, upright; a JPEG may come smaller, but no side under `draft` times 2.
+
+    Which forms are read, and by which rules, is in docs/pictures.md. Raises FormError for a whole
+    picture that has no one meaning as that of a cell, and DataError for a file that is damaged, cut
+    short, or no picture.
     """
     try:
-        with Image.open(path, formats=_FORMATS) as image:
-            if draft is not None:
-                image.draft("RGB", (draft * _GAP, draft * _GAP))
-            return _rgb(image)
-    except UNREADABLE as error:
+        with open(path, "rb") as file:
+            return _read(file, draft, look)
+    except FormError as error:
+        raise type(error)(f"{path}: {error}") from error
+    except Exception as error:
+        # A file that is damaged, or made to do harm, may make a reader stumble over anything.
         raise DataError(f"{path}: cannot be read as an image ({error})") from error
+
+
+def _read(file: BinaryIO, draft: int | None, look: Look) -> Image.Image:
+    form = kind(file.read(HEAD))
+    file.seek(0)
+    # Their readers are slow to import, and most labs have no use for them.
+    if form == "tiff":
+        from common.data.tiff import read_tiff
+
+        return read_tiff(file, look)
+    if form == "dicom":
+        from common.data.dicom import read_dicom
+
+        return read_dicom(file, look)
+    return read_bitmap(file, draft, look)
 
 
 @contextmanager
@@ -80,20 +85,6 @@ def square(image: Image.Image, side: int, field_px: float | None = None) -> Imag
         width, height = image.size
     left, top = (width - field_px) / 2, (height - field_px) / 2
     return image.resize((side, side), FILTER, box=(left, top, left + field_px, top + field_px))
-
-
-def _rgb(image: Image.Image) -> Image.Image:
-    image.load()
-    if image.mode == "RGB":
-        return image
-    if image.mode.startswith("I;16"):
-        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
-    if image.mode in ("I", "F"):
-        raise ValueError(f"pixels of mode {image.mode}; save it as 8-bit RGB")
-    if image.has_transparency_data:
-        white = Image.new("RGBA", image.size, "white")
-        return Image.alpha_composite(white, image.convert("RGBA")).convert("RGB")
-    return image.convert("RGB")
 
 
 def _padded(image: Image.Image, least: int) -> Image.Image:

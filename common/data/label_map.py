@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from common.cells import CODES, SKIP, resolve
+from common.cells import CODES, SKIP, check_label_map
 from common.errors import ConfigError, DataError
 from common.yaml_files import read_yaml
 
@@ -11,8 +11,8 @@ def read_label_map(path: Path) -> dict[str, str]:
     """The site's names -> MLL23's names, or "skip" for images to leave out.
 
     The file is a mapping of names, or has one under the key label_map, as a site.yaml does, which
-    may be empty. Raises ConfigError: it cannot be read, is no such mapping, or names an unknown
-    cell type.
+    may be empty. Raises ConfigError: it cannot be read, is no such mapping, or is refused by
+    `check_label_map`.
     """
     content = read_yaml(path)
     names = content.get("label_map", content)
@@ -20,14 +20,15 @@ def read_label_map(path: Path) -> dict[str, str]:
         raise ConfigError(
             f"{path}: expected names and cell types, like 'segs: neutrophil_segmented'"
         )
+    words = {k: v for k, v in names.items() if isinstance(k, str) and isinstance(v, str)}
+    try:
+        check_label_map(words)
+    except DataError as error:
+        raise ConfigError(f"{path}: {error}") from None
     for name, target in names.items():
-        if not isinstance(name, str) or not isinstance(target, str):
+        if name not in words:
             raise ConfigError(
                 f"{path}: {name!r}: {target!r}: both must be text (put quotes around numbers, yes "
                 f"and no); cell types: {', '.join(CODES)}, or {SKIP!r}"
             )
-        try:
-            resolve(name, {name: target})
-        except DataError as error:
-            raise ConfigError(f"{path}: {error}") from None
-    return dict(names)
+    return words

@@ -7,7 +7,7 @@ import zlib
 from pathlib import Path, PurePosixPath
 
 from common.cells import resolve
-from common.data.index import IMAGE_SUFFIXES
+from common.data.forms import IMAGE_SUFFIXES
 from common.errors import DataError
 
 

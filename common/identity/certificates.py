@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from common.errors import ConfigError
+from common.identity.addresses import is_loopback
 
 AUTHORITY_DAYS = 3650
 SERVER_DAYS = 397
@@ -25,20 +26,6 @@ _USAGES = (
     *("key_agreement", "key_cert_sign", "crl_sign", "encipher_only", "decipher_only"),
 )
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
-
-
-def split_address(address: str) -> tuple[str, int]:
-    """`host:port` (an IPv6 host in brackets) as its parts. Raises ConfigError."""
-    host, colon, port = address.rpartition(":")
-    bare = host.removeprefix("[").removesuffix("]")
-    bracketed = host != bare
-    if not colon or not bare or not port.isascii() or not port.isdigit():
-        raise ConfigError(f"address {address!r}: expected host:port, like fl.example.org:9092")
-    if not 1 <= int(port) <= 65535:
-        raise ConfigError(f"address {address!r}: port {port} is not within 1 to 65535")
-    if (":" in bare) != bracketed or not all(c.isalnum() or c in ".-:" for c in bare):
-        raise ConfigError(f"address {address!r}: {host!r} is not a host name; IPv6 goes in [ ]")
-    return bare, int(port)
 
 
 def make_authority(key: EllipticCurvePrivateKey, now: datetime) -> x509.Certificate:
@@ -62,7 +49,7 @@ def issue_server(
     days: int = SERVER_DAYS,
 ) -> x509.Certificate:
     """A TLS certificate for `host`; for a loopback host it covers all names of loopback."""
-    hosts = _LOOPBACK if _is_loopback(host) else (host,)
+    hosts = dict.fromkeys((*_LOOPBACK, host)) if is_loopback(host) else (host,)
     issuer_key = x509.AuthorityKeyIdentifier.from_issuer_public_key(authority_key.public_key())
     server_only = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH])
     return (
@@ -155,10 +142,3 @@ def _alternative(host: str) -> x509.GeneralName:
         return x509.IPAddress(ipaddress.ip_address(host))
     except ValueError:
         return x509.DNSName(host)
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

@@ -26,6 +26,7 @@ from cryptography.hazmat.primitives.serialization import (
 
 from common.errors import ConfigError, FederationError
 from common.files import replacing
+from common.words import typed
 
 PASSPHRASE_VARIABLE = "HEMOFED_PASSPHRASE"  # noqa: S105  the variable's name, not a secret
 
@@ -154,8 +155,9 @@ def _read_secret(path: Path) -> bytes:
             mode = os.fstat(file.fileno()).st_mode & 0o777
             if mode & 0o077:
                 raise ConfigError(
-                    f"{path}: mode {mode:04o} lets others read this private key; run `chmod 600 "
-                    f"{path}`, and if others could have read it, make new keys"
+                    f"{path}: mode {mode:04o} lets others read this private key; run "
+                    f"`{typed('chmod', '600', path)}`, and if others could have read it, make new "
+                    "keys"
                 )
             return file.read()
     except OSError as error:

@@ -16,8 +16,8 @@ _UNUSED = ("dino_head.", "ibot_head.")
 _MASK_TOKEN = "mask_token"  # noqa: S105 - only masked pretraining uses this tensor
 
 
-def encoder_state(path: Path) -> dict[str, Any]:
-    """The encoder in a checkpoint. Raises ModelError: no encoder inside.
+def encoder_state(path: Path, sha256: str | None = None) -> dict[str, Any]:
+    """The encoder in a checkpoint. Raises ModelError: as `read_checkpoint`, or no encoder inside.
 
     | layout                           | found in                          |
     |----------------------------------|-----------------------------------|
@@ -27,7 +27,7 @@ def encoder_state(path: Path) -> dict[str, Any]:
     Heads of the pretraining are dropped, chunked blocks (`blocks.0.3.`) are renamed, and position
     embeddings of another side (1370 tokens: 518 px) are interpolated to 224 px.
     """
-    content = read_checkpoint(path)
+    content = read_checkpoint(path, sha256)
     layer = content.get("teacher", content)
     if not isinstance(layer, dict):
         raise ModelError(f"{path}: teacher is a {type(layer).__name__}, not a dict of tensors")

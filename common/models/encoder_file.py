@@ -48,9 +48,6 @@ def read_record(path: Path) -> EncoderRecord:
     return read_encoder(path)[0]
 
 
-def read_encoder(path: Path) -> tuple[EncoderRecord, dict[str, Tensor]]:
-    """Record and state of an encoder's file.
-
-    Raises ModelError: no such file, damaged, or without a record.
-    """
-    return read_recorded(path, _KEY, EncoderRecord, "hemofed model pretrain")
+def read_encoder(path: Path, sha256: str | None = None) -> tuple[EncoderRecord, dict[str, Tensor]]:
+    """Record and state of an encoder's file. Raises ModelError like `read_recorded`."""
+    return read_recorded(path, _KEY, EncoderRecord, "hemofed model pretrain", sha256)

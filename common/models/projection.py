@@ -100,9 +100,9 @@ def projection_file(name: str) -> Path:
     return _SHIPPED if name == RENDERED else Path(name)
 
 
-def read_projection(path: Path) -> tuple[Projection, ProjectionRecord]:
-    """What `write_projection` wrote. Raises ModelError: no such file, damaged, or another kind."""
-    record, tensors = read_recorded(path, _KEY, ProjectionRecord, "hemofed model project")
+def read_projection(path: Path, sha256: str | None = None) -> tuple[Projection, ProjectionRecord]:
+    """What `write_projection` wrote. Raises ModelError like `read_recorded`, or another kind."""
+    record, tensors = read_recorded(path, _KEY, ProjectionRecord, "hemofed model project", sha256)
     if set(tensors) != {"mean", "matrix"}:
         raise ModelError(f"{path}: its tensors are not a projection's; make it again")
     mean, matrix = tensors["mean"], tensors["matrix"].float()
@@ -117,13 +117,14 @@ def is_projection(path: Path) -> bool:
     return _KEY in record_keys(path)
 
 
-def projected(encoder: nn.Module, name: str) -> tuple[nn.Module, int]:
+def projected(encoder: nn.Module, name: str, sha256: str | None = None) -> tuple[nn.Module, int]:
     """The encoder with the projection that a study names behind it, and its output's size.
 
-    Raises ModelError: it cannot be read, or was fitted on the features of another encoder.
+    sha256: of the projection's file, where the study names it. Raises ModelError: it cannot be
+    read, is another file, or was fitted on the features of another encoder.
     """
     path = projection_file(name)
-    projection, record = read_projection(path)
+    projection, record = read_projection(path, sha256)
     if record.encoder != tensor_digest(encoder.state_dict()):
         raise ModelError(
             f"{path}: was fitted on the features of another encoder ({record.encoder:.12}); fit "

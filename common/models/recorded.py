@@ -7,14 +7,16 @@ from typing import TypeVar
 
 from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import load, save_file
 from torch import Tensor
 
 from common.config import Strict
 from common.errors import ModelError
 from common.files import replacing
+from common.models.weights import read_bytes
 
 Record = TypeVar("Record", bound=Strict)
+_LENGTH = 8
 
 
 def write_recorded(path: Path, key: str, record: Strict, tensors: Mapping[str, Tensor]) -> None:
@@ -34,19 +36,16 @@ def record_keys(path: Path) -> set[str]:
 
 
 def read_recorded(
-    path: Path, key: str, kind: type[Record], command: str
+    path: Path, key: str, kind: type[Record], command: str, sha256: str | None = None
 ) -> tuple[Record, dict[str, Tensor]]:
     """What `write_recorded` wrote. command: the one that makes such files, for the errors.
 
-    Raises ModelError: no such file, damaged, or without a record of this kind.
+    Raises ModelError: as `read_bytes`, damaged, or without a record of this kind.
     """
-    if not path.is_file():
-        raise ModelError(f"{path}: no such weights file; make one with `{command}`")
+    data = read_bytes(path, sha256, f"make one with `{command}`")
     try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        return kind.model_validate_json(metadata[key]), tensors
+        tensors = load(data)
+        return kind.model_validate_json(_metadata(data)[key]), tensors
     except SafetensorError as error:
         raise ModelError(f"{path}: is damaged or not a safetensors file ({error})") from error
     except KeyError as error:
@@ -56,3 +55,11 @@ def read_recorded(
         ) from error
     except (ValidationError, json.JSONDecodeError) as error:
         raise ModelError(f"{path}: its record cannot be read: {error}") from error
+
+
+def _metadata(data: bytes) -> dict[str, str]:
+    """The metadata in the head of a safetensors file that was found sound: a length in 8 bytes,
+    then so much JSON."""
+    length = int.from_bytes(data[:_LENGTH], "little")
+    head = json.loads(data[_LENGTH : _LENGTH + length])
+    return dict(head.get("__metadata__") or {})

@@ -7,13 +7,12 @@ from torch import nn
 
 from common.config import ModelSpec
 from common.errors import ModelError
-from common.files import file_digest
 from common.models import dinov2, efficientnet, imagenet, resnet, vit
 from common.models.classifier import Classifier
 from common.models.cnn import DEFAULT_WIDTH, SmallCNN
 from common.models.encoder_file import read_encoder
 from common.models.layers import Centred, QuarterTurns, Standardise, initialise
-from common.models.projection import projected, projection_file
+from common.models.projection import projected
 from common.models.weights import fit
 
 IMAGENET = "imagenet"
@@ -39,8 +38,7 @@ def build(spec: ModelSpec, num_classes: int, image_side: int, seed: int) -> Clas
         if spec.features == "middle":
             encoder, dim = _middle_stages(encoder, spec)
         if spec.projection is not None:
-            _check_digest(projection_file(spec.projection), spec.projection_sha256)
-            encoder, dim = projected(encoder, spec.projection)
+            encoder, dim = projected(encoder, spec.projection, spec.projection_sha256)
         if spec.quarter_turns:
             encoder = QuarterTurns(encoder)
         head = _head(spec, dim, num_classes)
@@ -101,23 +99,13 @@ def _load(encoder: nn.Module, spec: ModelSpec, weights: str) -> None:
         fit(encoder, imagenet.lite0_encoder_state(checkpoint), str(checkpoint))
         return
     path = Path(weights)
-    _check_digest(path, spec.weights_sha256)
     if spec.name == "dinov2-vits14":
-        fit(encoder, dinov2.encoder_state(path), str(path))
+        fit(encoder, dinov2.encoder_state(path, spec.weights_sha256), str(path))
         return
-    record, state = read_encoder(path)
+    record, state = read_encoder(path, spec.weights_sha256)
     if record.model != spec.name:
         raise ModelError(
             f"{path}: is an encoder of {record.model}; set model.name to it, or give other weights "
             f"for {spec.name}"
         )
     fit(encoder, state, f"{path} ({record.model}, width {record.width}, {record.side} px)")
-
-
-def _check_digest(path: Path, wanted: str | None) -> None:
-    """Raise ModelError when a study names the digest of its file and `path` is another one."""
-    if wanted and (found := file_digest(path)) != wanted:
-        raise ModelError(
-            f"{path}: has SHA-256 {found:.12}, the study names {wanted:.12}; get the file that the "
-            "study was made with"
-        )

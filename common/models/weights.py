@@ -1,5 +1,7 @@
 """Weights from files: read without running code, and fitted with every key accounted for."""
 
+import hashlib
+import io
 import pickle
 import zipfile
 from collections.abc import Mapping
@@ -12,15 +14,36 @@ from torch import Tensor, nn
 from common.errors import ModelError
 
 
-def read_checkpoint(path: Path) -> dict[str, Any]:
-    """The mapping in a file of `torch.save`, on the CPU; only tensors and containers are read.
+def read_bytes(path: Path, sha256: str | None, way_out: str) -> bytes:
+    """All of a weights file, read once: the bytes that the digest speaks of are those that the
+    caller parses, whoever replaces the file meanwhile.
 
-    Raises ModelError: no such file, not such a file, objects other than tensors inside, no mapping.
+    sha256: that a study names; None: it names none. way_out: what to do without such a file.
+    Raises ModelError: no such file, it cannot be read, or it is another one.
     """
     if not path.is_file():
-        raise ModelError(f"{path}: no such weights file; give model.weights the path of one")
+        raise ModelError(f"{path}: no such weights file; {way_out}")
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        content = path.read_bytes()
+    except OSError as error:
+        raise ModelError(f"{path}: cannot be read ({error.strerror})") from error
+    if sha256 and (found := hashlib.sha256(content).hexdigest()) != sha256:
+        raise ModelError(
+            f"{path}: has SHA-256 {found:.12}, the study names {sha256:.12}; get the file that the "
+            "study was made with"
+        )
+    return content
+
+
+def read_checkpoint(path: Path, sha256: str | None = None) -> dict[str, Any]:
+    """The mapping in a file of `torch.save`, on the CPU; only tensors and containers are read.
+
+    Raises ModelError: as `read_bytes`, not such a file, objects other than tensors inside, no
+    mapping.
+    """
+    data = read_bytes(path, sha256, "give model.weights the path of one")
+    try:
+        content = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise ModelError(
             f"{path}: is not a checkpoint of tensors alone; it was not loaded, since reading other "

@@ -71,9 +71,32 @@ def _print(made: "Plan", console: Console) -> None:
         f"live gate's RDP bound: {made.epsilon_rdp:.4g})"
     )
     console.print(f"per {made.unit}: {made.adjacency}")
-    console.print(f"composed by {made.accountant}\n")
+    console.print(f"composed by {made.accountant}")
+    console.print(f"{_steps(made)}\n", highlight=False)
     for text in (_against(made), _sharing(made), _rounds(made), _choices(made), _patients(made)):
         console.print(text)
+    console.print(f"\nscores: {_scores(made)}", highlight=False)
+    for doubt in made.doubts:
+        console.print(doubt, style="yellow", markup=False)
+
+
+def _steps(made: "Plan") -> str:
+    """How many units a step has, against what it takes."""
+    told = ", ".join(f"{name} {_rounded(units)}" for name, units in made.units.items())
+    here = f"; of the cohort: {told}" if told else ""
+    from common.privacy.meaning import MANY_PARAMETERS
+
+    alone = made.enough / made.sample_rate
+    return (
+        f"{made.unit}s in a step: {made.sample_rate:g} of a site's{here}; below "
+        f"{_rounded(made.enough)}, of {_rounded(alone)} {made.unit}s, the noise of a site alone is "
+        f"longer than its gradients of {MANY_PARAMETERS:,} parameters can be. Delta is to be well "
+        "below 1 in as many as a site has"
+    )
+
+
+def _rounded(number: float) -> str:
+    return f"{number:,.0f}" if number >= 10 else f"{number:.2g}"
 
 
 def _asked(made: "Plan") -> str:
@@ -132,6 +155,12 @@ def _choices(made: "Plan") -> Table:
         "epsilon: with this plan's multiplier"
     )
     return table
+
+
+def _scores(made: "Plan") -> str:
+    if made.scores is None:
+        return "how sharp noised ones will be is told where the cohort names the sites' units"
+    return made.scores.words
 
 
 def _patients(made: "Plan") -> Table:

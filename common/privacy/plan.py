@@ -10,6 +10,8 @@ from common.privacy.accounting import ACCOUNTANT, Event, epsilon, study_event
 from common.privacy.adversaries import Cohort, View, views
 from common.privacy.events import ADJACENCY
 from common.privacy.groups import patient_epsilon
+from common.privacy.meaning import MUCH_NOISE, doubts, expected_units
+from common.privacy.sharpness import Forecast, forecast
 
 IMAGES_A_PATIENT = (1, 2, 5, 10, 50)
 DISTRIBUTED = (
@@ -68,6 +70,14 @@ class Plan:
     choices: tuple[Choice, ...]
     by_patient: tuple[tuple[int, float], ...]
     """(images of a patient, epsilon of that patient)."""
+    scores: Forecast | None
+    """How sharp noised scores will be; None where the study does not say how many units train."""
+    units: dict[str, float]
+    """Site of the study's cohort -> the units that a step of it has on average."""
+    enough: float
+    """Such units from which on a site by itself has not more noise than gradients (meaning.py)."""
+    doubts: tuple[str, ...]
+    """Sentences on values that mean little for the cohort."""
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -109,6 +119,10 @@ def make_plan(study: Study, cohort: Cohort) -> Plan:
         by_patient=tuple(
             (images, patient_epsilon(event, privacy.delta, images)) for images in IMAGES_A_PATIENT
         ),
+        scores=forecast(study),
+        units=expected_units(study),
+        enough=event.noise_multiplier / MUCH_NOISE / (study.rounds * privacy.local_steps) ** 0.5,
+        doubts=tuple(doubts(study, event.noise_multiplier)),
     )
 
 

@@ -14,11 +14,13 @@ class Bench(StrEnum):
     ROUNDS = "rounds"
     DEPLOY = "deploy"
     DATA = "data"
+    CHECK = "check"
     CLIPPING = "clipping"
     NOISE = "noise"
     AUDIT = "audit"
     AGGREGATION = "aggregation"
     COMPANY = "company"
+    SCORES = "scores"
 
 
 def bench(

@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from common.words import typed
 from server.cli import PASSPHRASE, Home, init
 
 _LOOPBACK = "127.0.0.1:9092"
@@ -58,22 +59,22 @@ def _next_steps(folder: Path, sites: list[str], study: str) -> str:
     """What to type, ready to copy: comments and commands, as a shell reads them."""
     program = sys.argv[0] if Path(sys.argv[0]).name == "hemofed" else "hemofed"
     server, homes = folder / "server", [folder / site for site in sites]
-    steps = {
+    steps: dict[str, list[tuple[object, ...]]] = {
         "each in a terminal of its own; Ctrl-C ends it": [
-            f"server start {server}",
-            *(f"site start {home}" for home in homes),
+            ("server", "start", server),
+            *(("site", "start", home) for home in homes),
         ],
         "in another terminal, once they run: is each lab ready?": [
-            f"site check {home}" for home in homes
+            ("site", "check", home) for home in homes
         ],
         "the study is proposed; each lab gets it within seconds, reads what it asks, says yes": [
-            f"server run {server} {folder / 'study.yaml'}",
-            *(f"site approve {home} {study}" for home in homes),
+            ("server", "run", server, folder / "study.yaml"),
+            *(("site", "approve", home, study) for home in homes),
         ],
-        "how far is it? a minute or two until it is completed": [f"server status {server}"],
+        "how far is it? a minute or two until it is completed": [("server", "status", server)],
     }
     lines = []
     for why, commands in steps.items():
-        lines += ["", f"# {why}", *(f"{program} {command}" for command in commands)]
-    model = server / "studies" / f"{study}-*" / "run" / "model.safetensors"
-    return "\n".join([*lines, "", "# the model", f"ls {model}"])
+        lines += ["", f"# {why}", *(typed(program, *command) for command in commands)]
+    models = f"{typed(server / 'studies' / study)}-*/run/model.safetensors"
+    return "\n".join([*lines, "", "# the model", f"ls {models}"])

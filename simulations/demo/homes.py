@@ -12,7 +12,8 @@ from datetime import datetime
 from pathlib import Path
 
 from client.ledger_binding import create_ledger
-from client.site import open_cells, open_site
+from client.site import open_site
+from client.taking_part import taking_part
 from common.config import Study
 from common.data.store import CellCache
 from common.files import write_text
@@ -30,13 +31,6 @@ CELLS = 200
 """Rendered for each lab."""
 
 _STUDY = CONFIGS / "studies" / "first.yaml"
-_POLICY = CONFIGS / "sites" / "policy.yaml"
-_ALLOWED = {
-    "lifetime_epsilon: 10": "lifetime_epsilon: 20",
-    "study_epsilon: 4": "study_epsilon: 10",
-    "unit: patient": "unit: image",
-}
-"""What the labs of a demonstration change in the shipped policy, so that the study may train."""
 
 
 def make_demo(
@@ -63,7 +57,7 @@ def make_demo(
         for name in names:
             kit = make_kit(server, name, passphrase=passphrase)
             join(draft / name, kit, kit.fingerprint, passphrase)
-        units = {name: _training_images(draft / name, study) for name in names}
+        units = {name: _training_units(draft / name, study) for name in names}
         write_text(draft / "study.yaml", _for_cohort(units))
         return load(Study, draft / "study.yaml")
 
@@ -72,7 +66,8 @@ def _render(sites: int, study: Study, progress: Progress) -> list[CellCache]:
     """The cells of each lab, every lab with a stain and a mix of types of its own."""
     rendered = Rendered(sites=sites, cells=CELLS, side=study.image_side, alpha=1.0)
     data = DataSpec(source="rendered", rendered=rendered)
-    return list(gather(data, study.image_side, study.seed, progress).caches.values())
+    labs = gather(data, study.image_side, study.seed, progress, study.field_um)
+    return list(labs.caches.values())
 
 
 def _make_lab(
@@ -82,7 +77,6 @@ def _make_lab(
 
     final: where the home will be.
     """
-    write_text(home / "policy.yaml", _policy())
     request = make_site(home, home.name, now, passphrase)
     shutil.copytree(cells.meta["source"], home / "images")
     cache, images = copy_cache(cells, home / "cells", home / "images"), final.absolute() / "images"
@@ -92,16 +86,9 @@ def _make_lab(
     return request
 
 
-def _policy() -> str:
-    text = _POLICY.read_text(encoding="utf-8")
-    for shipped, changed in _ALLOWED.items():
-        text = text.replace(shipped, changed)
-    return text
-
-
-def _training_images(home: Path, study: Study) -> int:
-    """How many images the lab declares."""
-    return declared(len(open_cells(open_site(home / "site.yaml"), study).rows("train")))
+def _training_units(home: Path, study: Study) -> int:
+    """How many patients, or images, the lab declares."""
+    return declared(taking_part(open_site(home / "site.yaml"), study).units["train"])
 
 
 def _for_cohort(units: dict[str, int]) -> str:

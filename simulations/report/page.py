@@ -8,9 +8,10 @@ from PIL import Image
 
 from common import pages
 from common.models.projection import RENDERED
-from simulations.report import refusals, validation, words
+from simulations.report import caveats, refusals, words
 from simulations.report.chart import Chart
 from simulations.report.figures import baselines, examples
+from simulations.report.majority import always, no_better
 from simulations.report.source import Run, interval
 
 METRICS = {
@@ -39,7 +40,7 @@ def html(run: Run, charts: dict[str, Chart]) -> str:
         models=models(run),
         sites=[site_row(run, name) for name in run.sites],
         left_out=left_out(run),
-        unjudged=validation.caveat(run.summary),
+        caveats=caveats.caveats(run.summary),
         cells=[example(run, row) for row in examples.chosen(run)],
     )
 
@@ -58,6 +59,7 @@ def verdict(run: Run) -> str:
     chance = 1 / len(run.cell_types)
     if value is not None and (bounds[0] if bounds else value) <= chance:
         parts.append(f"That is no better than guessing ({words.percent(chance)}).")
+    parts += filter(None, [no_better(summary)])
     mean = run.local_only["mean"]["balanced_accuracy"] if run.local_only else None
     if mean is not None and value is not None:
         gap = words.points(value - mean)
@@ -162,13 +164,14 @@ def _sure(share: float) -> str:
 
 def models(run: Run) -> list[tuple[str, dict[str, Any]]]:
     """The compared models, for the table: the federated one first."""
+    commonest, figures = always(run.summary)
     found: list[tuple[str, dict[str, Any]]] = [("federated", run.summary)]
     if run.centralised:
         found.append(("all cells in one place", run.centralised))
     if run.local_only:
         found.append(("one site alone, mean", run.local_only["mean"]))
         found += [(f"{name} alone", part) for name, part in run.local_only["sites"].items()]
-    return found
+    return [*found, (f"no model: {words.cell(commonest)} always", figures)]
 
 
 def site_row(run: Run, name: str) -> dict[str, Any]:

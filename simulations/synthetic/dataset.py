@@ -69,8 +69,11 @@ def synthesize(
         if _holds(out, record):
             return
         raise DataError(f"{out}: exists and holds something else; name another folder or delete it")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}."))
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}."))
+    except OSError as error:
+        raise DataError(f"{out}: cannot be made there ({error.strerror})") from error
     try:
         _render_all(temporary, sites, seed, side, workers, progress)
         write_text(temporary / RECORD, record)

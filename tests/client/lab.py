@@ -24,7 +24,8 @@ from common.models.vector import flatten
 from common.payload import Vector, encode
 from common.privacy.accounting import Event
 from common.privacy.noise_source import NoiseSource
-from common.protocol import Task
+from common.protocol import Task, read_refusal
+from common.reasons import Reason
 from common.yaml_files import dump
 
 TYPES = ("myeloblast", "lymphocyte")
@@ -49,6 +50,12 @@ SPENT = Event(
 PRIVACY = {"mode": "local", "epsilon": 4.0, "delta": 1e-4, "sample_rate": 0.4, "local_steps": 2}
 
 
+def refused(reply: Message) -> Reason | None:
+    """Why the lab refuses; None: it does not."""
+    said = read_refusal(reply)
+    return said.reason if said else None
+
+
 def study(**changes: object) -> Study:
     fields: dict[str, object] = {
         "name": "lab-test",
@@ -58,7 +65,7 @@ def study(**changes: object) -> Study:
         "model": {"name": "cnn", "width": 1},
         "training": {"batch_size": 8, "learning_rate": 0.1},
         "privacy": PRIVACY,
-        "cohort": {"lab": Member(units=20)},
+        "cohort": {"lab": Member(units=30)},
     }
     return Study.model_validate(fields | changes)
 

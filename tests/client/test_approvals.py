@@ -21,9 +21,10 @@ from common.errors import ConfigError, PrivacyError
 from common.identity.documents import read_json
 from common.identity.site_home import join, make_site, rotate_keys
 from common.protocol import read_refusal
+from common.reasons import Reason
 from common.yaml_files import dump
 from server.provisioning import admit, make_kit, make_server, revoke
-from tests.client.lab import OPEN, Meanwhile, approve, context, make_lab, message, study
+from tests.client.lab import OPEN, Meanwhile, approve, context, make_lab, message, refused, study
 
 NOW = datetime.now(UTC)
 
@@ -44,13 +45,13 @@ def test_what_is_approved_passes_and_what_differs_in_one_number_does_not(site: P
     home, one = SiteHome(site.parent), study()
     approvals = SignedApprovals(home)
     app = client_app(approvals=approvals)
-    assert "PrivacyError" in str(read_refusal(app(message(one), context(site))))
+    assert refused(app(message(one), context(site))) is Reason.NOT_APPROVED
     approve(home, one)
     assert read_refusal(app(message(one), context(site))) is None
     changed = study(rounds=4)
-    assert "PrivacyError" in str(read_refusal(app(message(changed), context(site))))
+    assert refused(app(message(changed), context(site))) is Reason.NOT_APPROVED
     approvals.withdraw(one.name, "Dr. Grün")
-    assert "PrivacyError" in str(read_refusal(app(message(one, attempt=1), context(site))))
+    assert refused(app(message(one, attempt=1), context(site))) is Reason.WITHDRAWN
 
 
 def test_a_decision_that_nobody_at_the_site_signed_is_none(site: Path) -> None:
@@ -182,8 +183,8 @@ def test_an_approval_ends_at_its_date_and_says_who_and_what_for(site: Path) -> N
     later = SignedApprovals(home, lambda: end)
     with pytest.raises(PrivacyError, match=f"its approval ended at {end:%Y-%m-%d}"):
         later.check(lab, one)
-    refused = client_app(approvals=later)(message(one), context(site))
-    assert "PrivacyError" in str(read_refusal(refused))
+    reply = client_app(approvals=later)(message(one), context(site))
+    assert refused(reply) is Reason.EXPIRED
     with pytest.raises(ConfigError, match="is past; nothing is written"):
         approve(home, one, until=NOW - timedelta(days=1))
     lines = map(json.loads, home.audit.read_text().splitlines())
@@ -320,7 +321,7 @@ def test_an_answer_does_not_leave_when_its_approval_is_withdrawn_meanwhile(site:
     approve(home, one)
     withdraws = Meanwhile(lambda: SignedApprovals(home).withdraw(one.name, "Dr. Grün"))
     app = client_app(withdraws, approvals=SignedApprovals(home))
-    assert "PrivacyError" in str(read_refusal(app(message(one), context(site))))
+    assert refused(app(message(one), context(site))) is Reason.WITHDRAWN
     assert "was withdrawn" in (site.parent / "site.log").read_text()
 
 

@@ -19,7 +19,8 @@ from client.workspace import workspace
 from common.config import RoundPolicy
 from common.device import limit_memory
 from common.errors import ConfigError
-from common.protocol import read_absence, read_refusal
+from common.protocol import NoAnswer, read_absence, read_refusal
+from common.reasons import Reason
 from common.yaml_files import dump, load, parse
 from server.rounds import Record, Rounds
 from tests.client.lab import OPEN, context, make_lab, message, study
@@ -79,7 +80,7 @@ def test_a_site_sits_out_unpaid_and_is_back_in_its_hours(tmp_path: Path, kind: s
     site, now = make_lab(tmp_path, night), at(MONDAY, "12:00")
     app = client_app(clock=lambda: now)
     reply = app(message(study(), kind), context(site))
-    assert read_absence(reply) == "sits out: outside its hours" and read_refusal(reply) is None
+    assert read_absence(reply) == NoAnswer(Reason.HOURS) and read_refusal(reply) is None
     with Ledger.read(open_site(site).ledger) as ledger:
         assert ledger.rows("debit") == ()
     now = at(MONDAY, "23:00")

@@ -281,11 +281,26 @@ def test_what_leaves_without_noise_is_a_row_and_no_event(tmp_path: Path) -> None
     budget = Budget(epsilon=1.0, delta=1e-5)
     with Ledger.create(tmp_path / "ledger", CELLS, budget=budget) as ledger:
         row = ledger.note_unprotected(STUDY, 1, 0)
-        ledger.note_unprotected(STUDY, 1, 0)
-        assert ledger.head != row.hash and ledger.verify() == 3
+        assert ledger.head == row.hash and ledger.verify() == 2
         assert ledger.has(STUDY, 1, 0, "unprotected") and not ledger.has(STUDY, 1, 0)
         assert ledger.events() == () and ledger.plans() == ()
         ledger.debit(OTHER, 1, 0, event(noise=40.0))
+
+
+def test_an_answer_without_noise_is_written_down_once_over_restarts(tmp_path: Path) -> None:
+    """A copy of an order that was answered is refused, as one under privacy is."""
+    path = tmp_path / "ledger"
+    with Ledger.create(path, CELLS) as ledger:
+        ledger.note_unprotected(STUDY, 1, 0)
+    with Ledger.open(path, CELLS) as ledger:
+        with pytest.raises(PrivacyError, match="round 1, attempt 0: already answered"):
+            ledger.note_unprotected(STUDY, 1, 0)
+        assert ledger.verify() == 2
+        ledger.note_unprotected(STUDY, 1, 1)
+        ledger.note_unprotected(STUDY, -3, 0)
+        ledger.note_unprotected(OTHER, 1, 0)
+        ledger.debit(STUDY, 1, 0, event(noise=40.0))
+        assert ledger.verify() == 6
 
 
 def test_a_study_has_a_bound_of_its_own(tmp_path: Path) -> None:

@@ -58,6 +58,20 @@ def add_cells(folder: Path, count: int) -> None:
     (folder / "site.yaml").write_text(f"name: lab\ncells: [{{folder: {cache}}}]\n")
 
 
+def test_each_command_takes_the_home_its_site_yaml_or_the_file(
+    command: Callable[..., "Result"], site: Path
+) -> None:
+    home, file = site.parent, site.parent / "ledger.sqlite"
+    assert "made; head" in command("create", home).output
+    assert "is the ledger of these cells" in command("rebind", home).output
+    shown = {command("show", where, "--json").stdout for where in (home, site, file)}
+    assert len(shown) == 1 and json.loads(shown.pop())["rows"] == 1
+    assert {"1 row, all sound" in command("verify", where).output for where in (home, site)} == {
+        True
+    }
+    assert "site.yaml" in str(command("show", home / "images").exception)
+
+
 def test_a_ledger_is_made_once_and_shown(command: Callable[..., "Result"], site: Path) -> None:
     assert command("create", site).exit_code == 0
     again = command("create", site)

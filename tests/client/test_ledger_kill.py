@@ -48,7 +48,7 @@ def lab():
         reply = app(message(of, number=number), context(site))
         refusal = read_refusal(reply)
         if refusal:
-            raise RuntimeError(refusal)
+            raise RuntimeError(str(refusal))
         handle = os.open(releases, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         os.write(handle, f"{{number}} {{Update.read(reply, size).head}}\\n".encode())
         os.close(handle)

@@ -12,9 +12,24 @@ from common.errors import FederationError
 REFUSAL = FederationError("not a member")
 
 
-def test_a_site_that_was_never_accepted_does_not_wait() -> None:
-    with pytest.raises(FederationError, match="not a member"):
-        Patience(Event()).wait(REFUSAL)
+@pytest.mark.parametrize("accepted", [False, True])
+def test_who_was_never_accepted_may_have_been_admitted_a_moment_ago(
+    monkeypatch: pytest.MonkeyPatch, accepted: bool
+) -> None:
+    """A server takes a new member up within seconds; who is none ends soon."""
+    now, halt = 0.0, Event()
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    halt.set()
+    patient = Patience(halt)
+    if accepted:
+        patient.renew()
+    patient.wait(REFUSAL)
+    now = patience.FIRST_SECONDS
+    if accepted:
+        patient.wait(REFUSAL)
+    else:
+        with pytest.raises(FederationError, match="not a member"):
+            patient.wait(REFUSAL)
 
 
 def test_patience_ends_and_begins_anew_with_each_acceptance(

@@ -8,11 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from client.policy import Policy, cohort_refusal, permit, read_policy, refusal
+from client.account import check_affordable, study_noise
+from client.policy import Policy, cohort_refusal, permit, read_policy, refusals
+from client.site import open_site
 from common.config import Member, Study
 from common.errors import ConfigError, PrivacyError
-from common.yaml_files import dump
-from tests.client.lab import OPEN, PRIVACY, study
+from common.reasons import Fault
+from common.yaml_files import CONFIGS, dump, read_study
+from tests.client.lab import OPEN, PRIVACY, make_lab, study
 
 NOISE = 0.8
 PATIENTS = PRIVACY | {"unit": "patient"}
@@ -34,6 +37,36 @@ def with_policy(**changes: Any) -> Policy:
     return JUST.model_copy(update=changes)
 
 
+def refusal(policy: Policy, of: Study, noise: float) -> Fault | None:
+    """What the policy has against the study: at most one thing."""
+    found = list(refusals(policy, of, noise))
+    assert len(found) <= 1
+    return found[0] if found else None
+
+
+def test_all_that_the_policy_refuses_is_said_at_once() -> None:
+    strict = with_policy(max_rounds=2, study_epsilon=3.0, delta=1e-6, min_cohort=2)
+    with pytest.raises(PrivacyError) as refused:
+        permit(strict, ONE, NOISE)
+    for name in ("max_rounds is 2", "study_epsilon is 3", "delta 0.0001", "min_cohort is 2"):
+        assert name in str(refused.value)
+
+
+def test_the_shipped_study_fits_the_shipped_policy(tmp_path: Path) -> None:
+    """Where a lab knows its patients; its budget lasts, evaluations and spare rounds counted."""
+    policy = read_policy(CONFIGS / "sites" / "policy.yaml")
+    shipped = read_study(CONFIGS / "studies" / "first.yaml", [])
+    permit(policy, shipped, study_noise(shipped))
+    (tmp_path / "lab").mkdir()
+    site = open_site(make_lab(tmp_path / "lab" / "home", policy))
+    check_affordable(site, shipped)
+    images = shipped.model_copy(
+        update={"privacy": shipped.privacy.model_copy(update={"unit": "image"})}
+    )
+    with pytest.raises(PrivacyError, match="the policy's unit is patient"):
+        permit(policy, images, study_noise(images))
+
+
 def test_a_study_at_every_bound_is_let_in() -> None:
     assert refusal(JUST, ONE, NOISE) is None
     permit(JUST, ONE, NOISE)
@@ -53,10 +86,12 @@ def test_a_study_at_every_bound_is_let_in() -> None:
 def test_a_hair_beyond_a_bound_is_refused_with_both_numbers(
     changes: dict[str, Any], said: str
 ) -> None:
-    reason = refusal(with_policy(**changes), ONE, NOISE)
-    assert reason is not None and said in reason
-    with pytest.raises(PrivacyError, match="study lab-test is refused by policy.yaml: "):
+    fault = refusal(with_policy(**changes), ONE, NOISE)
+    assert fault is not None and said in fault.text
+    assert fault.reason == f"policy: {next(iter(changes))}"
+    with pytest.raises(PrivacyError, match="study lab-test is refused by policy.yaml: ") as error:
         permit(with_policy(**changes), ONE, NOISE)
+    assert error.value.reason is fault.reason
 
 
 def test_a_unit_weaker_than_the_policys_is_refused_and_a_stronger_one_is_not() -> None:
@@ -93,7 +128,7 @@ def test_only_members_that_train_make_a_cohort(
     reason = cohort_refusal(with_policy(min_cohort=least), of, members)
     assert (reason is None) == (training >= least)
     if reason:
-        assert reason == f"{training} sites train; the policy's min_cohort is {least}"
+        assert reason.text == f"{training} sites train; the policy's min_cohort is {least}"
 
 
 def test_the_cohort_that_a_study_names_is_counted_the_same_way() -> None:

@@ -32,6 +32,7 @@ from common.order import CLOCK_SECONDS, Order
 from common.payload import encode
 from common.proposal import Proposal
 from common.protocol import Update, absence_content, proposal_content, refusal_content
+from common.reasons import Reason
 from server.provisioning import admit, make_kit, make_server, revoke
 from tests.client.lab import context, first_model, message, study
 
@@ -157,7 +158,7 @@ def test_whatever_a_server_writes_into_a_task_the_log_takes_it(setting: Setting)
     task = asked.content.config_records["task"]
     task["round"], task["attempt"], task["study"] = "smear.png", 2.5, "[" * 100_000
     setting.record.came(setting.ordered(asked))
-    setting.record.leaves(asked, Message(refusal_content(PrivacyError("x"), "ab"), reply_to=asked))
+    setting.record.leaves(asked, Message(refusal_content(Reason.BUDGET, "ab"), reply_to=asked))
     (line,) = setting.lines("refused")
     assert (line["round"], line["attempt"], line["study"]) == (-1, -1, "not a study")
 
@@ -166,7 +167,7 @@ def test_a_study_that_waits_for_sites_is_refused_in_one_line(setting: Setting) -
     for kind in ("query.prepare", "query.prepare", "train", "train"):
         asked = setting.asked(kind)
         setting.record.came(asked)
-        reply = Message(refusal_content(PrivacyError("x"), "ab"), reply_to=asked)
+        reply = Message(refusal_content(Reason.BUDGET, "ab"), reply_to=asked)
         setting.record.leaves(asked, reply)
     assert [line["kind"] for line in setting.lines("refused")] == [
         "query.prepare",
@@ -179,7 +180,7 @@ def test_a_study_that_waits_for_sites_is_refused_in_one_line(setting: Setting) -
 def test_sitting_out_is_no_refusal(setting: Setting) -> None:
     asked = setting.asked()
     setting.record.came(asked)
-    setting.record.leaves(asked, Message(absence_content("outside its hours"), reply_to=asked))
+    setting.record.leaves(asked, Message(absence_content(Reason.HOURS), reply_to=asked))
     assert setting.lines("refused") == setting.lines("released") == []
     assert [line["reason"] for line in setting.lines("sat_out")] == ["sits out: outside its hours"]
 
@@ -338,7 +339,7 @@ def test_a_proposed_study_is_kept_for_a_person_to_read(setting: Setting) -> None
 def test_a_study_that_the_server_did_not_sign_is_not_kept(setting: Setting, signature: str) -> None:
     asked = prepare(setting, signature)
     setting.record.came(asked)
-    refusal = Message(refusal_content(PrivacyError("not approved"), "ab"), reply_to=asked)
+    refusal = Message(refusal_content(Reason.NOT_APPROVED, "ab"), reply_to=asked)
     setting.record.leaves(asked, refusal)
     setting.record.came(prepare(setting, signature))
     assert Proposals(setting.home).all() == []

@@ -1,7 +1,9 @@
 """What leaves of an evaluation: how much one unit may move it, and how much noise hides that."""
 
+import errno
 import math
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +13,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from client import release
+from client import figures, lab_log, release
 from client.account import Account
+from client.app import client_app
 from client.batches import Inputs
 from client.entropy import SystemEntropy
+from client.figures import read_figures
 from client.ledger import Ledger
 from client.policy import Policy
 from client.release import released_tally
@@ -24,9 +28,11 @@ from common.cells import CELL_TYPES
 from common.config import Member, Site, Study
 from common.errors import PrivacyError
 from common.metrics import Tally
+from common.noised_tally import NoisedTally
+from common.privacy.metrics_noise import metrics_sigma
 from common.privacy.noise_source import NoiseSource
-from common.protocol import Task
-from tests.client.lab import OPEN, PRIVACY, make_lab, study
+from common.protocol import Task, read_tally
+from tests.client.lab import OPEN, PRIVACY, context, make_lab, message, study
 
 NOISED = OPEN.model_copy(update={"metrics": "noised"})
 PATIENTS = PRIVACY | {"unit": "patient"}
@@ -38,9 +44,18 @@ def lab(folder: Path, policy: Policy = NOISED, cells: int = 120) -> Site:
     return open_site(make_lab(folder, policy, cells))
 
 
-def released(site: Site, of: Study, split: str = "test", number: int = 1) -> tuple[Tally, str]:
+def released(site: Site, of: Study, split: str = "test") -> tuple[Tally, str]:
     inputs = workspace(site, of).inputs
-    return released_tally(site, Task(of, number, split=split), inputs, SystemEntropy())
+    tally, head = released_tally(site, Task(of, 1, split=split), inputs, SystemEntropy())
+    assert isinstance(tally, Tally)
+    return tally, head
+
+
+def noised(site: Site, of: Study) -> tuple[NoisedTally, str]:
+    inputs = workspace(site, of).inputs
+    tally, head = released_tally(site, Task(of, 1, split="test"), inputs, SystemEntropy())
+    assert isinstance(tally, NoisedTally)
+    return tally, head
 
 
 def silent(monkeypatch: pytest.MonkeyPatch) -> list[float]:
@@ -70,7 +85,9 @@ def test_of_a_patient_no_more_cells_are_counted_than_the_cap(
     site = lab(tmp_path)
     counted = Counter(of_split(site, of, "test").tolist())
     assert counted and set(counted.values()) == {12}
-    assert released(site, of)[0].total == sum(min(most, cells) for cells in counted.values())
+    tally, _ = noised(site, of)
+    few = sum(min(most, cells) for cells in counted.values())
+    assert tally.right + tally.wrong == tally.confusion.sum() == few
 
 
 def test_where_the_image_is_the_unit_every_cell_counts(
@@ -78,7 +95,8 @@ def test_where_the_image_is_the_unit_every_cell_counts(
 ) -> None:
     silent(monkeypatch)
     site, of = lab(tmp_path), study()
-    assert released(site, of)[0].total == len(of_split(site, of, "test")) > 0
+    tally, _ = noised(site, of)
+    assert tally.right + tally.wrong == tally.confusion.sum() == len(of_split(site, of, "test")) > 0
 
 
 @pytest.mark.parametrize(
@@ -92,22 +110,36 @@ def test_where_the_image_is_the_unit_every_cell_counts(
 def test_the_noise_is_as_wide_as_what_one_unit_can_move(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, privacy: dict[str, Any], most: int
 ) -> None:
-    """Measured, of thousands of counts without a cell: sigma is the multiplier times the cap, not
-    its root; the 3 grid steps that the proof adds are hardly seen."""
+    """Measured, of thousands of counts: sigma is the multiplier times the cap (not its root) times
+    the root of 2, for a cell is counted twice; the 3 grid steps that the proof adds are hardly
+    seen. The counts are as drawn: as many below zero as above."""
     of = study(privacy=privacy, cell_types=EVERY_TYPE)
     monkeypatch.setattr(
         release, "pay_for_metrics", lambda *_: Account(noise_multiplier=50.0, head="row")
     )
     site, counts = lab(tmp_path, cells=10), []
-    monkeypatch.setattr(release, "_counted", lambda *_: Tally.empty(len(of.cell_types)))
-    for _ in range(12):
-        tally, head = released(site, of)
-        counts.append(tally.confusion)
+    monkeypatch.setattr(release, "_counted", lambda *_, **__: Tally.empty(len(of.cell_types)))
+    for _ in range(6):
+        tally, head = noised(site, of)
+        counts.append(tally.counts)
         assert head == "row"
+        assert tally.variance == pytest.approx(50.0**2 * 2 * most**2, rel=0.01)
     drawn = np.stack(counts).astype(float)
-    assert (drawn >= 0).all(), "a count below zero says that there was none"
-    root = math.sqrt(2 * float(np.square(drawn).mean()))
-    assert root == pytest.approx(50.0 * most, rel=0.08)
+    assert 0.45 < (drawn < 0).mean() < 0.55
+    assert drawn.std() == pytest.approx(50.0 * most * math.sqrt(2), rel=0.08)
+    # The two that count all cells bear as much as any other.
+    assert 0.5 < drawn[:, :2].std() / drawn.std() < 1.6
+
+
+@pytest.mark.parametrize("kind", [{}, {"unit": "patient", "max_cells_per_patient": 9}])
+def test_the_server_knows_the_noise_without_being_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: dict[str, Any]
+) -> None:
+    asked, of = silent(monkeypatch), study(privacy=PRIVACY | kind)
+    reply = client_app()(message(of, "evaluate"), context(make_lab(tmp_path, NOISED, 120)))
+    read = read_tally(reply, of)
+    assert isinstance(read, NoisedTally)
+    assert asked == [metrics_sigma(of)] and read.variance == asked[0] ** 2
 
 
 def test_counts_are_paid_for_before_a_cell_is_looked_at(
@@ -120,23 +152,23 @@ def test_counts_are_paid_for_before_a_cell_is_looked_at(
             assert len(ledger.rows("debit")) == 1
         raise RuntimeError("looked")
 
-    monkeypatch.setattr(release, "_counted", look)
+    monkeypatch.setattr(release, "predict", look)
     with pytest.raises(RuntimeError, match="looked"):
-        released(site, of)
+        noised(site, of)
 
 
 def test_what_cannot_be_paid_for_is_not_counted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     site, of = lab(tmp_path, NOISED.model_copy(update={"study_epsilon": 0.01})), study()
-    monkeypatch.setattr(release, "_counted", lambda *_: pytest.fail("looked"))
+    monkeypatch.setattr(release, "predict", lambda *_: pytest.fail("looked"))
     with pytest.raises(PrivacyError, match="the study would cost epsilon"):
-        released(site, of)
+        noised(site, of)
 
 
 def test_the_head_that_leaves_is_the_row_that_was_written(tmp_path: Path) -> None:
     site = lab(tmp_path)
-    _, head = released(site, study())
+    _, head = noised(site, study())
     with Ledger.read(site.ledger) as ledger:
         assert head == ledger.head == ledger.rows("debit")[-1].hash
 
@@ -153,13 +185,11 @@ def test_exact_counts_are_every_cell_and_a_row_that_costs_nothing(tmp_path: Path
         assert (row.study, row.attempt) == (of.digest, 0) and row.round < 0
 
 
-def test_a_policy_that_lets_nothing_leave_lets_nothing_be_counted(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    site = lab(tmp_path, OPEN.model_copy(update={"metrics": "none"}))
-    monkeypatch.setattr(release, "_counted", lambda *_: pytest.fail("looked"))
+def test_a_policy_that_lets_nothing_leave_has_its_figures_at_home(tmp_path: Path) -> None:
+    site, of = lab(tmp_path, OPEN.model_copy(update={"metrics": "none"})), study()
     with pytest.raises(PrivacyError, match=r"lets no metrics leave \(metrics: none\)"):
-        released(site, study())
+        released(site, of)
+    assert len(read_figures(site.figures)) == 1
 
 
 def test_a_split_without_cells_is_noise_like_any_other(
@@ -167,8 +197,8 @@ def test_a_split_without_cells_is_noise_like_any_other(
 ) -> None:
     asked = silent(monkeypatch)
     of = study(cell_types=("basophil", "monocyte"), cohort={"lab": Member(units=20)})
-    tally, _ = released(lab(tmp_path), of)
-    assert tally.total == 0 and tally.confusion.shape == (2, 2) and len(asked) == 1
+    tally, _ = noised(lab(tmp_path), of)
+    assert not tally.counts.any() and tally.confusion.shape == (2, 2) and len(asked) == 1
 
 
 @given(arrays(np.int64, st.integers(0, 60), elements=st.integers(0, 8)), st.integers(1, 5))
@@ -176,22 +206,48 @@ def test_one_patient_more_moves_the_counted_cells_by_that_patients_alone(
     units: np.ndarray[Any, Any], most: int
 ) -> None:
     """Whatever cells the others have: theirs are the same with and without the patient."""
-    positions = 3 * np.arange(len(units))
-    kept = release._few_a_patient(positions, units, most)
-    assert (np.diff(kept) > 0).all()
+    first = release._first_of_each(units, most)
     for unit in range(9):
-        mine, others = positions[units == unit], units != unit
-        assert np.isin(kept, mine).sum() == min(most, len(mine))
-        without = release._few_a_patient(positions[others], units[others], most)
-        assert np.array_equal(kept[~np.isin(kept, mine)], without)
-        assert np.array_equal(kept[np.isin(kept, mine)], mine[:most]), "the first ones"
+        mine = units == unit
+        assert first[mine].tolist() == [n < most for n in range(mine.sum())], "the first ones"
+        assert np.array_equal(first[~mine], release._first_of_each(units[~mine], most))
 
 
-def test_counting_takes_the_labels_of_the_cells_that_were_predicted(tmp_path: Path) -> None:
-    site, of = lab(tmp_path, OPEN), study()
+@pytest.mark.parametrize("metrics", ["exact", "noised", "none"])
+def test_a_site_sees_its_exact_figures_whatever_leaves(tmp_path: Path, metrics: str) -> None:
+    """All its cells, those beyond a patient's cap too, of the right labels."""
+    of = study(privacy=PATIENTS | {"max_cells_per_patient": 1})
+    site = lab(tmp_path, OPEN.model_copy(update={"metrics": metrics}))
     inputs: Inputs = workspace(site, of).inputs
-    positions = np.arange(10)
-    labels = inputs.cells.labels[positions]
-    tally = release._counted(inputs, positions, 2)
-    assert tally.confusion.sum(1).tolist() == np.bincount(labels, minlength=2).tolist()
-    assert release._counted(inputs, positions[:0], 2).total == 0
+    with suppress(PrivacyError):
+        released_tally(site, Task(of, 1, split="test"), inputs, SystemEntropy())
+    (mine,) = read_figures(site.figures)
+    cells = inputs.cells
+    labels = cells.labels[cells.rows("test")]
+    assert (mine.study, mine.round, mine.split) == (of.name, 1, "test")
+    assert mine.tally.confusion.sum(1).tolist() == np.bincount(labels, minlength=2).tolist()
+    accuracy = mine.tally.metrics()["accuracy"]
+    assert accuracy is not None
+    (line,) = site.log.read_text().splitlines()
+    assert f"round 1, {len(labels)} test cells, accuracy {100 * accuracy:.1f} %" in line
+
+
+def test_a_full_disk_keeps_no_paid_answer_from_leaving(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path, *_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    site, of = lab(tmp_path), study()
+    monkeypatch.setattr(figures, "keep_short", full)
+    monkeypatch.setattr(lab_log, "keep_short", full)
+    assert noised(site, of)[1]
+    assert read_figures(site.figures) == [] and not site.log.exists()
+
+
+def test_a_line_that_was_cut_off_is_left_out(tmp_path: Path) -> None:
+    site, of = lab(tmp_path), study()
+    noised(site, of)
+    with site.figures.open("a") as file:
+        file.write('{"study": "sma')
+    assert len(read_figures(site.figures)) == 1

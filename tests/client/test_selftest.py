@@ -14,10 +14,10 @@ from client.site import Rows, open_site
 from common.config import Member, ModelSpec, Study
 from common.errors import PrivacyError
 from common.privacy.clipping.linear import LinearLayer
-from common.protocol import read_refusal
+from common.reasons import Reason
 from common.yaml_files import dump
 
-from .lab import OPEN, PRIVACY, context, make_lab, message, study
+from .lab import OPEN, PRIVACY, context, make_lab, message, refused, study
 
 FROZEN = {"name": "efficientnet-lite0", "weights": "imagenet", "encoder": "frozen", "centre": True}
 STUDIES = {
@@ -111,7 +111,7 @@ def test_a_site_is_not_ready_on_such_a_machine(site: Path, monkeypatch: pytest.M
     monkeypatch.setattr(selftest, "build", with_mixing_head)
     app = client_app()
     reply = app(message(study(), "query.prepare", 0), context(site))
-    assert "PrivacyError" in (read_refusal(reply) or "")
+    assert refused(reply) is Reason.DEVICE
     assert "no bound on what one adds would hold" in (site.parent / "site.log").read_text()
 
 
@@ -124,7 +124,7 @@ def test_such_a_machine_gives_and_pays_nothing_though_nobody_asked_whether_it_is
     policy = OPEN.model_copy(update={"metrics": "noised"})
     (site.parent / "policy.yaml").write_text(dump(policy))
     reply = client_app()(message(study(), kind), context(site))
-    assert "PrivacyError" in (read_refusal(reply) or "")
+    assert refused(reply) is Reason.DEVICE
     with Ledger.read(open_site(site).ledger) as ledger:
         assert not ledger.rows("debit")
 

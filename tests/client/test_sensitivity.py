@@ -27,6 +27,7 @@ from common.config import CellSource, Member, Site, Study
 from common.data.cache import prepare
 from common.models import build, federated
 from common.models.vector import flatten
+from common.noised_tally import NoisedTally
 from common.privacy import noise
 from common.privacy.noise import SMOOTHING
 from common.protocol import Update, read_refusal, read_tally
@@ -266,7 +267,9 @@ def test_one_unit_more_moves_an_evaluation_by_no_more_than_is_paid_for(
         site = lab(name, rows, "validation")
         reply = client_app(Scripted(seed))(question, context(site))
         assert read_refusal(reply) is None
-        counts.append(read_tally(reply, len(TYPES)).confusion)
+        tally = read_tally(reply, study)
+        assert isinstance(tally, NoisedTally)
+        counts.append(tally.counts)
     covered = math.sqrt(silence.sigmas[0] ** 2 - SMOOTHING**2) / paid_noise(site)
     moved = float(np.linalg.norm(counts[0] - counts[1]))
     assert moved <= covered * (1 + 1e-9)

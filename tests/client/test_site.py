@@ -8,6 +8,7 @@ import pytest
 from client.site import SiteCells, open_cells, open_site
 from common.config import CellSource, Member, Site, Study
 from common.data.cache import prepare
+from common.errors import DataError
 from tests.client.lab import PRIVACY, make_lab, study
 
 PATIENTS = PRIVACY | {"unit": "patient"}
@@ -65,3 +66,14 @@ def test_a_split_is_its_own_cells_and_a_held_out_sites_all_of_them(tmp_path: Pat
     cohort = {"lab": Member(role="held_out"), "other": Member(units=20)}
     held = opened(tmp_path / "b", cohort=cohort)
     assert held.rows("test").tolist() == list(range(40))
+
+
+def test_a_cache_of_another_field_of_view_is_refused_with_what_to_do(tmp_path: Path) -> None:
+    site = make_lab(tmp_path)
+    cache = prepare(site.parent / "images", 16, um_per_px=1.0, field_um=20.0)
+    site.write_text(Site(name="lab", cells=(CellSource(folder=cache),)).model_dump_json())
+    with pytest.raises(
+        DataError, match=r"show 20 um, the study asks for 25; .* --um-per-px 1 --field-um 25"
+    ):
+        open_cells(open_site(site), study())
+    assert len(open_cells(open_site(site), study(field_um=20.0)).labels) == 40

@@ -7,6 +7,7 @@ from pathlib import Path
 from threading import Event
 
 import pytest
+import torch
 import typer
 from typer.testing import CliRunner
 
@@ -15,13 +16,16 @@ from client.app import client_app
 from client.approvals import SignedApprovals
 from client.consent_cli import app as consent_app
 from client.explain import explain
+from client.figures import read_figures
 from client.home import SiteHome
 from client.ledger import Ledger
 from client.membership import Membership
+from client.runner import Runner
 from client.service import serve
 from client.service_cli import app as service_app
 from client.site import open_site
-from common.config import CellSource, Site, Study
+from client.taking_part import taking_part
+from common.config import CellSource, Member, Runtime, Site, Study
 from common.data.cache import prepare
 from common.errors import ConfigError, FederationError, PrivacyError
 from common.identity import load_signing_key
@@ -29,7 +33,7 @@ from common.identity.keys import make_signing_key
 from common.identity.site_home import join, make_site
 from common.proposal import Proposal
 from common.protocol import read_refusal
-from common.yaml_files import dump
+from common.yaml_files import dump, load
 from server.provisioning import admit, make_kit, make_server
 from tests.client.lab import OPEN, context, make_lab, message, study
 
@@ -38,11 +42,18 @@ YES = ("--yes", "--by", "Dr. Grün", "--purpose", "leukaemia in children")
 HELD = (
     *("policy.yaml", "site.yaml", "ledger.sqlite", "audit.jsonl", "approvals", "..", "."),
     *("approvals/decisions.jsonl", "identity/request.json", "kit/server.json", "kit/ca.crt"),
+    *("site.log", "proposals", "proposals/one.json", "cells", "cells/meta.json"),
 )
-"""What a home goes by, and the folder that it lies in."""
+"""What a home goes by or tells, and the folder that it lies in."""
 app = typer.Typer()
 for part in (consent_app, service_app):
     app.add_typer(part)
+
+
+@pytest.fixture(autouse=True)
+def _no_runner(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`test_runner.py` starts it; here each check would wait for its modules."""
+    monkeypatch.setattr(Runner, "try_out", lambda *_: None)
 
 
 @pytest.fixture
@@ -102,8 +113,11 @@ def test_check_asks_the_kernels_of_each_approved_study(
 def test_a_home_that_others_may_write_is_not_gone_by(
     home: SiteHome, tmp_path: Path, name: str
 ) -> None:
+    cells_at_home(home)
     one, site = study(), open_site(home.site_file)
     typed("approve", str(home.folder), str(proposed(home, one, tmp_path / "one.json")), *YES)
+    next(home.proposals.glob("*.json")).rename(home.proposals / "one.json")
+    site.log.touch()
     SignedApprovals(home).check(site, one)
     assert said_of(home, "home") == ("ok", "nobody else can write what this site goes by")
     (home.folder / name).chmod(0o762)
@@ -116,6 +130,36 @@ def test_a_home_that_others_may_write_is_not_gone_by(
     ):
         with pytest.raises(ConfigError, match="mode 0762 lets other users write it"):
             does()
+
+
+def test_all_that_others_may_write_is_named_at_once(home: SiteHome) -> None:
+    loose = [home.folder / name for name in ("policy.yaml", "identity", "proposals", "site.log")]
+    home.proposals.mkdir()
+    open_site(home.site_file).log.touch()
+    for path in loose:
+        path.chmod(0o777)
+    verdict, text = said_of(home, "home")
+    assert verdict == "wrong" and all(f"`chmod go-w {path}`" in text for path in loose)
+    for number in range(50):
+        (home.proposals / f"{number}").touch()
+        (home.proposals / f"{number}").chmod(0o666)
+    assert "; and 46 places more like these" in said_of(home, "home")[1]
+
+
+@pytest.mark.parametrize("name", ["images", "images/3.png"])
+def test_images_that_others_may_write_are_a_warning(home: SiteHome, name: str) -> None:
+    """They count at the next index only, and may be the hospital's, not this user's."""
+    (home.folder / name).chmod(0o766)
+    verdict, text = said_of(home, "home")
+    assert verdict == "warning" and "the next `hemofed data index` reads what others" in text
+    assert f"{home.folder / name}: mode 0766" in text
+
+
+def cells_at_home(home: SiteHome) -> None:
+    """Have the lab's cache lie in its home, as `cells`."""
+    (source,) = open_site(home.site_file).cells
+    shutil.copytree(source.folder, home.folder / "cells")
+    home.site_file.write_text(dump(Site(name="lab", cells=(CellSource(folder=Path("cells")),))))
 
 
 def test_policy_and_ledger_may_be_links_and_what_is_replaced_may_not(
@@ -154,6 +198,10 @@ def said_of(home: SiteHome, topic: str) -> tuple[str, str]:
 
 def test_check_says_what_is_wrong_with_the_cells(home: SiteHome, tmp_path: Path) -> None:
     source = home.folder / "images"
+    verdict, text = said_of(home, "cells")
+    assert verdict == "warning" and "of 40 the scale is not known: " in text
+    scaled = Site(name="lab", cells=(CellSource(folder=prepare(source, 16, um_per_px=1.0)),))
+    home.site_file.write_text(dump(scaled))
     assert said_of(home, "cells") == (
         "ok",
         f"40 cells of 10 known patients; `hemofed data check {source}` looks closer",
@@ -227,9 +275,8 @@ def test_approve_explains_asks_and_signs(home: SiteHome, tmp_path: Path) -> None
 
 
 def folded(home: SiteHome) -> str:
-    """What `studies` says in its last column, its lines joined."""
-    lines = typed("studies", str(home.folder)).splitlines()
-    return " ".join(line.split("│")[-2].strip() for line in lines if line.startswith("│"))
+    """What `studies` says."""
+    return typed("studies", str(home.folder))
 
 
 def test_an_approval_says_until_when_and_needs_a_name(home: SiteHome, tmp_path: Path) -> None:
@@ -259,11 +306,85 @@ def test_a_study_that_the_policy_refuses_cannot_be_approved(home: SiteHome, tmp_
     with pytest.raises(PrivacyError, match="max_rounds is 2"):
         typed("approve", str(home.folder), str(file), *YES)
     (line,) = audited(home, "not_approved")
-    assert "the policy refuses" in str(line["reason"]) and "max_rounds is 2" in str(line["reason"])
+    assert "refused by policy.yaml: 3 rounds; the policy's max_rounds is 2" in str(line["reason"])
     without = study(privacy={"mode": "none"})
     topics = dict(explain(open_site(home.site_file), without, {"lab"}).topics)
     assert topics["privacy"].startswith("NONE")
     assert "the first round" not in topics["each round"]
+
+
+def test_all_that_stands_in_the_way_is_said_at_once(home: SiteHome, tmp_path: Path) -> None:
+    """Not one a try: policy, side of the cells, device, budget."""
+    site = load(Site, home.site_file)
+    cuda = site.model_copy(update={"runtime": Runtime(device="cuda")})
+    home.site_file.write_text(dump(cuda))
+    changed = {"max_rounds": 2, "lifetime_epsilon": 3.0, "study_epsilon": 3.0}
+    (home.folder / "policy.yaml").write_text(dump(OPEN.model_copy(update=changed)))
+    one = study(image_side=32)
+    file = str(proposed(home, one, tmp_path / "one.json"))
+    with pytest.raises(PrivacyError) as refused:
+        typed("approve", str(home.folder), file, *YES)
+    said = str(refused.value)
+    for reason in (
+        "the policy's max_rounds is 2",
+        "the study would cost epsilon",
+        "torch finds no CUDA device",
+        "its images have side 16, the study asks for 32",
+        f"`hemofed data index {home.folder / 'images'} --side 32`",
+    )[: 4 if torch.cuda.is_available() else 5]:
+        assert reason in said, said
+    (line,) = audited(home, "not_approved")
+    assert "max_rounds is 2" in str(line["reason"])
+    reply = client_app()(message(one, "query.prepare", number=0), context(home.site_file))
+    assert read_refusal(reply) is not None
+    logged = (home.folder / "site.log").read_text()
+    assert "max_rounds is 2" in logged and "its images have side 16" in logged
+
+
+@pytest.mark.parametrize(("units", "kept"), [(20, True), (30, False)])
+def test_a_declared_number_that_is_far_off_needs_a_second_yes(
+    home: SiteHome, tmp_path: Path, units: int, kept: bool
+) -> None:
+    one = study(cohort={"lab": Member(units=units)})
+    file = str(proposed(home, one, tmp_path / "one.json"))
+    if not kept:
+        assert "approved" in typed("approve", str(home.folder), file, *YES)
+        return
+    with pytest.raises(ConfigError, match="declares 20 images .* 32 would train.*--despite-units"):
+        typed("approve", str(home.folder), file, *YES)
+    said = typed("approve", str(home.folder), file, answer="n\n")
+    assert "Take part all the same?" in said and "Shall lab take part" not in said
+    assert "32 would train" in str(audited(home, "not_approved")[-1]["reason"])
+    verdict, text = said_of(home, "studies")
+    assert verdict == "ok" and "none is proposed" in text
+    assert "approved" in typed("approve", str(home.folder), file, *YES, "--despite-units")
+    verdict, text = said_of(home, "studies")
+    assert verdict == "warning" and "lab-test: the study declares 20 images" in text
+
+
+def test_a_study_that_no_cell_can_take_part_in_is_not_approved(
+    home: SiteHome, tmp_path: Path
+) -> None:
+    """The lab is told why and how many; the server learns that it has not approved."""
+    one = study(cell_types=("basophil", "monocyte"))
+    file = str(proposed(home, one, tmp_path / "one.json"))
+    with pytest.raises(PrivacyError, match="none of this site's cells can train: of 40 cells .*"):
+        typed("approve", str(home.folder), file, *YES, "--despite-units")
+    assert "myeloblast 20" in str(audited(home, "not_approved")[-1]["reason"])
+    site = open_site(home.site_file)
+    with pytest.raises(PrivacyError, match="is not approved at this site"):
+        SignedApprovals(home).check(site, one)
+
+
+def test_a_person_reads_how_many_cells_take_part(home: SiteHome, tmp_path: Path) -> None:
+    file = str(proposed(home, study(), tmp_path / "one.json"))
+    said = typed("approve", str(home.folder), file, *YES)
+    told = taking_part(open_site(home.site_file), study())
+    assert told.words.startswith("of 40 cells take part: 32 train, ")
+    assert f"your cells  {told.words}" in said and "declared: 30 images" in said
+    assert f"by type  {told.by_type} (train/validation/test)" in said
+    verdict, text = said_of(home, "studies")
+    assert (verdict, text) == ("ok", "lab-test: 32 images can train")
 
 
 def test_a_lab_is_told_that_the_first_round_sends_its_cells_mean(home: SiteHome) -> None:
@@ -299,13 +420,20 @@ def test_studies_prints_long_names_and_reasons_whole(home: SiteHome, tmp_path: P
     path = home.decisions
     path.write_text("{}")
     printed = typed("studies", str(home.folder))
-    rows = [line.split("│")[1:-1] for line in printed.splitlines() if line.startswith("│")]
-    names, _, protections, said = (
-        "".join(cell.strip() for cell in column) for column in zip(*rows, strict=True)
-    )
-    assert one.name in names
-    assert "epsilon 4 at delta0.0001" in protections
-    assert str(path).replace(" ", "") in said.replace(" ", "")
+    assert f"{one.name} ({one.digest:.12})" in printed
+    assert "epsilon 4 at delta 0.0001" in printed and str(path) in printed
+    assert "round 0 of 3" in printed
+
+
+def test_studies_has_a_labs_own_figures_by_study(home: SiteHome, tmp_path: Path) -> None:
+    one, site = study(), open_site(home.site_file)
+    typed("approve", str(home.folder), str(proposed(home, one, tmp_path / "one.json")), *YES)
+    assert "own cells" not in folded(home)
+    for number in (1, 2):
+        reply = client_app()(message(one, "evaluate", number), context(home.site_file))
+        assert read_refusal(reply) is None
+    last = read_figures(site.figures)[-1]
+    assert f"  own cells  {last.words}" in folded(home) and "round 2, " in last.words
 
 
 def test_studies_says_which_are_without_privacy(home: SiteHome, tmp_path: Path) -> None:
@@ -313,7 +441,7 @@ def test_studies_says_which_are_without_privacy(home: SiteHome, tmp_path: Path) 
     file = str(proposed(home, one, tmp_path / "one.json"))
     said = typed("approve", str(home.folder), file, *YES)
     assert "NONE: unbounded" in said
-    assert "without privacy" in typed("studies", str(home.folder))
+    assert "without privacy: unbounded" in typed("studies", str(home.folder))
 
 
 def test_pause_and_resume_are_files(home: SiteHome) -> None:

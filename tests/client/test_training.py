@@ -223,14 +223,14 @@ class Listened:
 
 def empty(**changes: Any) -> Study:
     """A study whose samples are all but always empty, so that its updates are noise alone."""
-    privacy = PRIVACY | {"sample_rate": 1e-9, "local_steps": 1, "max_grad_norm": 0.5} | changes
+    privacy = PRIVACY | {"sample_rate": 1e-6, "local_steps": 1, "max_grad_norm": 0.5} | changes
     return study(privacy=privacy, training={"learning_rate": 1.0})
 
 
 def test_the_noise_is_the_jobs_multiplier_of_the_clipping_norm(lab: Path) -> None:
     of = empty()
     noise = np.concatenate([trained(lab, of, 1, 2.0, SystemEntropy()) for _ in range(20)])
-    expected = 2.0 * 0.5 / (1e-9 * UNITS)
+    expected = 2.0 * 0.5 / (1e-6 * UNITS)
     assert len(noise) > 5_000
     assert float(noise.std()) == pytest.approx(expected, rel=0.04)
     assert abs(float(noise.mean())) < 5 * expected / math.sqrt(len(noise))
@@ -239,7 +239,7 @@ def test_the_noise_is_the_jobs_multiplier_of_the_clipping_norm(lab: Path) -> Non
 def test_each_step_has_noise_of_its_own(lab: Path) -> None:
     """Steps with noise that repeats would add up to its multiple, not to its root."""
     noise = trained(lab, empty(local_steps=16), 1, 2.0, SystemEntropy())
-    expected = 4 * 2.0 * 0.5 / (1e-9 * UNITS)
+    expected = 4 * 2.0 * 0.5 / (1e-6 * UNITS)
     assert float(noise.std()) == pytest.approx(expected, rel=0.2)
 
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from common.cells import ALIASES, CELL_TYPES, CODES, SKIP, resolve
+from common.cells import ALIASES, CELL_TYPES, CODES, SKIP, check_label_map, may_mean, resolve
 from common.errors import DataError
 
 ORDER = [
@@ -92,6 +92,107 @@ def test_no_name_means_two_cell_types() -> None:
 def test_names_of_no_type_or_of_several_are_refused(label: str) -> None:
     with pytest.raises(DataError, match="is not a known cell type"):
         resolve(label)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("淋巴细胞", "单核细胞"),
+        ("Лимфоцит", "Моноцит"),
+        ("ลิมโฟไซต์", "โมโนไซต์"),
+        ("LY", "LY+"),
+        ("LY", "LY?"),
+        ("LY", "LY*"),
+        ("CD5+", "CD5-"),
+        ("CD5", "CD5-"),
+        ("\u03b1", "\u03b2"),
+        ("é", "e"),
+    ],
+)
+def test_names_that_differ_by_a_letter_or_mark_are_two(one: str, other: str) -> None:
+    site = {one: "lymphocyte", other: "monocyte"}
+    assert (resolve(one, site), resolve(other, site)) == ("lymphocyte", "monocyte")
+    with pytest.raises(DataError, match="is not a known cell type"):
+        resolve(other, {one: "lymphocyte"})
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.text(st.characters(categories=["L", "N", "S"]), min_size=1, max_size=6), st.data())
+def test_no_two_names_of_other_letters_count_as_one(one: str, data: st.DataObject) -> None:
+    other = one + data.draw(st.sampled_from("+?*#µя中"))
+    site = {one: "eosinophil", other: "basophil"}
+    assert (resolve(one, site), resolve(other, site)) == ("eosinophil", "basophil")
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("Segs", "segs"),
+        ("LY+", "\uff2c\uff39\uff0b"),
+        ("\uff2c\uff59", "ly"),
+        ("bunt farbe", "Bunt_Farbe"),
+        ("①", "1"),
+    ],
+)
+def test_keys_that_count_as_one_name_are_refused_for_two_types_alone(one: str, other: str) -> None:
+    check_label_map({one: "lymphocyte", other: "LY"})
+    with pytest.raises(DataError, match="count as the same name"):
+        check_label_map({one: "lymphocyte", other: "monocyte"})
+    with pytest.raises(DataError, match="count as the same name"):
+        resolve("eosinophil", {one: "lymphocyte", other: SKIP})
+
+
+@pytest.mark.parametrize("key", ["", "  ", "--", "()"])
+def test_a_key_that_is_no_name_is_refused(key: str) -> None:
+    with pytest.raises(DataError, match="is no name"):
+        check_label_map({key: "lymphocyte"})
+
+
+@pytest.mark.parametrize(
+    ("plural", "name"),
+    [
+        ("Eosinophils", "eosinophil"),
+        ("Segmented neutrophils", "neutrophil_segmented"),
+        ("Smudge cells", "smudge_cell"),
+        ("Large granular lymphocytes", "lymphocyte_large_granular"),
+        ("Band neutrophils", "neutrophil_band"),
+        ("Nucleated red blood cells", "normoblast"),
+        ("NRBCs", "normoblast"),
+        *((f"{name}s", name) for name in ORDER if name.endswith(("cyte", "phil", "blast", "cell"))),
+    ],
+)
+def test_plurals_are_known(plural: str, name: str) -> None:
+    assert resolve(plural) == name
+    assert resolve(plural, {plural.removesuffix("s"): SKIP}) == SKIP
+
+
+def test_every_known_name_is_found_as_it_is_listed() -> None:
+    for known, name in [(name, name) for name in ORDER] + [
+        pair for names in ALIASES.values() for pair in names.items()
+    ]:
+        assert resolve(known) == name
+
+
+@pytest.mark.parametrize(
+    ("label", "types"),
+    [
+        ("Giant thrombocyte", []),
+        ("Platelets", []),
+        ("Müll", []),
+        ("promonocyte", ["monocyte"]),
+        ("monocite", ["monocyte"]),
+        ("Monozyten", ["monocyte"]),
+        ("Mono", ["monocyte"]),
+        ("Atypical lymphocytes", ["lymphocyte_reactive", "lymphocyte_neoplastic"]),
+        ("IG", ["promyelocyte", "myelocyte", "metamyelocyte"]),
+        (
+            "Lymphocytes, other",
+            [name for name in ORDER if name.startswith("lymphocyte")],
+        ),
+    ],
+)
+def test_what_an_unknown_name_may_mean(label: str, types: list[str]) -> None:
+    assert sorted(may_mean(label)) == sorted(types)
 
 
 def test_unknown_label_gives_the_nearest_names() -> None:

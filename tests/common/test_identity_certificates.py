@@ -9,8 +9,6 @@ from pathlib import Path
 import pytest
 from cryptography import x509
 from cryptography.x509.oid import ExtendedKeyUsageOID
-from hypothesis import given
-from hypothesis import strategies as st
 
 from common.errors import ConfigError
 from common.identity.certificates import (
@@ -19,7 +17,6 @@ from common.identity.certificates import (
     is_expired,
     issue_server,
     make_authority,
-    split_address,
 )
 from common.identity.keys import make_node_key, write_tls_key
 
@@ -159,17 +156,3 @@ def test_what_is_not_a_certificate_is_named(tmp_path: Path) -> None:
     (tmp_path / "none.crt").write_text("none")
     with pytest.raises(ConfigError, match="not a PEM certificate"):
         check_certificate(tmp_path / "none.crt", NOW)
-
-
-@given(st.sampled_from(["a.example", "10.0.0.1", "[::1]", "localhost"]), st.integers(1, 65535))
-def test_addresses_are_taken_apart(host: str, port: int) -> None:
-    assert split_address(f"{host}:{port}") == (host.strip("[]"), port)
-
-
-@pytest.mark.parametrize(
-    "address",
-    ["", "host", "host:", ":1", "host:0", "host:65536", "host:x", "::1:90", "a/b:1", "[a]:1"],
-)
-def test_other_addresses_are_refused(address: str) -> None:
-    with pytest.raises(ConfigError, match="address"):
-        split_address(address)

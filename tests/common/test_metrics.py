@@ -4,13 +4,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, f1_score
 
-from common.metrics import BINS, NAMES, Tally
+from common.metrics import BINS, MOST_CELLS, NAMES, Tally
 
 
 def predictions(seed: int, cells: int, classes: int) -> tuple[np.ndarray, np.ndarray]:
     rng = np.random.default_rng(seed)
     probabilities = rng.dirichlet(np.full(classes, 0.4), size=cells)
     return probabilities, rng.integers(0, classes, cells)
+
+
+def of_confusion(confusion: np.ndarray) -> Tally:
+    """Of predictions that are all as sure."""
+    tally = Tally.empty(len(confusion))
+    tally.counts[:, :, 7], tally.confidence[:, :, 7] = confusion, 0.5 * confusion
+    return tally
 
 
 cases = given(st.integers(0, 10_000), st.integers(1, 200), st.integers(2, 7))
@@ -88,7 +95,7 @@ def test_an_interval_lies_about_its_figure_where_classes_are_small() -> None:
     confusion = np.diag([200, 2, 2, 1]) + np.array(
         [[0, 20, 0, 0], [1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0]]
     )
-    tally = Tally.of_confusion(confusion)
+    tally = of_confusion(confusion)
     low, high = tally.intervals()["balanced_accuracy"]
     value = tally.metrics()["balanced_accuracy"]
     assert abs((low + high) / 2 - value) < 0.05
@@ -106,7 +113,7 @@ def test_an_interval_covers_the_truth_about_as_often_as_it_says() -> None:
 
 
 def test_three_cells_that_are_all_right_make_nothing_certain() -> None:
-    tally = Tally.of_confusion(np.array([[2, 0], [0, 1]]))
+    tally = of_confusion(np.array([[2, 0], [0, 1]]))
     assert tally.metrics()["accuracy"] == 1
     assert all(tally.intervals()[name] is None for name in NAMES[:3])
 
@@ -123,14 +130,16 @@ def test_a_class_without_cells_has_no_recall() -> None:
     assert tally.metrics()["balanced_accuracy"] == 1.0
 
 
-@pytest.mark.parametrize("fault", ["negative", "short", "confidence"])
+@pytest.mark.parametrize("fault", ["negative", "large", "short", "confidence"])
 def test_a_tally_that_cannot_be_is_refused(fault: str) -> None:
     counts = np.zeros((2, 2, BINS), "<i8")
     confidence = np.zeros((2, 2, BINS), "<f8")
     if fault == "negative":
         counts[0, 0, 0] = -1
+    if fault == "large":
+        counts[0, 0, 0] = MOST_CELLS + 1
     if fault == "confidence":
         confidence[0, 0, 0] = np.nan
     data = counts.tobytes()[:-8] if fault == "short" else counts.tobytes()
-    with pytest.raises(ValueError, match="below zero|reshape"):
+    with pytest.raises(ValueError, match="counts outside 0|reshape"):
         Tally.from_bytes(data, confidence.tobytes(), 2)

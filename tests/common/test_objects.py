@@ -17,6 +17,7 @@ from common.config import Study
 from common.objects import PIECE_BYTES, SMALL_BYTES, identifiers, put_together, take_apart
 from common.payload import encode
 from common.protocol import Task, absence_content
+from common.reasons import Reason
 
 PIECE = PIECE_BYTES // 4
 """float32 numbers in a piece."""
@@ -62,7 +63,7 @@ def test_a_message_comes_together_as_it_was(size: int, value: float | None) -> N
 
 
 def test_what_has_no_vector_is_one_object() -> None:
-    sent = Message(absence_content("paused"), dst_node_id=7, message_type="train")
+    sent = Message(absence_content(Reason.PAUSED), dst_node_id=7, message_type="train")
     identifier, parts = contents(sent)
     assert list(parts) == [identifier]
     assert put_together(identifier, parts).content == sent.content

@@ -1,6 +1,7 @@
 """What a process that holds cells or keys does first: no core, no tracer, no loose files."""
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -58,7 +59,15 @@ def test_a_simulation_can_be_measured() -> None:
 
 @pytest.mark.parametrize(
     ("given", "kept"),
-    [("", ""), (":", ""), ("/a", "/a"), (":/a:", "/a"), ("/a::/b", "/a:/b"), (".", ".")],
+    [
+        ("", ""),
+        (":", ""),
+        ("/a", "/a"),
+        (":/a:", "/a"),
+        ("/a::/b", "/a:/b"),
+        (".", ""),
+        ("x:/a", "/a"),
+    ],
 )
 def test_only_folders_that_were_named_are_left_in_pythonpath(
     given: str, kept: str, monkeypatch: pytest.MonkeyPatch
@@ -72,3 +81,26 @@ def test_a_command_for_this_interpreter_is_safe() -> None:
     code = "import sys; print(sys.flags.safe_path, '' in sys.path)"
     done = subprocess.run(python("-c", code), check=True, capture_output=True, text=True)
     assert done.stdout.split() == ["True", "False"]
+
+
+_WAITS = "from common.own_process import told_to_stop as t; h = t(); print(1, flush=True); h.wait()"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_a_signal_asks_the_process_to_end(number: signal.Signals) -> None:
+    with subprocess.Popen(python("-c", _WAITS), cwd=ROOT, stdout=subprocess.PIPE) as one:
+        assert one.stdout is not None and one.stdout.readline()
+        one.send_signal(number)
+        assert one.wait(60) == 0
+
+
+def test_nohup_keeps_a_hangup_from_ending_it() -> None:
+    with subprocess.Popen(
+        ["nohup", *python("-c", _WAITS)], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as one:
+        assert one.stdout is not None and one.stdout.readline()
+        one.send_signal(signal.SIGHUP)
+        ignored = Path(f"/proc/{one.pid}/status").read_text().split("SigIgn:")[1].split()[0]
+        assert int(ignored, 16) & 1 << signal.SIGHUP - 1 and one.poll() is None
+        one.send_signal(signal.SIGTERM)
+        assert one.wait(60) == 0

@@ -6,7 +6,7 @@ import unicodedata
 from pathlib import Path
 
 import pytest
-from flwr.app import Message
+from flwr.app import ConfigRecord, Message, RecordDict
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
@@ -16,7 +16,8 @@ from common.config import Site, Study
 from common.errors import ConfigError
 from common.pages import render
 from common.plain_text import PlainFormatter, log_plainly, one_line, shown
-from common.protocol import LONGEST_STUDY, Task, absence_content, read_absence
+from common.protocol import LONGEST_STUDY, Task, read_absence, read_refusal
+from common.reasons import Reason
 from common.yaml_files import parse
 from tests.client.lab import message, study
 
@@ -97,10 +98,11 @@ def test_no_site_is_called_as_the_server_is_in_audit_logs(name: str) -> None:
 
 def test_what_a_member_says_is_shown_plainly() -> None:
     asked = message(study())
-    reply = Message(absence_content("gone\x1b[2J\u202e" + "x" * 100), reply_to=asked)
-    said = read_absence(reply)
-    assert said is not None and said.startswith("sits out: gone<U+001B>[2J<U+202E>xxx")
-    assert said.endswith("x...") and len(said) < 100
+    words = "gone\x1b[2J\u202e" + "x" * 100
+    for kind, read in (("absence", read_absence), ("refusal", read_refusal)):
+        record = ConfigRecord({"reason": words, "reference": words})
+        said = read(Message(RecordDict({kind: record}), reply_to=asked))
+        assert said is not None and said.reason is Reason.INTERNAL and "gone" not in str(said)
 
 
 def test_a_log_line_bears_no_control_character_and_a_traceback_keeps_its_lines() -> None:

@@ -19,6 +19,7 @@ from client.home import SiteHome
 from common.config import Study
 from common.identity.keys import new_passphrase
 from common.identity.site_home import join, make_site
+from common.reasons import Reason
 from common.yaml_files import load
 from server.provisioning import admit, make_kit, make_server
 from server.rounds import Record
@@ -49,9 +50,13 @@ def has_begun(stored: Stored, number: int) -> bool:
 
 
 def all_refuse(stored: Stored) -> bool:
-    """Whether all sites that were asked answer that their policy, or their lab, forbids it."""
-    sites = stored.said().get("sites")
-    return isinstance(sites, dict) and all("PrivacyError" in word for word in sites.values())
+    """Whether all sites answer that they take no part, by a reason of the list."""
+    reasons = stored.said().get("reasons", {})
+    said = {Reason.read(reason) for reason in reasons.values()}
+    return set(reasons) == set(stored.study().cohort) and said <= {
+        Reason.NOT_APPROVED,
+        Reason.OTHER_VERSION,
+    }
 
 
 def typed(group: object, *arguments: str) -> str:

@@ -19,11 +19,8 @@ import pytest
 from client.home import SiteHome
 from client.runner import Runner
 from common.data.decoders import decoders
-from common.identity.site_home import join, make_site
 from common.protocol import read_name
 from common.yaml_files import dump
-from server.provisioning import admit, make_kit, make_server
-from simulations.bench.processes import free_port
 from tests.client.lab import make_lab, message, study
 from tests.deploy.federation import wait_until
 from tests.simulations.small import simulation
@@ -77,10 +74,11 @@ def test_the_command_runs_nothing_that_lies_where_it_is_typed(shared: Path, scri
     assert ran(shared) == []
 
 
-def test_an_empty_entry_of_pythonpath_names_no_folder(
-    shared: Path, script: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("entries", [f":{ROOT}:", f".:{ROOT}", f"./:{ROOT}:."])
+def test_the_folder_one_stands_in_is_named_by_no_entry_of_pythonpath(
+    shared: Path, script: Path, monkeypatch: pytest.MonkeyPatch, entries: str
 ) -> None:
-    monkeypatch.setenv("PYTHONPATH", f":{ROOT}:")
+    monkeypatch.setenv("PYTHONPATH", entries)
     for name in STANDARD:  # Python's own start reads them before anything of ours is there
         (shared / name).rename(shared / f"not_{name}")
     subprocess.run([sys.executable, str(script), "--help"], check=True, capture_output=True)
@@ -128,6 +126,16 @@ def test_processes_that_decode_run_none(shared: Path) -> None:
     assert ran(shared) == []
 
 
+def test_processes_that_draw_and_measure_run_none(
+    shared: Path, script: Path, tmp_path: Path
+) -> None:
+    data, cells = [sys.executable, str(script), "data"], str(tmp_path / "cells")
+    few = ["--sites", "1", "--cells", "300", "--side", "16", "--workers", "2"]
+    subprocess.run([*data, "synthesize", cells, *few], check=True, capture_output=True)
+    looked = subprocess.run([*data, "check", f"{cells}/cream"], capture_output=True, text=True)
+    assert "WARNINGS 300 images" in looked.stdout and ran(shared) == []
+
+
 def test_a_simulations_workers_run_none(shared: Path, script: Path, tmp_path: Path) -> None:
     config = tmp_path / "small.yaml"
     config.write_text(dump(simulation()))
@@ -138,21 +146,19 @@ def test_a_simulations_workers_run_none(shared: Path, script: Path, tmp_path: Pa
     assert made and not any(path.stat().st_mode & 0o077 for path in made)
 
 
-@pytest.fixture
-def homes(tmp_path: Path) -> tuple[Path, SiteHome]:
-    """A server's home, and that of a lab which joined it."""
-    server, home = tmp_path / "server", SiteHome(make_lab(tmp_path / "lab").parent)
-    make_server(server, f"127.0.0.1:{free_port()}", NOW)
-    admit(server, make_site(home.folder, "lab", NOW), NOW)
-    kit = make_kit(server, "lab")
-    join(home.folder, kit, kit.fingerprint)
-    return server, home
-
-
+@pytest.mark.parametrize("where", ["among decoys", "beside the homes"])
 def test_a_server_and_a_lab_started_there_run_none_and_keep_to_themselves(
-    homes: tuple[Path, SiteHome], shared: Path, script: Path
+    homes: tuple[Path, SiteHome],
+    shared: Path,
+    script: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    where: str,
 ) -> None:
+    """Homes called `server` and `client` are no packages of ours, wherever one stands."""
     server, home = homes
+    if where == "beside the homes":
+        monkeypatch.chdir(server.parent)
+        monkeypatch.setenv("PYTHONPATH", f".:{ROOT}")
     hemofed = [sys.executable, str(script)]
     with (shared / "out").open("wb") as out:
         started = [

@@ -13,6 +13,7 @@ from client.proposals import Proposals
 from client.service_cli import app as site_app
 from common.audit_log import verify, witnessed
 from common.identity import Registry
+from common.version import version
 from server.provisioning import prolong
 from server.service_cli import app as server_app
 from tests.deploy.federation import (
@@ -85,6 +86,50 @@ def test_a_pause_holds_the_next_release(federation: Federation) -> None:
     federation.wait_for(stored, "completed")
     assert len(federation.audit(name, "released")) > before
     assert "completed" in typed(server_app, "status", str(federation.server))
+
+
+def test_a_proposal_that_is_withdrawn_leaves_the_labs_lists(federation: Federation) -> None:
+    stored = federation.run(federation.study.model_copy(update={"name": "mistaken"}))
+    wait_until(lambda: all_refuse(stored), "all have it")
+    digest = stored.study().digest
+
+    def listed() -> list[str]:
+        homes = federation.sites.values()
+        return [one.study.digest for home in homes for one in Proposals(home).all()]
+
+    assert listed().count(digest) == len(federation.sites)
+    typed(server_app, "withdraw", str(federation.server), stored.folder.name)
+    wait_until(lambda: digest not in listed(), "nobody lists it")
+    wait_until(lambda: stored.wanted == "stop", "all have heard")
+    for home in federation.sites.values():
+        assert "mistaken" not in typed(site_app, "status", str(home.folder)).split("left for")[1]
+
+
+def test_a_stopped_study_is_finished_and_every_member_is_shown(federation: Federation) -> None:
+    stored = federation.another("finished", rounds=50)
+    wait_until(lambda: len(records(stored)) >= 2, "some rounds")
+    typed(server_app, "stop", str(federation.server), stored.folder.name)
+    federation.wait_for(stored, "stopped")
+    whole = len(records(stored))
+    gone = sorted(federation.sites)[0]
+    federation.kill(gone)
+
+    def seen() -> dict[str, dict[str, object]]:
+        content = json.loads(typed(server_app, "status", str(federation.server), "--json"))
+        return {member["site"]: member for member in content["members"]}
+
+    wait_until(lambda: not seen()[gone]["connected"], "it is missed")
+    assert set(seen()) == set(federation.sites) and seen()[gone]["last_seen"] is not None
+    there = {site for site, member in seen().items() if member["connected"]}
+    assert there == set(federation.sites) - {gone}
+    assert {member["version"] for member in seen().values()} == {version()}
+    typed(server_app, "finish", str(federation.server), stored.folder.name)
+    federation.wait_for(stored, "finished")
+    outcome = json.loads((stored.out / "outcome.json").read_text())
+    assert (outcome["rounds"], set(outcome["test"])) == (whole, there)
+    assert len(records(stored)) == whole and (stored.out / "model.safetensors").exists()
+    federation.start(gone)
+    wait_until(lambda: bool(seen()[gone]["connected"]), "it is back")
 
 
 def test_no_crash_changes_a_bit_of_the_model(federation: Federation) -> None:

@@ -110,7 +110,7 @@ def test_the_printed_commands_lead_to_a_model(shell: Shell, tmp_path: Path) -> N
         elif verb == "site approve":
             shell.types_until(command.replace("approve", "studies").rsplit(" ", 1)[0], "not yet")
             yes = f"{command} --yes --by Dr.Grün --purpose trying"
-            assert "epsilon 8 at delta 1e-05 for each image" in shell.types(yes)
+            assert "epsilon 3 at delta 1e-05 for each patient" in shell.types(yes)
         elif verb == "server status":
             shell.types_until(command, r"│ (completed|failed) ")
             assert re.search(r"│ completed +│ 8/8 ", shell.types(command)), shell.logs()

@@ -31,7 +31,7 @@ def test_a_replayed_round_is_refused_unpaid(federation: Federation) -> None:
     assert [record["round"] for record in records(stored)] == [1]
     for name in federation.sites:
         assert debits(federation, name) == 1
-        assert "PrivacyError" in json.dumps(federation.audit(name, "refused")), name
+        assert "refused: answered before" in json.dumps(federation.audit(name, "refused")), name
 
 
 def test_a_run_that_comes_with_code_is_refused_unpaid(federation: Federation) -> None:

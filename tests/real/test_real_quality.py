@@ -4,7 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from common.data.listing import listing
+from common.data.quality import floors
 from common.data.quality.check import check
+from common.data.quality.measure import measure_all
 
 
 def test_chula_has_a_speck_and_mirrored_copies(real_cells: Path) -> None:
@@ -29,3 +32,12 @@ def test_stains_of_the_same_scanner_are_near_and_of_others_far(real_cells: Path)
     assert "stain-drift" in [finding.code for finding in far.findings]
     same = check(reference, reference=reference)
     assert same.drift and same.drift.nucleus == 0
+
+
+@pytest.mark.parametrize("lab", ["bccd", "cellavision_blog", "chula", "tecom_jiangxi"])
+def test_hardly_a_real_cell_lies_under_a_floor(real_cells: Path, lab: str) -> None:
+    """None is too dark or grey; two nuclei are counted in 2 of 100 at most."""
+    entries = listing(real_cells / lab).entries
+    found = floors.findings(entries, measure_all([str(entry.path) for entry in entries]))
+    assert {finding.code for finding in found} <= {"several-cells"}
+    assert sum(len(finding.cases) for finding in found) <= 0.02 * len(entries)

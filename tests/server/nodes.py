@@ -42,9 +42,10 @@ class Setting:
         nodes: dict[str, int],
         keys: dict[str, bytes],
         home: Path,
+        log: AuditLog,
     ) -> None:
         self.state, self.grid, self.halt, self.nodes, self.keys = state, grid, halt, nodes, keys
-        self.home = home
+        self.home, self.log = home, log
 
     def message(self, site: str, model: Vector | None = None) -> Message:
         content = Task(study(), 1, head=site).content(None if model is None else encode(model))
@@ -107,4 +108,4 @@ def connected(folder: Path) -> Iterator[Setting]:
     key = load_signing_key(home / "signing.key")
     with FlowerRun(state) as flower, AuditLog.open(home / "audit.jsonl", key) as log:
         grid = StateGrid(state, flower.run, halt, Envelopes(home, log))
-        yield Setting(state, grid, halt, nodes, keys, home)
+        yield Setting(state, grid, halt, nodes, keys, home, log)

@@ -14,6 +14,7 @@ from server import doorbell
 from server.doorbell import Doorbell
 from server.gate import Gate
 from server.listener import Listener
+from server.presence import Presence
 from server.refusals import Refusals
 from server.state import database
 from tests.server.calls import Calls
@@ -68,6 +69,17 @@ class Open(Gate):
     def lets_in(self, scope: Scope) -> bool:
         return True
 
+    def site_of(self, key: bytes) -> str:
+        return ""
+
+
+class Unseen(Presence):
+    """Takes note of nobody."""
+
+    def __init__(self) -> None: ...
+
+    def note(self, scope: Scope, site: str) -> None: ...
+
 
 def ask(bell: Doorbell, key: bytes, site: Site) -> tuple[list[bytes], float]:
     """What the call got to read, and the seconds until then."""
@@ -75,7 +87,7 @@ def ask(bell: Doorbell, key: bytes, site: Site) -> tuple[list[bytes], float]:
     async def send(message: Message) -> None: ...
 
     started, calls = time.monotonic(), Calls()
-    front = Listener(calls, bell, Open(), Refusals(None))  # type: ignore[arg-type]
+    front = Listener(calls, bell, Open(), Refusals(None), Unseen())  # type: ignore[arg-type]
     asyncio.run(front(request(key), site.receive, send))
     return calls.read, time.monotonic() - started
 

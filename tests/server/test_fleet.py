@@ -1,6 +1,8 @@
 """The fleet API's calls: Flower's own, each in the name of the key that signed it."""
 
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,7 @@ from flwr.supercore.protobuf.translation import PROTOBUF_REQUEST_TYPES
 
 from common.objects import SMALL_BYTES, identifiers
 from server import fleet
+from server.exchange import NoReply, exchange
 from server.fleet import Fleet
 from server.state import database
 from tests.server.nodes import Setting, connected
@@ -35,7 +38,7 @@ def setting(tmp_path: Path) -> Iterator[Setting]:
 
 @pytest.fixture
 def calls(setting: Setting, tmp_path: Path) -> Fleet:
-    return Fleet(setting.state, database(tmp_path))
+    return Fleet(setting.state, database(tmp_path), setting.log)
 
 
 def ask(calls: Fleet, setting: Setting, name: str, request: Any) -> tuple[HTTPStatus, bytes]:
@@ -155,3 +158,49 @@ def test_what_cannot_be_answered_says_no_more_than_a_code(
     monkeypatch.setitem(fleet._CALLS, path, (PullMessagesRequest, breaks))
     status, body = ask(calls, setting, "pull-messages", PullMessagesRequest(node=mine))
     assert (status, body) == (HTTPStatus.INTERNAL_SERVER_ERROR, b"")
+
+
+LOSSES = {
+    "the question's object": "DELETE FROM objects WHERE object_id = :asked",
+    "the model": "DELETE FROM objects WHERE object_id != :asked",
+    "all": "DELETE FROM objects",
+    "the order, a circle": "UPDATE object_children SET child_id = :asked WHERE parent_id = :asked",
+}
+
+
+@pytest.mark.parametrize("statement", LOSSES.values(), ids=LOSSES.keys())
+def test_a_question_that_the_database_lost_fails_once_and_is_asked_no_more(
+    calls: Fleet, setting: Setting, tmp_path: Path, statement: str
+) -> None:
+    """The rounds know at once, and the fault is not the site's; the next question gets through."""
+    message = setting.message("paris", np.zeros(SMALL_BYTES, np.float32))
+    said = []
+    exchanged = exchange(setting.grid, {"paris": message}, 5.0)
+
+    def lose_and_pull() -> None:
+        with closing(sqlite3.connect(database(tmp_path))) as connection:
+            (asked,) = connection.execute("SELECT message_id FROM message_ins").fetchone()
+            connection.execute(statement, {"asked": asked})
+            connection.commit()
+        mine = PullMessagesRequest(node=Node(node_id=setting.nodes["paris"]))
+        for _ in range(3):
+            status, body = ask(calls, setting, "pull-messages", mine)
+            assert (status, body) == (HTTPStatus.OK, b"")
+
+    real = setting.grid.pull_messages
+
+    def pull(message_ids: Any) -> Any:
+        if not said:
+            said.append("asked")
+            lose_and_pull()
+        return real(message_ids)
+
+    setting.grid.pull_messages = pull  # type: ignore[method-assign]
+    lost = NoReply("not asked: the server's database lost the question")
+    assert list(exchanged) == [("paris", lost)]
+    (line,) = setting.lines("question_lost")
+    assert line == {"site": "paris", "kind": "train", "round": "1"}
+    setting.grid.push_messages([setting.message("paris")])
+    mine = PullMessagesRequest(node=Node(node_id=setting.nodes["paris"]))
+    _, body = ask(calls, setting, "pull-messages", mine)
+    assert len(PullMessagesResponse.FromString(body).messages_list) == 1

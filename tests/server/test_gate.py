@@ -25,6 +25,7 @@ from server import bodies, listener, refusals
 from server.bodies import MAX_BODY, MAX_REQUEST, MOST_OF_A_SITE
 from server.gate import Gate
 from server.listener import Listener
+from server.presence import Presence
 from server.provisioning import admit, make_server, revoke
 from server.refusals import Reason, Refusals
 from server.replies import RefusedError
@@ -48,7 +49,8 @@ class Door:
         gate = Gate(told)
         gate.follow(Registry.load(home))
         self.calls = Calls()
-        self.front = Listener(self.calls, Bell(), gate, told)  # type: ignore[arg-type]
+        presence = Presence(home)
+        self.front = Listener(self.calls, Bell(), gate, told, presence)  # type: ignore[arg-type]
 
     def _admit(self, name: str) -> None:
         node, signing = make_node_key(), make_signing_key()

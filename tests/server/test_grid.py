@@ -26,11 +26,11 @@ from common.order import Order
 from common.payload import decode
 from common.protocol import task_facts
 from server.envelopes import Envelopes
-from server.exchange import Roster, exchange, unusable
+from server.exchange import NoReply, Roster, exchange, unusable
 from server.flower_run import FlowerRun
 from server.grid import StateGrid, StoppedError
 from server.provisioning import revoke
-from server.suspension import LEFT_OUT, UNREADABLE
+from server.suspension import UNREADABLE
 from tests.client.lab import study
 from tests.server.nodes import SITES, Setting, connected
 
@@ -51,7 +51,7 @@ def stored(setting: Setting) -> list[str]:
 def collect(setting: Setting, sent: dict[str, Message]) -> dict[str, str]:
     """Site -> "sound" or the reason, of what came within a second."""
     replies = exchange(setting.grid, sent, 1.0)
-    return {site: reply if isinstance(reply, str) else "sound" for site, reply in replies}
+    return {site: str(reply) if isinstance(reply, NoReply) else "sound" for site, reply in replies}
 
 
 def test_names_are_the_registrys(setting: Setting) -> None:
@@ -325,7 +325,7 @@ def test_a_content_that_cannot_be_read_is_that_sites_reply_left_out(
         return list(pull(identifiers))
 
     monkeypatch.setattr(setting.grid, "pull_messages", pulled)
-    assert collect(setting, sent) == {"paris": f"{LEFT_OUT}it cannot be read (OverflowError)"}
+    assert collect(setting, sent) == {"paris": "left out: it cannot be read (OverflowError)"}
 
 
 @pytest.mark.parametrize("error", [MemoryError(), OSError("disk")])

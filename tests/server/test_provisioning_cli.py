@@ -19,6 +19,7 @@ from common.errors import ConfigError, FederationError, HemofedError
 from common.identity.keys import node_public_pem
 from common.identity.registry import Registry
 from common.yaml_files import load
+from server.studies import propose
 
 if TYPE_CHECKING:
     from click.testing import Result
@@ -125,6 +126,26 @@ def test_rotation_renewal_and_revocation(command: Callable[..., "Result"]) -> No
     for key in (["srv/registry.json", "--site", "munich"], ["lab/identity/request.json"]):
         assert command("verify", "lab/audit.jsonl", "--key", *key).exit_code == 0
     assert command("verify", "srv/audit.jsonl", "--key", "srv/signing.pub").exit_code == 0
+
+
+def test_revoking_says_first_what_it_does_to_studies_and_who_the_members_are(
+    command: Callable[..., "Result"],
+) -> None:
+    command("server", "init", "srv", "--address", "127.0.0.1:9092")
+    for name in ("munich", "ulm"):
+        command("site", "init", name, "--name", name)
+        command("site", "request", name)
+        command("server", "add-site", "srv", f"{name}.request.json", "--yes")
+    with pytest.raises(ConfigError, match="is not a member; members: munich, ulm"):
+        command("server", "revoke-site", "srv", "nothere")
+    cohort = {name: {"units": 20} for name in ("munich", "ulm")}
+    needs_both = {"name": "first", "cohort": cohort, "round": {"min_sites": 2}}
+    stored = propose(Path("srv"), Study.model_validate(needs_both))
+    stored.want("run")
+    said = command("server", "revoke-site", "srv", "ulm", answer="n\n").output
+    line, _ = said.split("Revoke ulm?")
+    assert f"{stored.folder.name}: 1 of the 2 sites that a round needs would be left" in line
+    assert Registry.load(Path("srv")).sites["ulm"].status == "active"
 
 
 def test_verify_names_the_line(command: Callable[..., "Result"]) -> None:

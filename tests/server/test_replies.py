@@ -17,11 +17,10 @@ from flwr.supercore.task_identity import TaskIdentity
 
 from common.objects import MESSAGE_BYTES, PIECE_BYTES, SMALL_BYTES, take_apart
 from common.payload import encode
-from server.exchange import exchange
+from server.exchange import NoReply, exchange
 from server.fleet import Fleet
 from server.replies import RefusedError, check_answers
 from server.state import database
-from server.suspension import LEFT_OUT
 from tests.server.nodes import Setting, connected
 
 PUSH, PUSH_OBJECT = "/v1/fleet/push-messages", "/v1/fleet/push-object"
@@ -33,7 +32,7 @@ class Wire:
 
     def __init__(self, setting: Setting, folder: Path) -> None:
         self.setting = setting
-        self.calls = Fleet(setting.state, database(folder))
+        self.calls = Fleet(setting.state, database(folder), setting.log)
 
     def asked(self, site: str, model: int = 0) -> Message:
         """A message that the site has taken, with a model of so many numbers."""
@@ -239,7 +238,7 @@ def test_a_reply_out_of_bounds_costs_that_site_its_reply(wire: Wire, how: str) -
 
     wire.setting.grid.pull_messages = pulled  # type: ignore[method-assign, assignment]
     replies = dict(found)
-    assert replies["paris"] == f"{LEFT_OUT}the reply cannot be read"
+    assert replies["paris"] == NoReply("the reply cannot be read", left_out=True)
     assert isinstance(replies["rome"], Message)
     late = wire.request("paris", asked["paris"])
     assert wire.push("paris", late) == (HTTPStatus.GONE, None), "it has had its reply"

@@ -47,7 +47,7 @@ def test_a_study_waits_for_room_and_begins_no_round(
 ) -> None:
     home, stored = proposed(tmp_path)
     begun: list[Stored] = []
-    monkeypatch.setattr(Runner, "_rounds", lambda _, stored, __: begun.append(stored))
+    monkeypatch.setattr(Runner, "_rounds", lambda _, stored, *__: begun.append(stored))
     halt = Event()
     with AuditLog.open(home / "audit.jsonl", load_signing_key(home / "signing.key")) as log:
         runner = Runner(home, Mock(), log, halt)

@@ -8,11 +8,13 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
 from safetensors.numpy import load_file
 
 from common.config import EvaluationSpec, Member, ModelSpec, RoundPolicy, ServerOptimizer, Study
-from common.errors import FederationError, PrivacyError
-from common.metrics import Tally
+from common.errors import FederationError
+from common.metrics import NAMES, Tally
 from common.models import build
 from common.models.vector import Layout
+from common.noised_tally import NoisedTally
 from common.payload import decode, encode, encoded_bytes
+from common.privacy.metrics_noise import metrics_sigma
 from common.protocol import (
     Task,
     Update,
@@ -22,6 +24,7 @@ from common.protocol import (
     refusal_content,
     tally_content,
 )
+from common.reasons import Reason
 from server.rounds import Record, Rounds
 from server.watcher import Unwatched
 from tests.server.fake_grid import Answer, FakeGrid
@@ -211,7 +214,7 @@ def test_an_evaluation_that_was_cut_off_is_a_new_attempt(tmp_path: Path) -> None
         if message.metadata.message_type == "evaluate":
             asked.append((task.split, task.round, task.attempt))
             if asked.count(asked[-1]) > 1:
-                return refusal_content(PrivacyError("already paid for"), "ab12")
+                return refusal_content(Reason.ANSWERED, "ab12")
             if asked[-1] in [("validation", 2, 0), ("test", 2, 0)]:
                 raise Broken
         return honest(one, 0)(message)
@@ -239,7 +242,7 @@ BAD = {
     "layout": "is not the study's",
     "extra": "no single update",
     "empty": "no single update",
-    "refusal": "refused: PrivacyError",
+    "refusal": "refused: budget (see ab12 in its log)",
     "silent": "no reply within",
 }
 
@@ -261,7 +264,7 @@ def bad_content(kind: str, shape: Layout) -> RecordDict | None:
     if kind == "empty":
         return RecordDict({"report": ConfigRecord({"num-examples": 10**12})})
     if kind == "refusal":
-        return refusal_content(PrivacyError("a secret"), "ab12")
+        return refusal_content(Reason.BUDGET, "ab12")
     if kind == "silent":
         return None
     return Update(values, shape.digest).content()
@@ -427,6 +430,52 @@ def test_an_evaluation_with_nothing_to_judge_by_stops_nothing(tmp_path: Path) ->
     assert (outcome["stopped"], outcome["rounds"], outcome["best_round"]) == ("completed", 4, 4)
 
 
+def noised_site(of: Study, right: int, cells: int = 900) -> Answer:
+    """A site whose policy lets counts leave noised."""
+
+    def answer(message: Message) -> RecordDict:
+        if message.metadata.message_type != "evaluate":
+            return honest(of, 1)(message)
+        wrong = cells - right
+        counts = np.array([2 * right, 2 * wrong, right, wrong, wrong, right])
+        return tally_content(NoisedTally.of_counts(counts, 1.0))
+
+    return answer
+
+
+def test_scores_of_noised_counts_carry_the_noise_of_every_site(tmp_path: Path) -> None:
+    """Pooled as they are, with one exact site among them; the model of the last round is kept."""
+    one = study(rounds=3, evaluation=EvaluationSpec(epsilon=50.0))
+    variance = metrics_sigma(one) ** 2
+    sites = {"a": noised_site(one, 700), "b": noised_site(one, 800)}
+    record = run(one, tmp_path, sites)[-1]["evaluation"]
+    pooled = NoisedTally.of_counts(np.array([3000, 600, 1500, 300, 300, 1500]), 2 * variance)
+    assert record["global"]["accuracy"] == pytest.approx(3000 / 3600, abs=1e-4)
+    assert record["global"]["intervals"] == pooled.intervals()
+    outcome = json.loads((tmp_path / "outcome.json").read_text())
+    assert outcome["best_round"] == 3
+    assert outcome["kept"] == "the last: noise hides whether another is better"
+    assert outcome["scores"]["global"]["intervals"] == pooled.intervals()
+    assert outcome["test"]["a"]["noise_variance"] == pytest.approx(variance)
+    sites["b"] = honest(one, 2)
+    (tmp_path / "mixed").mkdir()
+    mixed = run(one, tmp_path / "mixed", sites)[0]["evaluation"]["global"]
+    assert mixed["accuracy"] == pytest.approx((1400 + 4) / (1800 + 10), abs=1e-3)
+    assert mixed["ece"] is None and mixed["intervals"]["accuracy"]
+
+
+def test_noise_alone_gives_no_figure_and_chooses_no_round(tmp_path: Path) -> None:
+    one = study(evaluation=EvaluationSpec(epsilon=0.1))
+    records = run(one, tmp_path, {name: noised_site(one, 30, 40) for name in ("a", "b")})
+    for record in records:
+        shown = record["evaluation"]
+        for figures in (shown["global"], *shown["sites"].values()):
+            assert [figures[name] for name in NAMES] == [None] * 4
+    outcome = json.loads((tmp_path / "outcome.json").read_text())
+    assert (outcome["best_round"], outcome["stopped"]) == (4, "completed")
+    assert outcome["kept"] == "the last: no round has a score"
+
+
 def test_evaluation_counts_training_sites_together_and_every_site_alone(tmp_path: Path) -> None:
     cohort = {"a": Member(units=9), "b": Member(units=9), "far": Member(role="held_out")}
     one = study(cohort=cohort, rounds=2, evaluation=EvaluationSpec(every=2))
@@ -439,3 +488,48 @@ def test_evaluation_counts_training_sites_together_and_every_site_alone(tmp_path
     assert all(len(part["recall"]) == classes for part in (seen["global"], *seen["sites"].values()))
     assert set(records[1]["evaluation"]["sites"]) == {"a", "b", "far"}
     assert set(records[1]["sites"]) == {"a", "b"}
+
+
+def broken_after(of: Study, out: Path, rounds: int, sites: dict[str, Answer]) -> None:
+    """Run so many rounds, and no more."""
+
+    def observe(record: Record) -> None:
+        if record["round"] == rounds:
+            raise Broken
+
+    with pytest.raises(Broken):
+        run(of, out, sites, observe)
+
+
+@pytest.mark.parametrize("connected", [("a", "b"), ("b",), ()])
+def test_a_study_that_stopped_is_finished_with_the_rounds_that_it_has(
+    tmp_path: Path, connected: tuple[str, ...]
+) -> None:
+    """No round more; whoever is there tests the model of the last whole round."""
+    one = study()
+    broken_after(one, tmp_path / "stopped", 2, sites_of(one))
+    shorter = study(rounds=2)
+    run(shorter, tmp_path / "short", sites_of(shorter))
+    grid = FakeGrid({name: honest(one, number) for number, name in enumerate(connected)})
+    outcome = Rounds(one, grid, tmp_path / "stopped", None).finish()
+    assert (outcome.rounds, outcome.stopped, set(outcome.test)) == (2, "finished", set(connected))
+    assert [kind for _, kind in grid.sent if kind != "query"] == ["evaluate"] * len(connected)
+    assert len((tmp_path / "stopped" / "rounds.jsonl").read_text().splitlines()) == 2
+    written, expected = (
+        load_file(tmp_path / name / "model.safetensors") for name in ("stopped", "short")
+    )
+    assert all(np.array_equal(written[key], expected[key]) for key in expected)
+
+
+def test_without_a_whole_round_there_is_nothing_to_finish(tmp_path: Path) -> None:
+    one = study()
+    with pytest.raises(FederationError, match="no round is whole"):
+        Rounds(one, FakeGrid(sites_of(one)), tmp_path, None).finish()
+    assert not (tmp_path / "model.safetensors").exists()
+
+
+def test_why_a_site_refuses_stands_typed_in_the_record(tmp_path: Path) -> None:
+    one = study(rounds=1, round=RoundPolicy(min_sites=1))
+    sites = sites_of(one) | {"b": instead(one, lambda: refusal_content(Reason.BUDGET, "ab12"))}
+    (record,) = run(one, tmp_path, sites)
+    assert record["sites"]["b"]["reason"] == "budget" and "reason" not in record["sites"]["a"]

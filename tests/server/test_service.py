@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from threading import Event, Timer
 
 import pytest
 from typer.testing import CliRunner
@@ -174,3 +175,28 @@ def wait_until_gone(pid: int) -> None:
         except OSError:
             return
         time.sleep(0.05)
+
+
+@pytest.mark.parametrize(("shown", "listens"), [("[::1]",) * 2, ("[2001:db8::5]", "[::]")])
+def test_the_service_listens_by_the_protocol_of_its_address(
+    tmp_path: Path, shown: str, listens: str
+) -> None:
+    port = free_port()
+    make_server(tmp_path / "server", f"{shown}:{port}", NOW)
+    halt, said = Event(), list[str]()
+
+    def say(words: str) -> None:
+        said.append(words)
+        with socket.create_connection(("::1", port)):
+            halt.set()
+
+    late = Timer(120.0, halt.set)
+    late.start()
+    Service(tmp_path / "server").run(halt, say)
+    late.cancel()
+    assert [f"member sites at {listens}:{port}; Ctrl-C" in words for words in said] == [True]
+
+
+def test_a_port_of_ipv4_is_not_one_of_ipv6(home: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        Service(home, f"[::]:{other.getsockname()[1]}")

@@ -18,7 +18,8 @@ from common.config import RoundPolicy, Study
 from common.errors import FederationError
 from common.identity import load_signing_key
 from common.protocol import Task, Update
-from server.exchange import Roster
+from common.reasons import Reason
+from server.exchange import NoReply, Roster
 from server.provisioning import make_server
 from server.rounds import Rounds
 from server.runner import Runner
@@ -145,11 +146,13 @@ def test_a_study_that_waits_again_for_its_sites_keeps_its_round(home: Path) -> N
     stored.want("run")
     stored.say("running", round=3, rounds=4, sites={"a": "ok"}, waits=["a"])
     runner = Runner(home, None, None, Event())  # type: ignore[arg-type]
-    runner._waiting(stored, {"a": "ready", "b": "not connected"})
+    away, refuses = NoReply("not connected"), NoReply("refused: budget", Reason.BUDGET)
+    runner._waiting(stored, {"a": "ready", "b": away, "c": refuses})
     assert stored.said() == {
         "state": "waiting for sites",
         "round": 3,
         "rounds": 4,
-        "sites": {"a": "ready", "b": "not connected"},
+        "sites": {"a": "ready", "b": "not connected", "c": "refused: budget"},
+        "reasons": {"c": "budget"},
     }
     assert "3/4" in shown(home) and "b: not connected" in shown(home)

@@ -48,6 +48,7 @@ def summary(
         parts[name] = {
             "role": "held_out" if name == sites[-1] else "train",
             "n_train": sum(counts.values()) * 7 // 10,
+            "training_patients": index * sum(counts.values()) // 20,
             "n_validation": sum(counts.values()) // 10,
             "n_test": sum(counts.values()) // 5,
             "class_counts": counts,
@@ -81,13 +82,14 @@ def summary(
                   "quarter_turns": False, "projection": None, "centre": False,
                   "parameters": 301_234, "trainable": 301_234},
         "cell_types": types, **_scores(federated), "per_class": per_class,
-        "confusion": confusion.tolist(), "sites": parts,
+        "confusion": confusion.tolist(), "intervals_over": "cells", "sites": parts,
         "baselines": {
             "local_only": {"mean": {k: v for k, v in _scores(local).items() if k != "intervals"},
                            "sites": alone},
             "centralised": {**_scores(federated + 0.03), "epsilon": 8.0 if private else None},
         } if baselines else {},
         "baselines_given_up": {},
+        "left_out": {},
         "privacy": {
             "mode": "local", "unit": "image", "epsilon": 8.0, "delta": 1e-5,
             "noise_multiplier": 0.83, "max_grad_norm": 1.0, "sample_rate": 0.05, "steps": 100,

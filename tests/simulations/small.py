@@ -6,6 +6,7 @@ from typing import Any
 from common.yaml_files import parse
 from server.rounds import Record
 from simulations.config import Simulation
+from simulations.labs import Labs
 from simulations.partition import DealtSite
 from simulations.plan import Plan
 
@@ -45,6 +46,8 @@ class Silent:
         self.rounds: list[tuple[str, int]] = []
 
     def preparing(self, what: str, done: int, total: int) -> None: ...
+
+    def gathered(self, labs: Labs) -> None: ...
 
     def planned(self, plans: list[Plan], sites: tuple[DealtSite, ...]) -> None: ...
 

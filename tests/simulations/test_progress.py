@@ -1,14 +1,19 @@
 """The terminal's bars: what may be cut, and what counts as done."""
 
 import io
+import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from rich.console import Console
 
+from simulations.partition import DealtSite, Share
 from simulations.plan import Plan
-from simulations.progress import Terminal
+from simulations.progress import Terminal, results_table
+from tests.simulations import report_run
 from tests.simulations.small import simulation
 
 STUDY = simulation(study={"rounds": 60}).study
@@ -63,3 +68,25 @@ def test_rounds_of_an_earlier_run_count(tmp_path: Path) -> None:
         assert counted in line.replace(" ", "")
     shown.round_done(found[3], RECORD | {"round": 11})
     assert "71/120" in screen(shown)[2].replace(" ", "")
+
+
+def test_the_tables_tell_of_patients_and_of_the_commonest_type() -> None:
+    sites = (
+        DealtSite("a", (), np.array([0, 0, 1]), np.array(["p", "p", "q"])),
+        DealtSite("b", (), np.array([0]), np.array([""])),
+    )
+    shares = [np.array(["train", "train", "test"]), np.array(["train"])]
+    dealt = [
+        replace(site, shares=(Share(Path("x"), np.arange(len(splits)), splits),))
+        for site, splits in zip(sites, shares, strict=True)
+    ]
+    shown = terminal(120)
+    shown.planned([], tuple(dealt))
+    said = shown._bars.console.file.getvalue()  # type: ignore[attr-defined]
+    assert re.search(r"a +│ 2 +│ 1 +│ 0 +│ 1 ", said) and re.search(r"b +│ 1 +│ unknown ", said)
+    console = Console(file=io.StringIO(), width=120)
+    summary = report_run.summary(types=report_run.TYPES[:2], baselines=False)
+    summary["confusion"] = [[1, 2], [3, 14]]
+    console.print(results_table(summary))
+    (line,) = [one for one in console.file.getvalue().splitlines() if "no model" in one]  # type: ignore[attr-defined]
+    assert "myelocyte always" in line and "85.0" in line and "50.0" in line

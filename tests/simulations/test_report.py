@@ -16,7 +16,7 @@ from matplotlib.axes import Axes
 from common.cells import CELL_TYPES
 from common.errors import DataError
 from common.labels import spread
-from simulations.report import page, source, validation, words, write
+from simulations.report import caveats, page, source, words, write
 from simulations.report.chart import canvas, round_axis
 from simulations.report.figures import FIGURES, baselines, cells, epsilon, examples, gains, learning
 from tests.simulations import report_run
@@ -231,9 +231,9 @@ def test_sizes_of_sites_are_said_as_they_are(sizes: list[int], said: str) -> Non
 
 def test_sites_without_validation_cells_are_said(tmp_path: Path) -> None:
     content = report_run.summary()
-    assert validation.caveat(content) is None
+    assert caveats.caveats(content) == []
     content["sites"]["south"]["n_validation"] = 0
-    assert "south has no validation cells" in str(validation.caveat(content))
+    assert "south has no validation cells" in caveats.caveats(content)[0]
     for site in content["sites"].values():
         site["n_validation"] = 0
     text = write(report_run.write(tmp_path, content)).read_text()
@@ -263,3 +263,35 @@ def test_labels_are_apart_and_in_order(values: list[float]) -> None:
 def test_sizes_have_at_most_four_figures(octets: float) -> None:
     number, unit = words.size(octets).split()
     assert len(number) <= 6 and unit in ("B", "kB", "MB", "GB", "TB")
+
+
+@pytest.mark.parametrize(("accuracy", "how"), [(0.52, "not above"), (0.63, "not surely above")])
+def test_a_model_that_is_no_better_than_the_commonest_type_says_no_more(
+    tmp_path: Path, accuracy: float, how: str
+) -> None:
+    """Below the majority class nothing says that federation helped."""
+    content = report_run.summary(federated=accuracy - 0.03, local=0.3, types=report_run.TYPES[:3])
+    content["confusion"] = [[10, 10, 0], [5, 52, 5], [0, 9, 9]]
+    run = source.read(report_run.write(tmp_path, content))
+    said = f"accuracy, {100 * accuracy:.1f} %, is {how} the 62.0 % of naming every test cell"
+    caption = baselines.caption(run)
+    assert said in caption and "the mean of single sites says little" in caption
+    assert "Federation" not in caption and said in caveats.caveats(content)[0]
+    text = write(tmp_path).read_text()
+    assert text.count(said) >= 3 and "no model: myelocyte always" in text
+    assert page.models(run)[-1][1]["accuracy"] == 0.62
+
+
+def test_the_table_of_sites_tells_of_how_many_patients_the_cells_are(tmp_path: Path) -> None:
+    content = report_run.summary()
+    content["sites"]["south"]["training_patients"] = 17
+    text = write(report_run.write(tmp_path, content)).read_text()
+    row = next(line for line in text.splitlines() if line.startswith('<tr><th scope="row">south<'))
+    train = content["sites"]["south"]["n_train"]
+    assert f"<td>{train:,}</td><td>17</td>" in row
+
+
+def test_doubts_of_the_privacy_are_said_in_the_page(tmp_path: Path) -> None:
+    content = report_run.summary()
+    content["privacy"]["doubts"] = ["a step of north has about 4.2 of its 17 patients"]
+    assert content["privacy"]["doubts"][0] in write(report_run.write(tmp_path, content)).read_text()

@@ -20,7 +20,7 @@ def write_log(folder: Path, site: str, *entries: tuple[str, str]) -> None:
 
 
 def refused(reference: str) -> str:
-    return f"refused: DataError (see {reference} in its log)"
+    return f"refused: internal (see {reference} in its log)"
 
 
 def test_an_error_is_followed_by_what_its_references_say_each_once(tmp_path: Path) -> None:
@@ -47,7 +47,7 @@ def test_a_site_that_no_round_used_is_named_with_its_reason(tmp_path: Path) -> N
         {"sites": {"a": {"status": refused(f"0000000{n}")}, "b": {"status": "ok"}}} for n in (1, 2)
     ]
     (line,) = refusals.never_used(rounds, refusals.read_logs(tmp_path))
-    assert line == "a: left out of all 2 rounds it was asked in: refused: DataError (no cell)"
+    assert line == "a: left out of all 2 rounds it was asked in: refused: internal (no cell)"
 
 
 def test_the_report_gives_the_reason_once_for_all_rounds(tmp_path: Path) -> None:
@@ -58,7 +58,7 @@ def test_the_report_gives_the_reason_once_for_all_rounds(tmp_path: Path) -> None
     (folder / "rounds.jsonl").write_text(f"{first}\n{second}\n")
     write_log(folder, "north", ("00000001", "no cell"), ("00000002", "no cell"))
     left_out = page.left_out(source.read(folder))
-    assert left_out == [("north", "refused: DataError (no cell)", [1, 2])]
+    assert left_out == [("north", "refused: internal (no cell)", [1, 2])]
 
 
 def test_the_command_says_why_its_sites_refused(tmp_path: Path) -> None:

@@ -8,10 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from common.cells import CELL_TYPES
+from common.data.listing import Entry
 from common.data.quality.check import patients, types
 from common.data.quality.duplicates import Group, by_consequence
 from common.data.quality.findings import Finding, Severity
-from common.data.quality.listing import Entry
 from common.data.store import CellCache
 
 
@@ -61,6 +61,4 @@ def _entries(cache: CellCache) -> Iterator[Entry]:
     labels = np.array([cell.name for cell in CELL_TYPES])[cache.labels]
     columns = (cache.sources, labels, cache.patients, cache.splits)
     for source, label, patient, split in zip(*(column.tolist() for column in columns), strict=True):
-        yield Entry(
-            path=cache.folder, name=source, label=label, known=True, patient=patient, split=split
-        )
+        yield Entry(folder=cache.folder, name=source, label=label, patient=patient, split=split)

@@ -4,9 +4,10 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from common.data.quality import duplicates, outliers, stain
+from common.data.listing import Entry, listing
+from common.data.patients import alike, unknown
+from common.data.quality import duplicates, floors, names, outliers, stain
 from common.data.quality.findings import Case, CheckResult, Finding, Severity
-from common.data.quality.listing import Entry, listing
 from common.data.quality.measure import Measured, Progress, measure_all
 from common.words import count
 
@@ -23,9 +24,12 @@ def check(
     *,
     label_map: Mapping[str, str] | None = None,
     reference: Path | None = None,
+    um_per_px: float | None = None,
     progress: Progress | None = None,
 ) -> CheckResult:
     """Check the images of class folders or a CSV; `reference` is another source, or a profile.
+
+    um_per_px: the scale of the source's pictures; None where it is not known, which is said.
 
     Reads every image once, in two processes, and keeps about a kilobyte of each. Changes nothing.
     Raises DataError when there is nothing to check: no source, no image, no profile in the file.
@@ -33,20 +37,22 @@ def check(
     there = _reference(reference, label_map) if reference else None
     listed = listing(source, label_map)
     entries = listed.entries
-    measured = measure_all([entry.path for entry in entries], progress)
+    measured = measure_all([str(entry.path) for entry in entries], progress, um_per_px)
     here = _profile(entries, measured)
     drift = stain.drift(here, there, str(reference)) if there else None
     found = [
         *_unreadable(entries, measured),
-        *listed.findings(),
+        *_refused(entries, measured),
+        *names.findings(listed),
         *duplicates.findings(entries, measured),
         *patients(entries),
         *types(entries),
+        *floors.findings(entries, measured),
         *outliers.findings(entries, measured),
         *_drift(drift),
     ]
     found.sort(key=lambda finding: -finding.severity.value)
-    named = {name for finding in found for name in finding.files}
+    shown = {name for finding in found for name in finding.files}
     return CheckResult(
         source=source,
         images=len(entries),
@@ -55,7 +61,11 @@ def check(
         profile=here,
         drift=drift,
         passed_over=dict(listed.passed_over),
-        paths={entry.name: entry.path for entry in entries if entry.name in named},
+        um_per_px=um_per_px,
+        remarks=tuple(
+            filter(None, [*listed.remarks, unknown([entry.patient for entry in entries])])
+        ),
+        paths={entry.name: entry.path for entry in entries if entry.name in shown},
     )
 
 
@@ -63,12 +73,13 @@ def _reference(path: Path, label_map: Mapping[str, str] | None) -> stain.Profile
     if path.suffix.lower() == ".json":
         return stain.read_profile(path)
     entries = listing(path, label_map).entries
-    return _profile(entries, measure_all([entry.path for entry in entries]))
+    return _profile(entries, measure_all([str(entry.path) for entry in entries]))
 
 
 def _profile(entries: Sequence[Entry], measured: Measured) -> stain.Profile:
     rows = measured.readable
-    return stain.profile(measured.records[rows], [entries[row].label for row in rows])
+    nucleus, background = (measured.records[name][rows] for name in ("nucleus", "background"))
+    return stain.profile(nucleus, background, [entries[row].label for row in rows])
 
 
 def _unreadable(entries: Sequence[Entry], measured: Measured) -> list[Finding]:
@@ -80,6 +91,7 @@ def _unreadable(entries: Sequence[Entry], measured: Measured) -> list[Finding]:
             code="unreadable",
             what=f"{count(len(measured.errors), 'image is', 'images are')} damaged or cut short",
             advice="Copy them again from where they came from, or leave them out.",
+            leave_out=tuple(entries[row].name for row in sorted(measured.errors)),
             cases=tuple(
                 Case(files=(entries[row].name,), note=reason)
                 for row, reason in sorted(measured.errors.items())
@@ -88,8 +100,28 @@ def _unreadable(entries: Sequence[Entry], measured: Measured) -> list[Finding]:
     ]
 
 
+def _refused(entries: Sequence[Entry], measured: Measured) -> list[Finding]:
+    if not measured.refused:
+        return []
+    return [
+        Finding(
+            severity=Severity.FAILURE,
+            code="form",
+            what=f"{count(len(measured.refused), 'picture has', 'pictures have')} no one meaning "
+            "as that of a cell",
+            advice="Export them as said, or leave them out; docs/pictures.md has the rules.",
+            leave_out=tuple(entries[row].name for row in sorted(measured.refused)),
+            cases=tuple(
+                Case(files=(entries[row].name,), note=reason)
+                for row, reason in sorted(measured.refused.items())
+            ),
+        )
+    ]
+
+
 def patients(entries: Sequence[Entry]) -> list[Finding]:
-    """Patients whose cells are in two splits, or have a split for some of them only."""
+    """Patients whose cells are in two splits, or have a split for some of them only, and names
+    that may be one patient's."""
     splits: dict[str, Counter[str]] = defaultdict(Counter)
     files: dict[str, list[str]] = defaultdict(list)
     for entry in entries:
@@ -102,7 +134,29 @@ def patients(entries: Sequence[Entry]) -> list[Finding]:
         if len(found) > 1:
             kind = torn if len(found.keys() - {""}) > 1 else partly
             kind.append(Case(files=tuple(files[patient]), note=_spread(patient, found)))
-    return [*_torn(torn), *_partly(partly)]
+    return [*_torn(torn), *_partly(partly), *_alike(files)]
+
+
+def _alike(files: Mapping[str, Sequence[str]]) -> list[Finding]:
+    groups = alike(files)
+    if not groups:
+        return []
+    return [
+        Finding(
+            severity=Severity.WARNING,
+            code="patients-alike",
+            what=f"{count(len(groups), 'patient')} under two names perhaps, which differ in case, "
+            "leading zeros or .0 alone",
+            advice="If they are one, name it one way: else its cells count as those of several "
+            "patients, and may come to lie in several splits.",
+            cases=tuple(
+                Case(
+                    files=tuple(name for one in group for name in files[one]), note=", ".join(group)
+                )
+                for group in groups
+            ),
+        )
+    ]
 
 
 def _spread(patient: str, found: Counter[str]) -> str:

@@ -18,6 +18,10 @@ def check_command(
         Path | None,
         typer.Option(help="Write this site's stain profile: medians of colours, no image."),
     ] = None,
+    um_per_px: Annotated[
+        float | None,
+        typer.Option(min=1e-3, max=100, help="Micrometres a pixel, as for `data index`."),
+    ] = None,
     label_map: Annotated[
         Path | None, typer.Option(help="YAML: this lab's names for the cell types.")
     ] = None,
@@ -37,7 +41,13 @@ def check_command(
     console = Console()
     names = read_label_map(label_map) if label_map else None
     with counting(console, "checking") as progress:
-        result = check(source, label_map=names, reference=reference, progress=progress)
+        result = check(
+            source,
+            label_map=names,
+            reference=reference,
+            um_per_px=um_per_px,
+            progress=progress,
+        )
     show(result, console)
     if json:
         write_text(json, dumps(result.to_json(), indent=2))

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from common.data.listing import Entry
 from common.data.quality.findings import Case, Finding, Severity
-from common.data.quality.hashing import THUMBNAIL, near_pairs, turn
-from common.data.quality.listing import Entry
+from common.data.quality.hashing import THUMBNAIL, Pairs, near_pairs, neighbours, turn
 from common.data.quality.measure import Measured, Records
 from common.words import count
 
@@ -19,6 +19,11 @@ LIKENESS = 0.98
 """Correlation of the 16 x 16 colour thumbnails; other cells that hash alike stay below."""
 PLAIN = 2.0
 """A thumbnail whose grey levels vary less shows nothing that could be compared."""
+STAND_IN = 8
+"""Of a larger group of like pictures the first of them are compared with the others."""
+TRIES = 64
+"""A picture that is unlike so many others of near hash is compared with no more by its own: where
+all pictures of a lab hash alike, the hash says nothing. Of real cells hardly one has any."""
 _BLOCK = 4096
 
 Group = tuple[int, ...]
@@ -35,47 +40,50 @@ class Likeness:
 
 def same_bytes(measured: Measured) -> tuple[Group, ...]:
     """Rows with the same file content."""
-    members: dict[tuple[int, int], list[int]] = defaultdict(list)
-    for row in measured.readable:
-        first, second = measured.records["digest"][row]
-        members[int(first), int(second)].append(int(row))
-    return tuple(tuple(rows) for rows in members.values() if len(rows) > 1)
+    rows = measured.readable
+    digests = measured.records["digest"][rows]
+    order = np.lexsort(digests.T)
+    again = (digests[order[1:]] == digests[order[:-1]]).all(axis=1)
+    runs = np.split(rows[order], np.flatnonzero(~again) + 1)
+    return tuple(sorted(tuple(run.tolist()) for run in runs if len(run) > 1))
 
 
-def same_picture(measured: Measured) -> Likeness:
+def same_picture(measured: Measured, exact: Sequence[Group]) -> Likeness:
     """Rows with the same picture in another file: saved again, resized, mirrored or rotated.
 
-    Of files with the same bytes only the first takes part.
+    Of the `exact` groups, with the same bytes, only the first takes part. Time and memory are
+    linear in the rows, for which not all are compared where many hash alike (`STAND_IN`, `TRIES`,
+    and the crowd of `near_pairs`).
     """
-    again = {row for group in same_bytes(measured) for row in group[1:]}
-    rows = np.array([r for r in measured.readable if r not in again], dtype=np.int64)
-    rows = rows[~plain(measured.records[rows])]
-    records = measured.records[rows]
-    joined = _Groups()
+    rows = np.setdiff1d(measured.readable, [row for group in exact for row in group[1:]])
+    rows = rows[~plain(measured.records, rows)]
+    hashes = measured.records["hashes"][rows]
+    search = _Search(measured.records["thumbnail"], rows)
+    for pairs in neighbours(hashes[:, 0], DISTANCE):
+        search.join(pairs, 0)
+    few = search.groups.stand_ins()
     turned: set[int] = set()
-    vectors = _unit(records["thumbnail"])
     for orientation in range(8):
-        seen: set[tuple[int, int]] = set()
-        for left, right in near_pairs(
-            records["hashes"][:, orientation], records["hashes"][:, 0], DISTANCE
-        ):
-            for i, j in _verified(records, vectors, orientation, left, right):
-                if (i, j) not in seen and joined.join(int(rows[i]), int(rows[j])) and orientation:
-                    turned.add(int(rows[j]))
-                seen.add((i, j))
-    return Likeness(joined.all(), frozenset(turned))
+        for left, right in near_pairs(hashes[few, orientation], hashes[few, 0], DISTANCE):
+            added = search.join((few[left], few[right]), orientation)
+            turned.update(rows[added].tolist() if orientation else ())
+    groups = (tuple(rows[list(group)].tolist()) for group in search.groups.all())
+    return Likeness(tuple(groups), frozenset(turned))
 
 
-def plain(records: Records) -> NDArray[np.bool_]:
-    """Which rows show nothing: an even field."""
-    spread = records["thumbnail"].astype(np.float32).std(axis=(1, 2))
-    return np.asarray(spread.max(axis=1) < PLAIN)
+def plain(records: Records, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Which of the rows show nothing: an even field."""
+    found = np.zeros(len(rows), dtype=bool)
+    for start in range(0, len(rows), _BLOCK):
+        block = records["thumbnail"][rows[start : start + _BLOCK]].astype(np.float32)
+        found[start : start + _BLOCK] = block.std(axis=(1, 2)).max(axis=1) < PLAIN
+    return found
 
 
 def findings(entries: Sequence[Entry], measured: Measured) -> list[Finding]:
     """Duplicates, sorted by what they spoil: labels, then splits, then counts."""
     exact = same_bytes(measured)
-    alike = same_picture(measured)
+    alike = same_picture(measured, exact)
     found = [
         *by_consequence(entries, exact, frozenset(), "duplicate", "file", Severity.FAILURE),
         *by_consequence(
@@ -94,7 +102,9 @@ def by_consequence(
     two_labels: Severity,
 ) -> list[Finding]:
     """Findings on groups of like rows; `what` they share, `two_labels` how bad two labels are."""
-    conflicts, leaks, others = [], [], []
+    conflicts: list[Case] = []
+    leaks: list[Case] = []
+    others: list[Case] = []
     for group in groups:
         if len({entries[row].label for row in group}) > 1:
             conflicts.append(_case(entries, group, turned))
@@ -127,7 +137,17 @@ def by_consequence(
         ),
     )
     return [
-        Finding(severity=severity, code=name, what=text, advice=advice, cases=tuple(cases))
+        Finding(
+            severity=severity,
+            code=name,
+            what=text,
+            advice=advice,
+            cases=tuple(cases),
+            # Of two labels nobody but a person knows the right one; of copies the first stays.
+            leave_out=tuple(
+                name for case in cases for name in case.files[0 if cases is conflicts else 1 :]
+            ),
+        )
         for severity, name, cases, text, advice in makes
         if cases
     ]
@@ -154,42 +174,77 @@ def _unit(thumbnails: NDArray[np.uint8]) -> NDArray[np.float32]:
     return np.asarray(flat / np.maximum(length, 1e-6), dtype=np.float32)
 
 
-def _verified(
-    records: Records,
-    vectors: NDArray[np.float32],
-    orientation: int,
-    left: NDArray[np.int64],
-    right: NDArray[np.int64],
-) -> Iterable[tuple[int, int]]:
-    """The pairs whose thumbnails are alike too, in that orientation of the first."""
-    for start in range(0, len(left), _BLOCK):
-        i, j = left[start : start + _BLOCK], right[start : start + _BLOCK]
-        turned = _unit(turn(records["thumbnail"][i], orientation)) if orientation else vectors[i]
-        alike = (turned * vectors[j]).sum(axis=1) >= LIKENESS
-        yield from zip(i[alike].tolist(), j[alike].tolist(), strict=True)
+class _Search:
+    """Joins pictures whose hashes are near into groups, where their thumbnails are alike too."""
+
+    def __init__(self, thumbnails: NDArray[np.uint8], rows: NDArray[np.int64]) -> None:
+        """thumbnails: of all images. rows: those that take part, in whose order they are numbered
+        here."""
+        self._thumbnails, self._rows = thumbnails, rows
+        self._unlike = np.zeros(len(rows), dtype=np.int64)
+        self.groups = _Groups(len(rows))
+
+    def join(self, pairs: Pairs, orientation: int) -> list[int]:
+        """Join the pairs that are alike, in that orientation of the first; those of the second
+        that came to another group by it."""
+        added = []
+        for start in range(0, len(pairs[0]), _BLOCK):
+            left, right = self._worth(*(side[start : start + _BLOCK] for side in pairs))
+            alike = self._alike(left, right, orientation)
+            np.add.at(self._unlike, left[~alike], 1)
+            for one, other in zip(left[alike].tolist(), right[alike].tolist(), strict=True):
+                if self.groups.join(one, other):
+                    added.append(other)
+        return added
+
+    def _worth(self, left: NDArray[np.int64], right: NDArray[np.int64]) -> Pairs:
+        """The pairs that are not in one group yet, up to the `TRIES` of the first."""
+        apart = self.groups.roots(left) != self.groups.roots(right)
+        left, right = left[apart], right[apart]
+        order = np.argsort(left, kind="stable")
+        left, right = left[order], right[order]
+        before = np.arange(len(left)) - np.searchsorted(left, left)
+        few = self._unlike[left] + before < TRIES
+        return left[few], right[few]
+
+    def _alike(
+        self, left: NDArray[np.int64], right: NDArray[np.int64], orientation: int
+    ) -> NDArray[np.bool_]:
+        turned = _unit(turn(self._thumbnails[self._rows[left]], orientation))
+        here = _unit(self._thumbnails[self._rows[right]])
+        return np.asarray(np.einsum("nd,nd->n", turned, here) >= LIKENESS)
 
 
 class _Groups:
-    """Sets of rows that have been joined (union-find)."""
+    """Sets of the numbers below `count` that have been joined (union-find)."""
 
-    def __init__(self) -> None:
-        self._parent: dict[int, int] = {}
+    def __init__(self, count: int) -> None:
+        self._parent = np.arange(count)
 
-    def _root(self, row: int) -> int:
-        parent = self._parent.setdefault(row, row)
-        while parent != self._parent[parent]:
-            self._parent[parent] = self._parent[self._parent[parent]]
-            parent = self._parent[parent]
-        return parent
+    def roots(self, members: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The first of each one's set."""
+        found = self._parent[members]
+        while not np.array_equal(further := self._parent[found], found):
+            found = further
+        self._parent[members] = found
+        return np.asarray(found)
 
     def join(self, one: int, other: int) -> bool:
-        """Put both into one group; whether they were in two."""
-        first, second = sorted((self._root(one), self._root(other)))
+        """Put both into one set; whether they were in two."""
+        first, second = sorted(self.roots(np.array([one, other])).tolist())
         self._parent[second] = first
-        return first != second
+        return bool(first != second)
 
     def all(self) -> tuple[Group, ...]:
+        """The sets of two and more, each in order."""
         members: dict[int, list[int]] = defaultdict(list)
-        for row in sorted(self._parent):
-            members[self._root(row)].append(row)
-        return tuple(tuple(rows) for rows in members.values())
+        for member, root in enumerate(self.roots(np.arange(len(self._parent))).tolist()):
+            members[root].append(member)
+        return tuple(tuple(found) for found in members.values() if len(found) > 1)
+
+    def stand_ins(self) -> NDArray[np.int64]:
+        """The numbers of no set, and the first `STAND_IN` of each."""
+        roots = self.roots(np.arange(len(self._parent)))
+        order = np.argsort(roots, kind="stable")
+        starts = np.searchsorted(roots[order], roots[order])
+        return np.sort(order[np.arange(len(order)) - starts < STAND_IN])

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from common.data.quality.stain import Drift, Profile
+from common.data.scale import NO_SCALE
 
 PASS, WARNINGS, FAIL = 0, 10, 20
 
@@ -38,6 +39,9 @@ class Finding:
     what: str
     advice: str
     cases: tuple[Case, ...] = ()
+    leave_out: tuple[str, ...] = ()
+    """The files that the advice says to leave out, where that needs no person: what cannot be
+    read, shows nothing, is there once more, or has two labels."""
 
     @property
     def files(self) -> tuple[str, ...]:
@@ -60,8 +64,19 @@ class CheckResult:
     """Against the reference, where one was given."""
     passed_over: dict[str, int] = field(default_factory=dict)
     """Reason -> files that are not images or were left out on purpose."""
+    um_per_px: float | None = None
+    """Scale of the pictures; None: not known."""
+    remarks: tuple[str, ...] = ()
+    """What a person should know of the source, a sentence each; no fault."""
     paths: dict[str, Path] = field(default_factory=dict, repr=False)
     """Name -> file, of the images in the findings."""
+
+    @property
+    def scale(self) -> str:
+        """The scale in words."""
+        if self.um_per_px is None:
+            return f"scale: not known: {NO_SCALE}"
+        return f"scale: {self.um_per_px:g} um a pixel"
 
     @property
     def exit_code(self) -> int:
@@ -81,6 +96,8 @@ class CheckResult:
             "images": self.images,
             "counts": self.counts,
             "passed_over": self.passed_over,
+            "um_per_px": self.um_per_px,
+            "remarks": list(self.remarks),
             "findings": [
                 {**asdict(finding), "severity": finding.severity.name.lower()}
                 for finding in self.findings

@@ -16,14 +16,18 @@ from PIL import Image
 THUMBNAIL = 16
 _SIDE = 32
 _WORDS = 1 << 16
-_BLOCK = 2_000_000
+_BLOCK = 1 << 18
 """Pairs compared at once: bounds the memory."""
+_CROWD = 256
+"""Of the rows that share a word only so many are compared with any: bounds the time. Of 14,525 real
+cells at most 27 share one."""
 
 _k = np.arange(9)[:, None]
 _COSINES = np.cos(np.pi * (2 * np.arange(_SIDE)[None] + 1) * _k / (2 * _SIDE)).astype(np.float32)
 _FLIP = (-1.0) ** np.arange(9, dtype=np.float32)
 
 Hashes = NDArray[np.uint64]
+Pairs = tuple[NDArray[np.int64], NDArray[np.int64]]
 
 
 def hashes(image: Image.Image) -> Hashes:
@@ -62,12 +66,11 @@ def _signs(spectrum: NDArray[np.float32]) -> np.uint64:
     return np.uint64(int.from_bytes(bits.tobytes(), "big"))
 
 
-def near_pairs(
-    queries: Hashes, base: Hashes, distance: int
-) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+def near_pairs(queries: Hashes, base: Hashes, distance: int) -> Iterator[Pairs]:
     """(i, j) with i < j whose `queries[i]` and `base[j]` differ in at most `distance` <= 7 bits.
 
-    In blocks; a pair may come more than once. Time grows with the pairs that nearly share a word.
+    In blocks; a pair may come more than once. All such pairs where no word of 16 bits is shared by
+    more than `_CROWD` of `base`, so that time and memory are linear in the rows whatever they are.
     """
     for word in range(4):
         keys, wanted = _words(base, word), _words(queries, word)
@@ -75,11 +78,24 @@ def near_pairs(
         starts = np.searchsorted(keys[order], np.arange(_WORDS + 1))
         for probe in (0, *(1 << bit for bit in range(16))):
             first = starts[wanted ^ probe]
-            for left, places in _expanded(first, starts[(wanted ^ probe) + 1] - first):
+            number = np.minimum(starts[(wanted ^ probe) + 1] - first, _CROWD)
+            for left, places in _expanded(first, number):
                 right = order[places]
                 near = np.bitwise_count(queries[left] ^ base[right]) <= distance
                 near &= left < right
                 yield left[near], right[near]
+
+
+def neighbours(base: Hashes, distance: int) -> Iterator[Pairs]:
+    """(i, j) beside each other in `base` sorted from any of its 4 words on, of those that differ in
+    at most `distance` bits: of a crowd of near hashes, pairs that hold most of it together."""
+    for word in range(4):
+        shift = np.uint64(16 * word)
+        rotated = base if not word else (base << shift) | (base >> (np.uint64(64) - shift))
+        order = np.argsort(rotated, kind="stable")
+        left, right = order[:-1], order[1:]
+        near = np.bitwise_count(base[left] ^ base[right]) <= distance
+        yield left[near], right[near]
 
 
 def _words(values: Hashes, word: int) -> NDArray[np.int64]:

@@ -4,7 +4,8 @@ import hashlib
 import multiprocessing
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +13,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from common.data.decode import quiet, read_rgb
+from common.data.forms import FormError
 from common.data.quality.colour import lab
 from common.data.quality.hashing import THUMBNAIL, hashes
+from common.data.quality.nuclei import count_nuclei
+from common.data.scale import refuse_implausible
 from common.errors import DataError
 
 WORKERS = 2
@@ -31,12 +35,14 @@ RECORD = np.dtype(
         ("nucleus", np.float32, 3),
         ("background", np.float32, 3),
         ("lightness", np.float32),
+        ("nuclei", np.uint8),
         ("sharpness", np.float32),
     ]
 )
 """size: width, height in px. digest: of the file's bytes. hashes: of the picture in its 8
 orientations. nucleus, background: median Lab of the darkest and of the lightest pixels.
-lightness: mean L, 0 to 100. sharpness: log10 of the Laplacian's variance over the grey levels'."""
+lightness: mean L, 0 to 100. nuclei: how many lie apart. sharpness: log10 of the Laplacian's
+variance over the grey levels'."""
 
 Records = NDArray[np.void]
 Progress = Callable[[int, int], None]
@@ -44,61 +50,75 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class Measured:
-    """One row per image of the listing; a damaged one has its reason and a row of zeros."""
+    """One row per image of the listing; one that was not read has its reason and zeros."""
 
     records: Records
     errors: dict[int, str]
-    """Row -> why it could not be read."""
+    """Row -> why it could not be read: damaged, cut short, no picture."""
+    refused: dict[int, str] = field(default_factory=dict)
+    """Row -> why it is not read, whole as it is: its form has no one meaning as a cell."""
 
     @property
     def readable(self) -> NDArray[np.int64]:
         """The rows that were measured."""
         good = np.ones(len(self.records), dtype=bool)
-        good[list(self.errors)] = False
+        good[[*self.errors, *self.refused]] = False
         return np.flatnonzero(good)
 
 
-def measure_all(paths: Sequence[Path], progress: Progress | None = None) -> Measured:
+def measure_all(
+    paths: Sequence[str], progress: Progress | None = None, um_per_px: float | None = None
+) -> Measured:
     """Measure every image, in two processes where there are many. Order and result do not
-    depend on the number of processes. Memory grows by one `RECORD` an image."""
-    records = np.zeros(len(paths), dtype=RECORD)
-    errors: dict[int, str] = {}
-    for row, (raw, error) in enumerate(_results(paths)):
-        if error:
-            errors[row] = error
+    depend on the number of processes. Memory grows by one `RECORD` an image. `um_per_px`: their
+    scale, None where it is not known; what `data index` refuses at it is refused here."""
+    measured = Measured(np.zeros(len(paths), dtype=RECORD), {})
+    for row, result in enumerate(_results(paths, um_per_px)):
+        if isinstance(result, bytes):
+            measured.records[row] = np.frombuffer(result, dtype=RECORD)[0]
         else:
-            records[row] = np.frombuffer(raw, dtype=RECORD)[0]
+            (measured.refused if result.whole else measured.errors)[row] = result.reason
         if progress:
             progress(row + 1, len(paths))
-    return Measured(records, errors)
+    return measured
 
 
-def _results(paths: Sequence[Path]) -> Iterator[tuple[bytes, str]]:
+@dataclass(frozen=True)
+class Unread:
+    """Why an image was not read."""
+
+    reason: str
+    whole: bool
+    """Whether it is refused, not damaged."""
+
+
+def _results(paths: Sequence[str], um_per_px: float | None) -> Iterator[bytes | Unread]:
     if len(paths) < IN_PROCESS:
         with quiet():
-            yield from map(measure, paths)
+            yield from (measure(Path(path), um_per_px) for path in paths)
         return
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(WORKERS, mp_context=context) as pool:
         chunks = [paths[start : start + _CHUNK] for start in range(0, len(paths), _CHUNK)]
-        for chunk in pool.map(_measure_chunk, chunks):
+        for chunk in pool.map(partial(_measure_chunk, um_per_px=um_per_px), chunks):
             yield from chunk
 
 
-def _measure_chunk(paths: Iterable[Path]) -> list[tuple[bytes, str]]:
+def _measure_chunk(paths: Iterable[str], um_per_px: float | None) -> list[bytes | Unread]:
     with quiet():
-        return [measure(path) for path in paths]
+        return [measure(Path(path), um_per_px) for path in paths]
 
 
-def measure(path: Path) -> tuple[bytes, str]:
-    """The image's `RECORD` as bytes and "", or b"" and why it cannot be read."""
+def measure(path: Path, um_per_px: float | None = None) -> bytes | Unread:
+    """The image's `RECORD` as bytes, or why there is none."""
     try:
         content = path.read_bytes()
-        image = read_rgb(path)
+        image = read_rgb(path, look=partial(refuse_implausible, um_per_px=um_per_px))
     except OSError as error:
-        return b"", f"cannot be opened ({error.strerror})"
+        return Unread(f"cannot be opened ({error.strerror})", whole=False)
     except DataError as error:
-        return b"", str(error).removeprefix(f"{path}: ")
+        reason = str(error).removeprefix(f"{path}: ")
+        return Unread(reason, whole=isinstance(error, FormError))
     record = np.zeros((), dtype=RECORD)
     record["size"] = image.size
     digest = hashlib.sha256(content).digest()[:16]
@@ -108,12 +128,14 @@ def measure(path: Path) -> tuple[bytes, str]:
     record["thumbnail"] = np.asarray(image.resize(small, Image.Resampling.BOX))
     _colours(record, image)
     record["sharpness"] = sharpness(image)
-    return record.tobytes(), ""
+    return record.tobytes()
 
 
 def _colours(record: NDArray[np.void], image: Image.Image) -> None:
     """A white cell's nucleus is what absorbs green the most; plasma is what absorbs it least."""
-    pixels = np.asarray(image.resize((_SIDE, _SIDE), Image.Resampling.BOX)).reshape(-1, 3)
+    small = np.asarray(image.resize((_SIDE, _SIDE), Image.Resampling.BOX))
+    record["nuclei"] = min(count_nuclei(small), 255)
+    pixels = small.reshape(-1, 3)
     order = np.argsort(pixels[:, 1], kind="stable")
     values = lab(pixels)
     record["nucleus"] = np.median(values[order[: len(order) * 5 // 100]], axis=0)

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from common.data.listing import Entry
 from common.data.quality.duplicates import plain
 from common.data.quality.findings import Case, Finding, Severity
-from common.data.quality.listing import Entry
 from common.data.quality.measure import Measured, Records
 from common.words import count
 
@@ -70,16 +70,19 @@ TRAITS = (
 )  # fmt: skip
 
 
-def _values(records: Records) -> dict[str, Values]:
-    sides = np.maximum(records["size"].astype(np.float64), 1)
+def _values(records: Records, rows: NDArray[np.int64]) -> dict[str, Values]:
+    def column(name: str) -> Values:
+        return np.asarray(records[name][rows], dtype=np.float64)
+
+    nucleus, background = column("nucleus"), column("background")
     return {
-        "size": np.log2(sides.prod(axis=1)) / 2,
-        "brightness": records["lightness"].astype(np.float64),
-        "blur": records["sharpness"].astype(np.float64),
-        "nucleus-red": records["nucleus"][:, 1].astype(np.float64),
-        "nucleus-blue": records["nucleus"][:, 2].astype(np.float64),
-        "background-red": records["background"][:, 1].astype(np.float64),
-        "background-blue": records["background"][:, 2].astype(np.float64),
+        "size": np.log2(np.maximum(column("size"), 1).prod(axis=1)) / 2,
+        "brightness": column("lightness"),
+        "blur": column("sharpness"),
+        "nucleus-red": nucleus[:, 1],
+        "nucleus-blue": nucleus[:, 2],
+        "background-red": background[:, 1],
+        "background-blue": background[:, 2],
     }
 
 
@@ -96,12 +99,13 @@ def robust_z(values: Values, floor: float) -> Values:
 def findings(entries: Sequence[Entry], measured: Measured) -> list[Finding]:
     """One finding for each trait that has outliers, and one for pictures that show nothing."""
     rows = measured.readable
-    blank = plain(measured.records[rows])
+    blank = plain(measured.records, rows)
     found = [_blank(entries, rows[blank])] if blank.any() else []
     rows = rows[~blank]
     labels = np.array([entries[row].label for row in rows], dtype=str)
+    measures = _values(measured.records, rows)
     for trait in TRAITS:
-        values = _values(measured.records[rows])[trait.code]
+        values = measures[trait.code]
         z = _scores(values, labels if trait.by_type else None, trait.floor)
         far = np.flatnonzero(np.abs(z) > LIMIT)
         if len(far):
@@ -160,4 +164,5 @@ def _blank(entries: Sequence[Entry], rows: NDArray[np.int64]) -> Finding:
         what=f"{count(len(rows), 'image shows', 'images show')} an even field, no cell",
         advice="Leave them out.",
         cases=tuple(Case(files=(entries[row].name,)) for row in rows),
+        leave_out=tuple(entries[row].name for row in rows),
     )

@@ -9,13 +9,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from common.data.quality.measure import Records
 from common.errors import DataError
 
 ALL = "all types"
 LEAST = 10
 """A type with fewer images is not in the profile: its numbers would be those of single cells."""
 FORMAT = 1
+
+Lab = NDArray[np.float32]
+"""(N, 3), of N images."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,29 +78,29 @@ class Drift:
         return ", ".join(parts) or "alike on average"
 
 
-def profile(records: Records, labels: Sequence[str]) -> Profile:
-    """The colours of each label with at least `LEAST` rows, and of all rows."""
+def profile(nucleus: Lab, background: Lab, labels: Sequence[str]) -> Profile:
+    """The colours of each label with at least `LEAST` images, and of all images."""
     names = np.asarray(labels, dtype=str)
     groups = {ALL: np.ones(len(names), dtype=bool)}
     groups |= {str(name): names == name for name in np.unique(names)}
     return Profile(
         {
-            name: _colours(records[members])
+            name: _colours(nucleus[members], background[members])
             for name, members in groups.items()
             if members.sum() >= LEAST
         }
     )
 
 
-def _colours(records: Records) -> Colours:
-    def middle(values: NDArray[np.float32]) -> tuple[float, float, float]:
+def _colours(nucleus: Lab, background: Lab) -> Colours:
+    def middle(values: Lab) -> tuple[float, float, float]:
         lightness, red, yellow = np.median(values, axis=0)
         return float(lightness), float(red), float(yellow)
 
     return Colours(
-        images=len(records),
-        nucleus=middle(records["nucleus"]),
-        background=middle(records["background"]),
+        images=len(nucleus),
+        nucleus=middle(nucleus),
+        background=middle(background),
     )
 
 

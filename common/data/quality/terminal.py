@@ -27,6 +27,9 @@ def show(result: CheckResult, console: Console) -> None:
         console.print(distance(result.drift), soft_wrap=True)
     for reason, number in result.passed_over.items():
         console.print(f"passed over: {number:,} {reason}")
+    console.print(result.scale, soft_wrap=True)
+    for remark in result.remarks:
+        console.print(remark, style="yellow", markup=False, soft_wrap=True)
     types = count(len(result.counts), "label")
     verdict = Text(result.verdict.upper(), style=_VERDICT[result.verdict])
     console.print(verdict, f"{count(result.images, 'image')}, {types}")

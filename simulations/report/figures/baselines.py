@@ -15,6 +15,7 @@ from simulations.report.chart import (
     percent_axis,
     png,
 )
+from simulations.report.majority import no_better
 from simulations.report.source import Run, interval
 
 METRIC = "balanced_accuracy"
@@ -90,10 +91,17 @@ def _crowd(run: Run, axes: Axes, found: list[Row]) -> None:
 def caption(run: Run) -> str:
     parts = [_against_local(run), _against_centralised(run)]
     parts.append(
-        "Lines are 95 % bootstrap intervals over test cells; the shaded band is the federated "
+        f"Lines are 95 % bootstrap intervals over {_drawn(run)}; the shaded band is the federated "
         "model's. They do not include the luck of another training run."
     )
     return " ".join(part for part in parts if part)
+
+
+def _drawn(run: Run) -> str:
+    """What the intervals draw anew."""
+    if run.summary["intervals_over"] == "patients":
+        return "the test cells' patients, for cells of one are alike"
+    return "test cells"
 
 
 def verdict(run: Run) -> str | None:
@@ -110,14 +118,7 @@ def _against_local(run: Run) -> str:
     if not run.local_only or None in (run.local_only["mean"][METRIC], run.summary[METRIC]):
         return ""
     mean, own = run.local_only["mean"][METRIC], run.summary[METRIC]
-    gap = words.points(own - mean)
-    opening = {
-        "better": f"Federation helped: the shared model is {gap} above the mean of single sites.",
-        "worse": f"Federation did not help: the shared model is {gap} below the mean of sites.",
-        "same": "Federation changed little: the mean of single sites lies inside the federated "
-        f"model's interval (difference {gap}).",
-        None: f"The shared model is {gap} {'above' if own >= mean else 'below'} the mean of sites.",
-    }[verdict(run)]
+    opening = _opening(run, mean, own)
     values = {
         name: part[METRIC]
         for name, part in run.local_only["sites"].items()
@@ -128,6 +129,21 @@ def _against_local(run: Run) -> str:
     best = max(values, key=lambda name: values[name])
     ahead = _side(values[best], own)
     return f"{opening} The best site alone is {best} ({words.percent(values[best])}), {ahead}."
+
+
+def _opening(run: Run, mean: float, own: float) -> str:
+    """Who is ahead; where no model is needed to be as good, that it says little."""
+    gap = words.points(own - mean)
+    side = f"{gap} {'above' if own >= mean else 'below'} the mean"
+    if doubt := no_better(run.summary):
+        return f"{doubt} That the shared model is {side} of single sites says little."
+    return {
+        "better": f"Federation helped: the shared model is {gap} above the mean of single sites.",
+        "worse": f"Federation did not help: the shared model is {gap} below the mean of sites.",
+        "same": "Federation changed little: the mean of single sites lies inside the federated "
+        f"model's interval (difference {gap}).",
+        None: f"The shared model is {side} of sites.",
+    }[verdict(run)]
 
 
 def _side(alone: float, shared: float) -> str:

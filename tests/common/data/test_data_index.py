@@ -43,7 +43,9 @@ def test_other_names_of_folders(tmp_path: Path, paint: Paint) -> None:
 
 def test_unknown_label_names_folder_and_nearest(lab: Path) -> None:
     (lab / "monocyte").rename(lab / "monocite")
-    with pytest.raises(DataError, match=r"lab/monocite: label 'monocite'.*nearest: monocyte"):
+    with pytest.raises(
+        DataError, match=r"lab: 1 name .*\n  'monocite' .4 images.: perhaps monocyte\n"
+    ):
         scan(lab)
 
 
@@ -105,15 +107,17 @@ def test_wrong_rows_are_named_by_line_all_at_once(lab: Path) -> None:
     with pytest.raises(DataError) as caught:
         scan(lab)
     head, *faults = str(caught.value).splitlines()
-    assert head.endswith("cells.csv: 5 wrong rows")
+    assert head.endswith("cells.csv: 4 wrong rows")
     for fault, expected in zip(
         faults,
         (
             r"line 3: .*9.png: no such file",
             r"line 4: the path is empty",
-            r"line 5: label 'monocite'.*nearest: monocyte",
-            r"line 6: split 'holdout' is not train, validation or test",
-            r"line 7: monocyte/1.png is on line 2 already",
+            r"line 6: monocyte/3.png: split 'holdout' is not train, validation or test",
+            r"line 7: monocyte/1.png: the same file is on line 2 already",
+            r"lab: 1 name that no cell type is known by",
+            r"'monocite' .1 image.: perhaps monocyte",
+            r"Map a site's own names in label_map",
         ),
         strict=True,
     ):
@@ -121,7 +125,9 @@ def test_wrong_rows_are_named_by_line_all_at_once(lab: Path) -> None:
 
 
 def test_many_wrong_rows_are_not_all_printed(lab: Path) -> None:
-    (lab / "cells.csv").write_text("path,label\n" + "x.png,monocyte\n" * 50)
+    (lab / "cells.csv").write_text(
+        "path,label\nmonocyte/1.png,monocyte\n" + "monocyte/1.png,monocyte\n" * 50
+    )
     with pytest.raises(DataError, match=r"50 wrong rows(?s:.*)and 30 more$"):
         scan(lab)
 

@@ -215,7 +215,7 @@ def test_nothing_to_check_is_an_error(tmp_path: Path, lab: Path) -> None:
 
 
 def test_two_processes_measure_the_same(lab: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    paths = sorted(lab.rglob("*.png"))
+    paths = sorted(map(str, lab.rglob("*.png")))
     here = measure.measure_all(paths)
     monkeypatch.setattr(measure, "IN_PROCESS", 0)
     there = measure.measure_all(paths)

@@ -39,6 +39,29 @@ def test_all_near_pairs_are_found(seed: int, count: int, distance: int) -> None:
     assert _pairs(base, distance) == wanted
 
 
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 10**6), st.integers(0, 60), st.integers(0, 7))
+def test_neighbours_are_near_and_hold_equal_hashes_together(
+    seed: int, count: int, distance: int
+) -> None:
+    base = np.concatenate([_near_base(seed, count), np.full(5, 7, np.uint64)])
+    found = {
+        frozenset(pair)
+        for left, right in hashing.neighbours(base, distance)
+        for pair in zip(left.tolist(), right.tolist(), strict=True)
+    }
+    assert all(np.bitwise_count(base[i] ^ base[j]) <= distance for i, j in map(tuple, found))
+    assert {frozenset((count + at, count + at + 1)) for at in range(4)} <= found
+
+
+def test_of_a_crowd_each_is_compared_with_so_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hashing, "_CROWD", 3)
+    crowd = np.full(50, 12345, dtype=np.uint64)
+    pairs = _pairs(crowd, 0)
+    assert {left for left, _ in pairs} == {0, 1}
+    assert pairs == {(0, 1), (0, 2), (1, 2)}
+
+
 def test_small_blocks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     base = _near_base(1, 80)
     whole = _pairs(base, 6)

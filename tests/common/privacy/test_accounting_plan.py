@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING
 import pytest
 from PIL import Image
 
-from common.config import Study
+from common.config import Member, Study
 from common.errors import ConfigError, PrivacyError
 from common.privacy.accounting import Event, epsilon
 from common.privacy.adversaries import Cohort
 from common.privacy.groups import patient_epsilon
+from common.privacy.meaning import MUCH_NOISE, noise_of_mean
 from common.privacy.plan import Plan, make_plan
-from common.yaml_files import parse
+from common.yaml_files import dump, parse
 
 if TYPE_CHECKING:
     from click.testing import Result
@@ -60,6 +61,25 @@ def test_the_plan_ends_at_the_epsilon_that_was_asked(plan: Plan) -> None:
     assert list(spent) == sorted(spent)
     assert spent[-1] == plan.epsilon <= plan.epsilon_asked < plan.epsilon_rdp
     assert plan.epsilon > 0.995 * plan.epsilon_asked
+
+
+def test_the_plan_says_how_many_units_a_step_has_and_what_means_little(
+    command: Callable[..., "Result"], tmp_path: Path
+) -> None:
+    few = {"a": Member(units=4, weight=4), "b": Member(units=1000, weight=1000)}
+    made = make_plan(study(delta=1e-3).model_copy(update={"cohort": few}), COHORT)
+    assert made.units == {"a": 4.0, "b": 1000.0} and len(made.doubts) == 1
+    assert "privacy.delta is 0.001, and b has 1,000 images" in made.doubts[0]
+    alone = {"a": Member(units=round(1000 * made.enough), weight=1)}
+    blur = noise_of_mean(
+        study(sample_rate=1e-3).model_copy(update={"cohort": alone}), made.noise_multiplier
+    )
+    assert blur == pytest.approx(MUCH_NOISE, rel=1e-3)
+    file = tmp_path / "few.yaml"
+    file.write_text(dump(study(delta=1e-3).model_copy(update={"cohort": few})))
+    said = " ".join(command("plan", str(file)).output.split())
+    assert "images in a step: 1 of a site's; of the cohort: a 4, b 1,000; below" in said
+    assert made.doubts[0] in said
 
 
 def test_other_choices_say_what_they_would_need_and_cost(plan: Plan) -> None:

@@ -1,11 +1,19 @@
-"""What a run had to judge its rounds by: sites without validation cells have no say."""
+"""What a reader is told of a run before its figures are believed."""
 
 from typing import Any
 
 from simulations.report import words
+from simulations.report.majority import no_better
 
 
-def caveat(summary: dict[str, Any]) -> str | None:
+def caveats(summary: dict[str, Any]) -> list[str]:
+    """A sentence each, on what there was to judge by, to learn from, and to be better than."""
+    privacy = summary["privacy"] or {}
+    found = [no_better(summary), *privacy.get("doubts", ()), unjudged(summary)]
+    return [sentence for sentence in found if sentence]
+
+
+def unjudged(summary: dict[str, Any]) -> str | None:
     """A sentence where training sites lack validation cells; None where all have some."""
     training = {name: site for name, site in summary["sites"].items() if site["role"] == "train"}
     lacking = [name for name, site in training.items() if not site["n_validation"]]

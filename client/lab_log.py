@@ -1,0 +1,73 @@
+"""The lab's own log, `site.log`: the texts of errors, each under a reference, and the lab's own
+figures. None of it leaves.
+
+The server is told the reference, so that an operator and a lab can speak of one line.
+"""
+
+import os
+import re
+import secrets
+import traceback
+from contextlib import suppress
+from datetime import UTC, datetime
+from pathlib import Path
+
+from common.errors import HemofedError
+from common.files import make_folder
+from common.log_file import keep_short
+from common.plain_text import shown
+
+_TAIL_BYTES = 2**16
+
+
+class LabLog:
+    """Writes what stands in the way of an answer; the same thing again and again is one line.
+
+    A study that waits for its labs asks every few seconds, and a lab that is not approved has the
+    same to say each time.
+    """
+
+    def __init__(self) -> None:
+        self._last: dict[tuple[Path, str], tuple[str, str]] = {}
+
+    def note(self, path: Path, about: str, error: Exception) -> str:
+        """Write the error to the log at `path`, unless it is the last that was said `about` it.
+
+        Returns the reference. A log that cannot be written is no reason not to answer.
+        """
+        text = _text(error)
+        before = self._last.get((path, about))
+        if before and before[0] == text:
+            return before[1]
+        reference = secrets.token_hex(4)
+        self._last[path, about] = text, reference
+        write_line(path, f"[{reference}] {text}")
+        return reference
+
+
+def text_of(path: Path, reference: str) -> str:
+    """What stands in the log under a reference: its first line; "" when it is not there any more,
+    or cannot be read."""
+    try:
+        with path.open("rb") as file:
+            file.seek(max(0, os.fstat(file.fileno()).st_size - _TAIL_BYTES))
+            tail = file.read().decode("utf-8", errors="replace")
+    except OSError:
+        return ""
+    found = re.findall(rf"^\S+ \[{re.escape(reference)}\] (.*)$", tail, re.MULTILINE)
+    return found[-1] if found else ""
+
+
+def _text(error: Exception) -> str:
+    known = isinstance(error, HemofedError)
+    return shown(str(error) if known else "".join(traceback.format_exception(error)), lines=True)
+
+
+def write_line(path: Path, text: str) -> None:
+    """Add a line to the log, with the time; one that cannot be written is left out."""
+    # A full disk must not turn into an exception here: Flower would send its text to the server.
+    with suppress(OSError):
+        make_folder(path.parent)
+        keep_short(path)
+        with path.open("a", encoding="utf-8") as log:
+            log.write(f"{datetime.now(UTC).isoformat(timespec='seconds')} {text}\n")

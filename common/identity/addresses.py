@@ -1,0 +1,78 @@
+"""The server's address, `host:port`: what is one, and what it means."""
+
+import ipaddress
+import re
+
+from common.errors import ConfigError
+
+_LABEL = r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
+_NAME = re.compile(rf"{_LABEL}(\.{_LABEL})*\.?", re.IGNORECASE | re.ASCII)
+
+
+def split_address(address: str) -> tuple[str, int]:
+    """`host:port` (an IPv6 host in brackets) as its parts. Raises ConfigError."""
+    host, colon, port = address.rpartition(":")
+    if not colon or not host or not re.fullmatch("[0-9]{1,5}", port):
+        raise ConfigError(f"address {address!r}: expected host:port, like fl.example.org:9092")
+    if not 1 <= int(port) <= 65535:
+        raise ConfigError(f"address {address!r}: port {port} is not within 1 to 65535")
+    fault = _fault(host)
+    if fault:
+        raise ConfigError(f"address {address!r}: {fault}")
+    return host.strip("[]"), int(port)
+
+
+def join_address(host: str, port: int) -> str:
+    """The parts as `host:port`, an IPv6 host in brackets."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def is_loopback(host: str) -> bool:
+    """Whether `host` is this machine itself, whoever asks."""
+    number = _number(host)
+    return host.lower() == "localhost" if number is None else number.is_loopback
+
+
+def listening_host(host: str) -> str:
+    """What a server listens on that is reached at `host`: loopback as it is, else all interfaces.
+
+    A name is taken for IPv4's.
+    """
+    number = _number(host)
+    if is_loopback(host):
+        return "127.0.0.1" if number is None else host
+    return "0.0.0.0" if number is None or number.version == 4 else "::"  # noqa: S104  meant
+
+
+def _fault(host: str) -> str | None:
+    """Why `host`, brackets and all, cannot be reached, in words; None when it can be one."""
+    if host.startswith("[") and host.endswith("]"):
+        number = _number(host[1:-1])
+        scoped = "%" in host  # a scope means another interface on each machine
+        sound = number is not None and number.version == 6 and not scoped
+        return None if sound else f"{host!r} is not an IPv6 address, like [2001:db8::5]"
+    if ":" in host or "[" in host or "]" in host:
+        return f"{host!r} is not a host; an IPv6 address goes in [ ], like [2001:db8::5]:9092"
+    if _number(host) is not None:
+        return None
+    strange = sorted(set(re.sub(r"[A-Za-z0-9.-]", "", host)))
+    if strange:
+        named = " ".join(map(repr, strange))
+        of = "it is of letters a to z, digits, '-' and '.'"
+        return f"{host!r} is not a host name: {of}, not {named}"
+    if not _NAME.fullmatch(host) or len(host) > 253:
+        return (
+            f"{host!r} is not a host name: between dots, 1 to 63 letters, digits and '-', with no "
+            "'-' first or last, and 253 in all"
+        )
+    if host.rstrip(".").rpartition(".")[2].isdigit():
+        return f"{host!r} is neither an IPv4 address nor a host name, which ends in letters"
+    return None
+
+
+def _number(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    """The IP address that `host` is; None for a name."""
+    try:
+        return ipaddress.ip_address(host)
+    except ValueError:
+        return None

@@ -1,0 +1,74 @@
+"""Why a lab does not take part, as far as the server may know: a closed list.
+
+None of them depends on a cell. They speak of what people decided and wrote down (approvals, the
+policy), of public numbers (a budget follows from the studies' plans), of whether a file is there,
+and of the machine. The text of an error stays at the lab, under a reference.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Self
+
+
+class Reason(StrEnum):
+    """The words are what people read, and what travels."""
+
+    NOT_APPROVED = "not approved yet"
+    DECLINED = "declined"
+    WITHDRAWN = "approval withdrawn"
+    EXPIRED = "approval expired"
+    MEMBERS = "other members than were approved"
+
+    NO_POLICY = "policy missing or wrong"
+    MIN_COHORT = "policy: min_cohort"
+    MAX_ROUNDS = "policy: max_rounds"
+    WITHOUT_PRIVACY = "policy: without_privacy"
+    UNIT = "policy: unit"
+    DELTA = "policy: delta"
+    STUDY_EPSILON = "policy: study_epsilon"
+    MIN_NOISE = "policy: min_noise_multiplier"
+    MAX_NORM = "policy: max_grad_norm"
+    MAX_WEIGHT = "policy: max_weight"
+    METRICS = "policy: metrics"
+    CHANGED_POLICY = "policy changed meanwhile"
+
+    NO_LEDGER = "ledger missing"
+    OTHER_LEDGER = "ledger of other cells, or damaged"
+    BUDGET = "budget"
+    ANSWERED = "answered before"
+
+    NO_CELLS = "cells missing or damaged"
+    OTHER_SIDE = "cells of another side"
+    OTHER_FIELD = "cells of another field of view"
+
+    PAUSED = "paused"
+    HOURS = "outside its hours"
+
+    NO_MEMORY = "out of memory"
+    NO_ROOM = "disk full"
+    ENDED = "its process was ended"
+    DEVICE = "device"
+    WEIGHTS = "weights missing or other"
+    HOME = "home not in order"
+    NOT_ORDERED = "not ordered by the server"
+    OTHER_VERSION = "another version of hemofed"
+    BAD_QUESTION = "asked what it cannot answer"
+    INTERNAL = "internal"
+
+    @classmethod
+    def read(cls, text: str) -> Self:
+        """The reason of these words; INTERNAL for words of another version, or of nobody."""
+        return cls(text) if text in cls._value2member_map_ else cls(cls.INTERNAL)
+
+
+@dataclass(frozen=True)
+class Fault:
+    """What stands in the way, for both sides."""
+
+    reason: Reason
+    """For the server."""
+    text: str
+    """For the people of the lab."""
+
+    def __str__(self) -> str:
+        return self.text

@@ -1,0 +1,186 @@
+"""`hemofed bench scores`: what noised evaluations say of models whose accuracy is known.
+
+Studies are drawn: a model's confusions, three sites' cells, the noise that `evaluation.epsilon`
+asks for. Beside the intervals of `common.noised_tally` stand two that are told of the matrix alone,
+at the same epsilon: with its counts cut off at zero, as is often done with noised histograms, and
+by the same ratio as ours.
+"""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.table import Table
+
+from common.files import write_text
+from common.machine import machine
+from common.metrics import Counts, Tally
+from common.noised_tally import SENSITIVITY, TELLING, NoisedTally, Share, total
+from common.privacy.accounting import calibrate
+from common.privacy.discrete_gaussian import discrete_gaussian
+from common.privacy.noise import count_sigma
+from common.privacy.noise_source import NoiseSource
+
+STUDIES, QUICK = 1000, 100
+SITES = 3
+WAYS = ("matrix, cut off at 0", "matrix", "right, wrong, matrix")
+_RESAMPLES = 200
+
+Joint = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What is drawn: 8 types, the commonest `skew` times as many as the rarest."""
+
+    cells: int
+    """For validation, at all sites together."""
+    epsilon: float
+    """Of all evaluations."""
+    evaluations: int
+    skew: float = 1.0
+    classes: int = 8
+    accuracy: float = 0.83
+
+
+SETTINGS = (
+    Setting(cells=249, epsilon=1, evaluations=31),
+    Setting(cells=249, epsilon=1, evaluations=4),
+    Setting(cells=249, epsilon=3, evaluations=2),
+    Setting(cells=2500, epsilon=1, evaluations=4),
+    Setting(cells=2500, epsilon=3, evaluations=4, skew=0.0),
+    Setting(cells=4000, epsilon=2, evaluations=4, classes=18),
+)
+
+
+@dataclass(frozen=True)
+class Seen:
+    """Of all studies of a setting, by one way of telling."""
+
+    setting: Setting
+    way: str
+    covered: float
+    """Share of the studies in which the accuracy that the model has lies in the interval."""
+    told: float
+    """In which an interval is told at all."""
+    width: float | None
+    """Median of those intervals."""
+    off: float | None
+    """Median of the estimates, less the truth's."""
+
+
+class Said(NamedTuple):
+    """An estimate and its interval in one study, beside the accuracy that the model has."""
+
+    truth: float
+    value: float
+    low: float
+    high: float
+
+
+def run(quick: bool, json_file: Path | None) -> None:
+    """Draw the studies, print how often each interval holds the truth, and write JSON if asked."""
+    seen = [found for one in SETTINGS for found in look(one, QUICK if quick else STUDIES)]
+    table = Table("cells", "types", "epsilon", "evaluations", "told from", "holds", "told", "width")
+    table.add_column("estimate off by")
+    for found in seen:
+        one = found.setting
+        drawn = (one.cells, one.classes, f"{one.epsilon:g}", one.evaluations)
+        figures = (f"{found.covered:.1%}", f"{found.told:.0%}", _points(found.width))
+        table.add_row(*map(str, drawn), found.way, *figures, _points(found.off))
+    Console().print(table)
+    if json_file:
+        rows = [asdict(found) for found in seen]
+        write_text(json_file, json.dumps({"machine": machine(), "seen": rows}))
+
+
+def look(setting: Setting, studies: int) -> list[Seen]:
+    """What the three ways say in so many studies, the same for each."""
+    rng, source = np.random.default_rng(1), NoiseSource.seeded(bytes(32))
+    noise = calibrate(setting.epsilon, 1e-5, 1.0, setting.evaluations)
+    found: dict[str, list[Said]] = {}
+    for _ in range(studies):
+        joint = _model(rng, setting)
+        truth, matrices = float(joint.trace()), _cells(rng, setting, joint)
+        for way, (value, interval) in _ways(matrices, noise, source).items():
+            if value is not None and interval:
+                found.setdefault(way, []).append(Said(truth, value, *interval))
+    return [_seen(setting, way, found.get(way, []), studies) for way in WAYS]
+
+
+def _seen(setting: Setting, way: str, told: list[Said], studies: int) -> Seen:
+    missed = sum(not said.low <= said.truth <= said.high for said in told)
+    return Seen(
+        setting,
+        way,
+        1 - missed / studies,
+        len(told) / studies,
+        float(np.median([said.high - said.low for said in told])) if told else None,
+        float(np.median([said.value - said.truth for said in told])) if told else None,
+    )
+
+
+def _model(rng: np.random.Generator, setting: Setting) -> Joint:
+    """Chance of each (true, predicted)."""
+    prior = np.arange(1.0, setting.classes + 1) ** -setting.skew
+    recall = np.clip(setting.accuracy + rng.normal(0, 0.1, setting.classes), 0.02, 0.99)
+    joint = rng.dirichlet(np.ones(setting.classes), setting.classes)
+    np.fill_diagonal(joint, 0)
+    joint *= ((1 - recall) / joint.sum(1))[:, None]
+    np.fill_diagonal(joint, recall)
+    return np.asarray(joint * (prior / prior.sum())[:, None])
+
+
+def _cells(rng: np.random.Generator, setting: Setting, joint: Joint) -> list[Counts]:
+    """Each site's confusion counts."""
+    shares = rng.multinomial(setting.cells, np.ones(SITES) / SITES)
+    return [rng.multinomial(n, joint.reshape(-1)).reshape(joint.shape) for n in shares]
+
+
+def _ways(
+    matrices: list[Counts], noise: float, source: NoiseSource
+) -> dict[str, tuple[float | None, list[float] | None]]:
+    """Estimate and interval of the accuracy, by each way."""
+    classes = len(matrices[0])
+    alone = count_sigma(1.0, noise)
+    drawn = [m + discrete_gaussian(m.size, alone, source).reshape(m.shape) for m in matrices]
+    cut = Tally.empty(classes)
+    cut.counts[:, :, 0] = sum(np.maximum(matrix, 0) for matrix in drawn)
+    said = (
+        (cut.metrics()["accuracy"], cut.intervals(_RESAMPLES)["accuracy"]),
+        _of_matrix(np.asarray(sum(drawn)), SITES * alone**2),
+        _ours(matrices, noise, source),
+    )
+    return dict(zip(WAYS, said, strict=True))
+
+
+def _of_matrix(matrix: Counts, variance: float) -> tuple[float | None, list[float] | None]:
+    classes, right = len(matrix), float(matrix.trace())
+    spread = classes * variance, (classes**2 - classes) * variance
+    share = Share(right, float(matrix.sum()) - right, *spread)
+    if not share.known or np.diff(share.interval())[0] > TELLING:
+        return None, None
+    return share.value, list(share.interval())
+
+
+def _ours(
+    matrices: list[Counts], noise: float, source: NoiseSource
+) -> tuple[float | None, list[float] | None]:
+    sigma = count_sigma(SENSITIVITY, noise)
+    tallies = [_noised(matrix, sigma, source) for matrix in matrices]
+    pooled = total(tallies, len(matrices[0]))
+    return pooled.metrics()["accuracy"], pooled.intervals()["accuracy"]
+
+
+def _noised(matrix: Counts, sigma: float, source: NoiseSource) -> NoisedTally:
+    right = int(matrix.trace())
+    counts = np.array([right, matrix.sum() - right, *matrix.reshape(-1)], np.int64)
+    return NoisedTally.of_counts(counts + discrete_gaussian(len(counts), sigma, source), sigma**2)
+
+
+def _points(share: float | None) -> Any:
+    return "" if share is None else f"{100 * share:.1f}"
