@@ -21,7 +21,7 @@ from common.errors import ConfigError, PrivacyError
 from common.identity.documents import read_json
 from common.identity.site_home import join, make_site, rotate_keys
 from common.protocol import read_refusal
-from common.reasons import Reason
+from common.reasons import Fault, Reason
 from common.yaml_files import dump
 from server.provisioning import admit, make_kit, make_server, revoke
 from tests.client.lab import OPEN, Meanwhile, approve, context, make_lab, message, refused, study
@@ -413,7 +413,7 @@ def test_an_end_that_is_this_moment_is_past(site: Path) -> None:
 
 def test_a_no_stands_in_the_log_with_its_reason_cut_short(site: Path) -> None:
     home, one = SiteHome(site.parent), study()
-    SignedApprovals(home).decline(one, "y" * 600)
+    SignedApprovals(home).decline(one, Fault(Reason.DECLINED, "y" * 600))
     lines = map(json.loads, home.audit.read_text().splitlines())
     (said,) = [line["facts"] for line in lines if line["event"] == "not_approved"]
     assert said == {"study": one.name, "digest": one.digest, "reason": "y" * 500}
