@@ -7,7 +7,7 @@ as a cell type's position in `CELL_TYPES`.
 import difflib
 import re
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Annotated, Literal
@@ -172,6 +172,12 @@ def check_label_map(label_map: Mapping[str, str]) -> None:
     _folded_map(tuple(label_map.items()))
 
 
+def unused(label_map: Mapping[str, str], labels: Iterable[str]) -> list[str]:
+    """The map's names that none of the labels is, as `resolve` compares them."""
+    there = {_fold(label) for label in labels}
+    return [name for name in label_map if _fold(name) not in there]
+
+
 def _checked(label_map: dict[str, str]) -> dict[str, str]:
     try:
         check_label_map(label_map)
@@ -227,11 +233,11 @@ def _fold(label: str) -> str:
 
 
 def _separates(text: str, at: int) -> bool:
-    """Whether the character at `at` is between words. A dash that ends a word like "CD5-" is a
-    sign, as + is."""
+    """Whether the character at `at` is between words. A dash that no word follows, as in "CD5-",
+    "CD5 -" and "CD5 (-)", is a sign, as + is."""
     kind = unicodedata.category(text[at])
-    if kind == "Pd" and 0 < at == len(text) - 1:
-        return not text[at - 1].isalnum()
+    if kind == "Pd":
+        return text[at + 1 :].lstrip()[:1].isalnum()
     return kind.startswith(_SEPARATING) or text[at] in ",."
 
 

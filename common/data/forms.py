@@ -6,7 +6,8 @@ from typing import BinaryIO, Literal
 from common.errors import DataError
 
 IMAGE_SUFFIXES = frozenset(
-    {".tif", ".tiff", ".png", ".jpg", ".jpeg", ".bmp", ".webp", ".avif"}
+    {".tif", ".tiff", ".btf", ".tf8", ".png", ".apng", ".bmp", ".dib", ".webp", ".avif"}
+    | {".jpg", ".jpeg", ".jpe", ".jfif", ".jif"}
     | {".jp2", ".j2k", ".jpf", ".jpx", ".j2c", ".jpc", ".dcm", ".dicom"}
 )
 """What a file that may be read is called; what it holds is told by its first bytes."""

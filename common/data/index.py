@@ -65,7 +65,7 @@ def scan(
         source=source,
         rows=tuple(found.entries),
         skipped=dict(found.passed_over),
-        remarks=(*found.remarks, *_alike(found)),
+        remarks=(*found.remarks, *_alike(found), *_in_two_splits(found)),
     )
 
 
@@ -102,6 +102,17 @@ def _few(lines: list[str]) -> Iterator[str]:
     yield from lines[:_FAULTS_SHOWN]
     if len(lines) > _FAULTS_SHOWN:
         yield f"  and {len(lines) - _FAULTS_SHOWN:,} more"
+
+
+def _in_two_splits(found: Listing) -> Iterator[str]:
+    """Without the names, likewise."""
+    pairs = {(entry.patient, entry.split) for entry in found.entries if entry.patient}
+    patients = Counter(patient for patient, _ in pairs)
+    if number := sum(splits > 1 for splits in patients.values()):
+        yield (
+            f"{count(number, 'patient has', 'patients have')} images in more than one split: "
+            f"`hemofed data check {quote(str(found.source))}` lists them"
+        )
 
 
 def _alike(found: Listing) -> Iterator[str]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from shlex import quote
 
-from common.cells import SKIP, check_label_map, known_as
+from common.cells import SKIP, check_label_map, known_as, unused
 from common.data.forms import EXPORT, IMAGE_SUFFIXES, refused
 from common.data.patients import is_patient
 from common.data.source_files import TABLE, is_folder, is_image, visible
@@ -28,6 +28,8 @@ SPLITS = {
 """What a split is called, in lower case -> its name here; "": none is given."""
 
 LEFT_OUT = "left out by --leave-out"
+_NAMED = 5
+"""Names in one remark."""
 _TABLES = frozenset({".csv", ".tsv", ".xls", ".xlsx", ".ods"})
 
 
@@ -106,6 +108,7 @@ def listing(
         raise DataError(f"{source}: is an indexed cache; name the folder that it was made from")
     else:
         reader.folders()
+    reader.say_what_is_unused()
     if not result.entries:
         refusal = not_read(result)
         raise DataError(f"{source}: {refusal}" if refusal else _nothing(result))
@@ -127,6 +130,19 @@ class _Reader:
     into: Listing
     label_map: Mapping[str, str]
     leave_out: frozenset[str]
+    labels: set[str] = field(default_factory=set)
+    """As the source gives them."""
+    left_out: set[str] = field(default_factory=set)
+
+    def say_what_is_unused(self) -> None:
+        """Names of the label map and of what is to be left out, that nothing here is called."""
+        for what, names in (
+            ("label_map: no image is called", unused(self.label_map, self.labels)),
+            ("--leave-out: no image here is", sorted(self.leave_out - self.left_out)),
+        ):
+            if names:
+                more = f" and {len(names) - _NAMED:,} more" if len(names) > _NAMED else ""
+                self.into.remarks.append(f"{what} {', '.join(names[:_NAMED])}{more}")
 
     def folders(self) -> None:
         source, passed_over = self.into.source, self.into.passed_over
@@ -176,7 +192,9 @@ class _Reader:
 
     def _add(self, folder: Path, name: str, given: str, patient: str = "", split: str = "") -> None:
         label = known_as(given, self.label_map)
+        self.labels.add(given)
         if name in self.leave_out:
+            self.left_out.add(name)
             self.into.passed_over[LEFT_OUT] += 1
             return
         if label == SKIP:

@@ -49,8 +49,11 @@ def refuse_implausible(width: int, height: int, um_per_px: float | None) -> None
 
 def _hint(wide: int, um_per_px: float) -> str:
     """What to do: most give pixels a micrometre by mistake, or a picture of a whole field."""
-    if PICTURE_UM[0] <= wide / um_per_px <= PICTURE_UM[1]:
+    if um_per_px > 1 and PICTURE_UM[0] <= wide / um_per_px <= PICTURE_UM[1]:
         return f" {um_per_px:g} pixels a micrometre are --um-per-px {1 / um_per_px:.4g}"
     if um_per_px < 1 and wide > _MOST_PX:
         return " A whole field of view is to be cut into pictures of one cell"
-    return " Give the micrometres along one pixel of this lab's pictures"
+    return (
+        " Give the micrometres along one pixel of this lab's pictures; where it is right and this "
+        "picture of another size, take it out"
+    )

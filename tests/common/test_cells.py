@@ -4,7 +4,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from common.cells import ALIASES, CELL_TYPES, CODES, SKIP, check_label_map, may_mean, resolve
+from common.cells import (
+    ALIASES,
+    CELL_TYPES,
+    CODES,
+    SKIP,
+    check_label_map,
+    known_as,
+    may_mean,
+    resolve,
+    unused,
+)
 from common.errors import DataError
 
 ORDER = [
@@ -213,3 +223,15 @@ def test_the_sites_own_names_come_first() -> None:
 def test_a_wrong_target_in_the_sites_map_is_named() -> None:
     with pytest.raises(DataError, match=r"label_map: 'Stab' is mapped to 'neutrofil'.*nearest"):
         resolve("Stab", {"Stab": "neutrofil"})
+
+
+@pytest.mark.parametrize("name", ["CD5-", "CD5 -", "CD5 (-)", "CD5 \u2013"])
+def test_a_dash_that_no_word_follows_is_a_mark_as_a_plus_is(name: str) -> None:
+    assert known_as(name, {"CD5": "lymphocyte_neoplastic"}) is None
+    assert known_as("LY (-)") is None and known_as("LY-") is None
+    assert known_as("neutrophil - segmented") == "neutrophil_segmented"
+
+
+def test_names_of_a_map_that_nothing_is_called_are_told() -> None:
+    label_map = {"monocyt": "skip", "Segs": "neutrophil_segmented"}
+    assert unused(label_map, ["monocyte", "segs"]) == ["monocyt"]

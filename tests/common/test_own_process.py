@@ -11,6 +11,8 @@ import pytest
 from common.own_process import environment, python
 
 ROOT = Path(__file__).parent.parent.parent
+HEEDS = ("env", "--default-signal=HUP")
+"""Whatever the tests themselves were started by, like nohup."""
 _ASKS = """
 import ctypes, os, resource
 from common.own_process import keep_secrets, keep_to_itself
@@ -88,7 +90,7 @@ _WAITS = "from common.own_process import told_to_stop as t; h = t(); print(1, fl
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_signal_asks_the_process_to_end(number: signal.Signals) -> None:
-    with subprocess.Popen(python("-c", _WAITS), cwd=ROOT, stdout=subprocess.PIPE) as one:
+    with subprocess.Popen([*HEEDS, *python("-c", _WAITS)], cwd=ROOT, stdout=subprocess.PIPE) as one:
         assert one.stdout is not None and one.stdout.readline()
         one.send_signal(number)
         assert one.wait(60) == 0

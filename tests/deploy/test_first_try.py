@@ -144,4 +144,4 @@ def check_logs(shell: Shell) -> None:
         said = shell.types(f"audit verify demo/server/audit.jsonl {key} {witness}")
         assert "all in their order" in said
         said = shell.types(f"site ledger show {site}/site.yaml")
-        assert re.search(r"spent: epsilon 6\.8", said)
+        assert re.search(r"spent: epsilon 2\.6", said)

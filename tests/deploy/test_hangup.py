@@ -21,7 +21,10 @@ def test_a_hangup_ends_all_that_was_started(
     home, expected = (server, 2) if who == "server" else (site.folder, 1)
     with (tmp_path / "said").open("wb") as said:
         one = subprocess.Popen(
-            [sys.executable, "-m", COMMAND, who, "start", str(home)], stdout=said, stderr=said
+            # Whatever the tests themselves were started by, like nohup.
+            ["env", "--default-signal=HUP", sys.executable, "-m", COMMAND, who, "start", str(home)],
+            stdout=said,
+            stderr=said,
         )
     started: list[psutil.Process] = []
     try:

@@ -110,7 +110,9 @@ def _refused(entries: Sequence[Entry], measured: Measured) -> list[Finding]:
             what=f"{count(len(measured.refused), 'picture has', 'pictures have')} no one meaning "
             "as that of a cell",
             advice="Export them as said, or leave them out; docs/pictures.md has the rules.",
-            leave_out=tuple(entries[row].name for row in sorted(measured.refused)),
+            leave_out=tuple(
+                entries[row].name for row in sorted(measured.refused) if row not in measured.scaled
+            ),
             cases=tuple(
                 Case(files=(entries[row].name,), note=reason)
                 for row, reason in sorted(measured.refused.items())

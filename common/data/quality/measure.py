@@ -17,7 +17,7 @@ from common.data.forms import FormError
 from common.data.quality.colour import lab
 from common.data.quality.hashing import THUMBNAIL, hashes
 from common.data.quality.nuclei import count_nuclei
-from common.data.scale import refuse_implausible
+from common.data.scale import ScaleError, refuse_implausible
 from common.errors import DataError
 
 WORKERS = 2
@@ -57,6 +57,8 @@ class Measured:
     """Row -> why it could not be read: damaged, cut short, no picture."""
     refused: dict[int, str] = field(default_factory=dict)
     """Row -> why it is not read, whole as it is: its form has no one meaning as a cell."""
+    scaled: set[int] = field(default_factory=set)
+    """Of those, the ones at the scale that was given: a person decides which of both is wrong."""
 
     @property
     def readable(self) -> NDArray[np.int64]:
@@ -78,6 +80,8 @@ def measure_all(
             measured.records[row] = np.frombuffer(result, dtype=RECORD)[0]
         else:
             (measured.refused if result.whole else measured.errors)[row] = result.reason
+            if result.scale:
+                measured.scaled.add(row)
         if progress:
             progress(row + 1, len(paths))
     return measured
@@ -90,6 +94,8 @@ class Unread:
     reason: str
     whole: bool
     """Whether it is refused, not damaged."""
+    scale: bool = False
+    """Whether it is refused for the scale that was given, and may be as good as the others."""
 
 
 def _results(paths: Sequence[str], um_per_px: float | None) -> Iterator[bytes | Unread]:
@@ -118,7 +124,7 @@ def measure(path: Path, um_per_px: float | None = None) -> bytes | Unread:
         return Unread(f"cannot be opened ({error.strerror})", whole=False)
     except DataError as error:
         reason = str(error).removeprefix(f"{path}: ")
-        return Unread(reason, whole=isinstance(error, FormError))
+        return Unread(reason, isinstance(error, FormError), isinstance(error, ScaleError))
     record = np.zeros((), dtype=RECORD)
     record["size"] = image.size
     digest = hashlib.sha256(content).digest()[:16]
