@@ -197,7 +197,7 @@ def _folded_map(names: tuple[tuple[str, str], ...]) -> dict[str, str]:
     first: dict[str, str] = {}
     for name, given in names:
         folded = _fold(name)
-        if not folded:
+        if all(unicodedata.category(letter) == "Pd" for letter in folded.replace("_", "")):
             raise DataError(
                 f"label_map: {name!r} is no name; give the name that is mapped, or none"
             )

@@ -130,6 +130,7 @@ def test_what_is_left_out_is_said_of_each_lab(
     assert labs.said == {
         "bonn": (
             "columns that are not used: scanner",
+            "label_map: no image is called dirt",
             "left out: 1 cell of types outside the study (basophil 1)",
         ),
         "ulm": (
