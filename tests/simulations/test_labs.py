@@ -140,7 +140,7 @@ def test_what_is_left_out_is_said_of_each_lab(
         ),
     }
     del gathered.caches["ulm"]
-    assert studied(gathered, patients).said["bonn"][1:] == (
+    assert studied(gathered, patients).said["bonn"][2:] == (
         "left out: 1 cell of types outside the study (basophil 1)",
         "left out: 1 cell of unknown patients (the study has unit: patient)",
     )
