@@ -13,8 +13,7 @@ from pathlib import Path
 
 from client.lab_log import write_line
 from common.config import Site
-from common.files import make_folder
-from common.log_file import aside, keep_short
+from common.log_file import add_line, aside
 from common.metrics import Tally
 from common.protocol import Task
 
@@ -40,8 +39,9 @@ class Figures:
     @property
     def words(self) -> str:
         """In a line, for a person of the lab."""
-        values, bounds = self.tally.metrics(), self.tally.intervals()
-        told = [f"round {self.round}, {self.tally.total:,} {self.split} cells"]
+        tally = self.tally
+        values, bounds = tally.metrics(), tally.intervals()
+        told = [f"round {self.round}, {tally.total:,} {self.split} cells"]
         for name in ("accuracy", "balanced_accuracy"):
             value, between = values[name], bounds[name]
             if value is not None:
@@ -58,11 +58,7 @@ def note_figures(site: Site, task: Task, tally: Tally) -> None:
     study, now = task.study, datetime.now(UTC).isoformat(timespec="seconds")
     types, counts = list(study.cell_types), tally.to_json()
     found = Figures(study.name, study.digest, task.round, task.split, now, types, counts)
-    with suppress(OSError):
-        make_folder(site.figures.parent)
-        keep_short(site.figures)
-        with site.figures.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(asdict(found)) + "\n")
+    add_line(site.figures, json.dumps(asdict(found)))
     write_line(site.log, f"study {study.name}: {found.words}; exact, it stays here")
 
 

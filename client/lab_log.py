@@ -8,13 +8,11 @@ import os
 import re
 import secrets
 import traceback
-from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
 from common.errors import HemofedError
-from common.files import make_folder
-from common.log_file import keep_short
+from common.log_file import add_line
 from common.plain_text import shown
 
 _TAIL_BYTES = 2**16
@@ -66,8 +64,4 @@ def _text(error: Exception) -> str:
 def write_line(path: Path, text: str) -> None:
     """Add a line to the log, with the time; one that cannot be written is left out."""
     # A full disk must not turn into an exception here: Flower would send its text to the server.
-    with suppress(OSError):
-        make_folder(path.parent)
-        keep_short(path)
-        with path.open("a", encoding="utf-8") as log:
-            log.write(f"{datetime.now(UTC).isoformat(timespec='seconds')} {text}\n")
+    add_line(path, f"{datetime.now(UTC).isoformat(timespec='seconds')} {text}")

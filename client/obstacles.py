@@ -4,11 +4,12 @@ A person who approves is told them, and a server that asks whether the site is r
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
 
 from client.account import check_affordable, check_drawable, permit_study
 from client.selftest import check_alone
 from client.site import open_cells
-from common.config import Site, Study
+from common.config import ModelSpec, Site, Study
 from common.device import resolve
 from common.errors import HemofedError, PrivacyError
 from common.models import build, trainable
@@ -57,5 +58,11 @@ def _device(site: Site, study: Study) -> None:
 
 
 def _model(site: Site, study: Study) -> None:
-    model = build(study.model, len(study.cell_types), study.image_side, study.seed)
-    check_drawable(study, sum(value.numel() for value in trainable(model).values()))
+    size = _size(study.model, len(study.cell_types), study.image_side, study.seed)
+    check_drawable(study, size)
+
+
+@lru_cache(maxsize=64)
+def _size(spec: ModelSpec, classes: int, side: int, seed: int) -> int:
+    """Trainable parameters. Kept: a study that waits for its labs asks every few seconds."""
+    return sum(value.numel() for value in trainable(build(spec, classes, side, seed)).values())

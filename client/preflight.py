@@ -24,19 +24,18 @@ from client.link import FleetLink, ShutOutError
 from client.membership import Membership
 from client.policy import read_policy
 from client.preflight_cells import look_at_cells
-from client.preflight_studies import look_at_studies
+from client.preflight_studies import look_at_studies, studies_of
 from client.proxy import client_to, unreached
 from client.runner import Runner, RunnerDiedError
 from client.selftest import check_alone
 from client.server_certificate import out_of_date
 from client.service import runs
 from client.site import open_site
-from common.config import Site, Study
+from common.config import Site
 from common.errors import ConfigError, FederationError, HemofedError
 from common.room import check_room
 from common.words import count
 from common.writers import check_ours
-from common.yaml_files import load
 
 Verdict = Literal["ok", "warning", "wrong"]
 
@@ -215,8 +214,7 @@ def _runner(home: SiteHome, site: Site) -> tuple[Verdict, str]:
 
 def _kernels(home: SiteHome, site: Site) -> tuple[Verdict, str]:
     """The self-test of each study that has an approval, on this device."""
-    files = sorted(home.approvals / f"{decision.digest}.yaml" for decision in _approved(home))
-    studies = [load(Study, path) for path in files]
+    studies = studies_of(home, sorted(_approved(home), key=lambda one: one.digest))
     private = [study for study in studies if study.privacy.mode != "none"]
     if not private:
         return "ok", "no private study is approved, so there is no model to ask"

@@ -1,8 +1,10 @@
 """What a site's check says of the studies that it knows: how many of its cells can take part."""
 
+from collections.abc import Iterable
 from typing import Literal
 
 from client.approvals import SignedApprovals
+from client.decisions import Decision
 from client.home import SiteHome
 from client.proposals import Proposals
 from client.taking_part import taking_part
@@ -20,8 +22,8 @@ def look_at_studies(home: SiteHome, site: Site) -> tuple[Verdict, str]:
     An approved study that none of the site's cells can take part in is wrong. A declared number
     that is far off is a warning, and so is what ails a study that nobody has approved.
     """
-    approved = [decision.digest for decision in SignedApprovals(home).approved()]
-    studies = [load(Study, home.approvals / f"{digest}.yaml") for digest in approved]
+    studies = studies_of(home, SignedApprovals(home).approved())
+    approved = {study.digest for study in studies}
     proposed = [one.study for one in Proposals(home).all() if one.study.digest not in approved]
     if not (studies or proposed):
         return "ok", "none is proposed"
@@ -30,6 +32,11 @@ def look_at_studies(home: SiteHome, site: Site) -> tuple[Verdict, str]:
     verdicts = [verdict for verdict, _ in looks]
     worst: Verdict = next((v for v in ("wrong", "warning") if v in verdicts), "ok")
     return worst, "; ".join(said for _, said in looks)
+
+
+def studies_of(home: SiteHome, approved: Iterable[Decision]) -> list[Study]:
+    """What was approved by these decisions, as the home has it."""
+    return [load(Study, home.approvals / f"{decision.digest}.yaml") for decision in approved]
 
 
 def _look(site: Site, study: Study, approved: bool) -> tuple[Verdict, str]:

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
+from common.files import make_folder
+
 MOST_BYTES = 8 * 2**20
 
 
@@ -20,6 +22,16 @@ def keep_short(path: Path, most: int = MOST_BYTES) -> None:
             shutil.copyfile(path, aside(path))
             aside(path).chmod(0o600)
             os.truncate(path, 0)
+
+
+def add_line(path: Path, line: str) -> None:
+    """Add a line to a file that is kept short, in a folder that may not be there yet; one that
+    cannot be written, to a full disk say, is left out."""
+    with suppress(OSError):
+        make_folder(path.parent)
+        keep_short(path)
+        with path.open("a", encoding="utf-8") as file:
+            file.write(f"{line}\n")
 
 
 def aside(path: Path) -> Path:

@@ -26,7 +26,7 @@ _BEFORE_CONSENT = {
     *(Reason.ENDED, Reason.INTERNAL, Reason.BAD_QUESTION, Reason.NO_MEMORY, Reason.NO_ROOM),
 }
 """Where they hold, it is not known whether the study is approved."""
-_AFTER_BUDGET = {Reason.OTHER_SIDE, Reason.WEIGHTS, Reason.DEVICE}
+_AFTER_BUDGET = {Reason.OTHER_SIDE, Reason.OTHER_FIELD, Reason.WEIGHTS, Reason.DEVICE}
 """Where they hold, the ledger was asked, and had enough."""
 _READY = ("ready", "ok")
 

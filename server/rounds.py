@@ -206,16 +206,9 @@ class Rounds:
     def _evaluate(self, state: State, attempt: int) -> Record:
         """The averaged model on every site's validation cells; the best one is remembered."""
         tallies = self._tallies(state.average, Task(self._study, state.round, attempt))
-        note_score(state, self._pooled(tallies))
-        return self._scores(tallies)
-
-    def _scores(self, tallies: dict[str, Counted]) -> Record:
-        """What the sites' counts come to, together and one by one."""
         pooled = self._pooled(tallies)
-        return {
-            "global": _figures(pooled) | {"intervals": pooled.intervals()},
-            "sites": {site: _figures(tally) for site, tally in tallies.items()},
-        }
+        note_score(state, pooled)
+        return _scores(pooled, tallies)
 
     def _tallies(self, model: Vector, task: Task) -> dict[str, Counted]:
         """The model on the sites' cells of a split; a site that does not answer is left out."""
@@ -350,7 +343,7 @@ class Rounds:
             kept=chosen.reason,
             stopped="completed" if state.round == self._study.rounds else early,
             seconds=state.seconds,
-            scores=self._scores(tallies),
+            scores=_scores(self._pooled(tallies), tallies),
             test={site: tally.to_json() for site, tally in tallies.items()},
             **self._traffic.taken(),
         )
@@ -368,6 +361,14 @@ def write_model(model: Classifier, study: Study, path: Path) -> None:
     }
     with replacing(path) as temporary:
         save_file(tensors, temporary, metadata={"study": study.model_dump_json()})
+
+
+def _scores(pooled: Counted, tallies: dict[str, Counted]) -> Record:
+    """What the sites' counts come to, together and one by one."""
+    return {
+        "global": _figures(pooled) | {"intervals": pooled.intervals()},
+        "sites": {site: _figures(tally) for site, tally in tallies.items()},
+    }
 
 
 def _figures(tally: Counted) -> Record:

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from client import figures, lab_log, release
+from client import release
 from client.account import Account
 from client.app import client_app
 from client.batches import Inputs
@@ -23,10 +23,10 @@ from client.policy import Policy
 from client.release import released_tally
 from client.site import open_site
 from client.workspace import workspace
+from common import log_file
 from common.cells import CELL_TYPES
 from common.config import Member, Site, Study
 from common.errors import PrivacyError
-from common.log_file import keep_short
 from common.metrics import Tally
 from common.noised_tally import NoisedTally
 from common.privacy.metrics_noise import metrics_sigma
@@ -241,8 +241,7 @@ def test_a_full_disk_keeps_no_paid_answer_from_leaving(
         raise OSError(errno.ENOSPC, "No space left on device", str(path))
 
     site, of = lab(tmp_path), study()
-    monkeypatch.setattr(figures, "keep_short", full)
-    monkeypatch.setattr(lab_log, "keep_short", full)
+    monkeypatch.setattr(log_file, "keep_short", full)
     assert noised(site, of)[1]
     assert read_figures(site.figures) == [] and not site.log.exists()
 
@@ -261,6 +260,6 @@ def test_figures_that_were_put_aside_are_read_too(
 ) -> None:
     site, of = lab(tmp_path), study()
     noised(site, of)
-    monkeypatch.setattr(figures, "keep_short", lambda path: keep_short(path, 10))
+    monkeypatch.setattr(log_file.keep_short, "__defaults__", (10,))
     released_tally(site, Task(of, 2), workspace(site, of).inputs, SystemEntropy())
     assert [one.round for one in read_figures(site.figures)] == [1, 2]

@@ -3,7 +3,6 @@
 import asyncio
 import time
 from base64 import b64encode
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,16 +17,10 @@ from server.presence import Presence
 from server.refusals import Refusals
 from server.state import database
 from tests.server.calls import Calls
-from tests.server.nodes import Setting, connected
+from tests.server.nodes import Setting
 from tests.server.test_gate import Connection
 
 HOLD = 0.3
-
-
-@pytest.fixture
-def setting(tmp_path: Path) -> Iterator[Setting]:
-    with connected(tmp_path) as one:
-        yield one
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 """The fleet API's calls: Flower's own, each in the name of the key that signed it."""
 
 import sqlite3
-from collections.abc import Iterator
 from contextlib import closing
 from http import HTTPStatus
 from pathlib import Path
@@ -27,13 +26,7 @@ from server import fleet
 from server.exchange import NoReply, exchange
 from server.fleet import Fleet
 from server.state import database
-from tests.server.nodes import Setting, connected
-
-
-@pytest.fixture
-def setting(tmp_path: Path) -> Iterator[Setting]:
-    with connected(tmp_path) as one:
-        yield one
+from tests.server.nodes import Setting
 
 
 @pytest.fixture

@@ -4,9 +4,7 @@ import json
 import resource
 import signal
 import time
-from collections.abc import Iterator
 from datetime import UTC, datetime
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -32,13 +30,7 @@ from server.grid import StateGrid, StoppedError
 from server.provisioning import revoke
 from server.suspension import UNREADABLE
 from tests.client.lab import study
-from tests.server.nodes import SITES, Setting, connected
-
-
-@pytest.fixture
-def setting(tmp_path: Path) -> Iterator[Setting]:
-    with connected(tmp_path) as one:
-        yield one
+from tests.server.nodes import SITES, Setting
 
 
 def stored(setting: Setting) -> list[str]:

@@ -1,8 +1,6 @@
 """The SuperLink's nodes follow the registry; one that was altered is not followed, and told of."""
 
 import json
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,13 +12,7 @@ from common.identity import load_signing_key
 from server.gate import Gate
 from server.members import Registrar
 from server.refusals import Refusals
-from tests.server.nodes import SITES, Setting, connected
-
-
-@pytest.fixture
-def setting(tmp_path: Path) -> Iterator[Setting]:
-    with connected(tmp_path) as one:
-        yield one
+from tests.server.nodes import SITES, Setting
 
 
 def nodes(setting: Setting) -> list[str]:

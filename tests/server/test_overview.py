@@ -146,6 +146,7 @@ def test_rounds_that_are_started_again_take_no_site_away(
         ("x", Reason.BUDGET, (True, False, False, False)),
         ("x", Reason.NO_CELLS, (True, False, False, None)),
         ("x", Reason.OTHER_SIDE, (True, False, False, True)),
+        ("x", Reason.OTHER_FIELD, (True, False, False, True)),
         ("x", Reason.INTERNAL, (None, False, False, None)),
     ],
 )

@@ -18,13 +18,7 @@ from server.studies import Stored, propose
 from server.withdrawals import Withdrawals
 from tests.client.lab import study
 from tests.client.test_record import NOW
-from tests.server.nodes import SITES, Setting, connected
-
-
-@pytest.fixture
-def setting(tmp_path: Path) -> Iterator[Setting]:
-    with connected(tmp_path) as one:
-        yield one
+from tests.server.nodes import SITES, Setting
 
 
 @pytest.fixture

@@ -11,18 +11,9 @@ from hypothesis import strategies as st
 from common.privacy import accounting
 from common.privacy.accounting import Event, calibrate, deltas, epsilon
 from common.privacy.lifetime import left, used
+from tests.common.privacy.test_lifetime_bounds import plan
 
 DELTA = 1e-5
-
-
-def plan(sample_rate: float, noise: float, steps: int) -> Event:
-    return Event(
-        mechanism="poisson_discrete_gaussian",
-        sample_rate=sample_rate,
-        noise_multiplier=noise,
-        steps=steps,
-        unit="patient",
-    )
 
 
 def calibrated(bound: float, sample_rate: float, steps: int, delta: float = DELTA) -> Event:
