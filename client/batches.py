@@ -13,7 +13,6 @@ from common.data.batches import augment, to_tensor
 from common.device import Precision, laid_out
 from common.errors import DataError
 from common.privacy.noise_source import NoiseSource
-from common.reasons import Reason
 
 
 @dataclass(frozen=True)
@@ -53,8 +52,7 @@ def _chosen(held: Tensor, positions: Rows) -> Tensor:
 def not_none(rows: Rows) -> Rows:
     """The training cells' rows as they are. Raises DataError: there is none."""
     if not len(rows):
-        said = "the site has no training cell of the study's types"
-        raise DataError(said, Reason.NO_CELLS)
+        raise DataError("the site has no training cell of the study's types")
     return rows
 
 

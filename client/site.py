@@ -109,8 +109,7 @@ def open_cells(site: Site, study: Study) -> SiteCells:
         parts.append(part.select(known))
         given.append(stated[known])
     if study.privacy.mode == "none" and not any(len(part) for part in parts):
-        said = f"site {site.name}: none of its cells is of a type of the study"
-        raise DataError(said, Reason.NO_CELLS)
+        raise DataError(f"site {site.name}: none of its cells is of a type of the study")
     return SiteCells(
         tuple(parts),
         np.concatenate([classes[part.labels] for part in parts]),

@@ -1,7 +1,7 @@
 """Why sites refused, from their own logs: in a simulation the researcher owns the sites.
 
-To the server a site says of an error only its class and a reference into `site.log`; in a
-deployment the text stays there.
+To the server a site says of an error only a reason of a closed list (`common.reasons`) and a
+reference into `site.log`; in a deployment the text stays there.
 """
 
 import json

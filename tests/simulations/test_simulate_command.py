@@ -130,5 +130,5 @@ def test_a_site_that_took_no_part_is_named_at_the_end_with_its_reason(tmp_path: 
     path = tmp_path / "small.yaml"
     path.write_text(dump(simulation(data={"source": "images"}, study=study)))
     said = simulate(str(path), "--data", str(tmp_path / "labs"), "--out", str(tmp_path / "run"))
-    assert "idle: left out of all 3 rounds it was asked in: refused: cells missing" in said
+    assert "idle: left out of all 3 rounds it was asked in: refused: internal (the site has" in said
     assert "idle has no validation cells" in said
