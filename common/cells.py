@@ -99,6 +99,12 @@ ALIASES: dict[str, dict[str, str]] = {
         "neutrophil": "neutrophil_segmented",
         "segmented_neutrophil": "neutrophil_segmented",
         "band_neutrophil": "neutrophil_band",
+        "band": "neutrophil_band",
+        "band_cell": "neutrophil_band",
+        "stab": "neutrophil_band",
+        "stab_cell": "neutrophil_band",
+        "seg": "neutrophil_segmented",
+        "segs": "neutrophil_segmented",
         "erythroblast": "normoblast",
         "nucleated_red_blood_cell": "normoblast",
         "nrbc": "normoblast",
@@ -247,9 +253,11 @@ def may_mean(label: str) -> list[str]:
     Those that it stands for, is a slip of the pen of, is the beginning of, or shares a noun with.
     """
     folded = _fold(label)
+    parts = [_FOLDED[part] for part in folded.split("/") if part in _FOLDED]
     slips = difflib.get_close_matches(folded, _PLAIN, 3, 0.8)
     found = (
         _SEVERAL.get(folded)
+        or parts
         or [_PLAIN[name] for name in slips]
         or [target for name, target in _PLAIN.items() if len(folded) > 3 and _begins(name, folded)]
         or _of_noun(folded)

@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 from PIL.PngImagePlugin import PngImageFile
 
-from common.data.forms import EXPORT, FormError, refuse_named, refuse_several
+from common.data.forms import EXPORT, FormError, refuse_several, refuse_unknown
 from common.data.samples import (
     bounded,
     eight_bits,
@@ -35,8 +35,7 @@ def read_bitmap(file: BinaryIO, draft: int | None, look: Callable[[int, int], No
     try:
         image = Image.open(file, formats=_FORMATS)
     except UnidentifiedImageError:
-        refuse_named(file)
-        raise
+        refuse_unknown(file)
     with image:
         bounded(*image.size)
         look(*image.size)

@@ -1,6 +1,7 @@
 """`hemofed data ...`: a lab's images, from files to what a model reads."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -64,7 +65,7 @@ def index(
     """Decode images once into a cache that training reads."""
     from common.data.index import scan
     from common.data.label_map import read_label_map
-    from common.data.leave_out import read_leave_out
+    from common.data.leave_out import LeaveOut, of_another, read_leave_out
 
     names = read_label_map(label_map) if label_map else None
     if print_csv:
@@ -75,8 +76,10 @@ def index(
             )
         _print_csv(source, names)
         return
-    left_out = read_leave_out(leave_out) if leave_out else ()
-    found = scan(source, names, left_out, skip_unread=skip_unreadable)
+    left_out = read_leave_out(leave_out) if leave_out else LeaveOut()
+    found = scan(source, names, left_out.names, skip_unread=skip_unreadable)
+    if said := of_another(left_out, source):
+        found = replace(found, remarks=(*found.remarks, said))
     _index(found, side, um_per_px, field_um, out, skip_unreadable)
 
 
@@ -146,6 +149,7 @@ def _index(
 def _show(console: Console, cache: "CellCache", found: "Index", faults: Sequence[str]) -> None:
     """What is in the cache, and what was passed over."""
     from common.data.patients import unknown
+    from common.data.stated_scale import look
 
     table = Table("cell type", "images", title=f"{len(cache):,} images of {cache.side} px")
     table.columns[1].justify = "right"
@@ -158,6 +162,8 @@ def _show(console: Console, cache: "CellCache", found: "Index", faults: Sequence
     if said := unknown(patients):
         console.print(said, soft_wrap=True)
     console.print(_scale(cache), soft_wrap=True)
+    for line in look([row.path for row in found.rows], cache.meta["um_per_px"]):
+        console.print(f"scale: {line}", markup=False, soft_wrap=True)
     for reason, number in found.skipped.items():
         console.print(f"passed over: {number:,} {reason}")
     for line in faults[:_SHOWN]:

@@ -1,7 +1,9 @@
 """The forms of picture file that are read, and the ones that are refused by their name."""
 
+import os
+import re
 from os.path import splitext
-from typing import BinaryIO, Literal
+from typing import BinaryIO, Literal, NoReturn
 
 from common.errors import DataError
 
@@ -58,10 +60,25 @@ _BEGINNINGS = (
     (0, b"8BPS", "Photoshop"),
     (0, b"SIMPLE  =", "FITS"),
     (0, b"%PDF", "PDF"),
+    (0, b"\x02\x00\x00\x00UL", "DICOM without its preamble"),
+    (0, b"\x08\x00\x05\x00", "DICOM without its preamble"),
+    (0, b"\x08\x00\x08\x00", "DICOM without its preamble"),
+    (0, b"\x08\x00\x16\x00", "DICOM without its preamble"),
 )
 """Offset and bytes by which a file that bears another's suffix is told."""
+_NETPBM = re.compile(rb"P[1-7]\s")
 _TIFF = (b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+")
+_BITMAPS = (
+    (0, b"\xff\xd8\xff"),
+    (0, b"\x89PNG\r\n"),
+    (8, b"WEBP"),
+    (4, b"ftypavif"),
+    (4, b"jP  \r\n"),
+    (0, b"\xff\x4f\xff\x51"),
+)
+"""Offset and bytes by which a picture is known, whatever it is called."""
 _DICOM_AT = 128
+_OF_TEXT = frozenset(b"\t\n\r\f" + bytes(range(0x20, 0x7F)) + bytes(range(0x80, 0x100)))
 HEAD = 132
 """First bytes that tell all forms apart."""
 
@@ -75,19 +92,32 @@ def refused(name: str) -> str | None:
     return _NAMES.get(splitext(name)[1].lower())
 
 
-def may_be_read(path: str) -> bool:
-    """Whether a file is taken for a picture: by its name, or as DICOM, which often bears none."""
-    suffix = splitext(path)[1].lower()
-    if suffix in IMAGE_SUFFIXES:
-        return True
-    # An archive calls its files by numbers: IM000001, or 1.2.840.10008.5.
-    if suffix and not suffix[1:].isdigit():
-        return False
+def why_no_picture(path: str) -> str:
+    """Why a file is not taken for a picture; "" where it is: by its name, or as DICOM.
+
+    DICOM goes by its first bytes: an archive calls it IM000001, 1.2.840.10008.5 or anything. A
+    picture of another form that is called otherwise may be a backup or a thumbnail, so it is not
+    taken, and said to be one.
+    """
+    if os.path.exists(path) and not os.path.isfile(path):
+        return "neither a file nor a folder"
+    if splitext(path)[1].lower() in IMAGE_SUFFIXES:
+        return ""
     try:
         with open(path, "rb") as file:
-            return kind(file.read(HEAD)) == "dicom"
+            head = file.read(HEAD)
     except OSError:
-        return False
+        return "not an image"
+    form = kind(head)
+    if form == "dicom":
+        return ""
+    if form == "tiff" or _begins_as_bitmap(head):
+        return "a picture by its first bytes and not by its name; rename it, or take it out"
+    return "not an image"
+
+
+def _begins_as_bitmap(head: bytes) -> bool:
+    return any(head[at:].startswith(beginning) for at, beginning in _BITMAPS)
 
 
 def kind(head: bytes) -> Literal["tiff", "dicom", "bitmap"]:
@@ -97,13 +127,25 @@ def kind(head: bytes) -> Literal["tiff", "dicom", "bitmap"]:
     return "dicom" if head[_DICOM_AT:] == b"DICM" else "bitmap"
 
 
-def refuse_named(file: BinaryIO) -> None:
-    """Raise FormError where the beginning of the file tells a form that is not read."""
+def refuse_unknown(file: BinaryIO) -> NoReturn:
+    """Raise for a file of no form that is read, with what its beginning tells of it.
+
+    FormError: a picture of a form that is not read; DataError: none.
+    """
     file.seek(0)
     head = file.read(HEAD)
     for offset, beginning, name in _BEGINNINGS:
         if head[offset:].startswith(beginning):
             raise FormError(f"cannot be read as an image: it is {name}; {EXPORT}")
+    if _NETPBM.match(head):
+        raise FormError(f"cannot be read as an image: it is Netpbm; {EXPORT}")
+    if _begins_as_bitmap(head) or head.startswith(b"BM"):
+        raise DataError("it is damaged at its beginning, or cut short")
+    if not head.strip(b"\0"):
+        raise DataError("it is empty" if not head else "it begins with nothing but zero bytes")
+    if all(byte in _OF_TEXT for byte in head):
+        raise DataError("it is text")
+    raise DataError("it begins as no picture does that is read")
 
 
 def refuse_several(pictures: int, what: str = "") -> None:

@@ -9,7 +9,7 @@ from shlex import quote
 from common.cells import CODES, SKIP, may_mean
 from common.data.forms import refused
 from common.data.listing import LEFT_OUT, Entry, Listing, listing, lost, nested_tree, not_read
-from common.data.patients import alike
+from common.data.patients import ALIKE, alike
 from common.errors import DataError
 from common.words import count
 
@@ -86,6 +86,8 @@ def _unknown(found: Listing) -> Iterator[str]:
     if names:
         yield f"{found.source}: {count(len(names), 'name')} that no cell type is known by"
         yield from _few([_unknown_name(name, len(images)) for name, images in names])
+        if len(names) > _FAULTS_SHOWN:
+            yield f"`hemofed data check {quote(str(found.source))}` lists all of them"
         yield (
             f"Map a site's own names in label_map, to {SKIP!r} to leave their images out, or to "
             f"one of: {', '.join(CODES)}"
@@ -119,6 +121,6 @@ def _alike(found: Listing) -> Iterator[str]:
     """Without the names: what an index says may go into a report."""
     if groups := alike(entry.patient for entry in found.entries):
         yield (
-            f"{count(len(groups), 'patient')} under two names perhaps, which differ in case, "
-            f"leading zeros or .0 alone: `hemofed data check {quote(str(found.source))}` lists them"
+            f"{count(len(groups), 'patient')} under two names perhaps, which differ "
+            f"{ALIKE} alone: `hemofed data check {quote(str(found.source))}` lists them"
         )

@@ -3,7 +3,7 @@
 import json
 import os
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -14,9 +14,21 @@ from common.data.listing import Entry
 from common.data.scale import ScaleError, refuse_implausible
 from common.errors import ConfigError, DataError
 
+_ODD = 20
+"""Pictures at the beginning that may be of another size than all the others."""
 
-def read_leave_out(path: Path) -> frozenset[str]:
-    """The names of images that a check's JSON says to leave out: `leave_out` of its findings.
+
+@dataclass(frozen=True, kw_only=True)
+class LeaveOut:
+    """The images that a check's JSON says to leave out."""
+
+    names: frozenset[str] = frozenset()
+    source: str = ""
+    """What was checked, as it was called then; "" where the list does not say."""
+
+
+def read_leave_out(path: Path) -> LeaveOut:
+    """`leave_out` of all findings of a check's JSON.
 
     Raises ConfigError: it cannot be read, or is no such JSON.
     """
@@ -31,7 +43,25 @@ def read_leave_out(path: Path) -> frozenset[str]:
             f"{path}: has no findings that each say what to leave out; make it with `hemofed data "
             "check SOURCE --json FILE`"
         )
-    return frozenset(name for names in lists if names for name in names)
+    return LeaveOut(
+        names=frozenset(name for names in lists if names for name in names),
+        source=str(content.get("source") or ""),
+    )
+
+
+def of_another(left_out: LeaveOut, source: Path) -> str:
+    """What is to be said where the list was made of another source than this; else ""."""
+    if not left_out.source or _folder(Path(left_out.source)) == _folder(source):
+        return ""
+    return (
+        f"--leave-out: was made of {left_out.source}, and this is {source.resolve()}: names that "
+        "are alike in both need not be the same image"
+    )
+
+
+def _folder(source: Path) -> Path:
+    """Where a source's names start."""
+    return (source if source.is_dir() else source.parent).resolve()
 
 
 def _names(finding: object) -> list[str] | None:
@@ -47,17 +77,21 @@ def without_unreadable(
     """The index without the images that cannot be read, which it counts, and why each cannot.
 
     Reads every image once. Raises DataError: none is left, or the scale `um_per_px` (None: not
-    known) cannot be right.
+    known) cannot be right for more of them than it can, which is a wrong scale and no odd picture.
     """
     faults: list[str] = []
     rows: list[Entry] = []
+    off_scale = 0
     with quiet(), ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
         found = pool.map(partial(_fault, um_per_px=um_per_px), index.rows)
         for row, fault in zip(index.rows, found, strict=True):
-            if fault:
-                faults.append(fault)
-            else:
+            if fault is None:
                 rows.append(row)
+            else:
+                faults.append(str(fault))
+                off_scale += isinstance(fault, ScaleError)
+                if off_scale > max(_ODD, len(rows)):
+                    raise fault
             if progress:
                 progress(len(rows) + len(faults), len(index.rows))
     if not rows:
@@ -66,11 +100,9 @@ def without_unreadable(
     return replace(index, rows=tuple(rows), skipped=skipped), tuple(faults)
 
 
-def _fault(row: Entry, um_per_px: float | None) -> str:
+def _fault(row: Entry, um_per_px: float | None) -> DataError | None:
     try:
         read_rgb(row.path, look=partial(refuse_implausible, um_per_px=um_per_px))
-    except ScaleError:
-        raise
     except DataError as error:
-        return str(error)
-    return ""
+        return error
+    return None

@@ -8,9 +8,9 @@ from pathlib import Path
 from shlex import quote
 
 from common.cells import SKIP, check_label_map, known_as, unused
-from common.data.forms import EXPORT, IMAGE_SUFFIXES, refused
+from common.data.forms import EXPORT, IMAGE_SUFFIXES, refused, why_no_picture
 from common.data.patients import is_patient
-from common.data.source_files import TABLE, is_folder, is_image, visible
+from common.data.source_files import TABLE, is_folder, visible
 from common.data.table import Record, read_table
 from common.errors import DataError
 from common.words import count
@@ -28,6 +28,7 @@ SPLITS = {
 """What a split is called, in lower case -> its name here; "": none is given."""
 
 LEFT_OUT = "left out by --leave-out"
+LEFT_OUT_BY_MAP = "left out by label_map"
 _NAMED = 5
 """Names in one remark."""
 _TABLES = frozenset({".csv", ".tsv", ".xls", ".xlsx", ".ods"})
@@ -156,10 +157,10 @@ class _Reader:
                 name = f"{folder.name}/{entry.name}"
                 if is_folder(entry):
                     self.into.nested.append(name)
-                elif is_image(entry) or refused(entry.name):
-                    self._add(source, name, folder.name)
+                elif not refused(name) and (why := why_no_picture(entry.path)):
+                    passed_over[why] += 1
                 else:
-                    passed_over["not an image"] += 1
+                    self._add(source, name, folder.name)
             if not inside:
                 passed_over["empty folder"] += 1
 
@@ -177,6 +178,21 @@ class _Reader:
         seen: dict[str, int] = {}
         for record in content.records:
             self._row(table.parent, record, seen)
+        self._remark_unlisted(seen)
+
+    def _remark_unlisted(self, seen: Mapping[str, int]) -> None:
+        """Pictures that lie beside the table's may be new ones that nobody has added to it."""
+        beside = [
+            f"{folder}/{entry.name}"
+            for folder in sorted({os.path.dirname(file) for file in seen})
+            for entry in visible(Path(folder), Counter())
+            if Path(entry.name).suffix.lower() in IMAGE_SUFFIXES
+        ]
+        if unlisted := [name for name in beside if name not in seen]:
+            self.into.remarks.append(
+                f"{count(len(unlisted), 'picture lies', 'pictures lie')} beside those of the table "
+                f"and not in it, the first {os.path.relpath(unlisted[0], self.into.folder)}"
+            )
 
     def _row(self, folder: Path, record: Record, seen: dict[str, int]) -> None:
         name = _found(folder, record.path)
@@ -198,7 +214,7 @@ class _Reader:
             self.into.passed_over[LEFT_OUT] += 1
             return
         if label == SKIP:
-            self.into.passed_over["left out by label_map"] += 1
+            self.into.passed_over[LEFT_OUT_BY_MAP] += 1
             return
         if refused(name):
             self.into.refused.append(name)
@@ -283,9 +299,15 @@ def _nothing(found: Listing) -> str:
         return nested_tree(found)
     if said := lost(found):
         return f"{found.table}: {said}"
+    if found.bad_rows:
+        line, name, fault = found.bad_rows[0]
+        said = f"{name}: {fault}" if name else fault
+        return f"{found.table}: no row of it can be used; line {line}: {said}"
+    if left_out := sum(found.passed_over[reason] for reason in (LEFT_OUT, LEFT_OUT_BY_MAP)):
+        return f"{source}: {count(left_out, 'image is', 'images are')} left out, and no other there"
+    passed = ", ".join(f"{number} {reason}" for reason, number in found.passed_over.items())
     if found.table:
         return f"{found.table}: no image in it"
-    passed = ", ".join(f"{number} {reason}" for reason, number in found.passed_over.items())
     kinds = " ".join(sorted(IMAGE_SUFFIXES))
     return (
         f"{source}: no image found ({passed or 'it is empty'}). Expected one folder a cell type "

@@ -8,9 +8,15 @@ from collections.abc import Iterable, Sequence
 from common.words import count
 
 _NOT_KNOWN = frozenset(
-    ("", "na", "n/a", "n.a", "#n/a", "<na>", "nan", "nil", "none", "null", "unknown")
+    (
+        *("", "na", "n/a", "n.a", "#n/a", "<na>", "nan", "nil", "none", "null", "unk", "unknown"),
+        *("not known", "anon", "anonymous", "anonymised", "anonymized", "redacted", "removed"),
+        *("xx", "xxx", "xxxx", "#ref!", "#value!", "#name", "#null!", "#num!", "#div/0!"),
+    )
 )
 """What programs and people write into an empty cell of a table, in lower case."""
+ALIKE = "in case, leading zeros, a .0, or what joins a word and a number"
+"""By what the names differ that `alike` puts together."""
 _DASHES = " ?.-\u2010\u2011\u2012\u2013\u2014"
 _FOLDER = re.compile(
     r"(patient|case|subject|donor|person)[ _.-]+\S.*"
@@ -40,7 +46,7 @@ def is_patient(folder: str) -> bool:
 
 
 def alike(patients: Iterable[str]) -> list[tuple[str, ...]]:
-    """The names that differ only in case, leading zeros or a `.0`, together; sorted.
+    """The names that differ in `ALIKE` alone (`Patient 1`, `patient_01`), together; sorted.
 
     They may be one patient, whom spreadsheets wrote in several ways: then its cells would be
     protected, and dealt to splits, as those of several.
@@ -53,5 +59,6 @@ def alike(patients: Iterable[str]) -> list[tuple[str, ...]]:
 
 
 def _bare(patient: str) -> str:
-    text = unicodedata.normalize("NFKC", patient).casefold()
-    return re.sub(r"(?<!\d)0+(?=\d)", "", re.sub(r"\.0+$", "", "".join(text.split())))
+    text = "".join(unicodedata.normalize("NFKC", patient).casefold().split())
+    joined = re.sub(r"(?<=[^\W\d_])[_.-]+(?=\d)", "", re.sub(r"\.0+$", "", text))
+    return re.sub(r"(?<!\d)0+(?=\d)", "", joined)

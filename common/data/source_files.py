@@ -5,7 +5,6 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-from common.data.forms import may_be_read
 from common.data.marks import SOURCE_MARK
 from common.errors import DataError
 
@@ -43,11 +42,6 @@ def is_folder(entry: "os.DirEntry[str]") -> bool:
         raise DataError(
             f"{entry.path}: cannot be followed ({error.strerror}); remove it"
         ) from error
-
-
-def is_image(entry: "os.DirEntry[str]") -> bool:
-    """By its name; only one without a suffix is opened, in which DICOM may be."""
-    return may_be_read(entry.path)
 
 
 def _require_utf8(entry: "os.DirEntry[str]") -> None:

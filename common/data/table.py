@@ -57,6 +57,8 @@ def read_table(path: Path) -> Table:
     split while none is.
     """
     text = _text(path)
+    if not text.strip():
+        raise DataError(f"{path}: is empty; expected a header with the columns path and label")
     line, separator, start = _separator(text)
     reader = csv.reader(io.StringIO(text[start:], newline=""), delimiter=separator, strict=True)
     header = next(_rows(path, reader), [])
@@ -153,7 +155,15 @@ def _records(
         found |= {name: row[at] for name, at in places.items() if at < len(row)}
         for name in ("patient", "split"):
             found[name] = found[name].strip() if is_given(found[name]) else ""
-        yield Record(line=reader.line_num + before, **found, fault=_fault(row, width))
+        fault = _fault(row, width) or _separated_otherwise(row, reader.dialect.delimiter)
+        yield Record(line=reader.line_num + before, **found, fault=fault)
+
+
+def _separated_otherwise(row: Sequence[str], separator: str) -> str:
+    other = next((mark for mark in _SEPARATORS if mark != separator and mark in row[0]), "")
+    if len(row) > 1 or not other:
+        return ""
+    return f"has no {separator!r}, which separates the header, but {other!r}; use one in all lines"
 
 
 def _fault(row: Sequence[str], width: int) -> str:

@@ -6,10 +6,10 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from common.cells import known_as
-from common.data.forms import refused
+from common.data.forms import refused, why_no_picture
 from common.data.listing import SPLITS
 from common.data.patients import is_patient
-from common.data.source_files import TABLE, is_folder, is_image, visible
+from common.data.source_files import TABLE, is_folder, visible
 from common.errors import DataError
 from common.words import count
 
@@ -35,9 +35,10 @@ def read_tree(source: Path, label_map: Mapping[str, str] | None = None) -> Tree:
     """All images below `source`, by name; what a folder's name says of those in it.
 
     The label is the nearest folder around an image whose name is a known cell type, else the
-    nearest at all; of the others the nearest that is called as a patient's (Patient_07, case 12)
-    is the patient, and one called train, val or test the split. Raises DataError: no folder, no
-    image in one, a folder that cannot be read.
+    nearest at all; with the folders of words below it, as in lymphocyte/atypical, which the person
+    is to map. Of the others the nearest that is called as a patient's (Patient_07, case 12) is the
+    patient, and one called train, val or test the split. Raises DataError: no folder, no image in
+    one, a folder that cannot be read.
     """
     if not source.is_dir():
         raise DataError(f"{source}: is not a folder; a table is written of the images in one")
@@ -56,23 +57,39 @@ def _images(root: Path, below: PurePosixPath, skipped: Counter[str]) -> Iterator
     for entry in visible(root / below, skipped):
         if is_folder(entry):
             yield from _images(root, below / entry.name, skipped)
-        elif is_image(entry) or refused(entry.name):
+        elif entry.name == TABLE:
+            continue
+        elif not refused(entry.name) and (why := why_no_picture(entry.path)):
+            skipped[why] += 1
+        else:
             yield below / entry.name
-        elif entry.name != TABLE:
-            skipped["not an image"] += 1
 
 
 def _add(tree: Tree, name: PurePosixPath, label_map: Mapping[str, str] | None) -> None:
     folders = list(name.parts[-2::-1])
-    label = next((part for part in folders if known_as(part, label_map)), folders[0])
-    folders.remove(label)
-    patient = next(filter(is_patient, folders), "")
-    split = next((part for part in folders if part.lower() in SPLITS), "")
+    kind = next((part for part in folders if known_as(part, label_map)), folders[0])
+    below = _words(folders[: folders.index(kind)])
+    others = [part for part in folders if part != kind]
+    patient = next(filter(is_patient, others), "")
+    split = next((part for part in others if part.lower() in SPLITS), "")
+    label = "/".join([kind, *reversed(below)])
     tree.rows.append((name.as_posix(), label, patient, SPLITS[split.lower()]))
     for column, part in (("label", label), ("patient", patient), ("split", split)):
         if part:
             tree.used[column][part] += 1
-    tree.unused.update(part for part in folders if part not in (patient, split))
+    tree.unused.update(part for part in others if part not in (patient, split, *below))
+
+
+def _words(below_a_type: list[str]) -> list[str]:
+    """Those of the folders below a type's that may name a kind of it (lymphocyte/atypical).
+
+    One with a number is a slide, a date or a patient.
+    """
+    return [
+        part
+        for part in below_a_type
+        if not (is_patient(part) or part.lower() in SPLITS or any(map(str.isdigit, part)))
+    ]
 
 
 def summary(tree: Tree, label_map: Mapping[str, str] | None = None) -> Iterator[str]:

@@ -5,10 +5,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from common.data.listing import Entry, listing
-from common.data.patients import alike, unknown
+from common.data.patients import ALIKE, alike, unknown
 from common.data.quality import duplicates, floors, names, outliers, stain
 from common.data.quality.findings import Case, CheckResult, Finding, Severity
 from common.data.quality.measure import Measured, Progress, measure_all
+from common.data.stated_scale import look
 from common.words import count
 
 RARE = 10
@@ -37,7 +38,8 @@ def check(
     there = _reference(reference, label_map) if reference else None
     listed = listing(source, label_map)
     entries = listed.entries
-    measured = measure_all([str(entry.path) for entry in entries], progress, um_per_px)
+    paths = [entry.path for entry in entries]
+    measured = measure_all([str(path) for path in paths], progress, um_per_px)
     here = _profile(entries, measured)
     drift = stain.drift(here, there, str(reference)) if there else None
     found = [
@@ -63,7 +65,14 @@ def check(
         passed_over=dict(listed.passed_over),
         um_per_px=um_per_px,
         remarks=tuple(
-            filter(None, [*listed.remarks, unknown([entry.patient for entry in entries])])
+            filter(
+                None,
+                [
+                    *listed.remarks,
+                    unknown([entry.patient for entry in entries]),
+                    *(f"scale: {said}" for said in look(paths, um_per_px)),
+                ],
+            )
         ),
         paths={entry.name: entry.path for entry in entries if entry.name in shown},
     )
@@ -147,8 +156,8 @@ def _alike(files: Mapping[str, Sequence[str]]) -> list[Finding]:
         Finding(
             severity=Severity.WARNING,
             code="patients-alike",
-            what=f"{count(len(groups), 'patient')} under two names perhaps, which differ in case, "
-            "leading zeros or .0 alone",
+            what=f"{count(len(groups), 'patient')} under two names perhaps, which differ {ALIKE} "
+            "alone",
             advice="If they are one, name it one way: else its cells count as those of several "
             "patients, and may come to lie in several splits.",
             cases=tuple(

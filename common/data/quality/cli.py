@@ -36,8 +36,13 @@ def check_command(
     from common.data.quality.check import check
     from common.data.quality.page import html as page
     from common.data.quality.terminal import show
+    from common.errors import ConfigError
     from common.files import write_text
 
+    written = list(filter(None, (json, html, profile)))
+    for path in written:
+        if not path.parent.is_dir():
+            raise ConfigError(f"{path}: its folder is not there; make it, or name another")
     console = Console()
     names = read_label_map(label_map) if label_map else None
     with counting(console, "checking") as progress:
@@ -55,6 +60,6 @@ def check_command(
         write_text(html, page(result))
     if profile:
         write_text(profile, dumps(result.profile.to_json(), indent=2))
-    for path in filter(None, (json, html, profile)):
+    for path in written:
         console.print(f"written: {path}", soft_wrap=True)
     raise typer.Exit(result.exit_code)

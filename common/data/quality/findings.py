@@ -90,7 +90,7 @@ class CheckResult:
     def to_json(self) -> dict[str, Any]:
         """Everything but the paths, as JSON types."""
         return {
-            "source": str(self.source),
+            "source": str(self.source.resolve()),
             "verdict": self.verdict,
             "exit_code": self.exit_code,
             "images": self.images,

@@ -1,5 +1,7 @@
 """A picture in a form that is never read is not passed over in silence: named, counted, refused."""
 
+import os
+import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -10,10 +12,12 @@ import pytest
 from PIL import Image
 
 from common.data.cache import CellCache, prepare
+from common.data.decode import read_rgb
 from common.data.forms import IMAGE_SUFFIXES, refused
 from common.data.index import scan
 from common.data.quality.check import check
-from common.errors import DataError
+from common.data.tree import read_tree
+from common.errors import ConfigError, DataError
 from common.own_process import environment, python
 from tests.common.data.conftest import Paint
 from tests.common.data.pictures import colours, dicom
@@ -127,3 +131,57 @@ def test_a_reason_that_goes_for_many_is_said_once(tmp_path: Path) -> None:
     said = str(caught.value)
     assert said.count("opaque") == 1 and said.count("--skip-unreadable") == 1
     assert [said.count(str(folder / f"{number}.png")) for number in range(5)] == [1] * 5
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"", "it is empty"),
+        (b"<!DOCTYPE html>\n<title>Log in</title>", "it is text"),
+        ("Zelle Nr. 7, gefärbt".encode("cp1252"), "it is text"),
+        (bytes(300), "it begins with nothing but zero bytes"),
+        (bytes(range(256)), "it begins as no picture does that is read"),
+        (b"\x89PNG\r\n\x1a\nIHDR", "it is damaged at its beginning, or cut short"),
+        (b"P6\n2 2\n255\n" + bytes(12), "it is Netpbm; export one picture"),
+        (b"\x08\x00\x05\x00CS\x0a\x00ISO_IR 100", "it is DICOM without its preamble"),
+    ],
+)
+@pytest.mark.parametrize("name", ["cell.bmp", "cell.dcm"])
+def test_what_is_no_picture_is_said_in_words_of_ours(
+    tmp_path: Path, content: bytes, words: str, name: str
+) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(DataError) as caught:
+        read_rgb(tmp_path / name)
+    assert words in str(caught.value)
+    assert str(caught.value).count(str(tmp_path)) == 1 and "BufferedReader" not in str(caught.value)
+
+
+def test_pictures_by_another_name_are_told_from_what_is_none(lab: Path) -> None:
+    for at, suffix in enumerate(("bak", "JPG~", "", "001x")):
+        shutil.copy(lab / "monocyte" / f"{at}.png", lab / "monocyte" / f"copy{at}.{suffix}")
+    shutil.copy(lab / "myeloblast" / "c.tif", lab / "myeloblast" / "c.tif.orig")
+    (lab / "monocyte" / "notes.txt").write_text("notes")
+    dicom(lab / "monocyte" / "a.image", colours())
+    index = scan(lab)
+    assert len(index.rows) == 12
+    assert index.skipped == {
+        "a picture by its first bytes and not by its name; rename it, or take it out": 5,
+        "not an image": 1,
+    }
+
+
+def test_a_pipe_among_the_pictures_is_not_waited_for(lab: Path) -> None:
+    for name in ("pipe", "pipe.png"):
+        os.mkfifo(lab / "monocyte" / name)
+    index = scan(lab)
+    assert len(index.rows) == 11 and index.skipped == {"neither a file nor a folder": 2}
+    assert read_tree(lab).passed_over == {"neither a file nor a folder": 2}
+
+
+def test_a_check_writes_into_folders_that_are_there(lab: Path, hemofed_data: Command) -> None:
+    for option in ("--json", "--html", "--profile"):
+        result = hemofed_data("check", lab, option, lab / "x" / "found")
+        assert isinstance(result.exception, ConfigError)
+        assert "its folder is not there" in str(result.exception)
+    assert not (lab / "x").exists()

@@ -77,7 +77,8 @@ def test_every_column_that_is_not_used_is_named(lab: Path, use: Callable[[Path],
         "path,site,label,patient,Patient age,,sha256\nmonocyte/0.png,x,monocyte,p,7,,y\n"
     )
     found = use(lab)
-    assert found.remarks == ("columns that are not used: site, Patient age, sha256",)  # type: ignore[attr-defined]
+    said = "columns that are not used: site, Patient age, sha256"
+    assert found.remarks[0] == said  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("name", ["Cells.csv", "cells.CSV", "labels.csv", "cells.xlsx"])
@@ -98,7 +99,26 @@ def test_a_column_that_is_there_twice_is_refused(lab: Path) -> None:
 
 @pytest.mark.parametrize(
     "word",
-    ["", "NA", "n/a", "N.A.", "#N/A", "nan", "NaN", "NULL", "None", "-", "--", "?", "unknown"],
+    [
+        "",
+        "NA",
+        "n/a",
+        "N.A.",
+        "#N/A",
+        "nan",
+        "NaN",
+        "NULL",
+        "None",
+        "-",
+        "--",
+        "?",
+        "unknown",
+        "not known",
+        "Anonymous",
+        "XXX",
+        "#REF!",
+        "#NAME?",
+    ],
 )
 def test_what_stands_for_an_unknown_patient_is_not_one_patient(lab: Path, word: str) -> None:
     index = index_of(
@@ -110,16 +130,16 @@ def test_what_stands_for_an_unknown_patient_is_not_one_patient(lab: Path, word: 
 
 
 def test_patients_that_differ_in_case_zeros_or_a_stop_are_warned_of(lab: Path) -> None:
-    names = ["P1", "p1", "007", "7", "7.0", "10", "100"]
+    names = ["P1", "p_01", "007", "7", "7.0", "10", "100", "1.0.1"]
     files = [f"basophil/basophil_{at:04}.TIF" for at in range(4)]
-    files += [f"monocyte/{at}.png" for at in range(3)]
+    files += [f"monocyte/{at}.png" for at in range(4)]
     lines = [f"{file},monocyte,{name}" for file, name in zip(files, names, strict=True)]
     index = index_of(lab, "\n".join(["path,label,patient", *lines]))
-    (remark,) = index.remarks
+    (remark,) = (said for said in index.remarks if "two names" in said)
     assert remark.startswith("2 patients under two names perhaps") and "007" not in remark
     assert [row.patient for row in index.rows] == names
     (finding,) = (one for one in check(lab).findings if one.code == "patients-alike")
-    assert [case.note for case in finding.cases] == ["007, 7, 7.0", "P1, p1"]
+    assert [case.note for case in finding.cases] == ["007, 7, 7.0", "P1, p_01"]
     assert finding.cases[1].files == ("basophil/basophil_0000.TIF", "basophil/basophil_0001.TIF")
 
 
@@ -243,3 +263,34 @@ def test_what_is_written_is_what_is_read(
     known = [(path, label, patient) for path, label, patient in content]
     assert [one[:2] for one in found] == [one[:2] for one in known]
     assert all(got in (wrote, "") for (_, _, got), (_, _, wrote) in zip(found, known, strict=True))
+
+
+def test_pictures_beside_those_of_a_table_and_not_in_it_are_said(lab: Path) -> None:
+    every = [f"monocyte/{at}.png" for at in range(4)]
+    index = index_of(lab, "\n".join(["path,label", *(f"{name},monocyte" for name in every)]))
+    assert index.remarks == ()
+    (lab / "cells.csv").write_text("path,label\nmonocyte/0.png,monocyte\nmonocyte/1.png,rest\n")
+    index = scan(lab, {"rest": "skip"})
+    assert index.remarks == (
+        "2 pictures lie beside those of the table and not in it, the first monocyte/2.png",
+    )
+
+
+@pytest.mark.parametrize("content", ["", "\ufeff", " \n\n"])
+def test_an_empty_table_is_called_empty(lab: Path, content: str) -> None:
+    with pytest.raises(DataError, match=r"cells\.csv: is empty; expected a header"):
+        index_of(lab, content)
+
+
+@pytest.mark.parametrize("good", ["", "monocyte/1.png,monocyte\n"])
+def test_rows_with_another_separator_than_the_header_are_blamed_for_that(
+    lab: Path, good: str
+) -> None:
+    with pytest.raises(DataError, match=r"line 2: .*has no ',', .* but ';'; use one in all lines"):
+        index_of(lab, f"path,label\nmonocyte/0.png;monocyte\n{good}")
+
+
+def test_a_table_of_which_all_is_left_out_says_so(lab: Path) -> None:
+    (lab / "cells.csv").write_text("path,label\nmonocyte/0.png,artefact\n")
+    with pytest.raises(DataError, match="1 image is left out, and no other there"):
+        scan(lab, {"artefact": "skip"})

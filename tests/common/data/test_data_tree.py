@@ -122,3 +122,25 @@ def test_no_tree(tmp_path: Path, paint: Paint, kind: str) -> None:
     source = tmp_path / "x" if kind == "file" else tmp_path
     with pytest.raises(DataError, match="is not a folder|no image in a folder"):
         read_tree(source)
+
+
+def test_a_folder_of_words_below_a_type_is_no_guess(tmp_path: Path, paint: Paint) -> None:
+    """It may be a kind of its own: the index asks, and the map or the table answers."""
+    for at, below in enumerate(("atypical", "slide 3", "Patient_01", "train", "p2/atypical")):
+        paint(tmp_path / "lymphocyte" / below / f"{at}.png", seed=at)
+    tree = read_tree(tmp_path)
+    assert {name.split("/", 1)[1]: label for name, label, _, _ in tree.rows} == {
+        "atypical/0.png": "lymphocyte/atypical",
+        "slide 3/1.png": "lymphocyte",
+        "Patient_01/2.png": "lymphocyte",
+        "train/3.png": "lymphocyte",
+        "p2/atypical/4.png": "lymphocyte/atypical",
+    }
+    said = "\n".join(summary(tree))
+    assert "no cell type is known by lymphocyte/atypical" in said
+    table = "\n".join(["path,label,patient,split", *map(",".join, tree.rows)])
+    (tmp_path / "cells.csv").write_text(table)
+    with pytest.raises(DataError, match=r"'lymphocyte/atypical' \(2 images\): perhaps lymphocyte"):
+        scan(tmp_path)
+    found = scan(tmp_path, {"lymphocyte/atypical": "lymphocyte_reactive"})
+    assert found.counts() == {"lymphocyte": 3, "lymphocyte_reactive": 2}

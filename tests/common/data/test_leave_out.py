@@ -10,10 +10,12 @@ import pytest
 
 from common.data.cache import CellCache
 from common.data.index import scan
-from common.data.leave_out import read_leave_out, without_unreadable
+from common.data.leave_out import LeaveOut, of_another, read_leave_out, without_unreadable
 from common.data.quality.check import check
+from common.data.scale import ScaleError
 from common.errors import ConfigError, DataError
 from tests.common.data import damaged_lab
+from tests.common.data.conftest import Paint
 
 Command = Callable[..., Any]
 
@@ -70,7 +72,7 @@ def test_the_json_of_a_check_is_a_list_of_what_to_leave_out(
 ) -> None:
     found = tmp_path / "found.json"
     assert hemofed_data("check", bad, "--json", found).exit_code == 20
-    assert read_leave_out(found) == OUT
+    assert read_leave_out(found) == LeaveOut(names=frozenset(OUT), source=str(bad))
     result = hemofed_data("index", bad, "--out", tmp_path / "c", "--leave-out", found)
     assert result.exit_code == 0, result.exception
     assert "passed over: 5 left out by --leave-out" in result.output
@@ -96,6 +98,40 @@ def test_an_unknown_name_can_be_left_out_with_its_images(bad: Path) -> None:
 def test_a_list_of_another_source_is_refused(bad: Path) -> None:
     with pytest.raises(DataError, match="has none of the 1 image to leave out, like x/y.png"):
         scan(bad, leave_out={"x/y.png"})
+
+
+def test_a_list_that_another_source_was_checked_for_is_remarked(
+    bad: Path, tmp_path: Path, hemofed_data: Command
+) -> None:
+    names = ["monocyte/cut.png", "monocyte/none.png"]
+    for source, remarked in (("/labs/other", True), (str(bad), False), (None, False)):
+        found = {"source": source, "findings": [{"leave_out": names}]}
+        (tmp_path / "found.json").write_text(json.dumps(found))
+        words = ("--out", tmp_path / "c", "--leave-out", tmp_path / "found.json")
+        result = hemofed_data("index", bad, *words)
+        assert result.exit_code == 0, result.exception
+        assert ("was made of /labs/other, and this is" in result.output) == remarked
+
+
+def test_a_list_belongs_to_a_folder_and_to_its_table(bad: Path) -> None:
+    (bad / "cells.csv").touch()
+    for one in (bad, bad / "cells.csv"):
+        for other in (bad, bad / "cells.csv"):
+            assert of_another(LeaveOut(source=str(one)), other) == ""
+
+
+def test_pictures_of_another_size_are_left_out_and_a_wrong_scale_is_not_taken_for_many(
+    tmp_path: Path, paint: Paint
+) -> None:
+    for at in range(30):
+        paint(tmp_path / "monocyte" / f"b{at:02}.png", size=(96, 96), seed=at)
+    for at in range(3):
+        paint(tmp_path / "monocyte" / f"a{at}.png", size=(20, 20), seed=at)
+    index, faults = without_unreadable(scan(tmp_path), um_per_px=0.25)
+    assert len(index.rows) == 30 and index.skipped == {"unreadable": 3}
+    assert all("its 20 x 20 px span 5.0 um" in fault for fault in faults)
+    with pytest.raises(ScaleError, match=r"span 96\.0 um"):
+        without_unreadable(scan(tmp_path), um_per_px=1.0)
 
 
 @pytest.mark.parametrize(

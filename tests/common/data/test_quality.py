@@ -228,6 +228,7 @@ def test_the_command_writes_json_page_and_profile(lab: Path, tmp_path: Path) -> 
     (lab / "monocyte" / "cut.png").write_bytes(first(lab).read_bytes()[:500])
     shutil.copy(first(lab), lab / "eosinophil" / "copy & <b>.png")
     out = tmp_path / "out"
+    out.mkdir()
     files = {name: out / name for name in ("found.json", "page.html", "profile.json")}
     options = ["--json", "--html", "--profile"]
     pairs = [text for pair in zip(options, map(str, files.values()), strict=True) for text in pair]
