@@ -30,6 +30,7 @@ from server.service_cli import app as server_service
 from simulations.audit.cli import audit_command
 from simulations.bench.cli import bench
 from simulations.cli import simulate
+from simulations.datasets.cli import fetch_command
 from simulations.demo.cli import init_command
 from simulations.synthetic.cli import synthesize_command
 
@@ -62,6 +63,7 @@ def _options(
 
 app.command()(simulate)
 app.command()(bench)
+data.command("fetch")(fetch_command)
 data.command("synthesize")(synthesize_command)
 privacy.command("audit")(audit_command)
 site = typer.Typer(no_args_is_help=True, help="A lab: join, approve, run, pause; its ledger.")

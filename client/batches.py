@@ -9,9 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from client.site import Rows, SiteCells
-from common.data.batches import augment, to_tensor
+from common.data.batches import augment
 from common.device import Precision, laid_out
 from common.errors import DataError
+from common.models.pixels import to_tensor
 from common.privacy.noise_source import NoiseSource
 
 

@@ -16,13 +16,15 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from common.cells import CELL_TYPES, LabelMap
-from common.data.scale import FIELD_UM, PICTURE_UM
+from common.field_of_view import FIELD_UM, PICTURE_UM
 from common.plain_text import PlainLines, PlainText
 
 Engine = Literal["bookkeeping", "opacus", "vmap"]
 Unit = Literal["image", "patient"]
 Number = Literal["float32", "float16"]
 SITE_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
+SPLIT_FRACTIONS = (0.7, 0.1, 0.2)
+"""Train, validation and test: of a site's units, where nothing else is given."""
 SERVER = "server"
 """What a site's audit log calls the one server that it has; no site may be called so."""
 

@@ -15,10 +15,10 @@ from common.data.cache import Geometry, default_root, keep
 from common.data.index import Index, scan
 from common.data.listing import SPLITS
 from common.data.patients import is_patient
-from common.data.scale import FIELD_UM
 from common.data.source_files import TABLE
 from common.data.store import CellCache
 from common.errors import ConfigError, DataError
+from common.field_of_view import FIELD_UM
 from common.words import count
 from simulations.config import DataSpec, Rendered
 from simulations.synthetic import VERSION, is_rendered

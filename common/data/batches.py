@@ -7,9 +7,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-MEAN = (0.485, 0.456, 0.406)
-STD = (0.229, 0.224, 0.225)
-"""Mean and standard deviation of ImageNet's RGB, in [0, 1]; pretrained encoders expect them."""
+from common.models.pixels import MEAN, STD
 
 LUMA = (0.299, 0.587, 0.114)
 """Weights of grey (ITU-R BT.601)."""
@@ -19,19 +17,6 @@ GAIN = 0.08
 SATURATION = 0.2
 CONTRAST = 0.15
 BRIGHTNESS = 0.05
-
-
-def to_tensor(images: NDArray[np.uint8] | Tensor, device: torch.device | str = "cpu") -> Tensor:
-    """uint8 (N, S, S, 3) -> float32 (N, 3, S, S) on `device`, normalised by `MEAN` and `STD`.
-
-    The bytes go to the device first: a quarter of what floats would be.
-    """
-    if isinstance(images, np.ndarray):
-        images = torch.from_numpy(images if images.flags.writeable else images.copy())
-    moved = images.to(device).permute(0, 3, 1, 2)
-    batch = torch.empty(moved.shape, dtype=torch.float32, device=moved.device).copy_(moved)
-    scale = 1 / (255.0 * _channels(STD, batch))
-    return batch.mul_(scale).sub_(_channels(MEAN, batch) / _channels(STD, batch))
 
 
 def fixed_batches(rows: NDArray[np.int64], size: int) -> Iterator[tuple[NDArray[np.int64], int]]:
@@ -102,7 +87,3 @@ def _recolour(batch: Tensor, draws: Tensor) -> Tensor:
     offset = (colour @ mean + shift - mean) / std
     matrix = colour * std / std[:, None]
     return torch.baddbmm(offset[:, :, None], matrix, batch.flatten(2)).view_as(batch)
-
-
-def _channels(values: tuple[float, ...], like: Tensor) -> Tensor:
-    return torch.tensor(values, dtype=like.dtype, device=like.device).view(1, -1, 1, 1)

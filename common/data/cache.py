@@ -14,9 +14,9 @@ from common.data.folder import publish, workshop
 from common.data.images import Progress, write_images
 from common.data.index import Index, scan
 from common.data.marks import keep_mark
-from common.data.scale import FIELD_UM
 from common.data.store import COLUMNS, FORMAT, IMAGES, META, ROWS, CellCache
 from common.errors import ConfigError, DataError
+from common.field_of_view import FIELD_UM
 
 __all__ = [
     "CellCache",

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from common.data.decode import read_rgb, square
-from common.data.scale import FIELD_UM, PICTURE_UM, ScaleError, refuse_implausible
+from common.data.scale import ScaleError, refuse_implausible
 from common.errors import DataError
+from common.field_of_view import FIELD_UM, PICTURE_UM
 
 
 @dataclass(frozen=True, kw_only=True)

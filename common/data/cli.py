@@ -10,7 +10,8 @@ from rich.console import Console
 from rich.table import Table
 
 from common.data.quality.cli import check_command
-from common.data.scale import FIELD_UM, NO_SCALE
+from common.data.scale import NO_SCALE
+from common.field_of_view import FIELD_UM
 
 if TYPE_CHECKING:
     from common.data.index import Index
@@ -80,29 +81,7 @@ def index(
     found = scan(source, names, left_out.names, skip_unread=skip_unreadable)
     if said := of_another(left_out, source):
         found = replace(found, remarks=(*found.remarks, said))
-    _index(found, side, um_per_px, field_um, out, skip_unreadable)
-
-
-@app.command()
-def fetch(
-    name: Annotated[str, typer.Argument(help="The public data set: mll23.")],
-    out: Annotated[Path, typer.Option(help="Folder for the images (about 10 GB).")] = Path("mll23"),
-    side: Side = 64,
-    url: Annotated[str | None, typer.Option(hidden=True)] = None,
-) -> None:
-    """Download, verify, unpack and index a public data set; run again to go on."""
-    from common.data.fetch import MLL23, MLL23_UM_PER_PX
-    from common.data.fetch import fetch as bring
-    from common.data.index import scan
-    from common.data.progress import transferring
-    from common.errors import ConfigError
-
-    if name.lower() != "mll23":
-        raise ConfigError(f"{name!r} cannot be fetched; known: mll23")
-    console = Console()
-    with transferring(console, name) as report:
-        bring(out, url or MLL23, progress=report)
-    _index(scan(out), side, MLL23_UM_PER_PX, FIELD_UM, None, False)
+    make_index(found, side, um_per_px, field_um, out, skip_unreadable)
 
 
 def _print_csv(source: Path, label_map: dict[str, str] | None) -> None:
@@ -120,7 +99,7 @@ def _print_csv(source: Path, label_map: dict[str, str] | None) -> None:
         typer.echo(line, err=True)
 
 
-def _index(
+def make_index(
     found: "Index",
     side: int,
     um_per_px: float | None,
@@ -128,6 +107,7 @@ def _index(
     out: Path | None,
     skip_unreadable: bool,
 ) -> None:
+    """Make the cache of a source that is scanned, with its progress and what is in it shown."""
     from common.data.cache import CellCache, Geometry, build, keep
     from common.data.leave_out import without_unreadable
     from common.data.progress import counting

@@ -1,14 +1,8 @@
-"""How wide the things in a picture are, and which scale cannot be that of a picture of one cell."""
+"""Which scale cannot be that of a picture of one cell."""
 
 from common.data.forms import EXPORT, FormError
+from common.field_of_view import CELL_UM, OF_A_CELL, PICTURE_UM
 
-CELL_UM = (3.0, 40.0)
-"""From less than the smallest of the cell types to more than the largest."""
-_OF_A_CELL = 2.0
-"""A picture of a cell is about so many times as wide: MLL23's 25 um around cells of 8 to 20."""
-FIELD_UM = 25.0
-"""What the models see around a cell's middle unless a study says otherwise: MLL23's."""
-PICTURE_UM = (CELL_UM[0] * _OF_A_CELL, CELL_UM[1] * _OF_A_CELL)
 _MOST_PX = 1024
 """Of a picture whose scale is not known; one of a cell has a few hundred."""
 
@@ -42,7 +36,7 @@ def refuse_implausible(width: int, height: int, um_per_px: float | None) -> None
         span = wide * um_per_px
         raise ScaleError(
             f"at um_per_px {um_per_px:g} its {width} x {height} px span {span:,.1f} um, and a cell "
-            f"in it about {span / _OF_A_CELL:,.1f}; cells are {CELL_UM[0]:g} to {CELL_UM[1]:g} um: "
+            f"in it about {span / OF_A_CELL:,.1f}; cells are {CELL_UM[0]:g} to {CELL_UM[1]:g} um: "
             f"is um_per_px right?{_hint(wide, um_per_px)}"
         )
 

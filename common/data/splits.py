@@ -7,19 +7,17 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from common.config import Unit
+from common.config import SPLIT_FRACTIONS, Unit
 from common.data.store import CellCache
 from common.errors import DataError
 
 SPLITS = ("train", "validation", "test")
-FRACTIONS = (0.7, 0.1, 0.2)
-"""Of a site's units, where nothing else is given."""
 
 _Floats = NDArray[np.float64]
 
 
 def of_cache(
-    cache: CellCache, *, seed: int, fractions: tuple[float, float, float] = FRACTIONS
+    cache: CellCache, *, seed: int, fractions: tuple[float, float, float] = SPLIT_FRACTIONS
 ) -> NDArray[np.str_]:
     """`assign` for the cells of a cache."""
     return assign(
@@ -38,7 +36,7 @@ def assign(
     splits: Sequence[str] | NDArray[np.str_],
     *,
     seed: int,
-    fractions: tuple[float, float, float] = FRACTIONS,
+    fractions: tuple[float, float, float] = SPLIT_FRACTIONS,
     sources: Sequence[str] | NDArray[np.str_] | None = None,
 ) -> NDArray[np.str_]:
     """(N,) "train", "validation" or "test" for each image.
@@ -73,7 +71,7 @@ def assign_alone(
     *,
     unit: Unit,
     seed: int,
-    fractions: tuple[float, float, float] = FRACTIONS,
+    fractions: tuple[float, float, float] = SPLIT_FRACTIONS,
 ) -> NDArray[np.str_]:
     """(N,) the split of each image, decided for each unit of privacy by itself.
 

@@ -9,12 +9,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from common.data.batches import fixed_batches, to_tensor
+from common.data.batches import fixed_batches
 from common.data.cache import default_root
 from common.device import Precision, autocast, laid_out
 from common.errors import DataError
 from common.files import replacing
 from common.models.classifier import Classifier
+from common.models.pixels import to_tensor
 from common.tensor_digest import tensor_digest
 
 Features = NDArray[np.float32]

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from common.data.batches import MEAN, STD
 from common.device import laid_out
+from common.models.pixels import MEAN, STD
 
 
 class WSConv2d(nn.Conv2d):

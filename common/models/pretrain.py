@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from common.cells import CELL_TYPES
 from common.config import ModelSpec
-from common.data.batches import augment, draw_views, to_tensor
+from common.data.batches import augment, draw_views
 from common.data.splits import of_cache
 from common.data.store import CellCache
 from common.device import autocast, laid_out, place, quickest
@@ -21,6 +21,7 @@ from common.errors import ConfigError, DataError
 from common.metrics import Tally
 from common.models.classifier import Classifier, trainable
 from common.models.encoder_file import EncoderRecord
+from common.models.pixels import to_tensor
 from common.models.registry import build
 
 Rows = NDArray[np.int64]

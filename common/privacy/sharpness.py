@@ -2,8 +2,7 @@
 
 from dataclasses import dataclass
 
-from common.config import Study
-from common.data.splits import FRACTIONS
+from common.config import SPLIT_FRACTIONS, Study
 from common.errors import PrivacyError
 from common.noised_tally import SENSITIVITY, TELLING, accuracy_interval
 from common.privacy.accounting import Event, epsilon
@@ -62,7 +61,7 @@ def forecast(study: Study) -> Forecast | None:
     sharp than told.
     """
     units = [member.units for member in study.cohort.values() if member.role == "train"]
-    train, validation, _ = FRACTIONS
+    train, validation, _ = SPLIT_FRACTIONS
     cells = round(sum(units) * validation / train) * study.privacy.cells_of_a_unit
     if not cells:
         return None

@@ -50,9 +50,9 @@ def bare(folder: Path) -> Clock:
     from torch.nn import functional as F
 
     from common.config import Study
-    from common.data.batches import to_tensor
     from common.data.store import CellCache
     from common.models import build
+    from common.models.pixels import to_tensor
     from common.yaml_files import load
 
     torch.set_num_threads(1)

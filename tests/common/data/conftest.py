@@ -54,5 +54,5 @@ def hemofed_data(monkeypatch: pytest.MonkeyPatch) -> Callable[..., "Result"]:
         warnings.simplefilter("ignore", DeprecationWarning)
         from typer.testing import CliRunner
 
-        from common.data.cli import app
+        from hemofed import data as app
     return lambda *words: CliRunner().invoke(app, [str(word) for word in words])

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from common.data import batches
-from common.data.batches import MEAN, STD, augment, draw_views, to_tensor
+from common.data.batches import augment, draw_views
+from common.models.pixels import MEAN, STD, to_tensor
 
 
 def views_of(batch: Tensor, seed: int) -> Tensor:

@@ -19,11 +19,11 @@ import pytest
 from PIL import Image
 
 from common.data.cache import CellCache
-from common.data.download import Patience, Remote, download
-from common.data.fetch import fetch, listing
 from common.data.index import scan
-from common.data.unpack import unpack
 from common.errors import ConfigError, DataError
+from simulations.datasets.download import Patience, Remote, download
+from simulations.datasets.mll23 import fetch, listing
+from simulations.datasets.unpack import unpack
 
 QUICK = Patience(attempts=3, pause=0.0, timeout=5.0)
 

@@ -12,9 +12,10 @@ from common.config import Study
 from common.data.cache import build, content_key, prepare
 from common.data.chunk import Geometry
 from common.data.index import scan
-from common.data.scale import FIELD_UM, ScaleError
+from common.data.scale import ScaleError
 from common.data.store import CellCache
 from common.errors import ConfigError, DataError
+from common.field_of_view import FIELD_UM
 from common.yaml_files import parse
 from tests.common.data.conftest import Paint
 

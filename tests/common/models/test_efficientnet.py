@@ -11,7 +11,6 @@ import torch
 from PIL import Image
 
 from common.config import ModelSpec
-from common.data.batches import to_tensor
 from common.errors import ModelError
 from common.models import build
 from common.models.classifier import parameter_count
@@ -20,6 +19,7 @@ from common.models.imagenet import (
     lite0_encoder_state,
 )
 from common.models.layers import standardised
+from common.models.pixels import to_tensor
 from common.models.weights import read_checkpoint
 
 SPEC = ModelSpec(name="efficientnet-lite0", weights="imagenet", encoder="frozen")

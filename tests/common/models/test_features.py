@@ -11,10 +11,10 @@ import torch
 from numpy.typing import NDArray
 
 from common.config import ModelSpec
-from common.data.batches import to_tensor
 from common.errors import DataError
 from common.models import Classifier, build
 from common.models.features import cached_features, encoder_digest, extract
+from common.models.pixels import to_tensor
 
 CPU = torch.device("cpu")
 

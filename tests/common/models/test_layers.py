@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
 
-from common.data.batches import MEAN, STD
 from common.models.efficientnet import convolve_same, same_conv
 from common.models.layers import FrozenBatchNorm, Recolour, Standardise, WSConv2d, initialise
+from common.models.pixels import MEAN, STD
 
 
 def random(*shape: int, seed: int = 0) -> torch.Tensor:

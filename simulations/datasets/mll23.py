@@ -9,10 +9,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from common.data.download import Patience, Progress, Remote, download, get
-from common.data.unpack import unpack
 from common.errors import DataError
 from common.files import write_text
+from simulations.datasets.download import Patience, Progress, Remote, download, get
+from simulations.datasets.unpack import unpack
 
 MLL23 = "https://zenodo.org/api/records/14277609"
 MLL23_UM_PER_PX = 1 / 11.52

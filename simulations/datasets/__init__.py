@@ -1,0 +1,1 @@
+"""Public data sets of cells: downloaded, checked, unpacked, indexed."""
