@@ -13,25 +13,25 @@ if os.getcwd() not in (*_NAMED, os.path.dirname(os.path.abspath(__file__))):
 
 import typer
 
-from client.consent_cli import app as consent
-from client.ledger_cli import app as ledger
-from client.membership_cli import app as membership
-from client.service_cli import app as lab_service
-from common.audit_cli import verify_command
-from common.data.cli import app as data
+from client.consent.cli import app as consent
+from client.data.cli import app as data
+from client.ledger.cli import app as ledger
+from client.membership.cli import app as membership
+from client.service.cli import app as lab_service
+from common.audit.cli import verify_command
 from common.errors import HemofedError
-from common.model_cli import app as model
-from common.own_process import keep_secrets, keep_to_itself
-from common.plain_text import print_anywhere, shown
-from common.privacy.cli import app as privacy
+from common.privacy.planning.cli import app as privacy
+from common.process_hardening import keep_secrets, keep_to_itself
+from common.untrusted_text import print_anywhere, shown
 from common.version import version
-from server.cli import app as provisioning
-from server.service_cli import app as server_service
-from simulations.audit.cli import audit_command
+from server.membership.cli import app as provisioning
+from server.service.cli import app as server_service
 from simulations.bench.cli import bench
 from simulations.cli import simulate
 from simulations.datasets.cli import fetch_command
 from simulations.demo.cli import init_command
+from simulations.encoders.cli import app as model
+from simulations.privacy_audit.cli import audit_command
 from simulations.synthetic.cli import synthesize_command
 
 # Flower reads these at import: no telemetry, no update check, no installing at run time.

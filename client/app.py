@@ -10,25 +10,24 @@ import torch
 from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
-from client.account import check_drawable, pay_for_training, permit_study, study_noise
-from client.approvals import Approvals
-from client.attendance import Clock, SitsOutError, attend
-from client.entropy import Entropy, SystemEntropy
+from client.consent.approvals import Approvals
+from client.consent.obstacles import check_ready
 from client.lab_log import LabLog
-from client.ledger import Ledger
-from client.ledger_binding import check_deployable
-from client.obstacles import check_ready
-from client.policy import Policy, read_policy
-from client.release import released_tally
-from client.selftest import check_alone
+from client.ledger.binding import check_deployable
+from client.ledger.ledger import Ledger
+from client.ledger.spending import check_drawable, pay_for_training, permit_study, study_noise
+from client.policy.attendance import Clock, SitsOutError, attend
+from client.policy.policy import Policy, read_policy
+from client.randomness import Entropy, SystemEntropy
 from client.site import open_site, site_file
-from client.training import Job, train
-from client.workspace import Workspace, workspace
-from common.config import Site, Study
+from client.training.metrics_release import released_tally
+from client.training.selftest import check_alone
+from client.training.training import Job, train
+from client.training.workspace import Workspace, workspace
+from common.config.study import Site, Study
 from common.errors import FederationError, HemofedError, PrivacyError, because_of
-from common.models.vector import flatten, load
-from common.payload import Vector, decode
-from common.protocol import (
+from common.models.parameter_vector import flatten, load
+from common.wire.messages import (
     Task,
     Update,
     absence_content,
@@ -37,7 +36,8 @@ from common.protocol import (
     tally_content,
     task_facts,
 )
-from common.reasons import Reason
+from common.wire.reasons import Reason
+from common.wire.vector_codec import Vector, decode
 
 Handler = Callable[[Message, Site], RecordDict]
 

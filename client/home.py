@@ -3,14 +3,14 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from common.config import Site
+from common.config.study import Site
 from common.errors import ConfigError
-from common.writers import check_ours
+from common.file_permissions import check_ours
 
 
 @dataclass(frozen=True)
 class SiteHome:
-    """A folder with site.yaml, identity/, kit/ (see client/membership.py), approvals/, state/."""
+    """A folder with site.yaml, identity/, kit/ (see client.membership), approvals/, state/."""
 
     folder: Path
 
@@ -30,7 +30,7 @@ class SiteHome:
 
     @property
     def decisions(self) -> Path:
-        """What people decided about studies (client/decisions.py)."""
+        """What people decided about studies (client/consent/decisions.py)."""
         return self.approvals / "decisions.jsonl"
 
     def declined(self, digest: str) -> Path:
@@ -58,7 +58,7 @@ class SiteHome:
 
     @property
     def studies(self) -> Path:
-        """What became of each study here (client/journal.py)."""
+        """What became of each study here (client/service/journal.py)."""
         return self.state / "studies.json"
 
     @property

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from common.errors import HemofedError
 from common.log_file import add_line
-from common.plain_text import shown
+from common.untrusted_text import shown
 
 _TAIL_BYTES = 2**16
 

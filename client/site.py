@@ -10,14 +10,14 @@ import numpy as np
 from flwr.app import Context
 from numpy.typing import NDArray
 
-from common.cells import CELL_TYPES
-from common.config import CellSource, Site, Study
-from common.data.cache import CellCache
-from common.data.splits import assign, assign_alone
+from client.data.cache import CellCache
+from client.data.splits import assign, assign_alone
+from common.cell_types import CELL_TYPES
+from common.config.loading import load
+from common.config.study import CellSource, Site, Study
 from common.errors import ConfigError, DataError
-from common.reasons import Reason
-from common.words import typed
-from common.yaml_files import load
+from common.text import typed
+from common.wire.reasons import Reason
 
 SITES_VARIABLE = "HEMOFED_SITES"
 """A folder of sites, for engines that number their nodes (Flower's simulation engine)."""

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from common.errors import ConfigError
-from common.reasons import Reason
+from common.wire.reasons import Reason
 
 Precision = Literal["float32", "bfloat16"]
 

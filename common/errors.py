@@ -14,7 +14,7 @@ the message alone and exits with the class's `exit_code`; any other exception is
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from common.reasons import Reason
+from common.wire.reasons import Reason
 
 
 class HemofedError(Exception):

@@ -4,7 +4,7 @@
 # over the table that is there. Under a supervisor it restarts for ever.
 #
 # Seen: the second opening ends in "table task already exists"; a fresh path opens.
-# hemofed makes a database anew that holds nothing it can go on with (server/state.py).
+# hemofed makes a database anew that holds nothing it can go on with (server/flower/link_state.py).
 set -eu
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT

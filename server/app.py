@@ -5,11 +5,11 @@ from pathlib import Path
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
-from common.config import Study
+from common.config.loading import load
+from common.config.study import Study
 from common.errors import ConfigError
-from common.yaml_files import load
-from server.rounds import Observer, Rounds
-from server.watcher import Watcher
+from server.rounds.observer import Watcher
+from server.rounds.rounds import Observer, Rounds
 
 
 def server_app(observe: Observer | None = None, watcher: Watcher | None = None) -> ServerApp:

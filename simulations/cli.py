@@ -44,9 +44,9 @@ def simulate(
     ] = False,
 ) -> None:
     """Play a federation of hospitals on this machine, and write a report."""
+    from common.config.loading import find
     from common.errors import ConfigError, FederationError
-    from common.words import typed
-    from common.yaml_files import find
+    from common.text import typed
     from simulations.progress import Terminal, results_table
     from simulations.report.description import write_description
     from simulations.run import prepare, resumed, run
@@ -81,7 +81,7 @@ def simulate(
         typer.echo(f"\nstopped; go on with: {again}")
         raise typer.Exit(INTERRUPTED) from None
     except FederationError as error:
-        from simulations.report.refusals import explained
+        from simulations.report.site_errors import explained
 
         raise FederationError(explained(str(error), folder)) from error
     if prepare_only:
@@ -89,7 +89,7 @@ def simulate(
         typer.echo(flower_command(plan))
         return
     from simulations.report.caveats import caveats
-    from simulations.report.refusals import never_used_in
+    from simulations.report.site_errors import never_used_in
 
     console.print(results_table(summary))
     given_up = (
@@ -106,7 +106,7 @@ def _read(path: Path, settings: list[str], data: Path | None) -> "tuple[Simulati
 
     Raises ConfigError: a fault in the file or an option. DataError: no folder of images.
     """
-    from common.yaml_files import read_yaml
+    from common.config.loading import read_yaml
     from simulations.config import read
     from simulations.labs import located
     from simulations.report.description import describe

@@ -5,9 +5,9 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from common.cells import LabelMap
-from common.config import Runtime, Strict, Study
-from common.yaml_files import assign, merge, parse, read_yaml
+from common.cell_types import LabelMap
+from common.config.loading import assign, merge, parse, read_yaml
+from common.config.study import Runtime, Strict, Study
 
 
 class Rendered(Strict):

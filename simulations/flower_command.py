@@ -7,7 +7,7 @@ from pathlib import Path
 from common.files import file_digest
 from common.models.projection import RENDERED, projection_file
 from simulations.config import Simulation
-from simulations.plan import Plan
+from simulations.experiments import Plan
 
 
 def for_flower(simulation: Simulation) -> Simulation:

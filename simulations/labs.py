@@ -7,19 +7,19 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from shlex import quote
 
-from client.left_out import LeftOut
+from client.consent.exclusions import LeftOut
+from client.data.cache import Geometry, default_root, keep
+from client.data.index import Index, scan
+from client.data.listing import SPLITS
+from client.data.patient_names import is_patient
+from client.data.source_files import TABLE
+from client.data.store import CellCache
 from client.site import used
-from common.cells import known_as
-from common.config import Study
-from common.data.cache import Geometry, default_root, keep
-from common.data.index import Index, scan
-from common.data.listing import SPLITS
-from common.data.patients import is_patient
-from common.data.source_files import TABLE
-from common.data.store import CellCache
+from common.cell_types import known_as
+from common.config.study import Study
 from common.errors import ConfigError, DataError
 from common.field_of_view import FIELD_UM
-from common.words import count
+from common.text import count
 from simulations.config import DataSpec, Rendered
 from simulations.synthetic import VERSION, is_rendered
 

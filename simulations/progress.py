@@ -18,13 +18,13 @@ from rich.progress import (
 from rich.table import Column, Table
 from rich.text import Text
 
+from simulations.experiments import FEDERATED, LOCAL, Plan
 from simulations.labs import Labs
 from simulations.partition import DealtSite
-from simulations.plan import FEDERATED, LOCAL, Plan
 from simulations.report.majority import always
 
 if TYPE_CHECKING:
-    from server.rounds import Record
+    from server.rounds.rounds import Record
 
 
 _LINES = 40

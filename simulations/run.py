@@ -9,17 +9,17 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
+from common.config.loading import dump, load
 from common.errors import ConfigError
 from common.files import write_text
-from common.yaml_files import dump, load
 from simulations.config import Simulation
+from simulations.engine.seeded import workers_of
+from simulations.experiments import Plan, make_plans
 from simulations.labs import Labs, gather, studied
 from simulations.partition import DealtSite, deal
-from simulations.plan import Plan, make_plans
-from simulations.seeded import workers_of
 
 if TYPE_CHECKING:
-    from server.rounds import Record
+    from server.rounds.rounds import Record
 
 Backend = Literal["local", "ray"]
 
@@ -86,13 +86,13 @@ def federate(
     """`run` up to the trained and tested models, without the summary and the report."""
     runtime, seed = simulation.runtime, simulation.study.seed
     if backend == "ray":
-        from simulations.engines import run_ray
+        from simulations.engine.engines import run_ray
 
         prepared = prepare(simulation, out, watcher)
         run_ray(prepared.plans, runtime, seed, watcher.round_done)
         return prepared
     with workers_of(runtime, seed) as pool:
-        from simulations.engines import run_local, warm
+        from simulations.engine.engines import run_local, warm
 
         prepared = prepare(simulation, out, watcher)
         warm(prepared.plans[0], pool, watcher.preparing)
@@ -109,7 +109,7 @@ def resumed(out: Path) -> Simulation:
 
 def _conclude(prepared: Prepared, out: Path) -> dict[str, Any]:
     from simulations.report import write
-    from simulations.summary import summarise, write_examples, write_summary
+    from simulations.report.summary import summarise, write_examples, write_summary
 
     summary = summarise(
         prepared.simulation, prepared.sites, prepared.plans, prepared.labs, prepared.given_up

@@ -1,11 +1,16 @@
 """What every test runs under: no telemetry, one torch thread, its files and its cache its own."""
 
 import os
-from collections.abc import Iterator
+import warnings
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
 
 import pytest
 import torch
 from xdist.scheduler import LoadFileScheduling
+
+if TYPE_CHECKING:
+    from click.testing import Result
 
 os.environ["FLWR_TELEMETRY_ENABLED"] = "0"
 os.environ["FLWR_DISABLE_UPDATE_CHECK"] = "1"
@@ -43,3 +48,16 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv("HEMOFED_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
         yield
+
+
+@pytest.fixture
+def hemofed_data(monkeypatch: pytest.MonkeyPatch) -> Callable[..., "Result"]:
+    """Run `hemofed data ...` in this process, in a terminal of 200 columns."""
+    monkeypatch.setenv("COLUMNS", "200")
+    with warnings.catch_warnings():
+        # Typer imports names that Click 8.2 and later will give up.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        from typer.testing import CliRunner
+
+        from hemofed import data as app
+    return lambda *words: CliRunner().invoke(app, [str(word) for word in words])

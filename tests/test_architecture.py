@@ -37,7 +37,7 @@ def test_every_module_says_what_it_is(path: Path) -> None:
 
 
 def test_no_process_logs_but_plainly() -> None:
-    """What others said reaches a log through `common.plain_text.PlainFormatter` alone."""
+    """What others said reaches a log through `common.untrusted_text.PlainFormatter` alone."""
     for path in FILES:
         if path.name != "plain_text.py":
             assert "basicConfig" not in path.read_text(encoding="utf-8"), path
@@ -56,7 +56,7 @@ def test_nothing_unpickles() -> None:
                 assert "allow_pickle=True" not in ast.unparse(node), path
 
 
-@pytest.mark.parametrize("module", ["client.service", "server.service", "hemofed"])
+@pytest.mark.parametrize("module", ["client.service.service", "server.service.service", "hemofed"])
 def test_what_waits_most_of_the_time_is_light(module: str) -> None:
     """torch is for the processes that compute: elsewhere it is seconds and 150 MB for nothing."""
     code = f"import sys, {module}; sys.exit('torch' in sys.modules)"

@@ -4,10 +4,10 @@ import json
 from pathlib import Path
 from typing import Any, TypeVar
 
-from common.config import Strict
+from common.config.loading import parse
+from common.config.study import Strict
 from common.errors import ConfigError, FederationError
 from common.files import write_text
-from common.yaml_files import parse
 
 Document = TypeVar("Document", bound=Strict)
 LARGEST_BYTES = 16 * 2**20

@@ -26,7 +26,7 @@ from cryptography.hazmat.primitives.serialization import (
 
 from common.errors import ConfigError, FederationError
 from common.files import replacing
-from common.words import typed
+from common.text import typed
 
 PASSPHRASE_VARIABLE = "HEMOFED_PASSPHRASE"  # noqa: S105  the variable's name, not a secret
 

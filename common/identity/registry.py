@@ -12,14 +12,14 @@ from typing import Annotated, Any, Literal, Self
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from pydantic import AwareDatetime, Field
 
-from common.config import Strict
+from common.config.loading import parse
+from common.config.study import Strict
 from common.errors import ConfigError, FederationError
+from common.identity.admission_request import Request
 from common.identity.certificates import WARNING_DAYS
 from common.identity.documents import read_json
-from common.identity.request import Request
 from common.identity.signatures import sign, statement, verify
-from common.plain_text import PlainText
-from common.yaml_files import parse
+from common.untrusted_text import PlainText
 
 Address = Annotated[PlainText, Field(max_length=300)]
 """host:port of a server."""

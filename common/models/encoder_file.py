@@ -5,8 +5,8 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from common.config import Strict
-from common.models.recorded import read_recorded, write_recorded
+from common.config.study import Strict
+from common.models.safetensors_record import read_recorded, write_recorded
 
 _KEY = "hemofed_encoder"
 

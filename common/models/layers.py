@@ -103,7 +103,8 @@ class Standardise(nn.Module):
 class Centred(nn.Module):
     """Vectors (N, D) less the centre, each scaled to norm sqrt(D) again.
 
-    The centre travels with the model, but no gradient moves it: see `client/centring.py`.
+    The centre travels with the model, but no gradient moves it: see
+    `client/training/feature_centring.py`.
     """
 
     def __init__(self, dim: int) -> None:

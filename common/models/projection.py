@@ -14,11 +14,11 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from common.config import Strict
+from common.config.study import Strict
 from common.errors import DataError, ModelError
 from common.models.layers import standardised
-from common.models.recorded import read_recorded, record_keys, write_recorded
-from common.tensor_digest import tensor_digest
+from common.models.safetensors_record import read_recorded, record_keys, write_recorded
+from common.models.tensor_digest import tensor_digest
 
 RENDERED = "rendered"
 """Names the map that is shipped: fitted on rendered cells, for the middle features of

@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from common.config import ModelSpec
+from common.config.study import ModelSpec
 from common.errors import ModelError
 from common.models import dinov2, efficientnet, imagenet, resnet, vit
 from common.models.classifier import Classifier

@@ -13,7 +13,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from PIL import Image
 
-from common.plain_text import shown
+from common.untrusted_text import shown
 
 HERE = Path(__file__).parent
 

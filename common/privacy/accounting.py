@@ -16,7 +16,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from common.config import PrivacySpec
+from common.config.study import PrivacySpec
 from common.errors import PrivacyError
 from common.privacy.events import ADJACENCY, Event, expect, merge
 

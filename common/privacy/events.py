@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
-from common.config import Unit
+from common.config.study import Unit
 from common.errors import PrivacyError
 
 Mechanism = Literal["poisson_gaussian", "poisson_discrete_gaussian"]

@@ -1,6 +1,6 @@
 """The noise in the counts of evaluations: public, as the study says it."""
 
-from common.config import Study
+from common.config.study import Study
 from common.noised_tally import SENSITIVITY
 from common.privacy.accounting import calibrate
 from common.privacy.noise import count_sigma

@@ -34,10 +34,10 @@ neighbouring data sets, as the clipping engine makes them, differ by at most C *
     Tested. No bit of a unit's share depends on the others: the shapes that it is computed in are
     fixed, so other units are other values in the same kernels. That a kernel computes a row the
     same wherever it stands and whatever stands beside it is not promised by its makers. On CPUs it
-    was so for every layer, engine and number of threads tried; `client/selftest.py` asks it of the
-    machine, the device and the study's model before a site takes part, and refuses where it fails.
-    What remains are the sums' roundings: over adversarial models with weights of up to 100 they
-    came to less than 1e-4 C (docs/privacy.md has the command).
+    was so for every layer, engine and number of threads tried; `client/training/selftest.py` asks
+    it of the machine, the device and the study's model before a site takes part, and refuses where
+    it fails. What remains are the sums' roundings: over adversarial models with weights of up to
+    100 they came to less than 1e-4 C (docs/privacy.md has the command).
     Bounded, for a linear head on features alone. The weights that a site takes are at most
     `max_weight` of its policy, so a last bit that differs is not blown up to the size of a
     gradient: with weights of up to 100 and kernels that did choose by the number of rows, the sums

@@ -18,12 +18,12 @@ import numpy as np
 from flwr.app import Array, ArrayRecord, MetricRecord, RecordDict
 from flwr.serverapp.strategy.strategy_utils import aggregate_arrayrecords
 
-from common.cells import CELL_TYPES
-from common.config import ModelSpec
+from common.cell_types import CELL_TYPES
+from common.config.study import ModelSpec
 from common.models import build
-from common.models.vector import Layout
-from common.payload import Vector, decode, encode
-from server.running_mean import RunningMean
+from common.models.parameter_vector import Layout
+from common.wire.vector_codec import Vector, decode, encode
+from server.aggregation.running_mean import RunningMean
 
 _MAX_NORM = 1e4
 

@@ -12,12 +12,12 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from common.config import PrivacySpec, Study
+from common.config.study import PrivacySpec, Study
 from common.files import write_text
-from common.machine import machine
-from simulations.audit.audit import CANARIES, QUICK_CANARIES, Audit, audit
-from simulations.audit.randomness import Randomness
-from simulations.bench import audit_faults as faults
+from simulations.bench import fault_injection as faults
+from simulations.host_info import machine
+from simulations.privacy_audit.audit import CANARIES, QUICK_CANARIES, Audit, audit
+from simulations.privacy_audit.randomness import Randomness
 
 Fault = Callable[[], AbstractContextManager[None]]
 

@@ -13,8 +13,8 @@ import psutil
 from numpy.typing import NDArray
 from PIL import Image
 
-from common.data.quality.findings import FAIL, PASS, WARNINGS
-from common.own_process import environment, python
+from client.data.quality.findings import FAIL, PASS, WARNINGS
+from common.process_hardening import environment, python
 from simulations.bench.harness import Measure, in_turn, report
 
 SIDE = 24

@@ -25,9 +25,9 @@ import torch
 
 from common.errors import HemofedError
 from common.files import write_text
-from common.machine import machine
 from simulations.bench.clipping_contestants import BOUND, CONTESTANTS, Case, Smooth, losses
 from simulations.bench.harness import Measure, Outcome, in_turn, record, report
+from simulations.host_info import machine
 
 CASES = (
     Case("cnn", 64, 64),

@@ -11,11 +11,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
-from common.config import ModelSpec
+from common.config.study import ModelSpec
 from common.models.layers import WSConv2d
 from common.models.registry import build
 from common.privacy.clipping import EngineName, clipped_gradient_sum
-from common.privacy.clipping.rule import MARGIN
+from common.privacy.clipping.clip_rule import MARGIN
 
 BOUND = 1.0
 CLASSES = 8

@@ -22,16 +22,16 @@ from rich.table import Table
 from torch import Tensor
 from torch.nn import functional as F
 
-from client.batches import Inputs
-from client.evaluation import predict
 from client.site import SiteCells
+from client.training.evaluation import predict
+from client.training.inputs import Inputs
 from common.files import write_text
-from common.machine import machine
 from common.metrics import Tally
 from common.privacy.accounting import calibrate
 from common.privacy.clipping import clipped_gradient_sum
 from common.privacy.noise import SLACK
 from simulations.bench.hostile_models import ATTACKS, EVALUATED, Attack
+from simulations.host_info import machine
 
 WEIGHTS = (100.0, 1e8)
 """As large as a site takes them by default, and far beyond."""

@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from common.data.cache import build
-from common.data.decode import FILTER
-from common.data.index import Index, scan
+from client.data.cache import build
+from client.data.decoding.image import FILTER
+from client.data.index import Index, scan
 from common.errors import DataError
 from simulations.bench.harness import Measure, in_turn, report
 

@@ -17,9 +17,9 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from common.config import EvaluationSpec, Member, ModelSpec, RoundPolicy, Study, TrainingSpec
+from common.config.loading import dump
+from common.config.study import EvaluationSpec, Member, ModelSpec, RoundPolicy, Study, TrainingSpec
 from common.files import write_text
-from common.yaml_files import dump
 from simulations.bench import deploy_app, deploy_flower, deploy_hemofed
 from simulations.bench.harness import Measure, in_turn, report
 from simulations.bench.processes import SERVER, Processes, free_port

@@ -14,9 +14,9 @@ from flwr.serverapp import Grid, ServerApp
 from flwr.serverapp.strategy import FedAvg
 from torch.nn import functional as F
 
-from common.config import Study
+from common.config.loading import load
+from common.config.study import Study
 from common.models import build
-from common.yaml_files import load
 
 ROUND_SECONDS = 600.0
 """After which Flower gives up the replies of a round that have not come."""

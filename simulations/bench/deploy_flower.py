@@ -13,10 +13,10 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives import serialization as form
 
-from common.config import Study
+from common.config.study import Study
 from common.identity.keys import make_node_key
-from server.provisioning import make_server
-from server.service import SETTINGS
+from server.membership.provisioning import make_server
+from server.service.service import SETTINGS
 from simulations.bench import deploy_app
 from simulations.bench.processes import SERVER, Processes, free_port
 

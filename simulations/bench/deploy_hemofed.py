@@ -4,17 +4,17 @@ from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
 
-from client.approvals import Consent, SignedApprovals
-from client.cohort import pinned
+from client.consent.approvals import Consent, SignedApprovals
+from client.consent.cohort import pinned
 from client.home import SiteHome
-from client.membership import Membership
-from common.audit_line import parse_line
-from common.audit_reader import log_files, log_lines
-from common.config import Study
-from common.identity.site_home import join, make_site
-from common.own_process import python
-from server.provisioning import admit, make_kit, make_server
-from server.studies import propose
+from client.membership.enrolment import join, make_site
+from client.membership.membership import Membership
+from common.audit.entry import parse_line
+from common.audit.reader import log_files, log_lines
+from common.config.study import Study
+from common.process_hardening import python
+from server.membership.provisioning import admit, make_kit, make_server
+from server.studies.store import propose
 from simulations.bench.processes import SERVER, Processes
 from simulations.demo.own_cells import make_own
 

@@ -16,8 +16,8 @@ from rich.console import Console
 from rich.table import Table
 
 from common.files import write_text
-from common.machine import machine
-from common.own_process import python
+from common.process_hardening import python
+from simulations.host_info import machine
 
 Measure = Callable[[], dict[str, float]]
 """Runs a contestant once and returns what it measured, by name; "seconds" is compared."""

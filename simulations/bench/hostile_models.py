@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from common.config import ModelSpec
+from common.config.study import ModelSpec
 from common.models import Classifier, build
 from common.privacy.clipping import EngineName
 

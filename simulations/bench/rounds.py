@@ -13,7 +13,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from common.config import (
+from client.data.cache import prepare
+from common.config.loading import dump
+from common.config.study import (
     CellSource,
     EvaluationSpec,
     Member,
@@ -23,11 +25,9 @@ from common.config import (
     Study,
     TrainingSpec,
 )
-from common.data.cache import prepare
 from common.files import write_text
-from common.yaml_files import dump
 from simulations.bench.harness import Measure, in_turn, report, said_by
-from simulations.plan import OPEN_POLICY
+from simulations.experiments import OPEN_POLICY
 
 IMAGES, SIDE, BATCH, WIDTH = 128, 28, 32, 8
 _KEPT = 10 * IMAGES

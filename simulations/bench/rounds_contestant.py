@@ -49,11 +49,11 @@ def bare(folder: Path) -> Clock:
     import torch
     from torch.nn import functional as F
 
-    from common.config import Study
-    from common.data.store import CellCache
+    from client.data.store import CellCache
+    from common.config.loading import load
+    from common.config.study import Study
     from common.models import build
     from common.models.pixels import to_tensor
-    from common.yaml_files import load
 
     torch.set_num_threads(1)
     study = load(Study, folder / "study.yaml")
@@ -83,21 +83,21 @@ def bare(folder: Path) -> Clock:
 
 def federated(folder: Path, backend: str, workers: int) -> Clock:
     """The same clients through the apps, on one of the engines."""
-    from common.config import Runtime, Study
-    from common.yaml_files import load
-    from simulations.plan import FEDERATED, Plan
-    from simulations.seeded import workers_of
+    from common.config.loading import load
+    from common.config.study import Runtime, Study
+    from simulations.engine.seeded import workers_of
+    from simulations.experiments import FEDERATED, Plan
 
     study = load(Study, folder / "study.yaml")
     plan, clock = Plan(FEDERATED, study, folder), Clock(study.rounds)
     runtime = Runtime(workers=workers)
     if backend == "ray":
-        from simulations.engines import run_ray
+        from simulations.engine.engines import run_ray
 
         run_ray([plan], runtime, study.seed, lambda _plan, _record: clock.tick())
     else:
         with workers_of(runtime, study.seed) as pool:
-            from simulations.engines import run_local
+            from simulations.engine.engines import run_local
 
             run_local([plan], pool, lambda _plan, _record: clock.tick())
     return clock

@@ -17,13 +17,13 @@ from rich.console import Console
 from rich.table import Table
 
 from common.files import write_text
-from common.machine import machine
 from common.metrics import Counts, Tally
 from common.noised_tally import SENSITIVITY, TELLING, NoisedTally, Share, total
 from common.privacy.accounting import calibrate
 from common.privacy.discrete_gaussian import discrete_gaussian
 from common.privacy.noise import count_sigma
 from common.privacy.noise_source import NoiseSource
+from simulations.host_info import machine
 
 STUDIES, QUICK = 1000, 100
 SITES = 3

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from common.data.cli import Side, make_index
+from client.data.cli import Side, make_index
 from common.field_of_view import FIELD_UM
 
 
@@ -17,8 +17,8 @@ def fetch_command(
     url: Annotated[str | None, typer.Option(hidden=True)] = None,
 ) -> None:
     """Download, verify, unpack and index a public data set; run again to go on."""
-    from common.data.index import scan
-    from common.data.progress import transferring
+    from client.data.index import scan
+    from client.data.progress import transferring
     from common.errors import ConfigError
     from simulations.datasets.mll23 import MLL23, MLL23_UM_PER_PX
     from simulations.datasets.mll23 import fetch as bring

@@ -6,8 +6,8 @@ import zipfile
 import zlib
 from pathlib import Path, PurePosixPath
 
-from common.cells import resolve
-from common.data.forms import IMAGE_SUFFIXES
+from client.data.decoding.formats import IMAGE_SUFFIXES
+from common.cell_types import resolve
 from common.errors import DataError
 
 

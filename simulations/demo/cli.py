@@ -10,8 +10,8 @@ from typing import Annotated
 
 import typer
 
-from common.words import typed
-from server.cli import PASSPHRASE, Home, init
+from common.text import typed
+from server.membership.cli import PASSPHRASE, Home, init
 
 _LOOPBACK = "127.0.0.1:9092"
 
@@ -41,7 +41,7 @@ def init_command(
 def _demonstrate(folder: Path, address: str, sites: int, passphrase: bool) -> None:
     from rich.console import Console
 
-    from common.data.progress import counting
+    from client.data.progress import counting
     from common.identity.keys import new_passphrase
     from simulations.demo.homes import CELLS, make_demo
 

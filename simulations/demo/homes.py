@@ -11,21 +11,21 @@ import shutil
 from datetime import datetime
 from pathlib import Path
 
-from client.ledger_binding import create_ledger
+from client.consent.eligibility import taking_part
+from client.data.store import CellCache
+from client.ledger.binding import create_ledger
+from client.membership.enrolment import join, make_site
 from client.site import open_site
-from client.taking_part import taking_part
-from common.config import Study
-from common.data.store import CellCache
+from common.config.loading import CONFIGS, load
+from common.config.study import Study
 from common.files import write_text
 from common.folders import whole_folder
-from common.identity.request import Request
-from common.identity.site_home import join, make_site
-from common.yaml_files import CONFIGS, load
-from server.provisioning import admit, make_kit, make_server
+from common.identity.admission_request import Request
+from server.membership.provisioning import admit, make_kit, make_server
 from simulations.config import DataSpec, Rendered
 from simulations.demo.own_cells import copy_cache, say_source
+from simulations.experiments import declared
 from simulations.labs import Progress, gather
-from simulations.plan import declared
 
 CELLS = 200
 """Rendered for each lab."""

@@ -1,20 +1,20 @@
 """Cells that are a lab's own, made of those that simulated sites share.
 
 Simulated sites deal the cells of one cache among them, and others render the same cells; a deployed
-lab's cells have one ledger (client/ledger_mark.py), so each lab gets a copy that says nothing of
-where it is from.
+lab's cells have one ledger (client/ledger/data_mark.py), so each lab gets a copy that says nothing
+of where it is from.
 """
 
 import json
 import shutil
 from pathlib import Path
 
-from client.ledger_binding import create_ledger
+from client.data.store import META, CellCache
+from client.ledger.binding import create_ledger
 from client.site import open_site
-from common.config import CellSource, Site
-from common.data.store import META, CellCache
+from common.config.loading import dump, load
+from common.config.study import CellSource, Site
 from common.files import write_text
-from common.yaml_files import dump, load
 
 
 def copy_cache(cache: CellCache, folder: Path, images: Path) -> CellCache:

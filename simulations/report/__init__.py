@@ -15,12 +15,12 @@ def write(run_dir: Path) -> Path:
     Reads `summary.json`, `rounds.jsonl`, `config.yaml` and `predictions.npz` there. Raises
     DataError when one of them is missing or broken. The same run gives the same bytes.
     """
-    from simulations.report import source
+    from simulations.report import run_folder
     from simulations.report.chart import style
     from simulations.report.figures import FIGURES
     from simulations.report.page import html
 
-    run = source.read(run_dir)
+    run = run_folder.read(run_dir)
     with style():
         drawn = {name: draw(run) for name, draw in FIGURES.items()}
     charts = {name: chart for name, chart in drawn.items() if chart is not None}

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from simulations.report import words
+from simulations.report import formatting
 from simulations.report.majority import no_better
 
 
@@ -26,6 +26,6 @@ def unjudged(summary: dict[str, Any]) -> str | None:
         )
     verb = "has" if len(lacking) == 1 else "have"
     return (
-        f"{words.listing(lacking, 8)} {verb} no validation cells: early stop and the choice of the "
-        "best round were judged without them."
+        f"{formatting.listing(lacking, 8)} {verb} no validation cells: early stop and the choice "
+        "of the best round were judged without them."
     )

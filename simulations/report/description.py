@@ -6,7 +6,7 @@ run must come to the same numbers whichever way its values were given.
 
 from pathlib import Path
 
-from common.config import Study
+from common.config.study import Study
 from common.files import write_text
 from simulations.config import Simulation
 

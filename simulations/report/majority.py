@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from common.metrics import Tally
-from simulations.report import words
+from simulations.report import formatting
 
 
 def always(summary: dict[str, Any]) -> tuple[str, dict[str, float | None]]:
@@ -30,6 +30,7 @@ def no_better(summary: dict[str, Any]) -> str | None:
         return None
     how = "not above" if accuracy <= share else "not surely above"
     return (
-        f"The model's accuracy, {words.percent(accuracy)}, is {how} the {words.percent(share)} of "
-        f"naming every test cell {words.cell(name)}, the commonest type."
+        f"The model's accuracy, {formatting.percent(accuracy)}, is {how} the "
+        f"{formatting.percent(share)} of naming every test cell {formatting.cell(name)}, "
+        "the commonest type."
     )

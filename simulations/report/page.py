@@ -8,11 +8,11 @@ from PIL import Image
 
 from common import pages
 from common.models.projection import RENDERED
-from simulations.report import caveats, refusals, words
+from simulations.report import caveats, formatting, site_errors
 from simulations.report.chart import Chart
 from simulations.report.figures import baselines, examples
 from simulations.report.majority import always, no_better
-from simulations.report.source import Run, interval
+from simulations.report.run_folder import Run, interval
 
 METRICS = {
     "balanced_accuracy": "balanced accuracy",
@@ -30,7 +30,7 @@ def html(run: Run, charts: dict[str, Chart]) -> str:
         summary=run.summary,
         charts=charts,
         uri=pages.data_uri,
-        words=words,
+        words=formatting,
         interval=interval,
         metrics=METRICS,
         verdict=verdict(run),
@@ -50,28 +50,28 @@ def verdict(run: Run) -> str:
     summary = run.summary
     value, count = summary["balanced_accuracy"], len(run.train_sites)
     parts = [
-        f"{words.number(count)} {'site' if count == 1 else 'sites'} trained one classifier of "
-        f"{len(run.cell_types)} cell types over {words.count(summary['rounds'], 'round')}. "
-        f"On their test cells its balanced accuracy is {words.percent(value)}"
+        f"{formatting.number(count)} {'site' if count == 1 else 'sites'} trained one classifier of "
+        f"{len(run.cell_types)} cell types over {formatting.count(summary['rounds'], 'round')}. "
+        f"On their test cells its balanced accuracy is {formatting.percent(value)}"
     ]
     bounds = interval(summary, "balanced_accuracy")
-    parts[0] += f" (95 % interval {words.between(bounds)})." if bounds else "."
+    parts[0] += f" (95 % interval {formatting.between(bounds)})." if bounds else "."
     chance = 1 / len(run.cell_types)
     if value is not None and (bounds[0] if bounds else value) <= chance:
-        parts.append(f"That is no better than guessing ({words.percent(chance)}).")
+        parts.append(f"That is no better than guessing ({formatting.percent(chance)}).")
     parts += filter(None, [no_better(summary)])
     mean = run.local_only["mean"]["balanced_accuracy"] if run.local_only else None
     if mean is not None and value is not None:
-        gap = words.points(value - mean)
+        gap = formatting.points(value - mean)
         side = f"{gap} {'more' if value > mean else 'less'} than"
         if abs(value - mean) < baselines.SAME:
             side = "the same as"
         parts.append(
             f"That is {side} the mean of the sites' own models "
-            f"({words.percent(mean)}){_certainty(run)}."
+            f"({formatting.percent(mean)}){_certainty(run)}."
         )
     for name in run.held_out[:2]:
-        found = words.percent(run.sites[name]["balanced_accuracy"])
+        found = formatting.percent(run.sites[name]["balanced_accuracy"])
         parts.append(f"On {name}, which took no part in training, it is {found}.")
     return " ".join(parts)
 
@@ -93,16 +93,18 @@ def trained(run: Run) -> dict[str, str]:
         "Starts from": model["weights"] or "random weights",
         **({"Features": _features(model)} if model["encoder"] == "frozen" else {}),
         "Cells": "rendered by a program" if run.rendered else "images",
-        "Trained at": words.listing(run.train_sites, 8) if run.train_sites else words.NONE,
+        "Trained at": formatting.listing(run.train_sites, 8)
+        if run.train_sites
+        else formatting.NONE,
         "Rounds": f"{summary['rounds']} ({stopped}); the model of round "
         f"{summary['best_round']} was kept",
-        "Time": f"{words.duration(summary['seconds'])} for the rounds and their evaluation"
+        "Time": f"{formatting.duration(summary['seconds'])} for the rounds and their evaluation"
         + (", the baselines beside them" if summary["baselines"] else ""),
-        "Sent": f"{words.size(summary['bytes_up'])} from the sites, "
-        f"{words.size(summary['bytes_down'])} to them",
+        "Sent": f"{formatting.size(summary['bytes_up'])} from the sites, "
+        f"{formatting.size(summary['bytes_down'])} to them",
     }
     if run.held_out:
-        facts["Only evaluated at"] = words.listing(run.held_out, 8)
+        facts["Only evaluated at"] = formatting.listing(run.held_out, 8)
     return facts
 
 
@@ -131,10 +133,10 @@ def privacy(run: Run) -> list[str]:
         "that norm was added. Each site added the whole noise itself, before anything left it, so "
         "the protection would hold against the server and the other sites too.",
         f"At real sites this configuration gives every {unit} (ε = {facts['epsilon']:g}, "
-        f"δ = {words.tiny(facts['delta'])})-differential privacy; what that means stands beside "
-        "the chart of ε below. This run shows what it costs in accuracy and protects nobody: a "
-        "simulation draws its noise from a seed, so that it can be repeated, and counts its "
-        "evaluations exactly.",
+        f"δ = {formatting.tiny(facts['delta'])})-differential privacy; what that means stands "
+        "beside the chart of ε below. This run shows what it costs in accuracy and protects "
+        "nobody: a simulation draws its noise from a seed, so that it can be repeated, and counts "
+        "its evaluations exactly.",
     ]
 
 
@@ -143,7 +145,7 @@ def guarantee(run: Run) -> list[str]:
     if not run.private:
         return []
     facts = run.summary["privacy"]
-    unit, delta = facts["unit"], words.tiny(facts["delta"])
+    unit, delta = facts["unit"], formatting.tiny(facts["delta"])
     # Bayes: prior odds of 1 grow to at most e^epsilon, except with probability delta.
     sure = 1 / (1 + math.exp(-float(facts["epsilon"])))
     return [
@@ -171,7 +173,7 @@ def models(run: Run) -> list[tuple[str, dict[str, Any]]]:
     if run.local_only:
         found.append(("one site alone, mean", run.local_only["mean"]))
         found += [(f"{name} alone", part) for name, part in run.local_only["sites"].items()]
-    return [*found, (f"no model: {words.cell(commonest)} always", figures)]
+    return [*found, (f"no model: {formatting.cell(commonest)} always", figures)]
 
 
 def site_row(run: Run, name: str) -> dict[str, Any]:
@@ -179,7 +181,11 @@ def site_row(run: Run, name: str) -> dict[str, Any]:
     site = run.sites[name]
     taken = [row["sites"][name] for row in run.rounds if name in row["sites"]]
     took_part = sum(part["status"] == "ok" for part in taken)
-    return {"name": name, "rounds": f"{took_part} of {len(taken)}" if taken else words.NONE, **site}
+    return {
+        "name": name,
+        "rounds": f"{took_part} of {len(taken)}" if taken else formatting.NONE,
+        **site,
+    }
 
 
 def left_out(run: Run) -> list[tuple[str, str, list[int]]]:
@@ -188,7 +194,7 @@ def left_out(run: Run) -> list[tuple[str, str, list[int]]]:
     for row in run.rounds:
         for name, site in row["sites"].items():
             if site["status"] != "ok":
-                said = refusals.reason(site["status"], run.logs)
+                said = site_errors.reason(site["status"], run.logs)
                 found.setdefault((name, said), []).append(int(row["round"]))
     return [(name, reason, rounds) for (name, reason), rounds in sorted(found.items())]
 
@@ -200,8 +206,8 @@ def example(run: Run, row: int) -> dict[str, Any]:
     return {
         "uri": pages.picture_uri(Image.fromarray(found.images[row])),
         "right": true == said,
-        "true": words.cell(true),
-        "said": words.cell(said),
-        "confidence": words.percent(float(found.confidence[row]), 0),
+        "true": formatting.cell(true),
+        "said": formatting.cell(said),
+        "confidence": formatting.percent(float(found.confidence[row]), 0),
         "site": found.site[row],
     }

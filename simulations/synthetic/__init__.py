@@ -10,8 +10,8 @@ if TYPE_CHECKING:
     from simulations.synthetic.dataset import synthesize
     from simulations.synthetic.patient import Patient
     from simulations.synthetic.plan import SiteSpec, class_mix
-    from simulations.synthetic.record import RECORD, VERSION, is_rendered
     from simulations.synthetic.render import contact_sheet, render_cell
+    from simulations.synthetic.rendered_marker import RECORD, VERSION, is_rendered
     from simulations.synthetic.site_style import STYLES, SiteStyle
 
 __all__ = [
@@ -30,7 +30,7 @@ __all__ = [
 
 _HOMES = {
     "synthesize": "dataset",
-    **dict.fromkeys(("RECORD", "VERSION", "is_rendered"), "record"),
+    **dict.fromkeys(("RECORD", "VERSION", "is_rendered"), "rendered_marker"),
     **dict.fromkeys(("SiteSpec", "class_mix"), "plan"),
     **dict.fromkeys(("contact_sheet", "render_cell"), "render"),
     **dict.fromkeys(("STYLES", "SiteStyle"), "site_style"),

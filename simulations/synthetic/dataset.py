@@ -19,7 +19,7 @@ from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from dataclasses import asdict
 from pathlib import Path
 
-from common.cells import CELL_TYPES
+from common.cell_types import CELL_TYPES
 from common.errors import ConfigError, DataError
 from common.files import write_text
 from simulations.synthetic.plan import (
@@ -30,8 +30,8 @@ from simulations.synthetic.plan import (
     generator,
     plan,
 )
-from simulations.synthetic.record import RECORD, VERSION, is_rendered
 from simulations.synthetic.render import encode, render_cell
+from simulations.synthetic.rendered_marker import RECORD, VERSION, is_rendered
 from simulations.synthetic.site_style import SiteStyle
 
 Progress = Callable[[int, int], None]

@@ -12,7 +12,7 @@ from itertools import islice
 
 import numpy as np
 
-from common.cells import CELL_TYPES
+from common.cell_types import CELL_TYPES
 from simulations.synthetic.patient import Patient
 from simulations.synthetic.site_style import SiteStyle
 

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from common.cells import CELL_TYPES
+from common.cell_types import CELL_TYPES
 from common.files import replacing
 from simulations.synthetic import leukocyte, morphology, smear
 from simulations.synthetic.fields import grid

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.client.lab import make_lab
-from tests.client.test_record import Setting
+from tests.client.service.test_message_audit import Setting
 
 
 @pytest.fixture

@@ -9,24 +9,24 @@ from flwr.app import Context, Message, RecordDict
 from flwr.supercore.task_identity import TaskIdentity
 from PIL import Image
 
-from client.approvals import Consent, SignedApprovals
-from client.cohort import pinned
-from client.entropy import SystemEntropy
+from client.consent.approvals import Consent, SignedApprovals
+from client.consent.cohort import pinned
+from client.data.cache import prepare
 from client.home import SiteHome
-from client.ledger_binding import create_ledger
-from client.membership import Membership
-from client.policy import Policy
+from client.ledger.binding import create_ledger
+from client.membership.membership import Membership
+from client.policy.policy import Policy
+from client.randomness import SystemEntropy
 from client.site import open_site
-from common.config import CellSource, Member, Site, Study
-from common.data.cache import prepare
+from common.config.loading import dump
+from common.config.study import CellSource, Member, Site, Study
 from common.models import build, trainable
-from common.models.vector import flatten
-from common.payload import Vector, encode
+from common.models.parameter_vector import flatten
 from common.privacy.accounting import Event
 from common.privacy.noise_source import NoiseSource
-from common.protocol import Task, read_refusal
-from common.reasons import Reason
-from common.yaml_files import dump
+from common.wire.messages import Task, read_refusal
+from common.wire.reasons import Reason
+from common.wire.vector_codec import Vector, encode
 
 TYPES = ("myeloblast", "lymphocyte")
 OPEN = Policy(

@@ -13,23 +13,23 @@ from flwr.app import Context, Message, RecordDict
 from flwr.app.user_config import UserConfig
 
 from client.app import app, client_app
-from client.explain import explain
-from client.ledger import Ledger
-from client.ledger_binding import continue_ledger, create_simulated_ledger
-from client.ledger_chain import Kind
+from client.consent.explanation import explain
+from client.data.cache import prepare
+from client.ledger.binding import continue_ledger, create_simulated_ledger
+from client.ledger.hash_chain import Kind
+from client.ledger.ledger import Ledger
 from client.site import SITES_VARIABLE, open_cells, open_site, site_file
-from common.config import CellSource, Member, Site, Study
-from common.data.cache import prepare
+from common.config.loading import dump
+from common.config.study import CellSource, Member, Site, Study
 from common.errors import ConfigError, DataError, PrivacyError
 from common.metrics import Tally
 from common.noised_tally import NoisedTally
-from common.payload import encode
 from common.privacy.accounting import Event, epsilon
 from common.privacy.metrics_noise import metrics_sigma
-from common.protocol import NoAnswer, Update, read_head, read_name, read_refusal, read_tally
-from common.reasons import Reason
-from common.yaml_files import dump
-from simulations.seeded import SeededEntropy
+from common.wire.messages import NoAnswer, Update, read_head, read_name, read_refusal, read_tally
+from common.wire.reasons import Reason
+from common.wire.vector_codec import encode
+from simulations.engine.seeded import SeededEntropy
 from tests.client.lab import (
     OPEN,
     PRIVACY,

@@ -8,20 +8,20 @@ import pytest
 from flwr.app import Message
 
 from client import app as client
-from client import release
 from client.app import client_app
-from client.ledger import Ledger
-from client.ledger_chain import Row
-from client.policy import Policy
+from client.ledger.hash_chain import Row
+from client.ledger.ledger import Ledger
+from client.policy.policy import Policy
 from client.site import open_site
-from common.config import Member, Site, Study
+from client.training import metrics_release
+from common.config.study import Member, Site, Study
 from common.errors import PrivacyError
 from common.models import build
 from common.models.classifier import federated
-from common.models.vector import flatten
-from common.payload import encode
-from common.protocol import Update, read_head, read_refusal, read_tally
-from common.reasons import Reason
+from common.models.parameter_vector import flatten
+from common.wire.messages import Update, read_head, read_refusal, read_tally
+from common.wire.reasons import Reason
+from common.wire.vector_codec import encode
 from tests.client.lab import OPEN, PRIVACY, context, first_model, make_lab, message, refused, study
 
 NOISED = OPEN.model_copy(update={"metrics": "noised"})
@@ -65,7 +65,7 @@ def look(*_: object, **__: object) -> NoReturn:
 
 @pytest.mark.parametrize(
     ("kind", "where", "name"),
-    [("train", client, "train"), ("evaluate", release, "predict")],
+    [("train", client, "train"), ("evaluate", metrics_release, "predict")],
 )
 def test_a_round_that_ends_in_the_middle_is_paid_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, where: Any, name: str
@@ -86,7 +86,7 @@ def test_what_cannot_be_paid_for_is_not_begun(
     site = make_lab(tmp_path, NOISED)
     (tmp_path / "ledger.sqlite").unlink()
     monkeypatch.setattr(client, "train", look)
-    monkeypatch.setattr(release, "predict", look)
+    monkeypatch.setattr(metrics_release, "predict", look)
     assert refused(asked(site, study(), kind)) is Reason.NO_LEDGER
     assert "the privacy ledger is missing" in logged(site)
 

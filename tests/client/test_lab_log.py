@@ -10,8 +10,8 @@ from client.app import client_app
 from client.lab_log import LabLog, text_of
 from common import log_file
 from common.errors import ConfigError, PrivacyError
-from common.plain_text import shown
-from common.protocol import read_refusal
+from common.untrusted_text import shown
+from common.wire.messages import read_refusal
 from tests.client.lab import OPEN, context, make_lab, message, study
 
 

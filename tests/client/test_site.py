@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from client.data.cache import prepare
 from client.site import SiteCells, open_cells, open_site
-from common.config import CellSource, Member, Site, Study
-from common.data.cache import prepare
+from common.config.study import CellSource, Member, Site, Study
 from common.errors import DataError
 from tests.client.lab import PRIVACY, make_lab, study
 

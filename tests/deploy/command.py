@@ -4,9 +4,9 @@ import sys
 
 import typer
 
-from client.service_cli import app as site
+from client.service.cli import app as site
 from common.errors import HemofedError
-from server.service_cli import app as server
+from server.service.cli import app as server
 
 app = typer.Typer()
 app.add_typer(server, name="server")

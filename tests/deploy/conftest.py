@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from client.home import SiteHome
-from common.identity.site_home import join, make_site
-from server.provisioning import admit, make_kit, make_server
+from client.membership.enrolment import join, make_site
+from server.membership.provisioning import admit, make_kit, make_server
 from simulations.bench.processes import free_port
 from tests.client.lab import make_lab
 

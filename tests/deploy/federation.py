@@ -16,14 +16,14 @@ from typing import Any
 from typer.testing import CliRunner
 
 from client.home import SiteHome
-from common.config import Study
+from client.membership.enrolment import join, make_site
+from common.config.loading import load
+from common.config.study import Study
 from common.identity.keys import new_passphrase
-from common.identity.site_home import join, make_site
-from common.reasons import Reason
-from common.yaml_files import load
-from server.provisioning import admit, make_kit, make_server
-from server.rounds import Record
-from server.studies import Stored, propose
+from common.wire.reasons import Reason
+from server.membership.provisioning import admit, make_kit, make_server
+from server.rounds.rounds import Record
+from server.studies.store import Stored, propose
 from simulations.bench.processes import free_port
 from simulations.config import Simulation
 from simulations.demo.own_cells import make_own
@@ -234,7 +234,7 @@ def running(
         if rounds is None:
             federation.start("server")
         else:
-            federation.start_part("server.superlink", *federation.address.split(":"))
+            federation.start_part("server.fleet_api.superlink", *federation.address.split(":"))
             federation.start_part(rounds)
         for name in federation.sites:
             federation.start(name, command)

@@ -7,10 +7,9 @@ from pathlib import Path
 
 from flwr.app import Array, RecordDict
 
-from common.protocol import Task
-from server import flower_run
-from server.flower_run import FlowerRun
-from server.runner import main
+from common.wire.messages import Task
+from server.flower.run import FlowerRun
+from server.studies.runner import main
 
 _content, _begin = Task.content, FlowerRun.__enter__
 
@@ -21,7 +20,7 @@ def _again(task: Task, model: Array | None = None) -> RecordDict:
 
 def _begin_with_code(run: FlowerRun) -> FlowerRun:
     if (Path(sys.argv[1]) / "code").exists():
-        flower_run.BUNDLE_HASH = "f" * 64
+        run.BUNDLE_HASH = "f" * 64
     return _begin(run)
 
 

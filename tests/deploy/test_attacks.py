@@ -16,13 +16,13 @@ from flwr.proto.fleet_pb2 import RegisterNodeFleetRequest
 from flwr.supernode.fleet_http_client import FleetHttpClient
 from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
 
-from client.link import FleetLink
-from client.membership import Membership
+from client.fleet_api.fleet_client import FleetLink
+from client.membership.membership import Membership
 from common.errors import FederationError
 from common.identity import node_public_pem
 from common.identity.keys import PASSPHRASE_VARIABLE, make_node_key
-from server.bodies import MAX_BODY
-from server.provisioning import revoke
+from server.fleet_api.body_limits import MAX_BODY
+from server.membership.provisioning import revoke
 from tests.deploy.federation import Federation, wait_until
 
 CHUNKED = b"transfer-encoding: chunked"
@@ -159,7 +159,7 @@ def test_a_stranger_cannot_register_or_connect(federation: Federation, tmp_path:
 def test_a_server_of_another_authority_is_not_spoken_to(
     federation: Federation, tmp_path: Path
 ) -> None:
-    from server.provisioning import make_server
+    from server.membership.provisioning import make_server
 
     make_server(tmp_path / "other", federation.address, datetime.now(UTC))
     link = FleetLink(federation.address, tmp_path / "other" / "ca.crt", make_node_key(), Event())

@@ -16,11 +16,11 @@ from threading import Event
 
 import pytest
 
+from client.data.decoding.processes import decoders
 from client.home import SiteHome
-from client.runner import Runner
-from common.data.decoders import decoders
-from common.protocol import read_name
-from common.yaml_files import dump
+from client.service.worker import Runner
+from common.config.loading import dump
+from common.wire.messages import read_name
 from tests.client.lab import make_lab, message, study
 from tests.deploy.federation import wait_until
 from tests.simulations.small import simulation

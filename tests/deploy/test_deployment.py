@@ -8,14 +8,14 @@ from datetime import UTC, datetime
 
 import pytest
 
-from client.membership import Membership
-from client.proposals import Proposals
-from client.service_cli import app as site_app
-from common.audit_log import verify, witnessed
+from client.consent.proposals import Proposals
+from client.membership.membership import Membership
+from client.service.cli import app as site_app
+from common.audit.log import verify, witnessed
 from common.identity import Registry
 from common.version import version
-from server.provisioning import prolong
-from server.service_cli import app as server_app
+from server.membership.provisioning import prolong
+from server.service.cli import app as server_app
 from tests.deploy.federation import (
     Federation,
     all_refuse,

@@ -11,15 +11,15 @@ from pathlib import Path
 
 import pytest
 
-from client.approvals import SignedApprovals
+from client.consent.approvals import SignedApprovals
 from client.home import SiteHome
+from client.membership.enrolment import join, read_request
 from client.site import open_site
+from common.config.loading import dump
 from common.errors import ConfigError, PrivacyError
+from common.file_permissions import check_ours
 from common.identity.keys import load_signing_key
-from common.identity.site_home import join, read_request
-from common.writers import check_ours
-from common.yaml_files import dump
-from server.provisioning import admit, make_kit, make_server
+from server.membership.provisioning import admit, make_kit, make_server
 from simulations.demo.cli import _next_steps
 from tests.client.lab import make_lab, study
 from tests.simulations.small import simulation

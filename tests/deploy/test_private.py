@@ -13,20 +13,20 @@ from pathlib import Path
 
 import pytest
 
-from client.ledger import Ledger
-from client.membership import Membership
+from client.ledger.ledger import Ledger
+from client.membership.enrolment import make_site
+from client.membership.membership import Membership
 from client.site import open_site
-from common.audit_log import verify, witnessed
-from common.config import Study
+from common.audit.log import verify, witnessed
+from common.config.loading import dump
+from common.config.study import Study
 from common.errors import FederationError
-from common.identity.site_home import make_site
 from common.privacy.accounting import epsilon
-from common.yaml_files import dump
-from server import checkpoints
-from server.provisioning import admit
-from server.service_cli import app as server_app
-from server.studies import Stored
-from simulations.plan import OPEN_POLICY
+from server.membership.provisioning import admit
+from server.rounds import checkpoints
+from server.service.cli import app as server_app
+from server.studies.store import Stored
+from simulations.experiments import OPEN_POLICY
 from tests.deploy.federation import Federation, records, typed, wait_until
 from tests.simulations.small import PRIVATE, numbers, simulation
 

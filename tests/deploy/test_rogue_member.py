@@ -18,25 +18,25 @@ from flwr.proto.fleet_pb2 import PushMessagesRequest
 from flwr.proto.message_pb2 import ObjectTree
 from flwr.proto.node_pb2 import Node
 
-from client.ledger import Ledger
-from client.link import FleetLink
-from client.membership import Membership
+from client.fleet_api.fleet_client import FleetLink
+from client.ledger.ledger import Ledger
+from client.membership.membership import Membership
 from client.site import open_site
-from common.audit_log import AuditLog
+from common.audit.log import AuditLog
 from common.identity import load_signing_key
 from common.identity.keys import make_signing_key
 from common.models import build, federated
-from common.models.vector import flatten
-from common.objects import take_apart
-from common.payload import encode
-from common.protocol import Task, absence_content, name_content
-from common.reasons import Reason
-from server.bodies import MAX_REQUEST
-from server.envelopes import Envelopes
-from server.exchange import exchange
-from server.flower_run import FlowerRun
-from server.grid import StateGrid
-from server.studies import Stored
+from common.models.parameter_vector import flatten
+from common.wire.flower_objects import take_apart
+from common.wire.messages import Task, absence_content, name_content
+from common.wire.reasons import Reason
+from common.wire.vector_codec import encode
+from server.fleet_api.body_limits import MAX_REQUEST
+from server.flower.grid import StateGrid
+from server.flower.message_audit import Envelopes
+from server.flower.run import FlowerRun
+from server.rounds.messaging import exchange
+from server.studies.store import Stored
 from tests.deploy.federation import Federation, records, wait_until
 from tests.server.nodes import state_of
 from tests.simulations.small import PRIVATE, simulation

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from client.ledger import Ledger
+from client.ledger.ledger import Ledger
 from client.site import open_site
 from tests.deploy.federation import WHOLE, Federation, all_refuse, records, wait_until
 from tests.deploy.federation import running as running_federation

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from common.cells import resolve
-from common.data.cache import CellCache, prepare
-from common.data.index import scan
-from common.data.splits import of_cache
+from client.data.cache import CellCache, prepare
+from client.data.index import scan
+from client.data.splits import of_cache
+from common.cell_types import resolve
 from common.errors import DataError
 
 LABS = ("bccd", "cellavision_blog", "chula", "pbc_barcelona", "tecom_jiangxi")

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from common.data.listing import listing
-from common.data.quality import floors
-from common.data.quality.check import check
-from common.data.quality.measure import measure_all
+from client.data.listing import listing
+from client.data.quality import floors
+from client.data.quality.check import check
+from client.data.quality.measurements import measure_all
 
 
 def test_chula_has_a_speck_and_mirrored_copies(real_cells: Path) -> None:

@@ -2,7 +2,7 @@
 
 from http import HTTPStatus
 
-from server.fleet import Fleet
+from server.fleet_api.handlers import Fleet
 
 
 class Calls(Fleet):

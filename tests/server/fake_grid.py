@@ -7,7 +7,7 @@ from flwr.serverapp import Grid
 from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
 
-from common.protocol import name_content
+from common.wire.messages import name_content
 
 Answer = Callable[[Message], RecordDict | None]
 """The content of a site's reply; None: it stays silent."""

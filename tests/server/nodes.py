@@ -13,19 +13,19 @@ from flwr.app import ArrayRecord, Message, RecordDict
 from flwr.common.constant import NOOP_ACCOUNT_NAME, NOOP_FLWR_AID
 from flwr.server.superlink.linkstate import LinkState
 
-from common.audit_log import AuditLog, SignedHead
-from common.envelope import Envelope
+from client.membership.enrolment import make_site
+from common.audit.log import AuditLog, SignedHead
 from common.identity import load_signing_key, node_public_pem
 from common.identity.keys import make_node_key
-from common.identity.site_home import make_site
-from common.objects import SMALL_BYTES, put_together, take_apart
-from common.payload import Vector, encode
-from common.protocol import Task
-from server.envelopes import Envelopes
-from server.flower_run import FlowerRun
-from server.grid import StateGrid
-from server.provisioning import admit, make_server
-from server.state import open_state
+from common.wire.envelope import Envelope
+from common.wire.flower_objects import SMALL_BYTES, put_together, take_apart
+from common.wire.messages import Task
+from common.wire.vector_codec import Vector, encode
+from server.flower.grid import StateGrid
+from server.flower.link_state import open_state
+from server.flower.message_audit import Envelopes
+from server.flower.run import FlowerRun
+from server.membership.provisioning import admit, make_server
 from tests.client.lab import study
 
 SITES = ("paris", "rome", "turin")

@@ -3,12 +3,12 @@
 from pathlib import Path
 from typing import Any
 
-from common.yaml_files import parse
-from server.rounds import Record
+from common.config.loading import parse
+from server.rounds.rounds import Record
 from simulations.config import Simulation
+from simulations.experiments import Plan
 from simulations.labs import Labs
 from simulations.partition import DealtSite
-from simulations.plan import Plan
 
 
 def simulation(**changes: Any) -> Simulation:

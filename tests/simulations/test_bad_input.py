@@ -9,9 +9,9 @@ import pytest
 from PIL import Image
 
 from client.site import open_cells, open_site
-from common.config import Study
+from common.config.loading import load
+from common.config.study import Study
 from common.errors import ConfigError, DataError, FederationError
-from common.yaml_files import load
 from simulations.config import read
 from simulations.run import federate, run
 from tests.simulations.small import PRIVATE, Silent, simulation

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from common.data.tree import read_tree
+from client.data.folder_tree import read_tree
 from common.errors import DataError
 from simulations.config import DataSpec, Rendered
 from simulations.labs import gather, located, studied

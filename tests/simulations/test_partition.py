@@ -5,10 +5,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from common.cells import CELL_TYPES
-from common.config import Study
-from common.data.splits import SPLITS
-from common.data.store import CellCache
+from client.data.splits import SPLITS
+from client.data.store import CellCache
+from common.cell_types import CELL_TYPES
+from common.config.study import Study
 from common.errors import DataError
 from simulations.config import Deal, PartitionSpec
 from simulations.partition import DealtSite, deal

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from simulations.experiments import Plan
 from simulations.partition import DealtSite, Share
-from simulations.plan import Plan
 from simulations.progress import Terminal, results_table
-from tests.simulations import report_run
+from tests.simulations.report import report_run
 from tests.simulations.small import simulation
 
 STUDY = simulation(study={"rounds": 60}).study

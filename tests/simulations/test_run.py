@@ -16,18 +16,18 @@ import yaml
 from flwr.serverapp import Grid
 from typer.testing import CliRunner
 
-from client.account import spent_epsilon
+from client.ledger.spending import spent_epsilon
 from client.site import open_cells, open_site
-from common.config import Study
+from common.config.loading import dump, load
+from common.config.study import Study
 from common.errors import ConfigError, FederationError
 from common.metrics import NAMES
 from common.privacy.accounting import Event, calibrate, epsilon
-from common.yaml_files import dump, load
 from hemofed import app
-from server.rounds import Record
-from simulations import engines
-from simulations.engines import Observe
-from simulations.plan import Plan
+from server.rounds.rounds import Record
+from simulations.engine import engines
+from simulations.engine.engines import Observe
+from simulations.experiments import Plan
 from simulations.run import federate, prepare, run
 from tests.simulations.small import PRIVATE, Silent, numbers, simulation
 from tests.simulations.test_bad_input import make_lab

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from common.config import Study
+from common.config.loading import dump, load
+from common.config.study import Study
 from common.errors import ConfigError, HemofedError
 from common.files import file_digest
-from common.yaml_files import dump, load
 from hemofed import app
 from simulations.report.description import read_description
 from simulations.run import resumed

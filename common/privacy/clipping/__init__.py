@@ -1,5 +1,6 @@
 """Exact sums of clipped per-unit gradients: the part of DP-SGD before the noise."""
 
+from common.privacy.clipping.clip_rule import Clipping, ClipRule
 from common.privacy.clipping.engine import (
     ClippedSum,
     EngineName,
@@ -7,7 +8,6 @@ from common.privacy.clipping.engine import (
     clipped_gradient_sum,
     refuse_row_mixing,
 )
-from common.privacy.clipping.rule import Clipping, ClipRule
 
 __all__ = [
     "ClipRule",

@@ -14,17 +14,17 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import nn
 
-from common.privacy.clipping.flat import Accumulator
-from common.privacy.clipping.known import known_layers
-from common.privacy.clipping.layers import Call, Layer, as_precise
-from common.privacy.clipping.pieces import Kept, Piece
-from common.privacy.clipping.problem import (
+from common.privacy.clipping.accumulator import Accumulator
+from common.privacy.clipping.closed_forms import known_layers
+from common.privacy.clipping.contributions import Kept, Piece
+from common.privacy.clipping.engine_api import (
     Problem,
     Rectangle,
     UnsupportedLayerError,
     cheap,
     weighted_loss,
 )
+from common.privacy.clipping.layers import Call, Layer, as_precise
 
 _checked: WeakKeyDictionary[nn.Module, set[tuple[int, ...]]] = WeakKeyDictionary()
 

@@ -5,10 +5,10 @@ from torch import nn
 from torch.nn import functional as F
 
 from common.models.layers import WSConv2d
-from common.privacy.clipping.flat import Accumulator
+from common.privacy.clipping.accumulator import Accumulator
+from common.privacy.clipping.contributions import Apart, Ghost, Kept, Piece
 from common.privacy.clipping.gram import GramForm, gram_form, patch_gram, patch_sums, settled
 from common.privacy.clipping.layers import Call, Layer
-from common.privacy.clipping.pieces import Apart, Ghost, Kept, Piece
 
 _MULTIPLY = 0.03
 _KEEP = 1.2

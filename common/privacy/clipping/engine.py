@@ -12,10 +12,11 @@ import torch
 from torch import nn
 
 from common.errors import PrivacyError
+from common.privacy.clipping.accumulator import Accumulator, trainable
 from common.privacy.clipping.bookkeeping_engine import BookkeepingEngine
-from common.privacy.clipping.flat import Accumulator, trainable
-from common.privacy.clipping.precision import full_float32
-from common.privacy.clipping.problem import (
+from common.privacy.clipping.chunking import Chunk, chunk_rows, chunks
+from common.privacy.clipping.clip_rule import Clipping, ClipRule
+from common.privacy.clipping.engine_api import (
     Engine,
     Loss,
     MakeRows,
@@ -25,8 +26,7 @@ from common.privacy.clipping.problem import (
     squared_norms,
     weighted_loss,
 )
-from common.privacy.clipping.rule import Clipping, ClipRule
-from common.privacy.clipping.units import Chunk, chunk_rows, chunks
+from common.privacy.clipping.precision import full_float32
 from common.privacy.clipping.vmap_engine import VmapEngine
 
 _log = logging.getLogger(__name__)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch.nn import functional as F
 
-from common.privacy.clipping.problem import squared_norms
+from common.privacy.clipping.engine_api import squared_norms
 
 Pair = tuple[int, ...]
 

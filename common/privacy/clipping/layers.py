@@ -8,8 +8,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from common.privacy.clipping.flat import Accumulator
-from common.privacy.clipping.pieces import Kept, Piece, TokenRows
+from common.privacy.clipping.accumulator import Accumulator
+from common.privacy.clipping.contributions import Kept, Piece, TokenRows
 
 
 @dataclass

@@ -4,11 +4,11 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from common.privacy.clipping.flat import block_sum
+from common.privacy.clipping.accumulator import block_sum
+from common.privacy.clipping.contributions import Apart, Ghost, Kept, Piece
+from common.privacy.clipping.engine_api import squared_norms
 from common.privacy.clipping.gram import gram_form, settled
 from common.privacy.clipping.layers import Call, Layer
-from common.privacy.clipping.pieces import Apart, Ghost, Kept, Piece
-from common.privacy.clipping.problem import squared_norms
 
 
 class LinearLayer(Layer):

@@ -8,8 +8,8 @@ from opacus.grad_sample import GradSampleModule
 from torch import nn
 
 from common.errors import PrivacyError
-from common.privacy.clipping.flat import Accumulator
-from common.privacy.clipping.problem import (
+from common.privacy.clipping.accumulator import Accumulator
+from common.privacy.clipping.engine_api import (
     Problem,
     Rectangle,
     add_clipped,

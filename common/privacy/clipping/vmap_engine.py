@@ -3,8 +3,8 @@
 import torch
 from torch.func import functional_call, grad, vmap
 
-from common.privacy.clipping.flat import Accumulator
-from common.privacy.clipping.problem import (
+from common.privacy.clipping.accumulator import Accumulator
+from common.privacy.clipping.engine_api import (
     Problem,
     Rectangle,
     add_clipped,

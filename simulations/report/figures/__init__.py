@@ -13,7 +13,7 @@ from simulations.report.figures import (
     learning,
     per_class,
 )
-from simulations.report.source import Run
+from simulations.report.run_folder import Run
 
 FIGURES: dict[str, Callable[[Run], Chart | None]] = {
     "cells": cells.chart,

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from matplotlib.axes import Axes
 
-from simulations.report import words
+from simulations.report import formatting
 from simulations.report.chart import (
     ACCENT,
     MANY_SITES,
@@ -16,7 +16,7 @@ from simulations.report.chart import (
     png,
 )
 from simulations.report.majority import no_better
-from simulations.report.source import Run, interval
+from simulations.report.run_folder import Run, interval
 
 METRIC = "balanced_accuracy"
 SAME = 0.0005
@@ -41,7 +41,7 @@ def rows(run: Run) -> list[Row]:
         found.append(_row("one site alone, mean", run.local_only["mean"], MUTED))
         sites = run.local_only["sites"]
         if len(sites) <= MANY_SITES:
-            found += [_row(f"{words.short(name)} alone", sites[name], MUTED) for name in sites]
+            found += [_row(f"{formatting.short(name)} alone", sites[name], MUTED) for name in sites]
     return [row for row in found if row is not None]
 
 
@@ -128,12 +128,12 @@ def _against_local(run: Run) -> str:
         return opening
     best = max(values, key=lambda name: values[name])
     ahead = _side(values[best], own)
-    return f"{opening} The best site alone is {best} ({words.percent(values[best])}), {ahead}."
+    return f"{opening} The best site alone is {best} ({formatting.percent(values[best])}), {ahead}."
 
 
 def _opening(run: Run, mean: float, own: float) -> str:
     """Who is ahead; where no model is needed to be as good, that it says little."""
-    gap = words.points(own - mean)
+    gap = formatting.points(own - mean)
     side = f"{gap} {'above' if own >= mean else 'below'} the mean"
     if doubt := no_better(run.summary):
         return f"{doubt} That the shared model is {side} of single sites says little."
@@ -160,7 +160,7 @@ def _against_centralised(run: Run) -> str:
     if bounds and own and bounds[0] <= own[1] and own[0] <= bounds[1]:
         return (
             "Training on all cells in one place, which the sites avoid, gives "
-            f"{words.percent(run.centralised[METRIC])}: the two intervals overlap."
+            f"{formatting.percent(run.centralised[METRIC])}: the two intervals overlap."
         )
     side = "more" if gap > 0 else "less"
-    return f"Training on all cells in one place gives {words.points(gap)} {side}."
+    return f"Training on all cells in one place gives {formatting.points(gap)} {side}."

@@ -3,9 +3,9 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from simulations.report import words
+from simulations.report import formatting
 from simulations.report.chart import MANY_SITES, Chart, canvas, matrix, png
-from simulations.report.source import Run
+from simulations.report.run_folder import Run
 
 
 def counts(run: Run) -> tuple[list[str], NDArray[np.int64]]:
@@ -26,11 +26,11 @@ def chart(run: Run) -> Chart:
     shares = np.log1p(table) / max(np.log1p(table.max()), 1e-9)
     texts = [[f"{n:,}" if n else "0" for n in row] for row in table] if few else []
     matrix(axes, shares, texts, 7)
-    axes.set_yticks(range(len(run.cell_types)), [words.cell(kind) for kind in run.cell_types])
+    axes.set_yticks(range(len(run.cell_types)), [formatting.cell(kind) for kind in run.cell_types])
     axes.xaxis.tick_top()
     if few:
         slanted = len(names) > 5 or max(map(len, names)) > 10
-        labels = [words.short(name) for name in names]
+        labels = [formatting.short(name) for name in names]
         axes.set_xticks(range(len(names)), labels, rotation=35 if slanted else 0)
         for label in axes.get_xticklabels():
             label.set_horizontalalignment("left" if slanted else "center")
@@ -56,16 +56,16 @@ def caption(run: Run, names: list[str], table: NDArray[np.int64]) -> str:
     lacking = [f"{names[i]} ({missing[i]})" for i in np.argsort(-missing) if missing[i]]
     if lacking:
         parts.append(
-            f"{words.count(len(lacking), 'site lacks', 'sites lack')} some types altogether "
-            f"(number of types lacking): {words.listing(lacking, 5)}. Alone, such a site cannot "
-            "learn those types."
+            f"{formatting.count(len(lacking), 'site lacks', 'sites lack')} some types altogether "
+            f"(number of types lacking): {formatting.listing(lacking, 5)}. Alone, such a site "
+            "cannot learn those types."
         )
     else:
         parts.append("Every site has cells of every type.")
     rare = int(np.argmin(table.sum(axis=1)))
     parts.append(
-        f"The rarest type is {words.cell(run.cell_types[rare])}, "
-        f"with {words.count(int(table[rare].sum()), 'cell')} in all."
+        f"The rarest type is {formatting.cell(run.cell_types[rare])}, "
+        f"with {formatting.count(int(table[rare].sum()), 'cell')} in all."
     )
     return " ".join(parts)
 
@@ -74,10 +74,11 @@ def _sizes(names: list[str], sizes: NDArray[np.int64]) -> str:
     """How the cells are spread over the sites; `sizes` falls."""
     total = int(sizes.sum())
     if len(names) == 1:
-        return f"{names[0]} holds all {words.count(total, 'cell')}."
+        return f"{names[0]} holds all {formatting.count(total, 'cell')}."
     if sizes[0] == sizes[-1]:
-        return f"All {len(names)} sites are of one size, {words.count(int(sizes[0]), 'cell')} each."
+        each = formatting.count(int(sizes[0]), "cell")
+        return f"All {len(names)} sites are of one size, {each} each."
     return (
-        f"The largest site, {names[0]}, holds {words.percent(sizes[0] / total, 0)} of "
-        f"{words.count(total, 'cell')}; the smallest, {names[-1]}, has {sizes[-1]:,}."
+        f"The largest site, {names[0]}, holds {formatting.percent(sizes[0] / total, 0)} of "
+        f"{formatting.count(total, 'cell')}; the smallest, {names[-1]}, has {sizes[-1]:,}."
     )

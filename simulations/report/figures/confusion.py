@@ -3,16 +3,16 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from simulations.report import words
+from simulations.report import formatting
 from simulations.report.chart import Chart, canvas, matrix, png
-from simulations.report.source import Run
+from simulations.report.run_folder import Run
 
 
 def chart(run: Run) -> Chart | None:
     counts = run.confusion
     if not counts.sum():
         return None
-    kinds = [words.cell(kind) for kind in run.cell_types]
+    kinds = [formatting.cell(kind) for kind in run.cell_types]
     size = max(5.0, 0.34 * len(kinds) + 1.8)
     figure, axes = canvas(size, size * 0.94)
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
@@ -44,19 +44,21 @@ def caption(kinds: list[str], counts: NDArray[np.int64]) -> str:
     ]
     worst = [divmod(int(place), len(kinds)) for place in np.argsort(-wrong, axis=None)[:3]]
     mistakes = [
-        f"{words.cell(kinds[true])} taken for {words.cell(kinds[said])} "
+        f"{formatting.cell(kinds[true])} taken for {formatting.cell(kinds[said])} "
         f"({counts[true, said]} of {totals[true]})"
         for true, said in worst
         if wrong[true, said] > 0
     ]
     if mistakes:
-        parts.append(f"The most frequent mistakes here: {words.listing(mistakes)}.")
+        parts.append(f"The most frequent mistakes here: {formatting.listing(mistakes)}.")
     else:
         parts.append("Here it made no mistake.")
     parts += _favourite(kinds, counts)
-    untested = [words.cell(kind) for kind, total in zip(kinds, totals, strict=True) if not total]
+    untested = [
+        formatting.cell(kind) for kind, total in zip(kinds, totals, strict=True) if not total
+    ]
     if untested:
-        parts.append(f"No test cell of {words.listing(untested)}: those rows are empty.")
+        parts.append(f"No test cell of {formatting.listing(untested)}: those rows are empty.")
     return " ".join(parts)
 
 
@@ -68,6 +70,6 @@ def _favourite(kinds: list[str], counts: NDArray[np.int64]) -> list[str]:
     if said[most] < 0.3 or said[most] < 2 * there[most]:
         return []
     return [
-        f"It answers {words.cell(kinds[most])} for {words.percent(float(said[most]), 0)} of the "
-        f"cells, of which only {words.percent(float(there[most]), 0)} are."
+        f"It answers {formatting.cell(kinds[most])} for {formatting.percent(float(said[most]), 0)} "
+        f"of the cells, of which only {formatting.percent(float(there[most]), 0)} are."
     ]

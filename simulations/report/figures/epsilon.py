@@ -2,7 +2,7 @@
 
 import math
 
-from simulations.report import words
+from simulations.report import formatting
 from simulations.report.chart import (
     ACCENT,
     MUTED,
@@ -13,7 +13,7 @@ from simulations.report.chart import (
     png,
     round_axis,
 )
-from simulations.report.source import Run
+from simulations.report.run_folder import Run
 
 
 def spent(run: Run) -> dict[str, tuple[list[int], list[float]]]:
@@ -37,7 +37,7 @@ def chart(run: Run) -> Chart | None:
     alike = _alike(found)
     for index, (rounds, values) in enumerate(found.values()):
         colour = ACCENT if alike else SITE_COLOURS[index % len(SITE_COLOURS)]
-        name = "every site" if alike else words.short(list(found)[index])
+        name = "every site" if alike else formatting.short(list(found)[index])
         marker = "o" if len(rounds) == 1 else ""
         label = name if (not alike and index < len(SITE_COLOURS)) or not index else None
         axes.plot(rounds, values, color=colour, linewidth=1.8, marker=marker, label=label)
@@ -47,7 +47,9 @@ def chart(run: Run) -> Chart | None:
     round_axis(axes)
     axes.grid(axis="y")
     axes.set_title(
-        f"ε spent, at δ = {words.tiny(run.summary['privacy']['delta'])}", fontsize=8.5, color=MUTED
+        f"ε spent, at δ = {formatting.tiny(run.summary['privacy']['delta'])}",
+        fontsize=8.5,
+        color=MUTED,
     )
     axes.legend(loc="lower right", frameon=False)
     return Chart(

@@ -4,9 +4,9 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from simulations.report import words
+from simulations.report import formatting
 from simulations.report.chart import Chart, png
-from simulations.report.source import Run
+from simulations.report.run_folder import Run
 
 SHOWN = 24
 COLUMNS = 6
@@ -52,7 +52,9 @@ def chart(run: Run) -> Chart | None:
         axes.set_axis_off()
     for axes, row in zip(grid.flat, rows, strict=False):
         answer, truth = run.examples.predicted[row], run.examples.label[row]
-        said, true = (words.short(words.cell(run.cell_types[k]), FITTING) for k in (answer, truth))
+        said, true = (
+            formatting.short(formatting.cell(run.cell_types[k]), FITTING) for k in (answer, truth)
+        )
         right = answer == truth
         axes.imshow(run.examples.images[row])
         title = f"✓ {said}" if right else f"✗ {said}\n(is {true})"
@@ -71,14 +73,14 @@ def caption(run: Run, rows: list[int]) -> str:
     found = run.examples
     right = found.label[rows] == found.predicted[rows]
     parts = [
-        f"{words.count(int(right.sum()), 'right answer')} and "
-        f"{words.count(int((~right).sum()), 'wrong one')}, picked to show both: neither their "
+        f"{formatting.count(int(right.sum()), 'right answer')} and "
+        f"{formatting.count(int((~right).sum()), 'wrong one')}, picked to show both: neither their "
         "proportion nor how sure they are is the model's in general."
     ]
     if (off := run.summary.get("ece")) is not None:
         parts.append(
             f"Over all test cells, how sure it says it is and how often it is right differ by "
-            f"{words.percent(off)} in the mean (calibration error)."
+            f"{formatting.percent(off)} in the mean (calibration error)."
         )
     if run.rendered:
         parts.append("The cells are rendered by a program, not photographed.")

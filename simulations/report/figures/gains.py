@@ -4,7 +4,7 @@ from typing import Any
 
 from matplotlib.axes import Axes
 
-from simulations.report import words
+from simulations.report import formatting
 from simulations.report.chart import (
     ACCENT,
     MANY_SITES,
@@ -15,7 +15,7 @@ from simulations.report.chart import (
     percent_axis,
     png,
 )
-from simulations.report.source import Run
+from simulations.report.run_folder import Run
 
 METRIC = "balanced_accuracy"
 FEW = 30
@@ -41,7 +41,7 @@ def chart(run: Run) -> Chart | None:
     figure, axes = canvas(5.0, 1.0 + (0.3 * max(len(found), 4) if few else 3.2))
     _draw(axes, found)
     if few:
-        axes.set_yticks(range(len(found)), [words.short(name) for name, _, _ in found])
+        axes.set_yticks(range(len(found)), [formatting.short(name) for name, _, _ in found])
     else:
         axes.set_yticks([])
         axes.set_ylabel(f"{len(found)} sites, largest gain first")
@@ -79,17 +79,19 @@ def _draw(axes: Axes, found: list[Pair]) -> None:
 def caption(found: list[Pair], tested: dict[str, int]) -> str:
     gains = [(shared - alone, name) for name, alone, shared in found]
     better = [gain for gain, _ in gains if gain > 0]
-    losers = [f"{name} (by {words.points(gain)})" for gain, name in gains[::-1] if gain < 0]
-    number = words.count(len(found), "site")
+    losers = [f"{name} (by {formatting.points(gain)})" for gain, name in gains[::-1] if gain < 0]
+    number = formatting.count(len(found), "site")
     share = f"all {number}" if len(better) == len(found) else f"{len(better) or 'none'} of {number}"
     parts = [f"The shared model is better for {share}."]
     if better:
-        parts.append(f"{gains[0][1]} gains the most, {words.points(gains[0][0])}.")
+        parts.append(f"{gains[0][1]} gains the most, {formatting.points(gains[0][0])}.")
     if losers:
-        parts.append(f"Its own model serves {words.listing(losers)} better, on cells like its own.")
+        parts.append(
+            f"Its own model serves {formatting.listing(losers)} better, on cells like its own."
+        )
     few = [name for name, number in tested.items() if number < FEW]
     if few:
-        parts.append(f"Fewer than {FEW} test cells, so read with care: {words.listing(few)}.")
+        parts.append(f"Fewer than {FEW} test cells, so read with care: {formatting.listing(few)}.")
     parts.append(
         "A site's own cells are the easiest test for its own model: it need not know other "
         "stains, nor types that the site never sees."

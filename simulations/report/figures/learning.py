@@ -2,8 +2,8 @@
 
 from matplotlib.axes import Axes
 
-from common.labels import spread
-from simulations.report import words
+from common.pages.label_placement import spread
+from simulations.report import formatting
 from simulations.report.chart import (
     ACCENT,
     INK,
@@ -16,7 +16,7 @@ from simulations.report.chart import (
     png,
     round_axis,
 )
-from simulations.report.source import Run
+from simulations.report.run_folder import Run
 
 METRIC = "balanced_accuracy"
 Curve = tuple[list[int], list[float]]
@@ -70,7 +70,9 @@ def _lines(run: Run, axes: Axes, sites: dict[str, Curve]) -> list[tuple[str, flo
         dashes = "--" if held_out else "-" if index < len(SITE_COLOURS) else ":"
         marker = "o" if len(rounds) <= 15 else ""
         axes.plot(rounds, values, dashes, color=colour, linewidth=1.3, marker=marker, markersize=2)
-        labels.append((words.short(name) + (" (held out)" if held_out else ""), values[-1], colour))
+        labels.append(
+            (formatting.short(name) + (" (held out)" if held_out else ""), values[-1], colour)
+        )
     return labels
 
 
@@ -114,23 +116,23 @@ def caption(run: Run, overall: Curve, sites: dict[str, Curve]) -> str:
     best = run.summary["best_round"]
     chance = 1 / len(run.cell_types)
     if len(rounds) == 1:
-        text = f"Evaluated once, after round {rounds[0]}: {words.percent(values[0])}."
+        text = f"Evaluated once, after round {rounds[0]}: {formatting.percent(values[0])}."
     else:
         text = (
-            f"Over all sites, balanced accuracy goes from {words.percent(values[0])} at round "
-            f"{rounds[0]} to {words.percent(values[-1])} at round {rounds[-1]}; the model kept is "
-            f"round {best}'s (dotted upright line). {_tail(rounds, values)}"
+            f"Over all sites, balanced accuracy goes from {formatting.percent(values[0])} at round "
+            f"{rounds[0]} to {formatting.percent(values[-1])} at round {rounds[-1]}; the model "
+            f"kept is round {best}'s (dotted upright line). {_tail(rounds, values)}"
         )
-    parts = [text, f"Chance is {words.percent(chance)} (dotted)."]
+    parts = [text, f"Chance is {formatting.percent(chance)} (dotted)."]
     ends = sorted((values[-1], name) for name, (_, values) in sites.items())
     if len(ends) > 1:
         parts.append(
-            f"At the end {ends[-1][1]} is ahead ({words.percent(ends[-1][0])}) and {ends[0][1]} "
-            f"behind ({words.percent(ends[0][0])})."
+            f"At the end {ends[-1][1]} is ahead ({formatting.percent(ends[-1][0])}) and "
+            f"{ends[0][1]} behind ({formatting.percent(ends[0][0])})."
         )
     held_out = [name for name in run.held_out if name in sites]
     if held_out:
-        parts.append(f"{words.listing(held_out)} took no part in training (dashed).")
+        parts.append(f"{formatting.listing(held_out)} took no part in training (dashed).")
     if len(sites) > MANY_SITES:
         parts.append(f"Each grey line is one of {len(sites)} sites.")
     return " ".join(parts)
@@ -144,7 +146,7 @@ def _tail(rounds: list[int], values: list[float]) -> str:
     if len(values) < 4:
         return "Too few evaluations to say whether it has levelled off."
     if change > 0.01:
-        return f"{span}risen by {words.points(change)}: more rounds may still help."
+        return f"{span}risen by {formatting.points(change)}: more rounds may still help."
     if change < -0.01:
-        return f"{span}fallen by {words.points(change)}."
-    return f"{span}levelled off (a change of {words.points(change)})."
+        return f"{span}fallen by {formatting.points(change)}."
+    return f"{span}levelled off (a change of {formatting.points(change)})."

@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from simulations.report import words
+from simulations.report import formatting
 from simulations.report.chart import ACCENT, INK, MUTED, ROSE, Chart, canvas, percent_axis, png
-from simulations.report.source import Run
+from simulations.report.run_folder import Run
 
 FEW = 30
 """Below this many test cells one cell moves recall by more than three points."""
@@ -34,7 +34,7 @@ def chart(run: Run) -> Chart | None:
         shown = [(v, p) for v, p in zip(values, places, strict=True) if v is not None]
         at = np.array(shown).reshape(-1, 2).T  # none where no type was ever predicted
         axes.plot(*at, mark, color=colour, markersize=4.5, label=key, clip_on=False)
-    axes.set_yticks(places, [f"{words.cell(kind)} ({n:,})" for kind, _, n in found])
+    axes.set_yticks(places, [f"{formatting.cell(kind)} ({n:,})" for kind, _, n in found])
     axes.set_ylim(len(found) - 0.5, -0.5)
     for place, (_, f1, _) in enumerate(found):
         axes.text(1.03, place, f"{f1:.2f}", va="center", color=INK, fontsize=8)
@@ -54,15 +54,15 @@ def chart(run: Run) -> Chart | None:
 def caption(found: list[tuple[str, float, int]]) -> str:
     best, worst = found[0], found[-1]
     parts = [
-        f"Best is {words.cell(best[0])} (F1 {best[1]:.2f}), "
-        f"worst {words.cell(worst[0])} (F1 {worst[1]:.2f}).",
+        f"Best is {formatting.cell(best[0])} (F1 {best[1]:.2f}), "
+        f"worst {formatting.cell(worst[0])} (F1 {worst[1]:.2f}).",
         "Where precision lies right of recall, the model names the type too seldom; where left, "
         "too often. Test cells in brackets.",
     ]
-    lost = [words.cell(kind) for kind, f1, _ in found if f1 == 0]
+    lost = [formatting.cell(kind) for kind, f1, _ in found if f1 == 0]
     if lost:
-        parts.append(f"Never recognised: {words.listing(lost)}.")
-    few = [words.cell(kind) for kind, _, n in found if n < FEW]
+        parts.append(f"Never recognised: {formatting.listing(lost)}.")
+    few = [formatting.cell(kind) for kind, _, n in found if n < FEW]
     if few:
-        parts.append(f"Fewer than {FEW} test cells, so read with care: {words.listing(few)}.")
+        parts.append(f"Fewer than {FEW} test cells, so read with care: {formatting.listing(few)}.")
     return " ".join(parts)

@@ -10,14 +10,11 @@ import sklearn.datasets
 import torch
 from PIL import Image
 
-from common.config import ModelSpec
+from common.config.study import ModelSpec
 from common.errors import ModelError
 from common.models import build
 from common.models.classifier import parameter_count
-from common.models.imagenet import (
-    lite0_checkpoint,
-    lite0_encoder_state,
-)
+from common.models.imagenet import lite0_checkpoint, lite0_encoder_state
 from common.models.layers import standardised
 from common.models.pixels import to_tensor
 from common.models.weights import read_checkpoint

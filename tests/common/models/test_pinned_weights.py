@@ -8,14 +8,14 @@ from typing import Any
 import pytest
 import torch
 
-from common.config import ModelSpec
+from common.config.study import ModelSpec
 from common.errors import ModelError
 from common.files import file_digest
 from common.models import build
 from common.models.encoder_file import EncoderRecord, write_encoder
 from common.models.projection import Projection, ProjectionRecord, write_projection
+from common.models.tensor_digest import tensor_digest
 from common.models.weights import read_checkpoint
-from common.tensor_digest import tensor_digest
 
 SMALL = ModelSpec(name="cnn", width=4, encoder="frozen")
 

@@ -8,11 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from common.config import ModelSpec, Study
+from common.config.study import ModelSpec, Study
 from common.errors import DataError, ModelError
 from common.files import file_digest
-from common.model_cli import app
 from common.models import build, trainable
+from common.models.parameter_vector import Layout
 from common.models.projection import (
     Projection,
     ProjectionRecord,
@@ -20,8 +20,8 @@ from common.models.projection import (
     read_projection,
     write_projection,
 )
-from common.models.vector import Layout
-from common.tensor_digest import tensor_digest
+from common.models.tensor_digest import tensor_digest
+from simulations.encoders.cli import app
 
 SMALL = ModelSpec(width=4, encoder="frozen")
 

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from common.config import ModelSpec
+from common.config.study import ModelSpec
 from common.errors import ModelError
 from common.models import build, trainable
 from common.models.classifier import parameter_count

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from common.config import ModelSpec
+from common.config.study import ModelSpec
 from common.errors import ModelError
 from common.models import build, trainable
 from common.models.classifier import parameter_count

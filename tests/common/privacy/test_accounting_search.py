@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.special import ndtr
 
-from common.config import PrivacySpec
+from common.config.study import PrivacySpec
 from common.errors import PrivacyError
 from common.privacy import accounting
 from common.privacy.accounting import calibrate, deltas, epsilon, study_event

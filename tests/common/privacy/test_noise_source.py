@@ -101,11 +101,11 @@ def test_no_setting_can_name_a_seeded_source() -> None:
     """No field of any YAML model is of the type, or has a name that could carry a key."""
     from pydantic import BaseModel
 
-    from common import config
+    from common.config import study
 
     models = [
         kind
-        for kind in vars(config).values()
+        for kind in vars(study).values()
         if isinstance(kind, type) and issubclass(kind, BaseModel)
     ]
     for kind in models:

@@ -16,9 +16,9 @@ from flwr.app import Message, RecordDict
 from flwr.supercore.date import now
 from flwr.supernode import node_auth_http_interceptor
 
-from client import link, patience
-from client.runner import Runner
-from common.payload import Vector, decode, encode
+from client.fleet_api import fleet_client, reconnect
+from client.service.worker import Runner
+from common.wire.vector_codec import Vector, decode, encode
 
 _LEISURE = 0.5
 """Seconds before each answer."""
@@ -64,9 +64,9 @@ def _other(word: str, values: Vector) -> Vector:
 
 time.time = lambda: _right() + _off()
 node_auth_http_interceptor.now = _now
-link.HEARTBEAT_SECONDS = 10.0  # the least that Flower accepts
-link._LONGEST_PAUSE = 1.0
-patience.SECONDS = 20.0
+fleet_client.HEARTBEAT_SECONDS = 10.0  # the least that Flower accepts
+fleet_client._LONGEST_PAUSE = 1.0
+reconnect.SECONDS = 20.0
 Runner.answer = _answer  # type: ignore[method-assign]
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from server.studies import Stored
+from server.studies.store import Stored
 from tests.deploy.endless.rounds import ALTERED, ROUND_DEADLINE
 from tests.deploy.federation import Federation, running
 from tests.simulations.small import simulation

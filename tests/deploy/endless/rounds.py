@@ -4,7 +4,7 @@ import json
 import subprocess
 import sys
 
-from server.studies import Stored
+from server.studies.store import Stored
 from tests.deploy.federation import Federation, records
 
 ALTERED = "tests.deploy.endless.altered_site"

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from server.studies import Stored
+from server.studies.store import Stored
 from tests.deploy.federation import Federation, records, wait_until
 
 

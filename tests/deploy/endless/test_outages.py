@@ -4,11 +4,11 @@ import re
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
-from client.service_cli import app as site_app
+from client.service.cli import app as site_app
 from common.identity.certificates import is_expired
-from server.provisioning import renew_server
-from server.service_cli import app as server_app
-from server.studies import Stored
+from server.membership.provisioning import renew_server
+from server.service.cli import app as server_app
+from server.studies.store import Stored
 from tests.deploy.endless.rounds import ALTERED, ROUND_DEADLINE, check, ok
 from tests.deploy.federation import Federation, records, typed, wait_until
 

@@ -4,10 +4,10 @@ the site's, or revoked the site."""
 import shutil
 from datetime import UTC, datetime
 
+from client.membership.enrolment import join, rotate_keys
 from common.errors import FederationError
-from common.identity.site_home import join, rotate_keys
-from server.provisioning import admit, make_kit, revoke
-from server.studies import Stored
+from server.membership.provisioning import admit, make_kit, revoke
+from server.studies.store import Stored
 from tests.deploy.endless.rounds import ALTERED, check, ok
 from tests.deploy.federation import DEADLINE, Federation, wait_until
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from common.privacy.clipping.rule import MARGIN
+from common.privacy.clipping.clip_rule import MARGIN
 
 Reference = Callable[..., tuple[Tensor, Tensor]]
 

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from common.errors import PrivacyError
 from common.models.layers import WSConv2d
 from common.privacy.clipping import ClippedSum, EngineName, clipped_gradient_sum, convolution
-from common.privacy.clipping.flat import Accumulator, block_sum
-from common.privacy.clipping.problem import squared_norms
+from common.privacy.clipping.accumulator import Accumulator, block_sum
+from common.privacy.clipping.engine_api import squared_norms
 
 from .conftest import cross_entropy
 

@@ -7,7 +7,7 @@ import torch
 
 from common.errors import PrivacyError
 from common.privacy.clipping import ClipRule
-from common.privacy.clipping.units import chunks
+from common.privacy.clipping.chunking import chunks
 
 
 def factor(norm: float, **rule: object) -> float:

@@ -1,0 +1,1 @@
+"""What a person at the lab decides: which studies their cells take part in."""

@@ -1,0 +1,1 @@
+"""Picture files -> 8-bit RGB, and into the cached array."""

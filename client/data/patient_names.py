@@ -1,0 +1,64 @@
+"""How labs name patients in tables and folders, and what they write where they know none."""
+
+import re
+import unicodedata
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+
+from common.text import count
+
+_NOT_KNOWN = frozenset(
+    (
+        *("", "na", "n/a", "n.a", "#n/a", "<na>", "nan", "nil", "none", "null", "unk", "unknown"),
+        *("not known", "anon", "anonymous", "anonymised", "anonymized", "redacted", "removed"),
+        *("xx", "xxx", "xxxx", "#ref!", "#value!", "#name", "#null!", "#num!", "#div/0!"),
+    )
+)
+"""What programs and people write into an empty cell of a table, in lower case."""
+ALIKE = "in case, leading zeros, a .0, or what joins a word and a number"
+"""By what the names differ that `alike` puts together."""
+_DASHES = " ?.-\u2010\u2011\u2012\u2013\u2014"
+_FOLDER = re.compile(
+    r"(patient|case|subject|donor|person)[ _.-]+\S.*"
+    r"|(patient|pat|pt|p|case|subject|subj|donor|person)[ _.#-]*\d.*"
+)
+
+
+def is_given(text: str) -> bool:
+    """Whether a cell of a table says something: neither empty nor a mark for that: NA, null, -."""
+    return text.casefold().strip(_DASHES) not in _NOT_KNOWN
+
+
+def unknown(patients: Sequence[str]) -> str:
+    """What becomes of the images of no known patient, where others' are known; "" if none are."""
+    number = sum(not patient for patient in patients)
+    if number in (0, len(patients)):
+        return ""
+    return (
+        f"{count(number, 'image')} of no known patient: a study with unit: patient leaves "
+        f"{'it' if number == 1 else 'them'} out"
+    )
+
+
+def is_patient(folder: str) -> bool:
+    """Whether a folder is called as those of one patient's images are: Patient_xx, case 12, P07."""
+    return bool(_FOLDER.fullmatch(folder.casefold()))
+
+
+def alike(patients: Iterable[str]) -> list[tuple[str, ...]]:
+    """The names that differ in `ALIKE` alone (`Patient 1`, `patient_01`), together; sorted.
+
+    They may be one patient, whom spreadsheets wrote in several ways: then its cells would be
+    protected, and dealt to splits, as those of several.
+    """
+    groups: dict[str, set[str]] = defaultdict(set)
+    for patient in patients:
+        if patient:
+            groups[_bare(patient)].add(patient)
+    return sorted(tuple(sorted(group)) for group in groups.values() if len(group) > 1)
+
+
+def _bare(patient: str) -> str:
+    text = "".join(unicodedata.normalize("NFKC", patient).casefold().split())
+    joined = re.sub(r"(?<=[^\W\d_])[_.-]+(?=\d)", "", re.sub(r"\.0+$", "", text))
+    return re.sub(r"(?<!\d)0+(?=\d)", "", joined)

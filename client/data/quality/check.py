@@ -1,0 +1,253 @@
+"""Everything that is checked, put together."""
+
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from client.data.listing import Entry, listing
+from client.data.patient_names import ALIKE, alike, unknown
+from client.data.quality import duplicates, floors, names, outliers, stain
+from client.data.quality.findings import Case, CheckResult, Finding, Severity
+from client.data.quality.measurements import Measured, Progress, measure_all
+from client.data.stated_scale import look
+from common.text import count
+
+RARE = 10
+"""With fewer images a type has hardly one to validate on and two to test on."""
+NUCLEUS_DRIFT = 10.0
+BACKGROUND_DRIFT = 8.0
+"""Lab units. Halves of one lab lie up to 6 apart when they are small; labs with other cameras or
+stains 18 and more."""
+
+
+def check(
+    source: Path,
+    *,
+    label_map: Mapping[str, str] | None = None,
+    reference: Path | None = None,
+    um_per_px: float | None = None,
+    progress: Progress | None = None,
+) -> CheckResult:
+    """Check the images of class folders or a CSV; `reference` is another source, or a profile.
+
+    um_per_px: the scale of the source's pictures; None where it is not known, which is said.
+
+    Reads every image once, in two processes, and keeps about a kilobyte of each. Changes nothing.
+    Raises DataError when there is nothing to check: no source, no image, no profile in the file.
+    """
+    there = _reference(reference, label_map) if reference else None
+    listed = listing(source, label_map)
+    entries = listed.entries
+    paths = [entry.path for entry in entries]
+    measured = measure_all([str(path) for path in paths], progress, um_per_px)
+    here = _profile(entries, measured)
+    drift = stain.drift(here, there, str(reference)) if there else None
+    found = [
+        *_unreadable(entries, measured),
+        *_refused(entries, measured),
+        *names.findings(listed),
+        *duplicates.findings(entries, measured),
+        *patients(entries),
+        *types(entries),
+        *floors.findings(entries, measured),
+        *outliers.findings(entries, measured),
+        *_drift(drift),
+    ]
+    found.sort(key=lambda finding: -finding.severity.value)
+    shown = {name for finding in found for name in finding.files}
+    return CheckResult(
+        source=source,
+        images=len(entries),
+        counts=dict(sorted(Counter(entry.label for entry in entries).items())),
+        findings=tuple(found),
+        profile=here,
+        drift=drift,
+        passed_over=dict(listed.passed_over),
+        um_per_px=um_per_px,
+        remarks=tuple(
+            filter(
+                None,
+                [
+                    *listed.remarks,
+                    unknown([entry.patient for entry in entries]),
+                    *(f"scale: {said}" for said in look(paths, um_per_px)),
+                ],
+            )
+        ),
+        paths={entry.name: entry.path for entry in entries if entry.name in shown},
+    )
+
+
+def _reference(path: Path, label_map: Mapping[str, str] | None) -> stain.Profile:
+    if path.suffix.lower() == ".json":
+        return stain.read_profile(path)
+    entries = listing(path, label_map).entries
+    return _profile(entries, measure_all([str(entry.path) for entry in entries]))
+
+
+def _profile(entries: Sequence[Entry], measured: Measured) -> stain.Profile:
+    rows = measured.readable
+    nucleus, background = (measured.records[name][rows] for name in ("nucleus", "background"))
+    return stain.profile(nucleus, background, [entries[row].label for row in rows])
+
+
+def _unreadable(entries: Sequence[Entry], measured: Measured) -> list[Finding]:
+    if not measured.errors:
+        return []
+    return [
+        Finding(
+            severity=Severity.FAILURE,
+            code="unreadable",
+            what=f"{count(len(measured.errors), 'image is', 'images are')} damaged or cut short",
+            advice="Copy them again from where they came from, or leave them out.",
+            leave_out=tuple(entries[row].name for row in sorted(measured.errors)),
+            cases=tuple(
+                Case(files=(entries[row].name,), note=reason)
+                for row, reason in sorted(measured.errors.items())
+            ),
+        )
+    ]
+
+
+def _refused(entries: Sequence[Entry], measured: Measured) -> list[Finding]:
+    if not measured.refused:
+        return []
+    return [
+        Finding(
+            severity=Severity.FAILURE,
+            code="form",
+            what=f"{count(len(measured.refused), 'picture has', 'pictures have')} no one meaning "
+            "as that of a cell",
+            advice="Export them as said, or leave them out; docs/pictures.md has the rules.",
+            leave_out=tuple(
+                entries[row].name for row in sorted(measured.refused) if row not in measured.scaled
+            ),
+            cases=tuple(
+                Case(files=(entries[row].name,), note=reason)
+                for row, reason in sorted(measured.refused.items())
+            ),
+        )
+    ]
+
+
+def patients(entries: Sequence[Entry]) -> list[Finding]:
+    """Patients whose cells are in two splits, or have a split for some of them only, and names
+    that may be one patient's."""
+    splits: dict[str, Counter[str]] = defaultdict(Counter)
+    files: dict[str, list[str]] = defaultdict(list)
+    for entry in entries:
+        if entry.patient:
+            splits[entry.patient][entry.split] += 1
+            files[entry.patient].append(entry.name)
+    torn: list[Case] = []
+    partly: list[Case] = []
+    for patient, found in sorted(splits.items()):
+        if len(found) > 1:
+            kind = torn if len(found.keys() - {""}) > 1 else partly
+            kind.append(Case(files=tuple(files[patient]), note=_spread(patient, found)))
+    return [*_torn(torn), *_partly(partly), *_alike(files)]
+
+
+def _alike(files: Mapping[str, Sequence[str]]) -> list[Finding]:
+    groups = alike(files)
+    if not groups:
+        return []
+    return [
+        Finding(
+            severity=Severity.WARNING,
+            code="patients-alike",
+            what=f"{count(len(groups), 'patient')} under two names perhaps, which differ {ALIKE} "
+            "alone",
+            advice="If they are one, name it one way: else its cells count as those of several "
+            "patients, and may come to lie in several splits.",
+            cases=tuple(
+                Case(
+                    files=tuple(name for one in group for name in files[one]), note=", ".join(group)
+                )
+                for group in groups
+            ),
+        )
+    ]
+
+
+def _spread(patient: str, found: Counter[str]) -> str:
+    numbers = ", ".join(
+        f"{number} in {split}" if split else f"{number} without a split"
+        for split, number in sorted(found.items(), key=lambda item: (not item[0], item[0]))
+    )
+    return f"patient {patient}: {numbers}"
+
+
+def _torn(cases: list[Case]) -> list[Finding]:
+    if not cases:
+        return []
+    return [
+        Finding(
+            severity=Severity.FAILURE,
+            code="patient-in-two-splits",
+            what=f"{count(len(cases), 'patient has', 'patients have')} cells in two splits",
+            advice="Give all of a patient's cells one split, or leave the column split empty. A "
+            "study that protects patients goes by none of a patient's splits that contradict.",
+            cases=tuple(cases),
+        )
+    ]
+
+
+def _partly(cases: list[Case]) -> list[Finding]:
+    if not cases:
+        return []
+    said = count(len(cases), "patient has", "patients have")
+    return [
+        Finding(
+            severity=Severity.WARNING,
+            code="patient-split-in-part",
+            what=f"{said} a split for some cells and none for others",
+            advice="Give all of a patient's cells the split: a study that protects patients goes "
+            "by a split that all of a patient's cells have, one that protects images takes a "
+            "split for its own image alone.",
+            cases=tuple(cases),
+        )
+    ]
+
+
+def types(entries: Sequence[Entry]) -> list[Finding]:
+    """Types with too few images, and a source of one type."""
+    counts = Counter(entry.label for entry in entries if entry.known)
+    found = []
+    rare = [f"{label} ({number})" for label, number in sorted(counts.items()) if number < RARE]
+    if rare:
+        found.append(
+            Finding(
+                severity=Severity.WARNING,
+                code="rare-type",
+                what=f"Fewer than {RARE} images of {', '.join(rare)}",
+                advice="Add images, or leave these types out of the study here: no metric of "
+                "theirs will mean much.",
+            )
+        )
+    if len(counts) == 1:
+        found.append(
+            Finding(
+                severity=Severity.WARNING,
+                code="one-type",
+                what=f"Every image is of one type, {next(iter(counts))}",
+                advice="A site with one type teaches a model little alone; check that nothing is "
+                "missing.",
+            )
+        )
+    return found
+
+
+def _drift(drift: stain.Drift | None) -> list[Finding]:
+    if drift is None or (drift.nucleus <= NUCLEUS_DRIFT and drift.background <= BACKGROUND_DRIFT):
+        return []
+    return [
+        Finding(
+            severity=Severity.WARNING,
+            code="stain-drift",
+            what=f"Colours lie {drift.nucleus:.0f} (nuclei) and {drift.background:.0f} "
+            f"(background) Lab units from {drift.reference}: nuclei are {drift.direction}",
+            advice="Compare stain, scanner and white balance. A model trained there may fail here; "
+            "colour augmentation and federated training help.",
+        )
+    ]

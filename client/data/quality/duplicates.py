@@ -1,0 +1,250 @@
+"""Images that are there twice: as the same bytes, or as the same picture."""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from client.data.listing import Entry
+from client.data.quality.findings import Case, Finding, Severity
+from client.data.quality.measurements import Measured, Records
+from client.data.quality.perceptual_hash import THUMBNAIL, Pairs, near_pairs, neighbours, turn
+from common.text import count
+
+DISTANCE = 6
+"""Bits of 64. Saving again as JPEG, resizing and brightening move at most 4."""
+LIKENESS = 0.98
+"""Correlation of the 16 x 16 colour thumbnails; other cells that hash alike stay below."""
+PLAIN = 2.0
+"""A thumbnail whose grey levels vary less shows nothing that could be compared."""
+STAND_IN = 8
+"""Of a larger group of like pictures the first of them are compared with the others."""
+TRIES = 64
+"""A picture that is unlike so many others of near hash is compared with no more by its own: where
+all pictures of a lab hash alike, the hash says nothing. Of real cells hardly one has any."""
+_BLOCK = 4096
+
+Group = tuple[int, ...]
+"""Rows that show the same picture."""
+
+
+@dataclass(frozen=True)
+class Likeness:
+    """Groups of like pictures; `turned` are the rows that match only mirrored or rotated."""
+
+    groups: tuple[Group, ...]
+    turned: frozenset[int]
+
+
+def same_bytes(measured: Measured) -> tuple[Group, ...]:
+    """Rows with the same file content."""
+    rows = measured.readable
+    digests = measured.records["digest"][rows]
+    order = np.lexsort(digests.T)
+    again = (digests[order[1:]] == digests[order[:-1]]).all(axis=1)
+    runs = np.split(rows[order], np.flatnonzero(~again) + 1)
+    return tuple(sorted(tuple(run.tolist()) for run in runs if len(run) > 1))
+
+
+def same_picture(measured: Measured, exact: Sequence[Group]) -> Likeness:
+    """Rows with the same picture in another file: saved again, resized, mirrored or rotated.
+
+    Of the `exact` groups, with the same bytes, only the first takes part. Time and memory are
+    linear in the rows, for which not all are compared where many hash alike (`STAND_IN`, `TRIES`,
+    and the crowd of `near_pairs`).
+    """
+    rows = np.setdiff1d(measured.readable, [row for group in exact for row in group[1:]])
+    rows = rows[~plain(measured.records, rows)]
+    hashes = measured.records["hashes"][rows]
+    search = _Search(measured.records["thumbnail"], rows)
+    for pairs in neighbours(hashes[:, 0], DISTANCE):
+        search.join(pairs, 0)
+    few = search.groups.stand_ins()
+    turned: set[int] = set()
+    for orientation in range(8):
+        for left, right in near_pairs(hashes[few, orientation], hashes[few, 0], DISTANCE):
+            added = search.join((few[left], few[right]), orientation)
+            turned.update(rows[added].tolist() if orientation else ())
+    groups = (tuple(rows[list(group)].tolist()) for group in search.groups.all())
+    return Likeness(tuple(groups), frozenset(turned))
+
+
+def plain(records: Records, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Which of the rows show nothing: an even field."""
+    found = np.zeros(len(rows), dtype=bool)
+    for start in range(0, len(rows), _BLOCK):
+        block = records["thumbnail"][rows[start : start + _BLOCK]].astype(np.float32)
+        found[start : start + _BLOCK] = block.std(axis=(1, 2)).max(axis=1) < PLAIN
+    return found
+
+
+def findings(entries: Sequence[Entry], measured: Measured) -> list[Finding]:
+    """Duplicates, sorted by what they spoil: labels, then splits, then counts."""
+    exact = same_bytes(measured)
+    alike = same_picture(measured, exact)
+    found = [
+        *by_consequence(entries, exact, frozenset(), "duplicate", "file", Severity.FAILURE),
+        *by_consequence(
+            entries, alike.groups, alike.turned, "near-duplicate", "picture", Severity.WARNING
+        ),
+    ]
+    return found
+
+
+def by_consequence(
+    entries: Sequence[Entry],
+    groups: Iterable[Group],
+    turned: frozenset[int],
+    code: str,
+    what: str,
+    two_labels: Severity,
+) -> list[Finding]:
+    """Findings on groups of like rows; `what` they share, `two_labels` how bad two labels are."""
+    conflicts: list[Case] = []
+    leaks: list[Case] = []
+    others: list[Case] = []
+    for group in groups:
+        if len({entries[row].label for row in group}) > 1:
+            conflicts.append(_case(entries, group, turned))
+        elif len({entries[row].split for row in group} - {""}) > 1:
+            leaks.append(_case(entries, group, turned))
+        else:
+            others.append(_case(entries, group, turned))
+    makes = (
+        (
+            two_labels,
+            f"{code}-two-labels",
+            conflicts,
+            f"{count(len(conflicts), what)} under two labels",
+            "Ask who labelled them which is right, and keep one; training on both teaches noise.",
+        ),
+        (
+            Severity.FAILURE,
+            f"{code}-across-splits",
+            leaks,
+            f"{count(len(leaks), what)} in two splits",
+            "Keep them in one split: a test on training cells flatters the model.",
+        ),
+        (
+            Severity.WARNING,
+            code,
+            others,
+            f"{count(len(others), what)} there more than once",
+            "Keep one of each: copies count double, and differential privacy protects one copy, "
+            "not all of them.",
+        ),
+    )
+    return [
+        Finding(
+            severity=severity,
+            code=name,
+            what=text,
+            advice=advice,
+            cases=tuple(cases),
+            # Of two labels nobody but a person knows the right one; of copies the first stays.
+            leave_out=tuple(
+                name for case in cases for name in case.files[0 if cases is conflicts else 1 :]
+            ),
+        )
+        for severity, name, cases, text, advice in makes
+        if cases
+    ]
+
+
+def _case(entries: Sequence[Entry], group: Group, turned: frozenset[int]) -> Case:
+    labels = Counter(entries[row].label for row in group)
+    splits = Counter(entries[row].split for row in group if entries[row].split)
+    notes = []
+    if len(labels) > 1:
+        notes.append("labels: " + ", ".join(sorted(labels)))
+    if len(splits) > 1:
+        notes.append("splits: " + ", ".join(sorted(splits)))
+    if turned.intersection(group):
+        notes.append("mirrored or rotated")
+    return Case(files=tuple(entries[row].name for row in group), note="; ".join(notes))
+
+
+def _unit(thumbnails: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """(N, D) rows of mean 0 and length 1, whose products are correlations."""
+    flat = thumbnails.reshape(-1, 3 * THUMBNAIL**2).astype(np.float32)
+    flat -= flat.mean(axis=1, keepdims=True)
+    length = np.linalg.norm(flat, axis=1, keepdims=True)
+    return np.asarray(flat / np.maximum(length, 1e-6), dtype=np.float32)
+
+
+class _Search:
+    """Joins pictures whose hashes are near into groups, where their thumbnails are alike too."""
+
+    def __init__(self, thumbnails: NDArray[np.uint8], rows: NDArray[np.int64]) -> None:
+        """thumbnails: of all images. rows: those that take part, in whose order they are numbered
+        here."""
+        self._thumbnails, self._rows = thumbnails, rows
+        self._unlike = np.zeros(len(rows), dtype=np.int64)
+        self.groups = _Groups(len(rows))
+
+    def join(self, pairs: Pairs, orientation: int) -> list[int]:
+        """Join the pairs that are alike, in that orientation of the first; those of the second
+        that came to another group by it."""
+        added = []
+        for start in range(0, len(pairs[0]), _BLOCK):
+            left, right = self._worth(*(side[start : start + _BLOCK] for side in pairs))
+            alike = self._alike(left, right, orientation)
+            np.add.at(self._unlike, left[~alike], 1)
+            for one, other in zip(left[alike].tolist(), right[alike].tolist(), strict=True):
+                if self.groups.join(one, other):
+                    added.append(other)
+        return added
+
+    def _worth(self, left: NDArray[np.int64], right: NDArray[np.int64]) -> Pairs:
+        """The pairs that are not in one group yet, up to the `TRIES` of the first."""
+        apart = self.groups.roots(left) != self.groups.roots(right)
+        left, right = left[apart], right[apart]
+        order = np.argsort(left, kind="stable")
+        left, right = left[order], right[order]
+        before = np.arange(len(left)) - np.searchsorted(left, left)
+        few = self._unlike[left] + before < TRIES
+        return left[few], right[few]
+
+    def _alike(
+        self, left: NDArray[np.int64], right: NDArray[np.int64], orientation: int
+    ) -> NDArray[np.bool_]:
+        turned = _unit(turn(self._thumbnails[self._rows[left]], orientation))
+        here = _unit(self._thumbnails[self._rows[right]])
+        return np.asarray(np.einsum("nd,nd->n", turned, here) >= LIKENESS)
+
+
+class _Groups:
+    """Sets of the numbers below `count` that have been joined (union-find)."""
+
+    def __init__(self, count: int) -> None:
+        self._parent = np.arange(count)
+
+    def roots(self, members: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The first of each one's set."""
+        found = self._parent[members]
+        while not np.array_equal(further := self._parent[found], found):
+            found = further
+        self._parent[members] = found
+        return np.asarray(found)
+
+    def join(self, one: int, other: int) -> bool:
+        """Put both into one set; whether they were in two."""
+        first, second = sorted(self.roots(np.array([one, other])).tolist())
+        self._parent[second] = first
+        return bool(first != second)
+
+    def all(self) -> tuple[Group, ...]:
+        """The sets of two and more, each in order."""
+        members: dict[int, list[int]] = defaultdict(list)
+        for member, root in enumerate(self.roots(np.arange(len(self._parent))).tolist()):
+            members[root].append(member)
+        return tuple(tuple(found) for found in members.values() if len(found) > 1)
+
+    def stand_ins(self) -> NDArray[np.int64]:
+        """The numbers of no set, and the first `STAND_IN` of each."""
+        roots = self.roots(np.arange(len(self._parent)))
+        order = np.argsort(roots, kind="stable")
+        starts = np.searchsorted(roots[order], roots[order])
+        return np.sort(order[np.arange(len(order)) - starts < STAND_IN])

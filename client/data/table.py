@@ -1,0 +1,177 @@
+"""A lab's table of cells (`cells.csv`), row by row, however a spreadsheet wrote it."""
+
+import codecs
+import csv
+import difflib
+import io
+import re
+import unicodedata
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from client.data.patient_names import is_given
+from common.errors import DataError
+
+COLUMNS = ("path", "label", "patient", "split")
+_NEAR = {
+    "patient": ("subject", "case", "person", "donor", "pat", "pid", "mrn"),
+    "split": ("subset", "set", "fold", "partition"),
+}
+"""A column -> the words in which others name it."""
+_SEPARATORS = ",;\t"
+_SAVE = "save it as UTF-8 (in Excel: 'CSV UTF-8')"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Record:
+    """One row as it stands; `fault` is what is wrong with its form, "" if nothing is."""
+
+    line: int
+    path: str
+    """With the blanks around it, which may be the file's own."""
+    label: str
+    patient: str
+    """"" where the table says in any way that it is not known."""
+    split: str
+    """"" likewise."""
+    fault: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """The rows of a table."""
+
+    records: Iterator[Record]
+    unused: tuple[str, ...]
+    """The columns that mean nothing here, as the table names them."""
+
+
+def read_table(path: Path) -> Table:
+    """Read a CSV with a header that names the columns path and label, perhaps patient and split.
+
+    Comma, semicolon or tab, or what a first line `sep=;` names; UTF-8, or UTF-16 with its mark.
+    Names of columns are read without case and the blanks around them. Raises DataError: it cannot
+    be read, has no such header, has a column twice, or has one that is nearly called patient or
+    split while none is.
+    """
+    text = _text(path)
+    if not text.strip():
+        raise DataError(f"{path}: is empty; expected a header with the columns path and label")
+    line, separator, start = _separator(text)
+    reader = csv.reader(io.StringIO(text[start:], newline=""), delimiter=separator, strict=True)
+    header = next(_rows(path, reader), [])
+    places = _places(path, header)
+    unused = [name.strip() for at, name in enumerate(header) if at not in places.values()]
+    return Table(
+        records=_records(path, reader, places, len(header), line),
+        unused=tuple(name for name in unused if name),
+    )
+
+
+def _text(path: Path) -> str:
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read as CSV ({error.strerror})") from error
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        name = "utf-16"
+    elif b"\0" in content:
+        raise DataError(f"{path}: cannot be read as CSV (it has zero bytes in it); {_SAVE}")
+    else:
+        name = "utf-8-sig"
+    try:
+        return content.decode(name)
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise DataError(
+            f"{path}: cannot be read as CSV (line {line} has a byte {content[error.start]:#04x}, "
+            f"which is not {name.upper().removesuffix('-SIG')}); {_SAVE}"
+        ) from error
+
+
+def _separator(text: str) -> tuple[int, str, int]:
+    """Lines before the header, the separator, and where the header starts."""
+    told = re.match(r'"?sep=(.)"?[ ]*[,;\t]*(\r\n|\r|\n)', text, re.IGNORECASE)
+    if told:
+        return 1, told[1], told.end()
+    header = re.match(r"[^\r\n]*", text)
+    assert header is not None
+    return 0, max(_SEPARATORS, key=header[0].count), 0
+
+
+def _rows(path: Path, reader: Any) -> Iterator[list[str]]:
+    try:
+        yield from reader
+    except csv.Error as error:
+        raise DataError(
+            f"{path}: cannot be read as CSV ({error}); is a quote left open?"
+        ) from error
+
+
+def _places(path: Path, header: Sequence[str]) -> dict[str, int]:
+    """Column -> its place in a row."""
+    names = [_folded(name) for name in header]
+    twice = [name for name in COLUMNS if names.count(name) > 1]
+    if twice:
+        raise DataError(f"{path}: has the column {twice[0]} twice; keep the one that is meant")
+    missing = [name for name in ("path", "label") if name not in names]
+    if missing:
+        raise DataError(
+            f"{path}: no column {' and no column '.join(missing)} (columns: "
+            f"{', '.join(header) or 'none'}); expected path, label and optionally patient, split"
+        )
+    for column in _NEAR:
+        near = [given for given, name in zip(header, names, strict=True) if _is_near(name, column)]
+        if near and column not in names:
+            raise DataError(
+                f"{path}: has no column {column}, and one called {near[0].strip()!r}; call it "
+                f"{column} if that is what it says of each cell, else by another name"
+            )
+    return {name: names.index(name) for name in COLUMNS if name in names}
+
+
+def _folded(name: str) -> str:
+    return unicodedata.normalize("NFKC", name).casefold().strip()
+
+
+def _is_near(name: str, column: str) -> bool:
+    """Whether `column` may be meant by `name`: has it in it, misspelt or in another word."""
+    words = [word for word in re.split(r"[\W_]+", name) if word]
+    bare = {re.sub(r"(s|ids?|nr|no|num|number|code|name|key)$", "", word) for word in words}
+    whole = "".join(words)
+    slip = difflib.get_close_matches(whole, [column], 1, 0.8)
+    return column in whole or bool(slip or {*words, *bare}.intersection(_NEAR[column]))
+
+
+def _records(
+    path: Path, reader: Any, places: dict[str, int], width: int, before: int
+) -> Iterator[Record]:
+    for row in _rows(path, reader):
+        if not any(cell.strip() for cell in row):
+            continue
+        found = dict.fromkeys(COLUMNS, "")
+        found |= {name: row[at] for name, at in places.items() if at < len(row)}
+        for name in ("patient", "split"):
+            found[name] = found[name].strip() if is_given(found[name]) else ""
+        fault = _fault(row, width) or _separated_otherwise(row, reader.dialect.delimiter)
+        yield Record(line=reader.line_num + before, **found, fault=fault)
+
+
+def _separated_otherwise(row: Sequence[str], separator: str) -> str:
+    other = next((mark for mark in _SEPARATORS if mark != separator and mark in row[0]), "")
+    if len(row) > 1 or not other:
+        return ""
+    return f"has no {separator!r}, which separates the header, but {other!r}; use one in all lines"
+
+
+def _fault(row: Sequence[str], width: int) -> str:
+    if any(cell.strip() for cell in row[width:]):
+        return (
+            f"has {len(row)} fields, the header {width}; put quotes around what has the separator "
+            "in it"
+        )
+    if any("\n" in cell or "\r" in cell for cell in row):
+        return "has a line break within a field; is a quote left open above?"
+    return ""

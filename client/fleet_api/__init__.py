@@ -1,0 +1,1 @@
+"""The way to the server: outbound HTTPS, its certificate, proxies, waiting."""

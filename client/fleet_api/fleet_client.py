@@ -1,0 +1,298 @@
+"""The site's connection to the server's fleet API: outbound HTTPS, nothing listens here."""
+
+import logging
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from threading import Event, Thread
+from typing import TypeVar
+
+import httpx
+from cryptography.hazmat.primitives.asymmetric import ec
+from flwr.app import Message
+from flwr.common.serde import message_to_proto
+from flwr.proto.fleet_pb2 import (
+    ActivateNodeRequest,
+    DeactivateNodeRequest,
+    PullMessagesRequest,
+    PullMessagesResponse,
+    PushMessagesRequest,
+)
+from flwr.proto.heartbeat_pb2 import SendNodeHeartbeatRequest
+from flwr.proto.message_pb2 import (
+    ConfirmMessageReceivedRequest,
+    PullObjectRequest,
+    PushObjectRequest,
+)
+from flwr.proto.node_pb2 import Node
+from flwr.proto.run_pb2 import GetRunRequest
+from flwr.supercore.interceptors import RuntimeVersionHttpInterceptor
+from flwr.supercore.protobuf.client import ProtobufCall, ProtobufRequestContext
+from flwr.supernode.fleet_http_client import FleetHttpClient
+from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
+
+from client.fleet_api.clock_skew import is_refused, skew
+from client.fleet_api.proxy import client_to, unreached
+from client.fleet_api.tls import out_of_date
+from common.errors import FederationError
+from common.files import write_text
+from common.identity import node_public_pem
+from common.version import HEADER, version
+from common.wire.flower_objects import identifiers, put_together, take_apart
+
+HEARTBEAT_SECONDS = 15.0
+"""The server counts a site as gone after twice this long without a sign of life."""
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 20.0
+_SECONDS = 30.0
+"""For a part of an exchange: longer than the server lets a question for messages wait."""
+_INVALID_HEARTBEAT = 400
+"""Flower's HTTP code for it; that of a key which it does not know is another."""
+_log = logging.getLogger("hemofed.site")
+
+Request = TypeVar("Request")
+Result = TypeVar("Result")
+
+
+class RunOverError(Exception):
+    """The server has no more use for the answer, or the run is over there; it is dropped."""
+
+
+class NoMessageError(Exception):
+    """What lies at the server in a message's place is none; no server of ours put it there."""
+
+
+class HaltedError(Exception):
+    """The service is asked to stop while the server does not answer."""
+
+
+class ShutOutError(FederationError):
+    """The server does not know this site's key, or not by the node's number."""
+
+
+class _NamesVersion:
+    """Says with each request which hemofed runs here."""
+
+    def intercept(self, context: ProtobufRequestContext, call_next: ProtobufCall) -> httpx.Response:
+        context.request.headers[HEADER] = version()
+        return call_next(context)
+
+
+class _Fleet(FleetHttpClient):
+    """Flower's calls over a connection of ours: Flower's own would obey the environment, where
+    a proxy that it cannot use is a traceback, and loopback goes through one."""
+
+    def __init__(self, address: str, authority: Path, key: ec.EllipticCurvePrivateKey) -> None:
+        self._base_url = f"https://{address}"
+        self._interceptors = (
+            RuntimeVersionHttpInterceptor(component_name="SuperNode"),
+            NodeAuthHttpInterceptor(key, key.public_key()),
+            _NamesVersion(),
+        )
+        self._retry_invoker = None
+        self._client = client_to(address, authority, _SECONDS)
+
+
+class FleetLink:
+    """Speaks for one site, by its key.
+
+    Waits out what passes, and says so: a server that is away, whose certificate has expired, or
+    from whose clock this one differs. `halt` ends the wait. Raises ConfigError or FederationError
+    as `client_to` does.
+    """
+
+    def __init__(
+        self, address: str, authority: Path, key: ec.EllipticCurvePrivateKey, halt: Event
+    ) -> None:
+        self._key = key
+        self._halt = halt
+        self._closed = Event()
+        self._node = Node()
+        self._address = address
+        self._authority = authority
+        self._hindrance = ""
+        self._client = _Fleet(address, authority, key)
+
+    def connect(self, memory: Path) -> bool:
+        """Become this key's node, or go on being the node that a predecessor was; whether it does.
+
+        memory: a file with the node's number. Without it the server would refuse the key for as
+        long as it believes a killed predecessor alive, and give up what that was answering.
+        Raises ShutOutError: not a member.
+        """
+        continues = memory.exists() and self._continues(int(memory.read_text(encoding="utf-8")))
+        if not continues:
+            request = ActivateNodeRequest(
+                public_key=node_public_pem(self._key), heartbeat_interval=HEARTBEAT_SECONDS
+            )
+            number = self._ask(self._client.ActivateNode, request).node_id
+            self._node = Node(node_id=number)
+            write_text(memory, str(number))
+        Thread(target=self._beat, daemon=True).start()
+        return continues
+
+    def check_known(self) -> None:
+        """Raise ShutOutError unless the server knows this key; nothing changes there.
+
+        It is asked for a node that gives no sign of life, ever: Flower looks the key up, refuses
+        the one and the other by different codes, and a client that runs is not disturbed. Raises
+        httpx.HTTPError when the server does not answer.
+        """
+        request = ActivateNodeRequest(public_key=node_public_pem(self._key), heartbeat_interval=0)
+        try:
+            self._client.ActivateNode(request)
+        except httpx.HTTPStatusError as error:
+            if error.response.status_code >= 500:
+                raise
+            if error.response.status_code != _INVALID_HEARTBEAT:
+                raise self._shut_out() from error
+
+    def _continues(self, number: int) -> bool:
+        """Whether the server still knows this key's node by that number."""
+        self._node = Node(node_id=number)
+        try:
+            return bool(self._ask(self._client.SendNodeHeartbeat, self._sign_of_life()).success)
+        except (FederationError, RunOverError):
+            return False
+
+    def leave(self) -> None:
+        """Say good-bye, so that nobody waits for this site."""
+        with suppress(httpx.HTTPError):
+            self._client.DeactivateNode(DeactivateNodeRequest(node_id=self._node.node_id))
+        self.close()
+
+    def close(self) -> None:
+        """Close the connection; the server counts the site as gone after a while."""
+        self._closed.set()
+        self._client.close()
+
+    def pull(self) -> PullMessagesResponse | None:
+        """The next message without its content, or None when there is none for some seconds."""
+        response = self._ask(self._client.PullMessages, PullMessagesRequest(node=self._node))
+        return response if response.messages_list else None
+
+    def bundle_hash(self, run: int) -> str:
+        """What the run carries in place of code."""
+        response = self._ask(self._client.GetRun, GetRunRequest(node=self._node, run_id=run))
+        return response.run.fab_hash
+
+    def fetch(self, pulled: PullMessagesResponse) -> Message:
+        """The message with its content. Raises RunOverError when the server has it no more, or not
+        while it asks for an answer; NoMessageError when it cannot be read."""
+        if (len(pulled.messages_list), len(pulled.message_object_trees)) != (1, 1):
+            raise NoMessageError("the server sent a message without the names of its objects")
+        (tree,), (said,) = pulled.message_object_trees, pulled.messages_list
+        end = time.monotonic() + said.metadata.ttl
+        run = said.metadata.run_id
+        contents = {part: self._object(run, part, end) for part in identifiers(tree)}
+        try:
+            message = put_together(tree.object_id, contents)
+        except Exception as error:
+            raise _no_message(tree.object_id) from error
+        if not message.has_content():
+            raise _no_message(tree.object_id)
+        return message
+
+    def push(self, reply: Message) -> None:
+        """Send the reply. Raises RunOverError when the run is over."""
+        parts, run = take_apart(reply), reply.metadata.run_id
+        request = PushMessagesRequest(
+            node=self._node,
+            messages_list=[message_to_proto(parts.head)],
+            message_object_trees=[parts.tree],
+            clientapp_runtime_list=[0.0],
+        )
+        response = self._ask(self._client.PushMessages, request)
+        for identifier in response.objects_to_push:
+            part = PushObjectRequest(
+                node=self._node,
+                run_id=run,
+                object_id=identifier,
+                object_content=parts.content(identifier),
+                session_id=response.session_id,
+            )
+            self._ask(self._client.PushObject, part)
+        confirmed = ConfirmMessageReceivedRequest(
+            node=self._node, run_id=run, message_object_id=reply.metadata.reply_to_message_id
+        )
+        self._ask(self._client.ConfirmMessageReceived, confirmed)
+
+    def _object(self, run: int, identifier: str, end: float) -> bytes:
+        """An object, once the server has it; until `end` of the monotonic clock."""
+        request = PullObjectRequest(node=self._node, run_id=run, object_id=identifier)
+        while True:
+            response = self._ask(self._client.PullObject, request)
+            if response.object_found and response.object_available:
+                return response.object_content
+            if not response.object_found or time.monotonic() > end:
+                raise RunOverError
+            if self._halt.wait(_FIRST_PAUSE):
+                raise HaltedError
+
+    def _ask(self, call: Callable[[Request], Result], request: Request) -> Result:
+        """The answer, however long the server cannot give it.
+
+        Raises ShutOutError or FederationError when server and site do not accept each other,
+        RunOverError when the server has no more use for the answer, HaltedError.
+        """
+        pause = _FIRST_PAUSE
+        while True:
+            try:
+                result = call(request)
+            except httpx.HTTPStatusError as error:
+                self._wait_out(*self._refused(error))
+            except httpx.TransportError as error:
+                self._wait_out(*self._unreached(error))
+            else:
+                self._wait_out("", "")
+                return result
+            if self._halt.wait(pause):
+                raise HaltedError
+            pause = min(2 * pause, _LONGEST_PAUSE)
+
+    def _refused(self, error: httpx.HTTPStatusError) -> tuple[str, str]:
+        """What hinders the server from accepting a request, and in words, where that passes."""
+        status, path = error.response.status_code, error.request.url.path
+        if status >= 500:
+            return "server", f"{self._address}: cannot answer at this moment (HTTP {status})"
+        if status != 401 and not path.endswith("activate-node"):
+            raise RunOverError from error
+        ahead = skew(error.response)
+        if ahead is not None and is_refused(ahead):
+            return "clock", (
+                f"{self._address}: refuses this site's signatures, for this clock is {ahead:+.0f} "
+                "s off the server's; set the clock that is wrong, by NTP"
+            )
+        raise self._shut_out() from error
+
+    def _shut_out(self) -> ShutOutError:
+        return ShutOutError(f"{self._address}: does not accept this site's key")
+
+    def _unreached(self, error: httpx.TransportError) -> tuple[str, str]:
+        """What hinders a connection, and in words, where that passes."""
+        fault = out_of_date(error, self._address, self._authority)
+        if fault:
+            return "certificate", fault
+        return "network", unreached(self._address, error)
+
+    def _wait_out(self, hindrance: str, words: str) -> None:
+        """Say what hinders, once, and when it is over ("")."""
+        if hindrance == self._hindrance:
+            return
+        self._hindrance = hindrance
+        if hindrance:
+            _log.error("%s. This site waits, and goes on by itself", words)
+        else:
+            _log.warning("%s: answers again", self._address)
+
+    def _beat(self) -> None:
+        while not self._closed.wait(HEARTBEAT_SECONDS / 3):
+            with suppress(httpx.HTTPError):
+                self._client.SendNodeHeartbeat(self._sign_of_life())
+
+    def _sign_of_life(self) -> SendNodeHeartbeatRequest:
+        return SendNodeHeartbeatRequest(node=self._node, heartbeat_interval=HEARTBEAT_SECONDS)
+
+
+def _no_message(identifier: str) -> NoMessageError:
+    return NoMessageError(f"the server sent object {identifier:.12}, which is no message")

@@ -1,0 +1,311 @@
+"""The privacy ledger: what was done to a data set, on disk before its noise is drawn.
+
+One SQLite file a data set. Its rows are only ever appended, each chained to the one before by
+SHA-256, and committed with an fsync before `debit` returns: a crash after that can waste a debit,
+never lose one. Nothing here creates a ledger that is missing: a site that lost its ledger does not
+know what it has spent, and stops.
+
+| what happened to the file                 | how it is found                                      |
+|-------------------------------------------|------------------------------------------------------|
+| missing                                   | `open`                                               |
+| cut short, or not SQLite                  | `open`, `verify` (SQLite's own check)                |
+| a row altered, removed inside, or put in  | `open`, `debit` (rows appended since), `verify`      |
+| another data set's                        | `open` (fingerprint)                                 |
+| an older copy, or its last rows removed   | `open` with the `head` that was acknowledged last    |
+"""
+
+import json
+import secrets
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from client.ledger.hash_chain import Kind, Plan, Row, check, event_body, planned
+from client.ledger.sqlite_file import LedgerFile
+from client.policy.budget import Budget
+from common.errors import PrivacyError
+from common.privacy.accounting import Event
+from common.wire.reasons import Fault, Reason
+
+
+class Ledger:
+    """An open ledger; `with Ledger.open(...) as ledger` closes it. One thread, not across forks."""
+
+    def __init__(self, file: LedgerFile, budget: Budget | None = None) -> None:
+        """Take over an open file and check its rows."""
+        self._file = file
+        self._budget = budget
+        self._rows: list[Row] = []
+        try:
+            self._refresh()
+        except PrivacyError:
+            self.close()
+            raise
+
+    @classmethod
+    def create(
+        cls,
+        path: Path,
+        fingerprint: str,
+        *,
+        budget: Budget | None = None,
+        simulated: bool = False,
+    ) -> Self:
+        """Make the ledger of the data set `fingerprint`; whole on disk or not there.
+
+        simulated: of a simulated site, whose cells other sites have too and nobody needs to
+        protect; a deployed lab refuses such a ledger. Raises PrivacyError when `path` exists,
+        whatever it is. `client/ledger/binding.py` makes that of a lab, once a data set.
+        """
+        return cls(LedgerFile.create(path, _binding(fingerprint, simulated)), budget)
+
+    @classmethod
+    def open(
+        cls,
+        path: Path,
+        fingerprint: str,
+        *,
+        budget: Budget | None = None,
+        expected_head: str | None = None,
+    ) -> Self:
+        """Open the ledger of the data set `fingerprint`, every row checked.
+
+        `budget` bounds later debits; without one, only the study's own plan does. `expected_head`
+        is the `head` that the server or a backup was last told; a ledger that never had it is an
+        older copy. Raises PrivacyError: see the module's table.
+        """
+        ledger = cls.read(path, budget=budget)
+        try:
+            ledger.check_is(fingerprint)
+            ledger.check_has(expected_head)
+        except PrivacyError:
+            ledger.close()
+            raise
+        return ledger
+
+    @classmethod
+    def read(cls, path: Path, *, budget: Budget | None = None) -> Self:
+        """Open a ledger to look at it, whichever data set it is for; every row is checked."""
+        if not path.is_file():
+            raise PrivacyError(
+                f"{path}: the privacy ledger is missing, so what this data set has spent is not "
+                "known and no training starts. Restore it from a backup; only for a data set that "
+                "never trained, make it with `hemofed site ledger create`",
+                Reason.NO_LEDGER,
+            )
+        return cls(LedgerFile(path), budget)
+
+    def debit(
+        self, study: str, round: int, attempt: int, event: Event, most: int | None = None
+    ) -> Row:
+        """Append what (study, round, attempt) will do; on disk when this returns.
+
+        A negative `round` is an evaluation. most: how many rounds (or evaluations) of the study
+        its noise was calibrated for, repeated attempts included; the lifetime's budget is asked
+        for all of them at the first, so that a study once begun can be ended. None: for this one.
+        Two processes may debit at once: each sees the other's rows before it decides. Raises
+        PrivacyError, with nothing written: the three were debited before; `most` are paid for; the
+        noise multiplier is 0; the event's unit is not the ledger's; the budget would be exceeded;
+        the disk failed.
+        """
+        with self._file.transaction():
+            self._refresh()
+            fault = self._refusal(study, round, attempt, event, most)
+            if fault:
+                raise PrivacyError(
+                    f"{self.path}: study {study:.12}, round {round}, attempt {attempt}: {fault}",
+                    fault.reason,
+                )
+            body = event_body(event, most)
+            row = self._file.append(self._rows[-1], "debit", study, round, attempt, body)
+        self._rows.append(row)
+        return row
+
+    def note_unprotected(self, study: str, round: int, attempt: int) -> Row:
+        """Append that an answer leaves without noise; on disk when this returns.
+
+        It costs no epsilon, since none bounds it: the budget does not stop it, the policy does.
+        Raises PrivacyError, with nothing written: the three were written down before, so the order
+        that asks for them is a copy, or was cut off; the disk failed.
+        """
+        with self._file.transaction():
+            self._refresh()
+            if self.has(study, round, attempt, "unprotected"):
+                raise PrivacyError(
+                    f"{self.path}: study {study:.12}, round {round}, attempt {attempt}: already "
+                    "answered; a new attempt needs a new number",
+                    Reason.ANSWERED,
+                )
+            row = self._file.append(self._rows[-1], "unprotected", study, round, attempt, "{}")
+        self._rows.append(row)
+        return row
+
+    def rebind(self, fingerprint: str) -> Row:
+        """Continue this ledger for the data set as it is after images were added or removed, or for
+        the cells as another home has them; for those before it goes on too.
+
+        What was spent stays spent: a patient's new images buy no new budget.
+        """
+        with self._file.transaction():
+            self._refresh()
+            row = self._file.append(self._rows[-1], "bind", "", 0, 0, _binding(fingerprint, False))
+        self._rows.append(row)
+        return row
+
+    def plans(self, following: Sequence[Plan] = ()) -> tuple[Plan, ...]:
+        """All that studies were begun with, in the order in which they were begun; `following` at
+        the end, if it is not among them."""
+        begun = (row.plan for row in self.rows("debit"))
+        return tuple(dict.fromkeys((*begun, *following)))
+
+    def rows(self, kind: Kind | None = None) -> tuple[Row, ...]:
+        """The rows as last read, in order."""
+        return tuple(row for row in self._rows if kind in (None, row.kind))
+
+    def events(self, study: str | None = None) -> tuple[Event, ...]:
+        """What was paid for, in order; of one study, or of all. Not what left unprotected."""
+        debits = self.rows("debit")
+        return tuple(row.event for row in debits if study in (None, row.study))
+
+    def has(self, study: str, round: int, attempt: int | None = None, kind: Kind = "debit") -> bool:
+        """Whether the round (or that attempt of it) was debited, or has a row of another `kind`."""
+        return any(
+            (row.study, row.round) == (study, round) and attempt in (None, row.attempt)
+            for row in self.rows(kind)
+        )
+
+    @property
+    def path(self) -> Path:
+        """The file."""
+        return self._file.path
+
+    @property
+    def head(self) -> str:
+        """The last row's hash: who knows it can tell later that the ledger is not an older copy."""
+        return self._rows[-1].hash
+
+    @property
+    def fingerprint(self) -> str:
+        """The data set that the ledger was bound to last."""
+        return self.rows("bind")[-1].fingerprint
+
+    @property
+    def identity(self) -> str:
+        """The first row's hash: no other ledger has it, but for copies of this one."""
+        return self._rows[0].hash
+
+    @property
+    def simulated(self) -> bool:
+        """Whether it is a simulated site's."""
+        return self._rows[0].simulated
+
+    def is_for(self, fingerprint: str) -> bool:
+        """Whether the ledger was bound to the data set `fingerprint` at any time."""
+        return any(row.fingerprint == fingerprint for row in self.rows("bind"))
+
+    def check_is(self, fingerprint: str) -> None:
+        """Raise PrivacyError unless the ledger is one of the data set `fingerprint`."""
+        if not self.is_for(fingerprint):
+            raise PrivacyError(
+                f"{self.path}: is the ledger of data set {self.fingerprint:.12}, not of "
+                f"{fingerprint:.12}. If images were added to the same patients or lab, or another "
+                "home has the same cells, continue it with `hemofed site ledger rebind`; otherwise "
+                "name the right ledger"
+            )
+
+    def check_has(self, head: str | None) -> None:
+        """Raise PrivacyError unless `head` was the head once; None asks nothing."""
+        if head is not None and head not in {row.hash for row in self._rows}:
+            raise PrivacyError(
+                f"{self.path}: does not contain the row {head:.12} that was acknowledged last: it "
+                "is an older or another copy, and what was spent since is missing from it. "
+                "Restore the newest copy; where that is lost, lower lifetime_epsilon by what was "
+                "spent since and see `hemofed site ledger adopt --help`"
+            )
+
+    def verify(self) -> int:
+        """Check the file and every row again from the disk; the number of rows.
+
+        Raises PrivacyError naming the first fault.
+        """
+        self._stop_at(self._file.damage())
+        rows = self._file.rows(0)
+        check(rows, str(self.path))
+        self._stop_at(self._file.alteration())
+        self._rows = rows
+        self.events()
+        return len(rows)
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _stop_at(self, fault: str | None) -> None:
+        if fault:
+            raise PrivacyError(f"{self.path}: {fault}. Restore the ledger's newest copy")
+
+    def _refusal(
+        self, study: str, round: int, attempt: int, event: Event, most: int | None
+    ) -> Fault | None:
+        """Why the debit cannot be made."""
+        if self.has(study, round, attempt):
+            said = "already paid for; a new attempt needs a new number, fresh samples and noise"
+            return Fault(Reason.ANSWERED, said)
+        if most is not None and self._paid(study, evaluations=round < 0) >= most:
+            what = "evaluations" if round < 0 else "rounds"
+            return Fault(
+                Reason.BUDGET,
+                f"all {most} {what} that the study's epsilon is for are paid for, those that were "
+                "cut off included; a study that may lose more names more privacy.spare_rounds",
+            )
+        if event.noise_multiplier == 0:
+            said = "noise multiplier 0 protects nobody; such a round is not a private one"
+            return Fault(Reason.MIN_NOISE, said)
+        unit = next((known.unit for known in self.events()), event.unit)
+        if unit != event.unit:
+            return Fault(
+                Reason.UNIT,
+                f"it protects one {event.unit}, this ledger's rows one {unit}; their epsilons "
+                "cannot be added",
+            )
+        return self._excess(study, round, attempt, event, most)
+
+    def _excess(
+        self, study: str, round: int, attempt: int, event: Event, most: int | None
+    ) -> Fault | None:
+        """Why the event is more than the budget allows; None when it is not, or there is none."""
+        if self._budget is None:
+            return None
+        alone = Plan(study=study, part=f"{round}/{attempt}", event=event)
+        plan = alone if most is None else planned(study, round, event, most)
+        plans = [each.event for each in self.plans([plan])]
+        return self._budget.excess([*self.events(study), event], plans)
+
+    def _paid(self, study: str, *, evaluations: bool) -> int:
+        """Attempts of the study's rounds, or of its evaluations, that were debited."""
+        debits = self.rows("debit")
+        return sum(row.study == study and (row.round < 0) == evaluations for row in debits)
+
+    def _refresh(self) -> None:
+        """Read and check the rows that were appended since the last look."""
+        fresh = self._file.rows(len(self._rows))
+        check(fresh, str(self.path), self._rows[-1] if self._rows else None)
+        self._rows.extend(fresh)
+
+
+def _binding(fingerprint: str, simulated: bool) -> str:
+    # The nonce tells a ledger apart from one that was made again for the same data set.
+    nonce = secrets.token_hex(16)
+    return json.dumps({"fingerprint": fingerprint, "nonce": nonce, "simulated": simulated})

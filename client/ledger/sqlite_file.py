@@ -1,0 +1,174 @@
+"""The SQLite file under a privacy ledger: made whole, appended to alone, on disk at each commit."""
+
+import os
+import sqlite3
+import tempfile
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Self
+
+from client.ledger.hash_chain import BEGINNING, Kind, Row, chained
+from common.errors import PrivacyError
+from common.files import sync
+
+_SCHEMA = """
+BEGIN;
+CREATE TABLE rows (
+  number INTEGER PRIMARY KEY, kind TEXT NOT NULL, study TEXT NOT NULL, round INTEGER NOT NULL,
+  attempt INTEGER NOT NULL, body TEXT NOT NULL, time TEXT NOT NULL, hash TEXT NOT NULL
+) STRICT;
+CREATE UNIQUE INDEX once ON rows (study, round, attempt) WHERE kind = 'debit';
+CREATE TRIGGER no_update BEFORE UPDATE ON rows BEGIN SELECT RAISE(ABORT, 'append-only'); END;
+CREATE TRIGGER no_delete BEFORE DELETE ON rows BEGIN SELECT RAISE(ABORT, 'append-only'); END;
+PRAGMA user_version = 2;
+COMMIT;
+"""
+_SELECT = (
+    "SELECT number, kind, study, round, attempt, body, time, hash FROM rows "
+    "WHERE number >= ? ORDER BY number"
+)
+_COUNT_BELOW = "SELECT count(*) FROM rows WHERE number < 0"
+_SELECT_SCHEMA = "SELECT name, sql FROM sqlite_schema ORDER BY name"
+_INSERT = "INSERT INTO rows VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+_PATIENCE_SECONDS = 30.0
+"""How long a debit waits for another process's."""
+
+
+class LedgerFile:
+    """An open file; its errors are PrivacyErrors that name it. One thread, not across forks."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        with _explained(path):
+            self._connection = _connect(path)
+
+    @classmethod
+    def create(cls, path: Path, body: str) -> Self:
+        """A file with the first row, a "bind" of `body`; whole on disk or not there.
+
+        Raises PrivacyError when `path` exists, whatever it is.
+        """
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
+            draft = Path(folder) / path.name
+            with _explained(path), closing(sqlite3.connect(draft, isolation_level=None)) as made:
+                made.executescript(_SCHEMA)
+                made.execute("PRAGMA journal_mode = WAL")
+                made.execute(_INSERT, _values(_next_row(None, "bind", "", 0, 0, body)))
+            draft.chmod(0o600)
+            sync(draft)
+            try:
+                os.link(draft, path)
+            except FileExistsError:
+                raise PrivacyError(
+                    f"{path}: exists; a ledger is never replaced. Name another file, or open it"
+                ) from None
+            sync(path.parent)
+        return cls(path)
+
+    def rows(self, start: int) -> list[Row]:
+        """The rows from number `start` on, unchecked."""
+        with _explained(self.path):
+            found = self._connection.execute(_SELECT, (start,)).fetchall()
+        return [Row(**dict(zip(Row.__dataclass_fields__, values, strict=True))) for values in found]
+
+    def append(self, last: Row, kind: Kind, study: str, round: int, attempt: int, body: str) -> Row:
+        """Put a row after `last`; to be called inside `transaction`."""
+        row = _next_row(last, kind, study, round, attempt, body)
+        self._connection.execute(_INSERT, _values(row))
+        return row
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """Alone among all processes; on disk when the block ends well, undone otherwise."""
+        with _explained(self.path):
+            self._connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+                self._connection.execute("COMMIT")
+            finally:
+                if self._connection.in_transaction:
+                    self._connection.execute("ROLLBACK")
+            # The file alone then holds every row, should its -wal file be left behind in a copy.
+            self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
+
+    def damage(self) -> str | None:
+        """The first fault that SQLite finds in the file; None: none."""
+        with _explained(self.path):
+            (first, *_) = self._connection.execute("PRAGMA integrity_check").fetchone()
+        return None if first == "ok" else f"SQLite finds it damaged: {first}"
+
+    def alteration(self) -> str | None:
+        """What is not as `create` made it, beside the rows from 0 on; None: nothing."""
+        with _explained(self.path):
+            schema = self._connection.execute(_SELECT_SCHEMA).fetchall()
+            (below,) = self._connection.execute(_COUNT_BELOW).fetchone()
+        if schema != _expected_schema():
+            return "what keeps its rows append-only was taken out of the file"
+        return f"{below} rows stand before its first" if below else None
+
+    def close(self) -> None:
+        """Close it."""
+        self._connection.close()
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    connection = sqlite3.connect(
+        f"{path.absolute().as_uri()}?mode=rw",
+        uri=True,
+        timeout=_PATIENCE_SECONDS,
+        isolation_level=None,
+    )
+    try:
+        (form,) = connection.execute("PRAGMA user_version").fetchone()
+        if form != 2:
+            raise PrivacyError(
+                f"{path}: is not a privacy ledger that this version can read (format {form}, it "
+                "reads 2). If one of an earlier version, keep it, for it knows what was spent, and "
+                "go on as docs/deployment.md says under Upgrades"
+            )
+        connection.execute("PRAGMA synchronous = FULL")
+    except (sqlite3.Error, PrivacyError):
+        connection.close()
+        raise
+    return connection
+
+
+def _expected_schema() -> list[tuple[str, str]]:
+    """The tables, indices and triggers of a sound file, as `_SELECT_SCHEMA` gives them."""
+    with closing(sqlite3.connect(":memory:", isolation_level=None)) as fresh:
+        fresh.executescript(_SCHEMA)
+        return fresh.execute(_SELECT_SCHEMA).fetchall()
+
+
+def _next_row(last: Row | None, kind: Kind, study: str, round: int, attempt: int, body: str) -> Row:
+    return chained(
+        BEGINNING if last is None else last.hash,
+        {
+            "number": 0 if last is None else last.number + 1,
+            "kind": kind,
+            "study": study,
+            "round": round,
+            "attempt": attempt,
+            "body": body,
+            "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
+        },
+    )
+
+
+def _values(row: Row) -> tuple[object, ...]:
+    return tuple(getattr(row, name) for name in Row.__dataclass_fields__)
+
+
+@contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    """SQLite's errors as PrivacyError."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise PrivacyError(
+            f"{path}: the privacy ledger cannot be used ({error}); nothing was written or "
+            "released. If the file is damaged, restore its newest copy"
+        ) from error

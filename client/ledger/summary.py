@@ -1,0 +1,118 @@
+"""What a ledger says, for people and for programs."""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from client.ledger.hash_chain import Row
+from client.ledger.ledger import Ledger
+from common.privacy.accounting import ACCOUNTANT, epsilon
+from common.privacy.events import ADJACENCY
+from common.privacy.lifetime import left as lifetime_left
+from common.text import count
+
+CURVE_POINTS = 16
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudySpending:
+    """What one study did to the data."""
+
+    study: str
+    rounds: int
+    evaluations: int
+    attempts: int
+    steps: int
+    epsilon: float
+    """Of what left under noise."""
+    unprotected: int
+    """Answers that left without noise: what they tell is bounded by no epsilon."""
+    first: str
+    last: str
+    """UTC times of its first and last row."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Summary:
+    """All of a ledger, at one delta."""
+
+    path: str
+    head: str
+    fingerprint: str
+    rows: int
+    unit: str | None
+    adjacency: str | None
+    accountant: str
+    delta: float
+    epsilon: float
+    """Of all that left under noise; where `unprotected` is not 0, no bound of all that left."""
+    unprotected: int
+    """Answers that left without noise."""
+    left: float | None
+    """Most epsilon that one more study may have, by the filter that every debit is held against;
+    None when no bound is known. Studies that were begun count whole, so it is less than what
+    `epsilon` leaves. What left without noise does not count."""
+    studies: tuple[StudySpending, ...]
+    curve: tuple[tuple[int, float], ...]
+    """(row number, epsilon of all rows up to it)."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return asdict(self)
+
+
+def summarise(ledger: Ledger, delta: float, lifetime: float | None) -> Summary:
+    """What `ledger` has spent at `delta`, and what is left of the `lifetime` epsilon."""
+    debits = ledger.rows("debit")
+    unit = debits[0].event.unit if debits else None
+    answers = [row for row in ledger.rows() if row.kind != "bind"]
+    names = dict.fromkeys(row.study for row in answers)
+    return Summary(
+        path=str(ledger.path),
+        head=ledger.head,
+        fingerprint=ledger.fingerprint,
+        rows=len(ledger.rows()),
+        unit=unit,
+        adjacency=ADJACENCY[unit] if unit else None,
+        accountant=ACCOUNTANT["pld"],
+        delta=delta,
+        epsilon=epsilon(ledger.events(), delta),
+        unprotected=len(ledger.rows("unprotected")),
+        left=None if lifetime is None else left(ledger, delta, lifetime),
+        studies=tuple(_spending([r for r in answers if r.study == name], delta) for name in names),
+        curve=_curve(debits, delta),
+    )
+
+
+def left(ledger: Ledger, delta: float, lifetime: float) -> float:
+    """Most epsilon that one more study may have, by the filter that every debit is held against."""
+    return lifetime_left([plan.event for plan in ledger.plans()], lifetime, delta)
+
+
+def beside_epsilon(unprotected: int) -> str:
+    """What to say beside an epsilon when so many answers left without noise; "" when none did."""
+    if not unprotected:
+        return ""
+    said = count(unprotected, "answer")
+    return f"{said} left WITHOUT privacy: unbounded, so no epsilon bounds all that left"
+
+
+def _spending(rows: list[Row], delta: float) -> StudySpending:
+    events = [row.event for row in rows if row.kind == "debit"]
+    return StudySpending(
+        study=rows[0].study,
+        rounds=len({row.round for row in rows if row.round >= 0}),
+        evaluations=len({row.round for row in rows if row.round < 0}),
+        attempts=len(rows),
+        steps=sum(event.steps for event in events),
+        epsilon=epsilon(events, delta),
+        unprotected=len(rows) - len(events),
+        first=rows[0].time,
+        last=rows[-1].time,
+    )
+
+
+def _curve(debits: tuple[Row, ...], delta: float) -> tuple[tuple[int, float], ...]:
+    points = min(CURVE_POINTS, len(debits))
+    counts = [len(debits) * (point + 1) // points for point in range(points)]
+    events = [row.event for row in debits]
+    return tuple((debits[n - 1].number, epsilon(events[:n], delta)) for n in counts)

@@ -1,0 +1,1 @@
+"""From an empty folder to a member of a consortium."""

@@ -1,0 +1,152 @@
+"""What a site allows, whatever a study asks: its own file, which nothing from the wire changes."""
+
+from collections.abc import Collection, Iterator
+from datetime import datetime
+from pathlib import Path
+from typing import Literal, Self
+
+from pydantic import Field, field_validator, model_validator
+
+from client.policy.budget import Budget
+from client.policy.schedule import Window
+from common.config.loading import load
+from common.config.study import PrivacySpec, Strict, Study
+from common.errors import PrivacyError, because_of
+from common.wire.reasons import Fault, Reason
+
+
+class Policy(Strict):
+    """A site's `policy.yaml`. Budgets hold over the ledger's whole life; floors for each study."""
+
+    lifetime_epsilon: float = Field(gt=0, le=1e6)
+    """Most that the data set may ever spend, over all studies, at `delta`."""
+    study_epsilon: float = Field(gt=0, le=1e6)
+    """Most that one study may spend, rounds that were cut off included."""
+    delta: float = Field(gt=0, lt=1)
+    unit: Literal["image", "patient"] = "patient"
+    """The weakest unit that a study may protect: `patient` refuses studies that protect images."""
+    min_noise_multiplier: float = Field(default=0.3, gt=0)
+    max_grad_norm: float = Field(default=10.0, gt=0)
+    max_weight: float = Field(default=100.0, gt=0)
+    """Largest absolute value of a parameter in a model that the site takes. Larger ones are of use
+    to a server that would blow rounding errors up to the size of gradients, and to nobody else; in
+    a network with normalisations smaller ones do (`common/privacy/noise.py`)."""
+    min_cohort: int = Field(default=2, ge=1)
+    """Fewest sites that must train together."""
+    max_rounds: int = Field(default=10_000, ge=1)
+    without_privacy: bool = False
+    """Whether studies with `privacy: {mode: none}` may train here at all."""
+    metrics: Literal["none", "noised", "exact"] = "none"
+    """What may leave of evaluations: nothing; confusion counts with noise, paid for in the ledger;
+    or exact counts, losses and calibration."""
+
+    hours: tuple[str, ...] = ()
+    """Windows of local time (see `schedule`) in which the site computes; (): at any time."""
+    gpu_memory_share: float = Field(default=1.0, gt=0, le=1)
+    """Most of a GPU's memory that training may take."""
+
+    @field_validator("hours", mode="before")
+    @classmethod
+    def _one_window_or_more(cls, value: object) -> object:
+        return (value,) if isinstance(value, str) else value
+
+    @field_validator("hours")
+    @classmethod
+    def _windows(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for text in value:
+            Window.parse(text)
+        return value
+
+    @model_validator(mode="after")
+    def _study_within_lifetime(self) -> Self:
+        if self.study_epsilon > self.lifetime_epsilon:
+            raise ValueError(
+                f"study_epsilon={self.study_epsilon} exceeds lifetime_epsilon="
+                f"{self.lifetime_epsilon}"
+            )
+        return self
+
+    def computes_at(self, moment: datetime) -> bool:
+        """Whether the site computes for studies at this local time."""
+        windows = [Window.parse(text) for text in self.hours]
+        return not windows or any(window.holds(moment) for window in windows)
+
+    @property
+    def budget(self) -> Budget:
+        """The bounds that the ledger holds each debit against."""
+        return Budget(
+            epsilon=self.lifetime_epsilon, delta=self.delta, study_epsilon=self.study_epsilon
+        )
+
+
+def read_policy(path: Path) -> Policy:
+    """The site's policy. Raises PrivacyError when there is none, ConfigError when it is wrong."""
+    with because_of(Reason.NO_POLICY):
+        if not path.is_file():
+            raise PrivacyError(
+                f"{path}: the site has no policy, so nothing is allowed; write one (see "
+                "configs/sites/policy.yaml)"
+            )
+        return load(Policy, path)
+
+
+def refusals(policy: Policy, study: Study, noise_multiplier: float) -> Iterator[Fault]:
+    """All that the policy has against the study; nothing: it may train here.
+
+    noise_multiplier: what the study's epsilon comes to, by the site's own calculation.
+    """
+    privacy = study.privacy
+    if fault := cohort_refusal(policy, study, study.cohort):
+        yield fault
+    if study.rounds > policy.max_rounds:
+        said = f"{study.rounds} rounds; the policy's max_rounds is {policy.max_rounds}"
+        yield Fault(Reason.MAX_ROUNDS, said)
+    if privacy.mode != "none":
+        yield from _of_privacy(policy, privacy, noise_multiplier)
+    elif not policy.without_privacy:
+        yield Fault(Reason.WITHOUT_PRIVACY, "privacy: none; the policy does not allow it")
+
+
+def _of_privacy(policy: Policy, privacy: PrivacySpec, noise: float) -> Iterator[Fault]:
+    if policy.unit == "patient" and privacy.unit == "image":
+        said = "it protects single images; the policy's unit is patient"
+        yield Fault(Reason.UNIT, said)
+    if privacy.delta > policy.delta:
+        said = f"delta {privacy.delta:g} exceeds the policy's {policy.delta:g}"
+        yield Fault(Reason.DELTA, said)
+    if privacy.epsilon > policy.study_epsilon:
+        said = (
+            f"epsilon {privacy.epsilon:g}; the policy's study_epsilon is {policy.study_epsilon:g}"
+        )
+        yield Fault(Reason.STUDY_EPSILON, said)
+    if noise < policy.min_noise_multiplier:
+        said = (
+            f"noise multiplier {noise:.3g}; the policy's min_noise_multiplier is "
+            f"{policy.min_noise_multiplier:g}"
+        )
+        yield Fault(Reason.MIN_NOISE, said)
+    if privacy.max_grad_norm > policy.max_grad_norm:
+        said = (
+            f"max_grad_norm {privacy.max_grad_norm:g} exceeds the policy's {policy.max_grad_norm:g}"
+        )
+        yield Fault(Reason.MAX_NORM, said)
+
+
+def cohort_refusal(policy: Policy, study: Study, members: Collection[str]) -> Fault | None:
+    """Why too few of `members` would train together, or None. A name alone is no site."""
+    training = sum(m.role == "train" and name in members for name, m in study.cohort.items())
+    if training >= policy.min_cohort:
+        return None
+    said = f"{training} sites train; the policy's min_cohort is {policy.min_cohort}"
+    return Fault(Reason.MIN_COHORT, said)
+
+
+def permit(policy: Policy, study: Study, noise_multiplier: float) -> None:
+    """Raise PrivacyError with all reasons when the study may not train here."""
+    faults = list(refusals(policy, study, noise_multiplier))
+    if faults:
+        raise PrivacyError(
+            f"study {study.name} is refused by policy.yaml: {'; '.join(map(str, faults))}. No cell "
+            "was looked at and nothing paid; the study must change, or its owner the policy",
+            faults[0].reason,
+        )

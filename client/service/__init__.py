@@ -1,0 +1,1 @@
+"""The lab's client as a service: the node, its worker, and what is known of them."""

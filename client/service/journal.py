@@ -1,0 +1,132 @@
+"""What became of each study at this site: one line a change in the node's log, and the last word
+of each study in a file, for `site status` and `site studies`.
+
+The server learns nothing from it.
+"""
+
+import json
+import logging
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from flwr.app import Message
+
+from client.home import SiteHome
+from client.lab_log import text_of
+from client.site import open_site
+from common.config.study import Study
+from common.errors import HemofedError
+from common.files import write_text
+from common.wire.messages import WITHDRAW, NoAnswer, Task, read_absence, read_refusal
+from common.wire.reasons import Reason
+
+_MOST = 200
+"""Studies that are remembered: those that something became of last."""
+_log = logging.getLogger("hemofed.site")
+
+
+@dataclass(frozen=True)
+class StudyNote:
+    """The last word on a study here."""
+
+    study: str
+    state: str
+    """came, ready, trains, completed, withdrawn, refused: REASON, or sits out: REASON."""
+    round: int
+    """The last one that this site answered."""
+    rounds: int
+    since: str
+    """When it became so: UTC, ISO 8601."""
+
+
+class Journal:
+    """Of the node that serves `home`."""
+
+    def __init__(self, home: SiteHome) -> None:
+        self._home = home
+        self._notes = read_notes(home.studies)
+        self._warned = ""
+
+    def note(self, message: Message, reply: Message) -> None:
+        """Take note of what was asked and of what was answered, if that is any news."""
+        said = None if reply.has_error() else read_refusal(reply) or read_absence(reply)
+        if said and said.reason is Reason.NOT_ORDERED:  # whoever sent it, it is no study of ours
+            self._warn(said)
+            return
+        try:
+            task = Task.read(message)
+        except HemofedError:  # no task, or none of ours; the lab's log has it
+            return
+        study, kind = task.study, message.metadata.message_type
+        if study.digest not in self._notes and kind != WITHDRAW:
+            self._keep(study, "came", 0, "came from the server")
+        self._answered(task, kind, said, failed=reply.has_error())
+
+    def _warn(self, said: NoAnswer) -> None:
+        if said.reference != self._warned:
+            self._warned = said.reference
+            _log.error("[%s] %s", said.reference, self._text(said))
+
+    def _answered(self, task: Task, kind: str, said: NoAnswer | None, failed: bool) -> None:
+        study, before = task.study, self._notes.get(task.study.digest)
+        round = before.round if before else 0
+        if kind == WITHDRAW:
+            self._keep(study, "withdrawn", round, "was withdrawn by the operator")
+        elif failed:
+            self._keep(study, "refused: internal", round, "an answer failed; see its log")
+        elif kind == "evaluate" and task.split == "test":
+            tested = f"this site did not test its model ({said.reason})" if said else "and tested"
+            self._keep(study, "completed", round, f"completed, {tested}")
+        elif kind == "evaluate" and (said is None or said.reason is Reason.METRICS):
+            return  # part of a round
+        elif said is not None:
+            self._keep(study, _state(said), round, self._why(study, said))
+        elif kind == "train":
+            number = f"round {task.round} of {study.rounds}"
+            self._keep(study, "trains", task.round, f"{number} is answered")
+        else:
+            self._keep(study, "ready", round, "this site is ready, and waits for the others")
+
+    def _why(self, study: Study, said: NoAnswer) -> str:
+        """What stands in the way, and what a person does about it."""
+        if not said.reference:
+            return f"sits out: {said.reason}"
+        command = f"`hemofed site approve {self._home.folder} {study.name}`"
+        if said.reason is Reason.NOT_APPROVED:
+            return f"waits for an approval; read it and decide with {command}"
+        if said.reason is Reason.DECLINED:
+            return f"was declined here, and the server is told so; {command} decides anew"
+        return f"refused [{said.reference}]: {self._text(said)}"
+
+    def _text(self, said: NoAnswer) -> str:
+        """What the lab's log says under the reference."""
+        return text_of(open_site(self._home.site_file).log, said.reference) or said.reason
+
+    def _keep(self, study: Study, state: str, round: int, words: str) -> None:
+        """Say it, and write it down, where it is news."""
+        before = self._notes.get(study.digest)
+        if before and (before.state, before.round) == (state, round):
+            return
+        _log.info("study %s (%.12s): %s", study.name, study.digest, words)
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        self._notes.pop(study.digest, None)
+        self._notes[study.digest] = StudyNote(study.name, state, round, study.rounds, now)
+        self._notes = dict(list(self._notes.items())[-_MOST:])
+        content = {digest: asdict(note) for digest, note in self._notes.items()}
+        with suppress(OSError):  # a full disk is said elsewhere, and keeps no answer back
+            write_text(self._home.studies, json.dumps(content))
+
+
+def read_notes(path: Path) -> dict[str, StudyNote]:
+    """Digest -> the last word on the study; {} where there is no such file, or none of ours."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        return {digest: StudyNote(**note) for digest, note in content.items()}
+    except (OSError, ValueError, TypeError, AttributeError):
+        return {}
+
+
+def _state(said: NoAnswer) -> str:
+    return f"{'refused' if said.reference else 'sits out'}: {said.reason}"

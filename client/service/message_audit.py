@@ -1,0 +1,190 @@
+"""What a site's audit log says of the messages: what was asked, under which policy, what left."""
+
+import json
+import logging
+import time
+from typing import Any
+
+from flwr.app import Message
+
+from client.consent.proposals import Proposals
+from client.home import SiteHome
+from client.membership.membership import Membership
+from client.service.witnessed_log import OLDER, WitnessedLog
+from client.site import open_site
+from common.audit.log import AuditLog, SignedHead
+from common.config.study import SERVER
+from common.errors import ConfigError, FederationError, PrivacyError
+from common.files import file_digest
+from common.identity.documents import LARGEST_BYTES
+from common.wire.envelope import WITNESSED_KINDS, Envelope, take_off
+from common.wire.messages import (
+    WITHDRAW,
+    read_absence,
+    read_head,
+    read_proposal,
+    read_refusal,
+    task_facts,
+)
+from common.wire.order import CLOCK_SECONDS, Order
+from common.wire.reasons import Reason
+
+_log = logging.getLogger("hemofed.site")
+
+
+class SiteRecord:
+    """Writes the audit log of the site in `home`, and exchanges its head for the server's.
+
+    Every method raises FederationError when the log cannot be written; nothing leaves then.
+    """
+
+    def __init__(self, home: SiteHome, membership: Membership, log: AuditLog) -> None:
+        self._home = home
+        self._membership = membership
+        self._audit = log
+        self._policy = ""
+        self._noted: set[tuple[str, str | int]] = set()
+        self._refused_registry = ""
+        self._terms: dict[str, float] = {}
+        """Of the orders that came to this process, by their signatures; those of a term that is
+        over are refused for that."""
+        self._proposals = Proposals(home)
+        self._shown = WitnessedLog(log.path)
+
+    @property
+    def site(self) -> str:
+        """The site's name."""
+        return self._membership.name
+
+    def came(self, message: Message) -> None:
+        """Take the envelope off a message, accept its registry, and witness the server's head.
+
+        A registry that may not replace the present one, and a head that the server's key did not
+        sign, are left out, each with a line that says so. Raises PrivacyError, with a line, unless
+        the server ordered this very message of this site, and where this log lacks what it showed
+        the server; nothing may be computed then.
+        """
+        envelope, about = take_off(message), task_facts(message)
+        self._note_policy()
+        self._accept(envelope.document)
+        self._check_order(message, envelope.order, about)
+        self._check_newest(envelope.witnessed)
+        self._witness(envelope.head, about)
+        if about and about["kind"] == "query.prepare":
+            self._keep(message, about)
+        if about and about["kind"] == WITHDRAW:
+            self._proposals.drop(str(about["study"]))
+            self._audit.append("proposal_withdrawn", study=about["study"])
+
+    def unreadable(self) -> None:
+        """Write that something came which is no message, so nobody ordered it; one line in all."""
+        self._note("order_refused", {"kind": "unknown", "study": ""})
+
+    def _check_order(
+        self, message: Message, signature: str, about: dict[str, str | int] | None
+    ) -> None:
+        order = Order.of(message, self._membership.name)
+        try:
+            order.check(self._membership.server_public_key, signature, now := time.time())
+            self._take(signature, order.term, now)
+        except FederationError as error:
+            self._note("order_refused", about or {"kind": "unknown", "study": ""})
+            said = f"not ordered by this site's server, not answered: {error}"
+            raise PrivacyError(said, Reason.NOT_ORDERED) from error
+
+    def _check_newest(self, head: SignedHead) -> None:
+        """Raise PrivacyError, with one line a head, when the log is an older copy."""
+        keys = [one.claim.signing_public_key for one in self._membership.member.requests]
+        try:
+            self._shown.check(head, keys)
+        except PrivacyError:
+            if (OLDER, head.hash) not in self._noted:
+                self._audit.append(OLDER, head=head.hash)
+                self._noted.add((OLDER, head.hash))
+            raise
+
+    def _take(self, signature: str, term: float, now: float) -> None:
+        """Raise FederationError when the order came before: each is signed for one message."""
+        if signature in self._terms:
+            raise FederationError("the same order was answered before; somebody sent a copy")
+        self._terms = {
+            known: end for known, end in self._terms.items() if now <= end + CLOCK_SECONDS
+        } | {signature: term}
+
+    def _keep(self, message: Message, about: dict[str, str | int]) -> None:
+        """Keep a proposed study for a person to read; one that is not the server's is one line."""
+        try:
+            self._proposals.keep(read_proposal(message), "message from the server")
+        except (FederationError, ConfigError) as error:
+            _log.error("%s", error)
+            self._note("proposal_refused", about)
+
+    def _accept(self, document: str) -> None:
+        """Go by a newer registry. One that is refused comes again and again, and is one line."""
+        if not document or document == self._refused_registry:
+            return
+        try:
+            self._membership = self._membership.accept(_json(document), self._audit)
+        except FederationError as error:
+            _log.error("%s", error)
+            self._refused_registry = document
+
+    def _witness(self, head: SignedHead, about: dict[str, str | int] | None) -> None:
+        if about is None or about["kind"] not in WITNESSED_KINDS:
+            return
+        try:
+            head.check(self._membership.server_public_key, "the server")
+        except FederationError as error:
+            _log.warning("%s", error)
+            self._audit.append("not_witnessed", peer=SERVER, **about)
+        else:
+            self._audit.witness(head, SERVER, **about)
+
+    def leaves(self, message: Message, reply: Message) -> None:
+        """Write the line of an answer before it leaves, and put the envelope around it."""
+        about = task_facts(message)
+        refused = "the ClientApp failed" if reply.has_error() else read_refusal(reply)
+        absent = None if reply.has_error() else read_absence(reply)
+        if about and refused:
+            self._note("refused", about, reason=str(refused))
+        elif about and absent:
+            self._note("sat_out", about, reason=str(absent))
+        elif about and about["kind"] in WITNESSED_KINDS:
+            self._audit.append("released", ledger=read_head(reply), **about)
+        if reply.has_content():
+            head = self._audit.signed_head()
+            self._shown.shown(head)
+            envelope = Envelope(head, self._membership.registry.version)
+            reply.content = envelope.around(reply.content)
+
+    def _note(self, event: str, about: dict[str, str | int], **facts: str) -> None:
+        """One line; of a study that waits for sites, and asks every few seconds, one in all."""
+        once = (event, about["study"])
+        if about["kind"] in WITNESSED_KINDS or once not in self._noted:
+            self._audit.append(event, **about, **facts)
+        if about["kind"] not in WITNESSED_KINDS:
+            self._noted.add(once)
+
+    def _note_policy(self) -> None:
+        """A line when the policy is another than at the message before, and at the first one."""
+        found = _policy_digest(self._home)
+        if found != self._policy:
+            self._audit.append("policy", digest=found)
+            self._policy = found
+
+
+def _json(document: str) -> dict[str, Any]:
+    """The object in a document from the wire; {}, which passes no check, when it is none."""
+    try:
+        content = json.loads(document) if len(document) <= LARGEST_BYTES else None
+    except (ValueError, RecursionError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _policy_digest(home: SiteHome) -> str:
+    """SHA-256 (hex) of the site's policy file as it is; "none" when there is none."""
+    try:
+        return file_digest(open_site(home.site_file).policy)
+    except (OSError, ConfigError):
+        return "none"

@@ -1,0 +1,116 @@
+"""What a lab wants to know at one look: whether its client runs, and how each study stands."""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from client.consent.proposals import Proposals
+from client.home import SiteHome
+from client.ledger.ledger import Ledger
+from client.ledger.summary import left
+from client.policy.policy import Policy, read_policy
+from client.service.journal import StudyNote, read_notes
+from client.service.service import runs
+from client.site import open_site
+from common.errors import HemofedError
+from common.privacy.accounting import epsilon
+from common.text import count
+
+
+@dataclass(frozen=True, kw_only=True)
+class Standing:
+    """A study at this site."""
+
+    study: str
+    digest: str
+    state: str
+    """As `client.service.journal` has it; "not asked yet" where the server has asked nothing."""
+    round: int
+    """The last one that this site answered."""
+    rounds: int
+    spent: float | None
+    """Epsilon, at the policy's delta; None: the ledger cannot be read."""
+    unprotected: int
+    """Answers that left without privacy, of which no epsilon speaks."""
+    since: str
+    """UTC, ISO 8601; "" where nothing was asked."""
+
+    @property
+    def cost(self) -> str:
+        """What was spent, in words."""
+        if self.spent is None:
+            return "not known"
+        bare = f"{count(self.unprotected, 'answer')} WITHOUT privacy" if self.unprotected else ""
+        noised = f"epsilon {self.spent:.3g}" if self.spent or not bare else ""
+        return " + ".join(filter(None, (noised, bare)))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Overview:
+    """All of it."""
+
+    runs: bool
+    paused: bool
+    studies: tuple[Standing, ...]
+    left: float | None
+    """Most epsilon that one more study may have; None: ledger or policy cannot be read."""
+    lifetime: float | None
+    fault: str
+    """Why the ledger or the policy cannot be read; "" when they can."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return asdict(self)
+
+    @property
+    def budget(self) -> str:
+        """What is left, in words, or why that is not known."""
+        if self.left is None:
+            return f"spent and left are not known: {self.fault}"
+        return f"left for one more study: epsilon {self.left:.3g} of {self.lifetime:g} for life"
+
+
+def overview(home: SiteHome) -> Overview:
+    """The home as it is. Raises ConfigError when there is no readable site.yaml."""
+    site = open_site(home.site_file)
+    notes = read_notes(home.studies)
+    for proposal in Proposals(home).all():
+        study = proposal.study
+        new = StudyNote(study.name, "not asked yet", 0, study.rounds, "")
+        notes.setdefault(study.digest, new)
+    spent, remains, lifetime, fault = dict[str, tuple[float, int]](), None, None, ""
+    try:
+        policy = read_policy(site.policy)
+        lifetime = policy.lifetime_epsilon
+        with Ledger.read(site.ledger) as ledger:
+            spent = {digest: _spent(ledger, digest, policy) for digest in notes}
+            remains = left(ledger, policy.delta, lifetime)
+    except HemofedError as error:
+        fault = str(error)
+    return Overview(
+        runs=runs(home),
+        paused=home.paused.exists(),
+        studies=tuple(_standing(digest, note, spent) for digest, note in notes.items()),
+        left=remains,
+        lifetime=lifetime,
+        fault=fault,
+    )
+
+
+def _spent(ledger: Ledger, digest: str, policy: Policy) -> tuple[float, int]:
+    """A study's epsilon, and its answers that left without privacy."""
+    bare = sum(row.study == digest for row in ledger.rows("unprotected"))
+    return epsilon(ledger.events(digest), policy.delta), bare
+
+
+def _standing(digest: str, note: StudyNote, spent: dict[str, tuple[float, int]]) -> Standing:
+    paid, bare = spent.get(digest, (None, 0))
+    return Standing(
+        study=note.study,
+        digest=digest,
+        state=note.state,
+        round=note.round,
+        rounds=note.rounds,
+        spent=paid,
+        unprotected=bare,
+        since=note.since,
+    )

@@ -1,0 +1,157 @@
+"""The process that holds the patients' cells: the installed ClientApp, warm, one message at a time.
+
+It has no connection of its own. The site's node hands it Flower's messages over a socket pair and
+takes the replies; what it can be asked for is what the installed `client.app` answers. No code
+comes over the wire.
+"""
+
+import argparse
+import signal
+import socket
+import subprocess
+import time
+from multiprocessing.connection import Connection
+from pathlib import Path
+from threading import Event
+
+from flwr.app import Context, Message, RecordDict
+from flwr.common.serde import message_from_proto, message_to_proto
+from flwr.proto.message_pb2 import Message as ProtoMessage
+
+from client.home import SiteHome
+from common.files import last_line, make_folder
+from common.identity.keys import PASSPHRASE_VARIABLE
+from common.process_hardening import environment, keep_secrets, python
+
+_LOOK_SECONDS = 0.5
+_STOP_SECONDS = 5.0
+
+
+class RunnerDiedError(Exception):
+    """The process ended, or had to be ended, before it answered."""
+
+
+class Runner:
+    """The node's handle on the process; started when it is needed, and again after it died."""
+
+    def __init__(self, site_file: Path, log: Path) -> None:
+        self._site_file = site_file
+        self._log = log
+        self._process: subprocess.Popen[bytes] | None = None
+        self._line: Connection | None = None
+
+    @property
+    def pid(self) -> int | None:
+        """The process, when there is one."""
+        return self._process.pid if self._process and self._process.poll() is None else None
+
+    def answer(self, message: Message, seconds: float, halt: Event) -> Message:
+        """The ClientApp's reply.
+
+        Raises RunnerDiedError: it was killed, ran out of memory, took longer than `seconds`, or the
+        service is asked to stop; it is not running any more then.
+        """
+        line = self.start()
+        end = time.monotonic() + seconds
+        try:
+            line.send_bytes(message_to_proto(message).SerializeToString())
+            while not line.poll(_LOOK_SECONDS):
+                if halt.is_set() or time.monotonic() > end:
+                    self.stop()
+                    raise RunnerDiedError(
+                        "stopped" if halt.is_set() else f"no answer in {seconds:g} s"
+                    )
+            return message_from_proto(ProtoMessage.FromString(line.recv_bytes()))
+        except (EOFError, OSError) as death:
+            code = self.stop()
+            raise RunnerDiedError(f"the runner ended with code {code}") from death
+
+    def stop(self) -> int | None:
+        """End the process; its exit code."""
+        process, self._process = self._process, None
+        if self._line:
+            self._line.close()
+            self._line = None
+        if process is None:
+            return None
+        process.kill()
+        return process.wait(_STOP_SECONDS)
+
+    def try_out(self, seconds: float) -> None:
+        """Start the process, let it load its modules, and end it.
+
+        Raises RunnerDiedError, with the last line of its log: it ended by itself, or needs longer
+        than `seconds`.
+        """
+        self.start().close()  # nobody asks anything: it ends, well, when it is ready to answer
+        assert self._process is not None
+        try:
+            code: int | None = self._process.wait(seconds)
+            fault = f"ended with code {code}"
+        except subprocess.TimeoutExpired:
+            code, fault = None, f"is not ready after {seconds:g} s"
+        self.stop()
+        if code != 0:
+            said = last_line(self._log) or "nothing"
+            raise RunnerDiedError(f"the runner {fault}; the last line of {self._log}: {said}")
+
+    def start(self) -> Connection:
+        """Have the process there, with its modules loading; the line to it."""
+        if self._line is not None and self.pid is not None:
+            return self._line
+        self.stop()
+        ours, theirs = socket.socketpair()
+        command = python("-m", "client.service.worker", str(self._site_file), str(theirs.fileno()))
+        make_folder(self._log.parent)
+        with self._log.open("ab") as log:
+            self._process = subprocess.Popen(  # noqa: S603  the command is ours
+                command,
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                env=_without_secrets(),
+            )
+        theirs.close()
+        self._line = Connection(ours.detach())
+        return self._line
+
+
+def _without_secrets() -> dict[str, str]:
+    """The environment for a process that needs no private key."""
+    return {name: value for name, value in environment().items() if name != PASSPHRASE_VARIABLE}
+
+
+def serve(site_file: Path, line: Connection) -> None:
+    """The process's whole life: answer until the node hangs up."""
+    from client.app import client_app
+    from client.consent.approvals import SignedApprovals
+
+    # Loaded before the first message, so that the first round does not wait for it.
+    app = client_app(approvals=SignedApprovals(SiteHome(site_file.parent)))
+    while True:
+        try:
+            message = message_from_proto(ProtoMessage.FromString(line.recv_bytes()))
+        except EOFError:
+            return
+        metadata = message.metadata
+        context = Context(
+            metadata.run_id, metadata.dst_node_id, {"site": str(site_file)}, RecordDict(), {}
+        )
+        line.send_bytes(message_to_proto(app(message, context)).SerializeToString())
+
+
+def main() -> None:
+    """`python -m client.service.worker SITE.yaml FD`; the node starts it."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("site", type=Path)
+    parser.add_argument("line", type=int)
+    chosen = parser.parse_args()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    keep_secrets()
+    serve(chosen.site, Connection(chosen.line))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""What a site computes on its cells: features, training, evaluation, what leaves of them."""

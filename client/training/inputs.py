@@ -1,0 +1,100 @@
+"""A site's cells as tensors on the device, and which of them make a batch."""
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from client.site import Rows, SiteCells
+from client.training.augmentation import augment
+from common.device import Precision, laid_out
+from common.errors import DataError
+from common.models.pixels import to_tensor
+from common.privacy.noise_source import NoiseSource
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What the trained part of the network is fed: images, or a frozen encoder's features."""
+
+    cells: SiteCells
+    network: nn.Module
+    device: torch.device
+    features: Tensor | None = None
+    """(N, D) when the encoder is frozen."""
+    images: Tensor | None = None
+    """uint8 (N, S, S, 3) on the device, where it has room for all; None: read batch by batch."""
+    precision: Precision = "float32"
+    """Of the network's arithmetic where no privacy hangs on it."""
+
+    def batch(self, positions: Rows, draws: Tensor | None = None) -> Tensor:
+        """Network input for the cells at `positions`; augmented by `draws` (B, VIEW_DRAWS)."""
+        if self.features is not None:
+            return _chosen(self.features, positions).to(self.device)
+        if self.images is not None:
+            images = to_tensor(_chosen(self.images, positions), self.device)
+        else:
+            images = to_tensor(self.cells.take(positions), self.device)
+        if draws is not None:
+            images = augment(images, draws)
+        return laid_out(images, self.network)
+
+    def targets(self, positions: Rows) -> Tensor:
+        return torch.from_numpy(self.cells.labels[positions]).to(self.device)
+
+
+def _chosen(held: Tensor, positions: Rows) -> Tensor:
+    return held[torch.from_numpy(positions).to(held.device)]
+
+
+def not_none(rows: Rows) -> Rows:
+    """The training cells' rows as they are. Raises DataError: there is none."""
+    if not len(rows):
+        raise DataError("the site has no training cell of the study's types")
+    return rows
+
+
+def shuffled(rows: Rows, batch_size: int, epochs: int, seed: int) -> Iterator[Rows]:
+    """Positions of each batch of `epochs` passes, in an order drawn from `seed`."""
+    rows, rng = not_none(rows), np.random.default_rng(seed)
+    for _ in range(epochs):
+        order = rng.permutation(rows)
+        for start in range(0, len(order), batch_size):
+            yield order[start : start + batch_size]
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A Poisson sample of units: the cells, and the unit that each belongs to."""
+
+    rows: Rows
+    units: Rows
+
+
+def poisson(rows: Rows, units: Rows, rate: float, most: int, source: NoiseSource) -> Drawn:
+    """Each unit joins with probability `rate`, by itself; at most `most` of its cells, at random.
+
+    rows, units: (N,) positions and the unit of each. An empty sample is a sample.
+    Formal guarantee: the probability is floor(rate * 2^64) / 2^64, never above `rate`, and each
+    unit is decided by its own words of the stream.
+    """
+    names, index = np.unique(units, return_inverse=True)
+    chosen = source.words(len(names)) < np.uint64(min(int(rate * 2**64), 2**64 - 1))
+    if rate >= 1:
+        chosen[:] = True
+    mine = chosen[index]
+    kept, kept_units = rows[mine], units[mine]
+    order = np.lexsort((source.words(len(kept)), kept_units))
+    kept, kept_units = kept[order], kept_units[order]
+    first = np.searchsorted(kept_units, kept_units)
+    few = np.arange(len(kept)) - first < most
+    return Drawn(kept[few], kept_units[few])
+
+
+def seed_of(*purpose: str | int) -> int:
+    """A 63-bit seed for what is not secret (shuffling, augmentation), from its purpose."""
+    digest = hashlib.sha256("\0".join(str(part) for part in purpose).encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 1

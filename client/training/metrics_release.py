@@ -1,0 +1,78 @@
+"""What leaves the site of an evaluation: nothing, noised counts, or exact ones."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from client.ledger.spending import note_exact_metrics, pay_for_metrics
+from client.policy.policy import read_policy
+from client.randomness import Entropy
+from client.site import Rows
+from client.training.evaluation import predict
+from client.training.inputs import Inputs
+from client.training.own_figures import note_figures
+from common.config.study import Site
+from common.errors import PrivacyError
+from common.metrics import Floats, Tally
+from common.noised_tally import SENSITIVITY, NoisedTally
+from common.privacy.noise import count_sigma, discrete_gaussian
+from common.wire.messages import Task
+from common.wire.reasons import Reason
+
+
+def released_tally(
+    site: Site, task: Task, inputs: Inputs, entropy: Entropy
+) -> tuple[Tally | NoisedTally, str]:
+    """The counts on the cells of `task.split`, as the site's policy lets them leave, and the head
+    of the ledger when they were paid for, or written down as leaving exact.
+
+    What leaves noised or exact, a real site has exact at home (`client.training.own_figures`); a
+    simulation has its summary.
+
+    Raises PrivacyError when the policy lets nothing leave, or the ledger refuses.
+    """
+    policy = read_policy(site.policy)
+    if policy.metrics == "none":  # at once: the time that it took would tell how many cells
+        said = "the site's policy lets no metrics leave (metrics: none)"
+        raise PrivacyError(said, Reason.METRICS)
+    if policy.metrics == "exact":
+        account = note_exact_metrics(site, task, policy, entropy)
+        return _counted_at_home(site, task, inputs, entropy)[0], account.head
+    paid = pay_for_metrics(site, task, policy, entropy)
+    _, probabilities = _counted_at_home(site, task, inputs, entropy)
+    counts = NoisedTally.of(_counted(task, inputs, probabilities, few=True)).counts
+    source = entropy.source(task.study.digest, site.name, task.round, task.split, "metrics")
+    sigma = count_sigma(SENSITIVITY * task.study.privacy.cells_of_a_unit, paid.noise_multiplier)
+    counts += discrete_gaussian(len(counts), sigma, source)
+    return NoisedTally.of_counts(counts, sigma**2), paid.head
+
+
+def _counted_at_home(
+    site: Site, task: Task, inputs: Inputs, entropy: Entropy
+) -> tuple[Tally, Floats]:
+    """Every cell of the split, counted and written down at the site; with their probabilities."""
+    probabilities = predict(inputs, inputs.cells.rows(task.split))
+    tally = _counted(task, inputs, probabilities)
+    if not entropy.repeats:
+        note_figures(site, task, tally)
+    return tally, probabilities
+
+
+def _counted(task: Task, inputs: Inputs, probabilities: Floats, few: bool = False) -> Tally:
+    """The split's cells, or of each patient the few that may count; probabilities: of them all."""
+    positions = inputs.cells.rows(task.split)
+    privacy = task.study.privacy
+    counts = np.ones(len(positions), bool)
+    if few and privacy.unit == "patient":
+        counts = _first_of_each(inputs.cells.units[positions], privacy.cells_of_a_unit)
+    if not counts.any():
+        return Tally.empty(len(task.study.cell_types))
+    return Tally.of(probabilities[counts], inputs.cells.labels[positions[counts]])
+
+
+def _first_of_each(units: Rows, most: int) -> NDArray[np.bool_]:
+    """Which are the first `most` of their unit, (N,); none depends on the other units."""
+    order = np.argsort(units, kind="stable")
+    ranked = units[order]
+    first = np.empty(len(units), bool)
+    first[order] = np.arange(len(order)) - np.searchsorted(ranked, ranked) < most
+    return first

@@ -1,0 +1,74 @@
+"""A round's local optimizer: SGD or AdamW, on torch's functional updates.
+
+torch.optim's classes would do the same and load torch's compiler with them, seconds and a hundred
+megabytes in every process of a lab.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.optim.adamw import adamw
+from torch.optim.sgd import sgd
+
+from common.config.study import TrainingSpec
+
+_BETAS = (0.9, 0.999)
+_EPSILON = 1e-8
+
+
+class LocalOptimizer:
+    """Updates `parameters` in place from their gradients; one without a gradient stays.
+
+    Its state begins at zero: a round takes nothing of the last one's along.
+    """
+
+    def __init__(self, parameters: list[nn.Parameter], training: TrainingSpec) -> None:
+        self._parameters, self._training = parameters, training
+        self._adam = training.optimizer == "adam"
+        kept = self._adam or training.momentum > 0
+        self._means = [torch.zeros_like(value) if kept else None for value in parameters]
+        self._squares = [torch.zeros_like(value) for value in parameters] if self._adam else []
+        self._steps = [torch.tensor(0.0) for _ in parameters] if self._adam else []
+
+    def clear(self) -> None:
+        """Forget the gradients."""
+        for value in self._parameters:
+            value.grad = None
+
+    @torch.no_grad()
+    def step(self, learning_rate: float) -> None:
+        """One update along the gradients that the parameters have."""
+        moved = [at for at, value in enumerate(self._parameters) if value.grad is not None]
+        update = self._adamw if self._adam else self._sgd
+        update(moved, learning_rate)
+
+    def _sgd(self, moved: list[int], learning_rate: float) -> None:
+        sgd(
+            *self._values_and_gradients(moved),
+            [self._means[at] for at in moved],
+            weight_decay=self._training.weight_decay,
+            momentum=self._training.momentum,
+            lr=learning_rate,
+            dampening=0.0,
+            nesterov=False,
+            maximize=False,
+        )
+
+    def _adamw(self, moved: list[int], learning_rate: float) -> None:
+        adamw(
+            *self._values_and_gradients(moved),
+            [mean for at in moved if (mean := self._means[at]) is not None],
+            [self._squares[at] for at in moved],
+            [],
+            [self._steps[at] for at in moved],
+            amsgrad=False,
+            beta1=_BETAS[0],
+            beta2=_BETAS[1],
+            lr=learning_rate,
+            weight_decay=self._training.weight_decay,
+            eps=_EPSILON,
+            maximize=False,
+        )
+
+    def _values_and_gradients(self, moved: list[int]) -> tuple[list[Tensor], list[Tensor]]:
+        values = [self._parameters[at] for at in moved]
+        return list[Tensor](values), [value.grad for value in values if value.grad is not None]

@@ -1,0 +1,95 @@
+"""A study's model and a site's cells, loaded once a process and ready to use."""
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import torch
+from torch import nn
+
+from client.policy.policy import read_policy
+from client.site import open_cells
+from client.training.feature_cache import cached_features
+from client.training.inputs import Inputs
+from common.config.study import ModelSpec, Site, Study
+from common.device import Precision, limit_memory, place, quickest, resolve
+from common.errors import because_of
+from common.models import Classifier, build, federated, trainable
+from common.models.parameter_vector import Layout
+from common.wire.reasons import Reason
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """What a round at a site works with. The model is shared by all messages: load it first."""
+
+    model: Classifier
+    parameters: dict[str, nn.Parameter]
+    """Those that travel."""
+    layout: Layout
+    inputs: Inputs
+
+    @property
+    def trainable_size(self) -> int:
+        """Number of values in a gradient."""
+        return sum(value.numel() for value in trainable(self.inputs.network).values())
+
+
+def workspace(site: Site, study: Study) -> Workspace:
+    """The study's model and the site's cells, ready for it."""
+    device = resolve(site.runtime.device)
+    limit_memory(device, read_policy(site.policy).gpu_memory_share)
+    with because_of(Reason.WEIGHTS):
+        made = _model(study.model, len(study.cell_types), study.image_side, study.seed, device)
+    model, parameters, layout = made
+    cells = open_cells(site, study)
+    precision = _precision(site, study, device)
+    if model.frozen:
+        features = _features(site, study, device)
+        inputs = Inputs(cells, model.head, device, features, precision=precision)
+    else:
+        images = _images(site, study, device)
+        inputs = Inputs(cells, model, device, images=images, precision=precision)
+    return Workspace(model, parameters, layout, inputs)
+
+
+def _precision(site: Site, study: Study, device: torch.device) -> Precision:
+    """Under privacy float32, whatever the runtime says: it must not touch the clipping, and in
+    bfloat16 a cell's features depend a little on the others of its batch."""
+    if study.privacy.mode != "none":
+        return "float32"
+    return quickest(device, site.runtime.precision)
+
+
+@lru_cache(maxsize=2)
+def _model(
+    spec: ModelSpec, classes: int, side: int, seed: int, device: torch.device
+) -> tuple[Classifier, dict[str, nn.Parameter], Layout]:
+    """Kept by what it is made of: the studies of a federation and its baselines share one."""
+    model = build(spec, classes, side, seed)
+    layout = Layout.of(model)
+    place(model, device)
+    return model, federated(model), layout
+
+
+@lru_cache(maxsize=32)
+def _features(site: Site, study: Study, device: torch.device) -> torch.Tensor:
+    """The frozen encoder's features of all the site's cells, (N, D); kept on disk."""
+    model, *_ = _model(study.model, len(study.cell_types), study.image_side, study.seed, device)
+    parts = open_cells(site, study).parts
+    precision = _precision(site, study, device)
+    found = [cached_features(model, part, device, precision) for part in parts]
+    return torch.cat([torch.from_numpy(part) for part in found]).to(device)
+
+
+@lru_cache(maxsize=32)
+def _images(site: Site, study: Study, device: torch.device) -> torch.Tensor | None:
+    """All the site's pixels on a GPU that has room for them twice; None: they stay on disk."""
+    if device.type == "cpu":
+        return None
+    cells = open_cells(site, study)
+    needed = len(cells.labels) * 3 * cells.parts[0].side ** 2
+    free, _ = torch.cuda.mem_get_info(device)
+    if 2 * needed > free:
+        return None
+    return torch.from_numpy(cells.take(np.arange(len(cells.labels)))).to(device)

@@ -1,0 +1,1 @@
+"""The audit log: what happened, in lines that are only ever appended."""

@@ -1,0 +1,1 @@
+"""The YAML files: typed, bounded, read with every fault named."""

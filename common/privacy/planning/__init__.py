@@ -1,0 +1,1 @@
+"""What a study's privacy costs and brings, before anything runs."""

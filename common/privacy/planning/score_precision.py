@@ -1,0 +1,109 @@
+"""How sharp a study's noised scores will be, before it runs, and what sharper ones would cost."""
+
+from dataclasses import dataclass
+
+from common.config.study import SPLIT_FRACTIONS, Study
+from common.errors import PrivacyError
+from common.noised_tally import SENSITIVITY, TELLING, accuracy_interval
+from common.privacy.accounting import Event, epsilon
+from common.privacy.metrics_noise import evaluations, metrics_sigma
+from common.privacy.noise import count_sigma
+from common.text import count
+
+ACCURACY = 0.8
+"""That the forecast is made for."""
+WIDTHS = (0.05, 0.1, 0.2)
+"""Intervals whose price is told."""
+_LEAST, _MOST = 2.0**-6, 2.0**12
+"""Of the noise multipliers looked at."""
+_HALVINGS = 30
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """The accuracy of the sites' pooled noised counts, if about 80 % are right."""
+
+    cells: int
+    """Counted for validation over all sites, by the units that they declare."""
+    sites: int
+    evaluations: int
+    sigma: float
+    """Of the noise in each count of each site."""
+    width: float | None
+    """Of the accuracy's 95 % interval; None: it would say nothing."""
+    prices: tuple[tuple[float, float | None], ...]
+    """(width of the interval, evaluation.epsilon that gives it); None: with so few cells none."""
+
+    @property
+    def words(self) -> str:
+        """In a few sentences, for whoever plans or approves the study."""
+        comes = "is hidden by the noise: no figure will be given"
+        if self.width is not None:
+            comes = f"will come out with a 95 % interval {100 * self.width:.0f} points wide"
+        prices = [
+            f"{100 * width:.0f} points: " + (f"{price:.2g}" if price else "none, too few cells")
+            for width, price in self.prices
+        ]
+        return (
+            f"noise of {self.sigma:.3g} on each count that leaves noised; over about "
+            f"{count(self.cells, 'validation cell')} at {count(self.sites, 'site')} an accuracy of "
+            f"{ACCURACY:.0%} {comes}. The evaluation.epsilon for an interval of "
+            f"{'; '.join(prices)}. {count(self.evaluations, 'evaluation')} share it: fewer "
+            "(evaluation.every) are sharper"
+        )
+
+
+def forecast(study: Study) -> Forecast | None:
+    """The forecast; None where the study names no site that trains, nor how many cells it has, and
+    where no noise meets its `evaluation.epsilon`.
+
+    A patient counts with as many cells as may count; where patients have fewer, scores are less
+    sharp than told.
+    """
+    units = [member.units for member in study.cohort.values() if member.role == "train"]
+    train, validation, _ = SPLIT_FRACTIONS
+    cells = round(sum(units) * validation / train) * study.privacy.cells_of_a_unit
+    if not cells:
+        return None
+    try:
+        sigma, sites = metrics_sigma(study), len(units)
+    except PrivacyError:
+        return None
+    width = _width(cells, sites, sigma)
+    return Forecast(
+        cells=cells,
+        sites=sites,
+        evaluations=evaluations(study),
+        sigma=sigma,
+        width=width if width <= TELLING else None,
+        prices=tuple((wanted, _price(study, cells, sites, wanted)) for wanted in WIDTHS),
+    )
+
+
+def _width(cells: int, sites: int, sigma: float) -> float:
+    interval = accuracy_interval(ACCURACY * cells, (1 - ACCURACY) * cells, sites * sigma**2)
+    return interval[1] - interval[0] if interval else 1.0
+
+
+def _price(study: Study, cells: int, sites: int, wanted: float) -> float | None:
+    """The epsilon of all evaluations whose noise leaves the interval `wanted` wide."""
+    unit = SENSITIVITY * study.privacy.cells_of_a_unit
+
+    def enough(multiplier: float) -> bool:
+        return _width(cells, sites, count_sigma(unit, multiplier)) <= wanted
+
+    if not enough(_LEAST):
+        return None
+    low, high = _LEAST, _MOST
+    for _ in range(_HALVINGS):
+        middle = (low * high) ** 0.5
+        low, high = (middle, high) if enough(middle) else (low, middle)
+    noise = Event(
+        mechanism="poisson_discrete_gaussian",
+        sample_rate=1.0,
+        noise_multiplier=low,
+        steps=evaluations(study),
+        unit=study.privacy.unit,
+        mode="local",
+    )
+    return epsilon([noise], study.privacy.delta)

@@ -1,0 +1,295 @@
+"""What server and sites say to each other: the content of each message, written and read here.
+
+query          -> the site's name
+query.prepare  task (and the server's signature, in a deployment) -> the site's name, once its
+               cells (and their features) are ready
+query.withdraw task (in a deployment) -> the site's name: the proposed study is taken back
+train          task + model vector -> update vector + report
+evaluate       task + model vector -> tally
+Each but query may be answered with an absence: the site sits out, and is asked the next time.
+Any of them may be answered with a refusal: a reason of the closed list (common/wire/reasons.py)
+and a reference into the site's own log. The error's text stays at the site.
+"""
+
+import json
+import re
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
+
+from common.config.loading import parse
+from common.config.study import Number, Study
+from common.errors import ConfigError, FederationError, ModelError, because_of
+from common.metrics import BINS, Tally
+from common.noised_tally import NoisedTally
+from common.wire.proposal import Proposal
+from common.wire.reasons import Reason
+from common.wire.vector_codec import Vector, decode, encode
+
+LONGEST_STUDY = 2 * 2**20
+"""Characters of its JSON; one with a cohort of 10,000 sites has fewer."""
+Counted = Tally | NoisedTally
+"""How a model does on a site's cells: exactly, or as a policy lets it leave."""
+WITHDRAW = "query.withdraw"
+_KINDS = ("query.prepare", WITHDRAW, "train", "evaluate")
+_REFERENCE = re.compile(r"[0-9a-f]{2,16}")
+
+
+@dataclass(frozen=True)
+class Task:
+    """One round's work for a site."""
+
+    study: Study
+    round: int
+    attempt: int = 0
+    split: str = "validation"
+    """Which cells an evaluation counts: validation or test."""
+    head: str = ""
+    """The site's ledger head that the server saw last; a ledger without it is an old copy."""
+
+    def content(self, model: Array | None = None) -> RecordDict:
+        """The message's content; `model` is encoded once for all sites."""
+        record = ConfigRecord(
+            {
+                "study": self.study.model_dump_json(),
+                "round": self.round,
+                "attempt": self.attempt,
+                "split": self.split,
+                "head": self.head,
+            }
+        )
+        content = RecordDict({"task": record})
+        if model is not None:
+            # Not by the constructor, which copies the array; each copy would be hashed again.
+            vector = content["model"] = ArrayRecord()
+            vector["values"] = model
+        return content
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.round <= self.study.rounds or self.attempt < 0:
+            raise FederationError(
+                f"round {self.round}, attempt {self.attempt}: "
+                f"the study has {self.study.rounds} rounds"
+            )
+        if self.split not in ("validation", "test"):
+            raise FederationError(f"split {self.split!r:.40}: expected validation or test")
+
+    @classmethod
+    def read(cls, message: Message) -> "Task":
+        """Raises FederationError: no task, a round that the study does not have. ConfigError: a
+        bad study."""
+        record, kind = message.content.config_records.get("task"), message.metadata.message_type
+        with because_of(Reason.BAD_QUESTION):
+            if record is None:
+                raise FederationError(f"a {kind} message without a task")
+            try:
+                study = _study(str(record["study"]))
+                numbers = int(str(record["round"])), int(str(record["attempt"]))
+                return cls(study, *numbers, str(record["split"]), str(record["head"]))
+            except (KeyError, ValueError, RecursionError) as error:
+                said = f"a {kind} message whose task cannot be read ({type(error).__name__})"
+                raise FederationError(said) from error
+
+
+def task_facts(message: Message) -> dict[str, str | int] | None:
+    """What an audit line says of a message's task; None when it has none.
+
+    Whatever the sender wrote there, the facts are words and numbers of ours.
+    """
+    record = message.content.config_records.get("task")
+    if record is None:
+        return None
+    kind = message.metadata.message_type
+    numbers = {name: record.get(name) for name in ("round", "attempt")}
+    return {
+        "kind": kind if kind in _KINDS else "unknown",
+        "study": _digest(str(record.get("study"))),
+        **{name: value if type(value) is int else -1 for name, value in numbers.items()},
+    }
+
+
+def task_words(message: Message) -> tuple[str, str]:
+    """The split and the ledger head that a message's task names; "" and "" when it has none."""
+    record = message.content.config_records.get("task") or ConfigRecord()
+    return str(record.get("split", "")), str(record.get("head", ""))
+
+
+@dataclass(frozen=True)
+class Update:
+    """A site's answer to train: new minus old parameters, and what it says about the round."""
+
+    values: Vector
+    layout: str
+    head: str = ""
+    """Of the site's ledger, after this round was paid; read back by `read_head`."""
+    epsilon: float | None = None
+    loss: float | None = None
+    """Without privacy alone. Nothing else that depends on the cells is said, the time that training
+    took neither: the server has a clock of its own."""
+
+    def content(self, number: Number = "float32") -> RecordDict:
+        """The reply's content; `number` as the study's `transport.up` says."""
+        report = ConfigRecord({"layout": self.layout, "head": self.head})
+        for name, value in (("epsilon", self.epsilon), ("loss", self.loss)):
+            if value is not None:
+                report[name] = float(value)
+        update = ArrayRecord({"values": encode(self.values, number)})
+        return RecordDict({"update": update, "report": report})
+
+    @classmethod
+    def read(cls, message: Message, size: int, number: Number = "float32") -> "Update":
+        """Raises ModelError unless the reply holds exactly one vector of `size` such numbers."""
+        content = message.content
+        arrays = content.array_records.get("update")
+        report = _config(message, "report")
+        layout = report.get("layout")
+        if arrays is None or list(arrays) != ["values"] or not isinstance(layout, str):
+            raise ModelError("the reply holds no single update vector with its layout")
+        said = {name: _number(report.get(name)) for name in ("epsilon", "loss")}
+        return cls(
+            decode(arrays["values"], size, number),
+            layout,
+            read_head(message),
+            said["epsilon"],
+            said["loss"],
+        )
+
+
+def content_bytes(content: RecordDict) -> int:
+    """Bytes of what a message says: its vectors, texts and numbers."""
+    vectors = sum(len(v.data) for record in content.array_records.values() for v in record.values())
+    said = (value for record in content.config_records.values() for value in record.values())
+    return vectors + sum(len(v) if isinstance(v, str | bytes) else 8 for v in said)
+
+
+def proposal_content(proposal: Proposal) -> RecordDict:
+    """A deployed server's query.prepare: the study with its signature."""
+    content = Task(proposal.study, 0).content()
+    content["proposal"] = ConfigRecord({"signature": proposal.signature})
+    return content
+
+
+def read_proposal(message: Message) -> Proposal:
+    """The study that the message asks about, as signed. Raises FederationError or ConfigError."""
+    signature = _config(message, "proposal").get("signature")
+    if not isinstance(signature, str):
+        raise FederationError("a study that is not signed")
+    content = {"study": Task.read(message).study, "signature": signature}
+    return parse(Proposal, content, "proposal in the message")
+
+
+def tally_content(tally: Counted, head: str = "") -> RecordDict:
+    """A site's answer to evaluate; `head` of its ledger, after the answer was paid for."""
+    if isinstance(tally, NoisedTally):
+        record = ConfigRecord({"noised": tally.to_bytes(), "head": head})
+    else:
+        exact, confidence = tally.to_bytes()
+        record = ConfigRecord({"counts": exact, "confidence": confidence, "head": head})
+    return RecordDict({"tally": record})
+
+
+def read_head(message: Message) -> str:
+    """The ledger's head in an answer to train or evaluate; "" where there is none."""
+    records = (_config(message, name) for name in ("report", "tally"))
+    return next((str(record["head"])[:128] for record in records if record.get("head")), "")
+
+
+def read_tally(message: Message, study: Study) -> Counted:
+    """The site's counts. How much noise is in noised ones the study says, and not the site.
+
+    Raises FederationError when the reply holds no sound tally of the study's classes.
+    """
+    from common.privacy.metrics_noise import metrics_sigma  # loads torch: not where letters pass
+
+    record, classes = _config(message, "tally"), len(study.cell_types)
+    noised, counts, confidence = (record.get(n) for n in ("noised", "counts", "confidence"))
+    try:
+        if isinstance(noised, bytes):
+            return NoisedTally.from_bytes(noised, classes, metrics_sigma(study) ** 2)
+        if isinstance(counts, bytes) and isinstance(confidence, bytes):
+            return Tally.from_bytes(counts, confidence, classes)
+    except ValueError as error:
+        raise FederationError(f"the reply holds no sound tally: {error}") from error
+    raise FederationError(
+        f"the reply holds no sound tally: no counts and confidence of shape "
+        f"{(classes, classes, BINS)}, and no noised counts"
+    )
+
+
+def name_content(site: str) -> RecordDict:
+    """A site's answer to query."""
+    return RecordDict({"site": ConfigRecord({"name": site})})
+
+
+def read_name(message: Message) -> str:
+    """Raises FederationError when the reply holds no name."""
+    name = _config(message, "site").get("name")
+    if not isinstance(name, str):
+        raise FederationError("the reply to a query holds no site name")
+    return name
+
+
+@dataclass(frozen=True)
+class NoAnswer:
+    """What a site says in place of an answer."""
+
+    reason: Reason
+    reference: str = ""
+    """Of a refusal: where its text is in the site's own log. An absence has none."""
+
+    def __str__(self) -> str:
+        if not self.reference:
+            return f"sits out: {self.reason}"
+        return f"refused: {self.reason} (see {self.reference} in its log)"
+
+
+def refusal_content(reason: Reason, reference: str) -> RecordDict:
+    """All that leaves the site of an error."""
+    return RecordDict({"refusal": ConfigRecord({"reason": reason.value, "reference": reference})})
+
+
+def absence_content(reason: Reason) -> RecordDict:
+    """What a site says that takes no part this time; it is no refusal."""
+    return RecordDict({"absence": ConfigRecord({"reason": reason.value})})
+
+
+def read_absence(message: Message) -> NoAnswer | None:
+    """The absence, or None when the reply is not one."""
+    record = message.content.config_records.get("absence")
+    return None if record is None else NoAnswer(Reason.read(str(record.get("reason"))))
+
+
+def read_refusal(message: Message) -> NoAnswer | None:
+    """The refusal, or None when the reply is not one."""
+    record = message.content.config_records.get("refusal")
+    if record is None:
+        return None
+    reference = str(record.get("reference"))
+    known = reference if _REFERENCE.fullmatch(reference) else "its last lines"
+    return NoAnswer(Reason.read(str(record.get("reason"))), known)
+
+
+def _config(message: Message, name: str) -> ConfigRecord:
+    """The config record of that name; an empty one when there is none."""
+    return message.content.config_records.get(name) or ConfigRecord()
+
+
+def _digest(study: str) -> str:
+    """The digest of the study in a task; what is no study has none."""
+    try:
+        return _study(study).digest
+    except (ValueError, RecursionError, ConfigError):
+        return "not a study"
+
+
+@lru_cache(maxsize=8)
+def _study(text: str) -> Study:
+    if len(text) > LONGEST_STUDY:
+        raise ConfigError(f"study in the message: {len(text)} characters; {LONGEST_STUDY} at most")
+    return parse(Study, json.loads(text), "study in the message")
+
+
+def _number(value: object) -> float | None:
+    return float(value) if isinstance(value, int | float) and np.isfinite(value) else None

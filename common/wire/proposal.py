@@ -1,0 +1,31 @@
+"""A study as the server proposes it, signed: whatever way it came by, a site knows whose it is."""
+
+from typing import Self
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from pydantic import Field
+
+from common.config.study import Strict, Study
+from common.identity.signatures import sign, statement, verify
+
+
+class Proposal(Strict):
+    """What the operator's file holds, and what a site keeps of a message that asks."""
+
+    study: Study
+    signature: str = Field(max_length=256)
+    """By the server's signing key, over the study's digest."""
+
+    @classmethod
+    def make(cls, study: Study, key: Ed25519PrivateKey) -> Self:
+        """Sign the study."""
+        return cls(study=study, signature=sign(key, _message(study)))
+
+    def check(self, public: str, origin: str) -> None:
+        """Raise FederationError naming `origin` unless `public` (PEM) signed this very study."""
+        what = f"{origin}: the proposal of study {self.study.name}"
+        verify(public, _message(self.study), self.signature, what)
+
+
+def _message(study: Study) -> bytes:
+    return statement("proposal", {"study": study.digest})

@@ -1,0 +1,89 @@
+"""Who may speak to the fleet API, told by a request's headers, before its body is read.
+
+Flower's sites sign the time of each request. Flower looks at that when it has read all that came,
+so a stranger could fill the memory, and a slow line would make a large body's signature too old.
+"""
+
+from base64 import b64decode
+from datetime import UTC, datetime
+
+from flwr.common.constant import SYSTEM_TIME_TOLERANCE, TIMESTAMP_HEADER, TIMESTAMP_TOLERANCE
+from flwr.supercore.constant import FLEET_HTTP_PUBLIC_KEY_HEADER, FLEET_HTTP_SIGNATURE_HEADER
+from flwr.supercore.primitives.asymmetric import verify_signature
+from starlette.types import Scope
+
+from common.identity import Registry
+from common.identity.keys import parse_node_public
+from server.fleet_api.rejection_log import Reason, Refusals
+
+
+class Gate:
+    """Lets in what an active member's key signed. Closed until it knows a registry."""
+
+    def __init__(self, refusals: Refusals) -> None:
+        self._refusals = refusals
+        self._known: dict[bytes, str] = {}
+        self._active: frozenset[bytes] = frozenset()
+
+    def follow(self, registry: Registry) -> None:
+        """Go by this registry, as of this moment: memberships end."""
+        self._known = {
+            request.claim.node_public_key.encode(): site
+            for site, member in registry.sites.items()
+            for request in member.requests
+        }
+        self._active = frozenset(member.node_public_key for member in registry.active().values())
+
+    def site_of(self, key: bytes) -> str:
+        """The registry's name for whom the key is, or was; "" for a stranger's."""
+        return self._known.get(key, "")
+
+    def lets_in(self, scope: Scope) -> bool:
+        """Whether the body may be read; when not, that is noted."""
+        key = claimed_key(scope)
+        site = self.site_of(key)
+        if key not in self._active:
+            self._refusals.note(scope, _reason(key, site), key, site)
+            return False
+        timestamp = dict(scope["headers"]).get(TIMESTAMP_HEADER.encode(), b"")
+        if not _is_signed(scope, key, timestamp):
+            self._refusals.note(scope, "signature does not fit", key, site)
+            return False
+        if not _is_timely(timestamp):
+            self._refusals.note(scope, "signed at another time", key, site)
+            return False
+        return True
+
+
+def _reason(key: bytes, site: str) -> Reason:
+    """Why a key that is no active member's is not let in."""
+    if site:
+        return "not an active member's key"
+    return "unknown key" if key else "no key"
+
+
+def claimed_key(scope: Scope) -> bytes:
+    """The public key (PEM) that the request says it was signed with; b"" when it says none."""
+    return _decoded(scope, FLEET_HTTP_PUBLIC_KEY_HEADER)
+
+
+def _is_signed(scope: Scope, key: bytes, timestamp: bytes) -> bool:
+    """Whether the key, which is a member's, signed the request's time."""
+    signature = _decoded(scope, FLEET_HTTP_SIGNATURE_HEADER)
+    return verify_signature(parse_node_public(key), timestamp, signature)
+
+
+def _is_timely(timestamp: bytes) -> bool:
+    """Whether that is about now; a request that was overheard is no good later."""
+    try:
+        age = (datetime.now(UTC) - datetime.fromisoformat(timestamp.decode())).total_seconds()
+    except (ValueError, TypeError):  # TypeError: a time of no zone
+        return False
+    return -SYSTEM_TIME_TOLERANCE < age < TIMESTAMP_TOLERANCE + SYSTEM_TIME_TOLERANCE
+
+
+def _decoded(scope: Scope, header: str) -> bytes:
+    try:
+        return b64decode(dict(scope["headers"]).get(header.encode(), b""), validate=True)
+    except ValueError:
+        return b""

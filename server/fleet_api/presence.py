@@ -1,0 +1,136 @@
+"""When each member was there: since when, heard last, with which version of hemofed.
+
+The listener notes what Flower does not: the moment since which a site is there without a gap, and
+the version that it names. What is heard when lies in Flower's database.
+"""
+
+import json
+import logging
+import math
+import re
+import sqlite3
+import time
+from collections.abc import Collection
+from contextlib import closing
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from flwr.common.constant import HEARTBEAT_PATIENCE
+from starlette.types import Scope
+
+from common.files import write_text
+from common.version import HEADER
+from server.flower.link_state import FOLDER, database
+
+GAP_SECONDS = 30.0
+"""Without a sign of life for so long, a site is gone; it says that it lives every 5 s."""
+_FILE = "presence.json"
+_VERSION = re.compile(r"[0-9A-Za-z][0-9A-Za-z.+!-]{0,39}")
+_NODES = "SELECT name, online_until, heartbeat_interval FROM node ORDER BY registered_at"
+_SIGNS = ("/v1/fleet/send-node-heartbeat", "/v1/fleet/pull-messages")
+_GOOD_BYE = "/v1/fleet/deactivate-node"
+_log = logging.getLogger("hemofed.superlink")
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What the listener noted of a site."""
+
+    since: float
+    """Of this stay or the last one, in seconds of Unix time."""
+    version: str
+    """As the site names it; "" where it names none."""
+    left: float | None = None
+    """When it said good-bye; None: it did not."""
+
+
+@dataclass(frozen=True)
+class Sighting:
+    """What is known of a member's connection."""
+
+    connected: bool
+    since: float | None
+    last: float | None
+    """The last sign of life."""
+    version: str
+
+
+class Presence:
+    """The listener's notes, in a file that is written when something changed, and else is not."""
+
+    def __init__(self, home: Path, online: Collection[str] = ()) -> None:
+        """online: the sites that are there still, when the listener comes back soon enough."""
+        self._path = home / FOLDER / _FILE
+        self._seen = _read(home)
+        now = time.monotonic()
+        self._heard = dict.fromkeys(set(online) & set(self._seen), now)
+
+    def note(self, scope: Scope, site: str) -> None:
+        """Take note of a request that the site signed."""
+        before = self._seen.get(site)
+        if scope["path"] == _GOOD_BYE and before is not None:
+            self._heard.pop(site, None)
+            self._keep(site, replace(before, left=time.time()))
+            _log.info("site %s: said good-bye", site)
+        if scope["path"] not in _SIGNS:
+            return
+        now = time.monotonic()
+        stays = now - self._heard.get(site, -math.inf) < GAP_SECONDS
+        self._heard[site] = now
+        version = _version(scope)
+        if not stays:
+            _log.info("site %s: is here, hemofed %s", site, version or "of an unknown version")
+        if before is None or not stays or version != before.version:
+            self._keep(site, Seen(before.since if before and stays else time.time(), version))
+
+    def _keep(self, site: str, seen: Seen) -> None:
+        self._seen[site] = seen
+        try:
+            write_text(self._path, json.dumps({s: asdict(seen) for s, seen in self._seen.items()}))
+        except OSError as error:  # a full disk costs `status` a time, and no site an answer
+            _log.error("%s: cannot be written (%s)", self._path, error.strerror)
+
+
+def sightings(home: Path, now: float) -> dict[str, Sighting]:
+    """Site -> what is known of its connection, as of `now` (seconds of Unix time)."""
+    seen = _read(home)
+    found = {}
+    for name, until, interval in _rows(home):
+        mine = seen.get(name)
+        last = until - HEARTBEAT_PATIENCE * interval if until and interval else None
+        found[name] = Sighting(
+            connected=until is not None and until > now,
+            since=mine.since if mine else None,
+            last=mine.left if mine and mine.left else last,
+            version=mine.version if mine else "",
+        )
+    return found
+
+
+def _rows(home: Path) -> list[tuple[str, float | None, float | None]]:
+    """Flower's nodes, the later ones of a name last; none before the server was started once."""
+    path = database(home)
+    if not path.is_file():
+        return []
+    try:
+        address = f"{path.absolute().as_uri()}?mode=ro"
+        with closing(sqlite3.connect(address, uri=True, timeout=5.0)) as connection:
+            return [row for row in connection.execute(_NODES) if row[0]]
+    except sqlite3.Error as error:
+        _log.warning("%s: cannot be read (%s)", path, error)
+        return []
+
+
+def _read(home: Path) -> dict[str, Seen]:
+    """What was noted; nothing where it cannot be read, for it is noted again."""
+    try:
+        content = json.loads((home / FOLDER / _FILE).read_text(encoding="utf-8"))
+        return {site: Seen(**seen) for site, seen in content.items()}
+    except (OSError, ValueError, TypeError, AttributeError):
+        return {}
+
+
+def _version(scope: Scope) -> str:
+    """The version that a request names; "" for none, and for what is no version."""
+    named = dict(scope["headers"]).get(HEADER.encode(), b"").decode("latin-1")
+    return named if _VERSION.fullmatch(named) else ""

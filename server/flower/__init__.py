@@ -1,0 +1,1 @@
+"""Flower's state, runs and messages, as the rounds use them."""

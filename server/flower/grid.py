@@ -1,0 +1,202 @@
+"""Flower's Grid on the SuperLink's state itself, for the rounds of a deployment."""
+
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from threading import Event
+
+from flwr.app import Error, Message
+from flwr.app.message import make_message
+from flwr.server.superlink.linkstate import LinkState
+from flwr.supercore.constant import NodeStatus
+from flwr.supercore.run import Run
+from sqlalchemy.exc import SQLAlchemyError
+
+from common.errors import FederationError
+from common.wire.flower_objects import identifiers, put_together, take_apart
+from common.wire.messages import task_facts
+from server.flower.base_grid import RunGrid
+from server.flower.message_audit import Envelopes
+from server.rounds.suspension import UNREADABLE
+
+
+class StoppedError(Exception):
+    """The service is asked to stop; the round under way is given up."""
+
+
+@dataclass(frozen=True)
+class _Sent:
+    """A message under way: to whom, and what an audit line says of it."""
+
+    head: Message
+    """The message without its content."""
+    site: str
+    about: dict[str, str | int] | None
+
+
+class StateGrid(RunGrid):
+    """The Grid of one run. `halt` breaks off whatever waits on it.
+
+    Messages leave in envelopes, and the sites' are taken off here. A reply is handed out once all
+    of it has come; a site that breaks off in the middle of an upload holds nobody up. One that
+    cannot be read is an error of that site alone, and what nobody will read is not kept.
+    """
+
+    def __init__(self, state: LinkState, run: Run, halt: Event, envelopes: Envelopes) -> None:
+        super().__init__(run)
+        self._state = state
+        self._halt = halt
+        self._envelopes = envelopes
+        self._sent: dict[str, _Sent] = {}
+        self._arriving: list[Message] = []
+        self._parts: dict[str, list[str]] = {}
+
+    def get_node_ids(self) -> Iterable[int]:
+        return list(self.site_names())
+
+    def site_names(self) -> dict[int, str]:
+        """Node -> site, of those connected; the name is the registry's, for the node's key."""
+        self._check()
+        nodes = self._state.get_node_info(statuses=[NodeStatus.ONLINE])
+        return {node.node_id: node.name for node in nodes if node.name}
+
+    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
+        self._check()
+        pushed = [self._push(message) for message in messages]
+        return [identifier for identifier in pushed if identifier]
+
+    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+        self._check()
+        under_way = {reply.metadata.reply_to_message_id for reply in self._arriving}
+        asked = set(message_ids) - under_way
+        replies = self._heads(asked) if asked else []
+        self._drop({reply.metadata.reply_to_message_id for reply in replies})
+        ready = [reply for reply in replies if reply.has_error()]
+        for reply in ready:
+            self._state.object_store.delete(reply.metadata.message_id)
+            self._sent.pop(reply.metadata.reply_to_message_id, None)
+        self._arriving.extend(reply for reply in replies if not reply.has_error())
+        return ready + self._complete()
+
+    def withdraw(self, message_ids: Collection[str]) -> None:
+        """Nobody waits for these any more; what comes of them, or will come, is not kept."""
+        asked = set(message_ids)
+        began = [one for one in self._arriving if one.metadata.reply_to_message_id in asked]
+        self._arriving = [one for one in self._arriving if one not in began]
+        unseen = asked - {reply.metadata.reply_to_message_id for reply in began}
+        for reply in began + (self._heads(unseen) if unseen else []):
+            self._state.object_store.delete(reply.metadata.message_id)
+            self._parts.pop(reply.metadata.message_id, None)
+        self._drop(asked)
+        for identifier in asked:
+            self._sent.pop(identifier, None)
+
+    def send_and_receive(
+        self, messages: Iterable[Message], *, timeout: float | None = None
+    ) -> Iterable[Message]:
+        raise FederationError(
+            "the rounds send and collect by themselves; see server/rounds/messaging.py"
+        )
+
+    def _push(self, message: Message) -> str | None:
+        """The message's id; None when its node was removed in the meantime."""
+        site, about = self._site(message.metadata.dst_node_id), task_facts(message)
+        self._envelopes.seal(message, site)
+        parts, run = take_apart(message), self._run.run_id
+        session = self._state.start_session(run)
+        stored, missing = self._state.store_message_and_object_tree(parts.head, parts.tree, session)
+        if not stored:
+            return None
+        for identifier in missing:
+            self._state.store_object(run, session, identifier, parts.content(identifier))
+        self._sent[message.metadata.message_id] = _Sent(parts.head, site, about)
+        return message.metadata.message_id
+
+    def _site(self, node: int) -> str:
+        """The registry's name for the node; "" when it was removed."""
+        return next((info.name for info in self._state.get_node_info(node_ids=[node])), "")
+
+    def _heads(self, asked: set[str]) -> list[Message]:
+        """The replies that came, without their contents; an error for each that cannot be read.
+
+        All at once would be one query, but one that cannot be read would hide the others.
+        """
+        try:
+            return self._state.get_message_res(set(asked), self._run.run_id)
+        except SQLAlchemyError:  # of the database, not of what lies in it
+            raise
+        except Exception:
+            return [reply for identifier in sorted(asked) for reply in self._head(identifier)]
+
+    def _head(self, identifier: str) -> list[Message]:
+        try:
+            return self._state.get_message_res({identifier}, self._run.run_id)
+        except SQLAlchemyError:
+            raise
+        except Exception as error:
+            return [Message(_unreadable(error), reply_to=self._sent[identifier].head)]
+
+    def _drop(self, message_ids: set[str]) -> None:
+        """Forget messages, their replies' heads, and what a site has not fetched of them."""
+        self._state.delete_messages(message_ids)
+        for identifier in message_ids:
+            self._state.object_store.delete(identifier)
+
+    def _complete(self) -> list[Message]:
+        """The replies all of whose objects are there; the others go on arriving."""
+        done, waiting = [], []
+        for reply in self._arriving:
+            message = self._assemble(reply)
+            if message is None:
+                waiting.append(reply)
+            else:
+                self._parts.pop(reply.metadata.message_id, None)
+                self._open(message)
+                done.append(message)
+        self._arriving = waiting
+        return done
+
+    def _open(self, reply: Message) -> None:
+        """Take the envelope off a reply, in the name of the node that the message went to."""
+        sent = self._sent.pop(reply.metadata.reply_to_message_id)
+        if reply.has_content():
+            self._envelopes.open(reply, sent.site, sent.about)
+
+    def _assemble(self, reply: Message) -> Message | None:
+        """The reply with its content, an error in its place, or None while it is coming.
+
+        Its metadata are those that the SuperLink checked, not those inside the content.
+        """
+        identifier = reply.metadata.message_id
+        try:
+            contents = self._contents(identifier)
+            if contents is None:
+                return None
+            message = make_message(reply.metadata, put_together(identifier, contents).content)
+        except SQLAlchemyError:
+            raise
+        except Exception as error:  # whatever a hostile site sends, the round goes on
+            message = make_message(reply.metadata, error=_unreadable(error))
+        self._state.object_store.delete(identifier)
+        return message
+
+    def _contents(self, identifier: str) -> dict[str, bytes] | None:
+        """The reply's objects by their id; None unless all are there."""
+        if identifier not in self._parts:  # a query for each part, and the same at every look
+            tree = self._state.object_store.get_object_tree(identifier)
+            # The last ones first: a site sends them last, and they are small.
+            self._parts[identifier] = identifiers(tree)[::-1]
+        contents = {}
+        for part in self._parts[identifier]:
+            content = self._state.get_object(self._run.run_id, part)
+            if not content:
+                return None
+            contents[part] = content
+        return contents
+
+    def _check(self) -> None:
+        if self._halt.is_set():
+            raise StoppedError
+
+
+def _unreadable(error: Exception) -> Error:
+    return Error(UNREADABLE, f"the reply cannot be read ({type(error).__name__})")

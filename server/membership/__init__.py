@@ -1,0 +1,1 @@
+"""Who may join, and the registry that says so."""

@@ -1,0 +1,152 @@
+"""Whether enough sites stand ready for a study, before its first round is paid for."""
+
+import time
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from threading import Event
+from typing import Literal
+
+from flwr.app import Message
+from flwr.serverapp import Grid
+
+from common.errors import FederationError
+from common.untrusted_text import shown
+from common.wire.messages import proposal_content, read_name
+from common.wire.proposal import Proposal
+from server.rounds.messaging import AWAY, LATE, NoReply, Roster, TakesBack, sound
+
+_ASK_AGAIN_SECONDS = 5.0
+"""After an answer; a `ready` counts for twice as long."""
+_ANSWER_SECONDS, _LONGEST_ANSWER_SECONDS = 30.0, 240.0
+"""A site that still computes its features is asked again rather than waited for; each time it has
+twice as long, so that a slow machine too gets to what it can keep."""
+_TELL_SECONDS, _LOOK_SECONDS = 2.0, 0.2
+
+Said = NoReply | Literal["ready"]
+Tell = Callable[[dict[str, Said]], None]
+"""Called with what each site of the cohort said last; of one that is being asked again that is its
+answer to the question before."""
+
+ASKED = NoReply("asked")
+
+
+def wait_until_ready(proposal: Proposal, grid: Grid, tell: Tell, halt: Event) -> None:
+    """Return once `round.min_sites` training sites have approved the study and opened their cells.
+
+    However long that takes: people read studies at their own pace. Each is asked again and again,
+    for a site that was ready may have gone, or its hours may be over. `tell` is called when a word
+    is another, and every two seconds; it may raise to give up. Returns too when `halt` is set.
+    """
+    study, asking, told, due = proposal.study, _Asking(proposal, grid), dict[str, Said](), 0.0
+    training = {site for site, member in study.cohort.items() if member.role == "train"}
+    while not halt.is_set():
+        asking.look(now := time.monotonic())
+        if asking.said != told or now >= due:
+            told, due = dict(asking.said), now + _TELL_SECONDS
+            tell(dict(told))
+        if len(asking.ready(now) & training) >= study.round.min_sites:
+            asking.take_back()
+            return
+        halt.wait(min(_LOOK_SECONDS, _ASK_AGAIN_SECONDS))
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """A question under way."""
+
+    site: str
+    end: float
+
+
+class _Asking:
+    """The questions under way, each site's by itself: one that is slow, or gone, keeps no other."""
+
+    def __init__(self, proposal: Proposal, grid: Grid) -> None:
+        self._study = proposal.study
+        self._content = proposal_content(proposal)
+        self._grid = grid
+        self._roster = Roster(grid, set(self._study.cohort))
+        self._under_way: dict[str, _Asked] = {}
+        self._due = dict.fromkeys(self._study.cohort, 0.0)
+        self._patience = dict.fromkeys(self._study.cohort, _ANSWER_SECONDS)
+        self._ready: dict[str, float] = {}
+        self.said: dict[str, Said] = dict.fromkeys(self._study.cohort, AWAY)
+
+    def ready(self, now: float) -> set[str]:
+        """The sites that said so a moment ago, and nothing else since."""
+        return {
+            site
+            for site, at in self._ready.items()
+            if self.said[site] == "ready" and now - at <= 2 * _ASK_AGAIN_SECONDS
+        }
+
+    def look(self, now: float) -> None:
+        """Take the answers that came, give up those that are late, and ask who is due."""
+        present = self._roster.present(self._within(_ANSWER_SECONDS))
+        self._take(now)
+        self._give_up(now, present)
+        for site, word in self.said.items():
+            if site not in present:
+                self.said[site] = AWAY
+            elif word is AWAY:
+                self.said[site], self._due[site] = ASKED, now
+        waiting = {asked.site for asked in self._under_way.values()}
+        for site, node in present.items():
+            if site not in waiting and now >= self._due[site]:
+                self._ask(site, node, now)
+        self._take(now)
+
+    def take_back(self) -> None:
+        """Nobody waits for what is under way any more."""
+        self._withdraw(list(self._under_way))
+
+    def _ask(self, site: str, node: int, now: float) -> None:
+        wait = self._within(self._patience[site])
+        message = Message(self._content, node, "query.prepare", ttl=wait)
+        for identifier in self._grid.push_messages([message]):
+            self._under_way[identifier] = _Asked(site, now + wait)
+
+    def _take(self, now: float) -> None:
+        if not self._under_way:
+            return
+        for reply in self._grid.pull_messages(list(self._under_way)):
+            asked = self._under_way.pop(reply.metadata.reply_to_message_id, None)
+            if asked is not None:
+                said = sound(reply)
+                word = said if isinstance(said, NoReply) else _ready(asked.site, said)
+                self.said[asked.site] = word
+                self._due[asked.site] = now + _ASK_AGAIN_SECONDS
+                if word == "ready":
+                    self._ready[asked.site] = now
+                elif word == LATE:
+                    self._be_patient(asked.site)
+
+    def _give_up(self, now: float, present: Collection[str]) -> None:
+        late = {name: one for name, one in self._under_way.items() if now >= one.end}
+        gone = [name for name, one in self._under_way.items() if one.site not in present]
+        for asked in late.values():
+            self.said[asked.site] = LATE
+            self._due[asked.site] = now + _ASK_AGAIN_SECONDS
+            self._be_patient(asked.site)
+        self._withdraw([*late, *gone])
+
+    def _be_patient(self, site: str) -> None:
+        self._patience[site] = min(2 * self._patience[site], _LONGEST_ANSWER_SECONDS)
+
+    def _withdraw(self, identifiers: Collection[str]) -> None:
+        for identifier in identifiers:
+            self._under_way.pop(identifier, None)
+        if identifiers and isinstance(self._grid, TakesBack):
+            self._grid.withdraw(identifiers)
+
+    def _within(self, seconds: float) -> float:
+        """So many seconds, but no more than a round has."""
+        return min(self._study.round.deadline_seconds, seconds)
+
+
+def _ready(site: str, reply: Message) -> Said:
+    try:
+        name = read_name(reply)
+    except FederationError as error:
+        return NoReply(str(error))
+    return "ready" if name == site else NoReply(f"calls itself {shown(name, 64)}")

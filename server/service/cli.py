@@ -1,0 +1,222 @@
+"""`hemofed server start | run | status | stop | resume | finish | withdraw | logs`: the running
+aggregator."""
+
+import json
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Column, Table
+
+from common.text import count
+from common.untrusted_text import one_line, shown
+
+if TYPE_CHECKING:
+    from server.service.overview import MemberState, Overview
+
+app = typer.Typer(help="The running aggregator.", no_args_is_help=True)
+
+Home = Annotated[Path, typer.Argument(help="The server's home.")]
+_WATCH_SECONDS = 2.0
+_ANSWER = {True: "yes", False: "no", None: "?"}
+Name = Annotated[str, typer.Argument(help="The study: its name, or as `status` lists it.")]
+
+
+@app.command()
+def start(
+    home: Home,
+    listen: Annotated[
+        str | None, typer.Option(help="host:port to listen on; default: the registry's port.")
+    ] = None,
+) -> None:
+    """Serve until stopped: the sites' listener and the rounds, restarted when they crash."""
+    from common.process_hardening import told_to_stop
+    from server.service.service import Service
+
+    halt = told_to_stop()
+    Service(home.absolute(), listen).run(halt, typer.echo)
+
+
+@app.command()
+def run(
+    home: Home,
+    study: Annotated[Path, typer.Argument(help="The study's YAML, with its cohort.")],
+) -> None:
+    """Propose a study and run it, as soon as the service is there and enough sites are."""
+    from common.config.loading import load
+    from common.config.study import Study
+    from common.identity import Registry
+    from server.studies.store import PROPOSAL, check_members, propose
+
+    asked = load(Study, study)
+    check_members(asked, Registry.load(home))
+    stored = propose(home, asked)
+    stored.resume()
+    typer.echo(f"{stored.folder.name}: runs once {asked.round.min_sites} sites stand ready")
+    typer.echo("Each site that runs gets it by itself, lists it, reads it and decides with")
+    typer.echo("  hemofed site studies HOME")
+    typer.echo(f"  hemofed site approve HOME {asked.name}")
+    typer.echo(f"To a site that does not run, send {stored.folder / PROPOSAL}")
+    typer.echo(f"digest {asked.digest}")
+    if asked.privacy.mode != "none" and not asked.privacy.spare_rounds:
+        typer.echo(
+            "privacy.spare_rounds is 0: a round that a crash cuts off is paid for and cannot be "
+            "done again, so the study may stop before its last round"
+        )
+
+
+@app.command()
+def stop(home: Home, name: Name) -> None:
+    """Stop a study after the round under way; `resume` goes on from there."""
+    from server.studies.store import RUNS, find_stored
+
+    stored = find_stored(home, name)
+    under_way = stored.said()["state"] in RUNS
+    stored.stop()
+    said = "stops after the round under way" if under_way else "does not begin"
+    typer.echo(f"{stored.folder.name}: {said}")
+
+
+@app.command()
+def resume(
+    home: Home,
+    name: Name,
+    lift: Annotated[
+        list[str] | None,
+        typer.Option(help="A suspended site that is to be asked again; may be given again."),
+    ] = None,
+) -> None:
+    """Go on with a study that stopped or failed, from its last whole round."""
+    from server.studies.store import find_stored
+
+    stored = find_stored(home, name)
+    stored.check_unfinished()
+    stored.lift(stored.study(), lift or [])
+    already = stored.wanted == "run"
+    stored.resume()
+    if already:
+        typer.echo(f"{stored.folder.name}: is to run already; `hemofed server status` says why not")
+    else:
+        typer.echo(f"{stored.folder.name}: goes on from its last whole round")
+
+
+@app.command()
+def finish(home: Home, name: Name) -> None:
+    """End a study that stopped or failed with the rounds that it has: test and write its model."""
+    from server.studies.store import find_stored
+
+    stored = find_stored(home, name)
+    stored.finish()
+    typer.echo(
+        f"{stored.folder.name}: the sites that are connected test the model of its "
+        f"{count(stored.whole_rounds, 'whole round')}, then it lies in {stored.out}"
+    )
+
+
+@app.command()
+def withdraw(home: Home, name: Name) -> None:
+    """Take a proposed study back, before its first round; it leaves the labs' lists."""
+    from server.studies.store import find_stored
+
+    stored = find_stored(home, name)
+    stored.withdraw()
+    typer.echo(f"{stored.folder.name}: withdrawn; each lab hears of it once it is connected")
+
+
+@app.command()
+def status(
+    home: Home,
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+    watch: Annotated[bool, typer.Option(help="Show it again every two seconds.")] = False,
+) -> None:
+    """The service's parts, what is full or out of date, how far each study is, and every member:
+    whether it is there, and whether it takes part or why not."""
+    from server.service.overview import overview
+
+    console = Console()
+    while True:
+        found = overview(home, datetime.now(UTC))
+        if watch and not as_json:
+            console.clear()
+        if as_json:
+            typer.echo(json.dumps(found.as_dict()))
+        else:
+            _print(found, console)
+        if not watch:
+            return
+        time.sleep(_WATCH_SECONDS)
+
+
+def _print(found: "Overview", console: Console) -> None:
+    for line in found.processes:
+        console.print(escape(shown(line)), soft_wrap=True)
+    for warning in found.warnings:
+        console.print(escape(f"warning: {shown(warning)}"), soft_wrap=True)
+    studies = _table("study", "wanted", "state", "round", "note")
+    for one in found.studies:
+        at = f"{one.round}/{one.rounds}" if one.rounds else ""
+        studies.add_row(one.study, one.wanted, one.state, at, escape(one_line(one.note)))
+    console.print(studies)
+    members = _table(
+        *("site", "connected", "version", "approved", "ready", "paused", "budget", "says")
+    )
+    for each in found.members:
+        answers = (each.approved, each.ready, each.paused, each.budget)
+        yes_or_no = [_ANSWER[answer] for answer in answers]
+        says = escape(one_line(each.says))
+        members.add_row(each.site, _connection(each), shown(each.version), *yes_or_no, says)
+    console.print(members)
+
+
+def _connection(member: "MemberState") -> str:
+    """Since when it is there, or when it was heard last."""
+    if member.connected:
+        return f"since {_clock(member.since)}" if member.since else "yes"
+    return f"no, last seen {_clock(member.last_seen)}" if member.last_seen else "never"
+
+
+def _clock(moment: str | None) -> str:
+    """A moment by this machine's clock; its day, where that is not today."""
+    if moment is None:
+        return "?"
+    there, now = datetime.fromisoformat(moment).astimezone(), datetime.now().astimezone()
+    return f"{there:%H:%M:%S}" if there.date() == now.date() else f"{there:%Y-%m-%d %H:%M}"
+
+
+def _table(*headers: str) -> Table:
+    """A table that folds what is too long and cuts nothing off."""
+    return Table(*(Column(header, overflow="fold") for header in headers))
+
+
+@app.command()
+def logs(
+    home: Home,
+    lines: Annotated[int, typer.Option(min=1, help="Last lines of each log.")] = 20,
+    follow: Annotated[bool, typer.Option(help="Go on printing what comes.")] = False,
+) -> None:
+    """What the service's parts wrote: what became of the studies, which sites came, faults."""
+    from common.log_file import Follower
+
+    files = [Follower(file) for file in sorted((home / "logs").glob("*.log"))]
+    for file in files:
+        for line in file.last(lines):
+            typer.echo(f"{file.path.stem}: {shown(line)}")
+    while follow:
+        time.sleep(0.5)
+        for file in files:
+            for line in file.fresh():
+                typer.echo(f"{file.path.stem}: {shown(line)}")
+
+
+@app.command()
+def rounds(home: Home, name: Name) -> None:
+    """The rounds of a study, one JSON line each."""
+    from server.studies.store import find_stored
+
+    path = find_stored(home, name).out / "rounds.jsonl"
+    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
+        typer.echo(json.dumps(json.loads(line)))

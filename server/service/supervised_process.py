@@ -1,0 +1,85 @@
+"""A process that the service keeps alive.
+
+One that ends is started again, sooner the longer it had lived.
+"""
+
+import logging
+import subprocess
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from common.files import last_line
+from common.log_file import keep_short
+from common.process_hardening import environment
+
+_log = logging.getLogger("hemofed.server")
+_FIRST_PAUSE, _LONGEST_PAUSE, _LONG_LIFE = 0.5, 30.0, 60.0
+_SHORT_LIFE = 20.0
+"""A part takes some seconds to load; one that ends before this did not begin its work."""
+
+
+@dataclass
+class Part:
+    """A supervised process."""
+
+    name: str
+    command: list[str]
+    log: Path
+    environment: dict[str, str]
+    process: subprocess.Popen[bytes] | None = None
+    restarts: int = -1
+    _started: float = 0.0
+    _short_lives: int = 0
+    """In a row."""
+    _pause: float = field(default=_FIRST_PAUSE)
+    _due: float = 0.0
+
+    def runs(self) -> bool:
+        """Whether the process is there."""
+        return self.process is not None and self.process.poll() is None
+
+    def look(self) -> None:
+        """Start the process when it is not there and due; keep its log short."""
+        keep_short(self.log)
+        if self.runs():
+            return
+        now = time.monotonic()
+        if self.process is not None:
+            self._note_end(now)
+        if now < self._due:
+            return
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(  # noqa: S603  the command is ours
+                self.command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=environment() | self.environment,
+                start_new_session=True,
+            )
+        self._started, self.restarts = now, self.restarts + 1
+
+    def _note_end(self, now: float) -> None:
+        """Say when to start it again; that it ends right after its start, the second time on."""
+        lived, self.process = now - self._started, None
+        self._pause = _FIRST_PAUSE if lived > _LONG_LIFE else min(2 * self._pause, _LONGEST_PAUSE)
+        self._due = now + (self._pause if self.restarts else 0.0)
+        self._short_lives = self._short_lives + 1 if lived < _SHORT_LIFE else 0
+        if self._short_lives > 1:
+            _log.error(
+                "%s: ended right after its start, %d times in a row; it is started again in %g s. "
+                "The last line of %s: %s",
+                *(self.name, self._short_lives, self._pause, self.log, last_line(self.log)),
+            )
+
+    def stop(self, seconds: float) -> None:
+        """End the process, by force after `seconds`."""
+        if self.process is None:
+            return
+        self.process.terminate()
+        try:
+            self.process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()

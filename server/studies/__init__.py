@@ -1,0 +1,1 @@
+"""The studies of a server home, and the process that runs them."""

@@ -1,0 +1,20 @@
+"""How much disk a study needs at the aggregator before a round of it is begun."""
+
+from functools import lru_cache
+
+from common.config.study import Study
+from common.disk_space import LEAST
+from common.models import build
+from common.models.parameter_vector import Layout
+
+
+@lru_cache(maxsize=4)
+def round_bytes(study: Study) -> int:
+    """Bytes: the model's vector to each site and back in the database, a checkpoint, the rest.
+
+    A round that the disk cannot hold would be cut off after the sites paid for it.
+    """
+    model = build(study.model, len(study.cell_types), study.image_side, study.seed)
+    vector = 4 * Layout.of(model).size
+    # A checkpoint holds at most three vectors of float32 and two of float64.
+    return LEAST + vector * (2 * len(study.cohort) + 7)

@@ -1,0 +1,95 @@
+"""Training broken behind the accountant's back, to see whether the audit notices.
+
+Each fault is a context in which `client.training.training` uses a broken part. Only the benchmark
+and the tests enter one: nothing that a study, a site or a server can say leads here.
+"""
+
+import itertools
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+from unittest.mock import patch
+
+import torch
+
+from client.training import training
+from common.privacy.noise_source import NoiseSource
+
+Part = Callable[..., Any]
+
+
+@contextmanager
+def noise_times(factor: float) -> Iterator[None]:
+    """Noise of `factor` times the multiplier; 0: none."""
+
+    def weak(true: Part, total: torch.Tensor, *, noise_multiplier: float, **rest: Any) -> Any:
+        if factor == 0:
+            return total.float()
+        return true(total, noise_multiplier=factor * noise_multiplier, **rest)
+
+    with _broken("privatise", weak):
+        yield
+
+
+@contextmanager
+def no_noise_after(steps: int) -> Iterator[None]:
+    """Noise in the first `steps` steps alone, as after a restart that forgets it."""
+    done = itertools.count()
+
+    def forgetful(true: Part, total: torch.Tensor, **rest: Any) -> Any:
+        return true(total, **rest) if next(done) < steps else total.float()
+
+    with _broken("privatise", forgetful):
+        yield
+
+
+@contextmanager
+def repeated_noise() -> Iterator[None]:
+    """The same noise at every step."""
+
+    def same(true: Part, total: torch.Tensor, *, source: NoiseSource, **rest: Any) -> Any:
+        return true(total, source=NoiseSource.seeded(b"always the same"), **rest)
+
+    with _broken("privatise", same):
+        yield
+
+
+@contextmanager
+def clipping_times(factor: float) -> Iterator[None]:
+    """Units clipped to `factor` times the bound that the noise is scaled to."""
+
+    def loose(true: Part, *batch: Any, max_grad_norm: float, **rest: Any) -> Any:
+        return true(*batch, max_grad_norm=factor * max_grad_norm, **rest)
+
+    with _broken("clipped_gradient_sum", loose):
+        yield
+
+
+@contextmanager
+def cells_as_units() -> Iterator[None]:
+    """Each cell of a patient clipped by itself."""
+
+    def by_cell(true: Part, *batch: Any, units: torch.Tensor, **rest: Any) -> Any:
+        return true(*batch, units=torch.arange(len(units)), **rest)
+
+    with _broken("clipped_gradient_sum", by_cell):
+        yield
+
+
+@contextmanager
+def rate_times(factor: float) -> Iterator[None]:
+    """Units sampled `factor` times as often, at most always."""
+
+    def often(true: Part, rows: Any, units: Any, rate: float, *rest: Any) -> Any:
+        return true(rows, units, min(1.0, factor * rate), *rest)
+
+    with _broken("poisson", often):
+        yield
+
+
+@contextmanager
+def _broken(name: str, fault: Callable[..., Any]) -> Iterator[None]:
+    """The training with `name` replaced by `fault`, which is handed the true part first."""
+    with patch.object(training, name, partial(fault, vars(training)[name])):
+        yield

@@ -1,0 +1,1 @@
+"""Encoders for studies to start from, trained on public cells."""

@@ -1,0 +1,1 @@
+"""How simulated sites compute: in this process, in workers, on Ray."""

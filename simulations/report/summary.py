@@ -1,0 +1,280 @@
+"""What a run came to: summary.json and the example predictions of the report."""
+
+import importlib.metadata
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors.torch import load_file
+
+from client.ledger.spending import spent_epsilon
+from client.site import open_site
+from client.training.evaluation import predict
+from client.training.workspace import workspace
+from common.cell_types import CELL_TYPES
+from common.config.study import Study
+from common.files import replacing, write_text
+from common.metrics import NAMES, Tally
+from common.models import trainable
+from common.models.classifier import parameter_count
+from common.privacy.accounting import ACCOUNTANT, ADJACENCY, study_event
+from common.privacy.planning.plausibility import doubts, expected_units
+from server.rounds.rounds import MODEL, OUTCOME
+from simulations.config import Simulation
+from simulations.experiments import CENTRALISED, LOCAL, Plan
+from simulations.host_info import machine
+from simulations.labs import Labs
+from simulations.partition import POOLED, DealtSite
+from simulations.report.description import read_description
+from simulations.report.judged import Judged, judge
+
+_LOOKED_AT = 24
+"""Test cells of a class and site that are looked at for one right and one wrong example."""
+
+
+def summarise(
+    simulation: Simulation,
+    sites: tuple[DealtSite, ...],
+    plans: list[Plan],
+    labs: Labs,
+    given_up: Mapping[str, str],
+) -> dict[str, Any]:
+    """The summary of plans that are finished, but for the baselines in `given_up`; the first is the
+    federation."""
+    federation = plans[0]
+    study, outcome = federation.study, _outcome(federation)
+    tallies, judged = _tallies(federation), _judged(federation)
+    pooled = _pooled(federation)
+    per_class = dict(zip(study.cell_types, pooled.per_class(), strict=True))
+    rounds = _rounds(federation)
+    return {
+        "name": study.name,
+        "description": read_description(federation.folder, study),
+        "data": labs.kind,
+        "left_out": {lab: list(lines) for lab, lines in labs.said.items()},
+        "seed": study.seed,
+        "digest": study.digest,
+        "rounds": outcome["rounds"],
+        "best_round": outcome["best_round"],
+        "stopped": outcome["stopped"],
+        "seconds": outcome["seconds"],
+        "bytes_up": sum(part["bytes_up"] for part in (*rounds, outcome)),
+        "bytes_down": sum(part["bytes_down"] for part in (*rounds, outcome)),
+        "model": _model(study, federation),
+        "cell_types": list(study.cell_types),
+        **_figures(pooled, _of_training(judged, federation)),
+        "intervals_over": "patients" if judged else "cells",
+        "per_class": per_class,
+        "confusion": pooled.confusion.tolist(),
+        "sites": {
+            site.name: _site(site, federation, tallies, judged.get(site.name)) for site in sites
+        },
+        "baselines": _baselines([plan for plan in plans if plan.name not in given_up]),
+        "baselines_given_up": dict(given_up),
+        "privacy": _privacy(study),
+        "machine": machine(),
+        "versions": {
+            name: importlib.metadata.version(name)
+            for name in ("hemofed", "flwr", "torch", "opacus")
+        },
+    }
+
+
+def write_summary(out: Path, summary: dict[str, Any]) -> None:
+    write_text(out / "summary.json", json.dumps(summary, indent=2))
+
+
+def write_examples(federation: Plan, path: Path) -> None:
+    """Example test cells with the released model's predictions, as an .npz."""
+    study, found = federation.study, []
+    for file in federation.site_files:
+        found += _site_examples(federation, file)
+    chosen = _choose(found, len(study.cell_types))
+    side = study.image_side
+    images = np.stack([e["image"] for e in chosen]) if chosen else np.zeros((0, side, side, 3))
+    with replacing(path) as temporary, temporary.open("wb") as file_handle:
+        np.savez_compressed(
+            file_handle,
+            images=images.astype(np.uint8),
+            label=np.array([e["label"] for e in chosen], np.int64),
+            predicted=np.array([e["predicted"] for e in chosen], np.int64),
+            confidence=np.array([e["confidence"] for e in chosen], np.float64),
+            site=np.array([e["site"] for e in chosen], "U64"),
+        )
+
+
+def _site_examples(plan: Plan, file: Path) -> list[dict[str, Any]]:
+    """Predictions on the first few test cells of each class of a site."""
+    site, study = open_site(file), plan.study
+    bench = workspace(site, study)
+    bench.model.load_state_dict(load_file(plan.folder / MODEL))
+    inputs = bench.inputs
+    test = inputs.cells.rows("test")
+    labels = inputs.cells.labels[test]
+    few = np.concatenate(
+        [test[labels == k][:_LOOKED_AT] for k in range(len(study.cell_types))]
+    ).astype(np.int64)
+    if not len(few):
+        return []
+    probabilities, images = predict(inputs, few), inputs.cells.take(few)
+    return [
+        {
+            "image": images[n],
+            "label": int(inputs.cells.labels[row]),
+            "predicted": int(probabilities[n].argmax()),
+            "confidence": float(probabilities[n].max()),
+            "site": site.name,
+        }
+        for n, row in enumerate(few)
+    ]
+
+
+def _choose(found: list[dict[str, Any]], classes: int) -> list[dict[str, Any]]:
+    """For each class a right and a wrong one, where there are; not always the first site's."""
+    chosen: list[dict[str, Any]] = []
+    for label in range(classes):
+        for right in (True, False):
+            fitting = [
+                e for e in found if e["label"] == label and (e["predicted"] == label) == right
+            ]
+            if fitting:
+                chosen.append(fitting[(label * 7) % len(fitting)])
+    return chosen
+
+
+def _rounds(plan: Plan) -> list[dict[str, Any]]:
+    lines = (plan.folder / "rounds.jsonl").read_text(encoding="utf-8").splitlines()
+    return [json.loads(line) for line in lines]
+
+
+def _outcome(plan: Plan) -> dict[str, Any]:
+    outcome: dict[str, Any] = json.loads((plan.folder / OUTCOME).read_text(encoding="utf-8"))
+    return outcome
+
+
+def _tallies(plan: Plan) -> dict[str, Tally]:
+    classes = len(plan.study.cell_types)
+    test = _outcome(plan)["test"]
+    return {site: Tally.from_json(places, classes) for site, places in test.items()}
+
+
+def _pooled(plan: Plan) -> Tally:
+    """All test cells of the federation's training sites; a held-out lab is shown by itself."""
+    cohort, tallies = plan.study.cohort, _tallies(plan)
+    shown = (tally for name, tally in tallies.items() if cohort[name].role != "held_out")
+    return sum(shown, Tally.empty(len(plan.study.cell_types)))
+
+
+def _figures(tally: Tally, judged: Iterable[Judged] = ()) -> dict[str, Any]:
+    """The tally's metrics; their intervals over the patients of what was judged, if it is known."""
+    parts = list(judged)
+    intervals = Judged.together(parts).intervals() if parts else tally.intervals()
+    return {**tally.metrics(), "intervals": intervals}
+
+
+def _judged(plan: Plan) -> dict[str, Judged]:
+    """`judge`, of the sites whose test counts."""
+    tallies = _tallies(plan)
+    return {name: part for name, part in judge(plan).items() if name in tallies}
+
+
+def _of_training(judged: Mapping[str, Judged], plan: Plan) -> list[Judged]:
+    """What `_pooled` counts."""
+    cohort = plan.study.cohort
+    return [part for name, part in judged.items() if cohort[name].role != "held_out"]
+
+
+def _site(
+    site: DealtSite, plan: Plan, tallies: dict[str, Tally], judged: Judged | None
+) -> dict[str, Any]:
+    tally = tallies.get(site.name, Tally.empty(len(plan.study.cell_types)))
+    held_out = plan.study.cohort[site.name].role == "held_out"
+    counts = np.bincount(site.labels, minlength=len(CELL_TYPES))
+    return {
+        "role": "held_out" if held_out else "train",
+        "n_train": 0 if held_out else site.count("train"),
+        "training_patients": 0 if held_out else site.training_patients,
+        "n_validation": len(site.labels) if held_out else site.count("validation"),
+        "n_test": len(site.labels) if held_out else site.count("test"),
+        "class_counts": {
+            cell.name: int(count)
+            for cell, count in zip(CELL_TYPES, counts, strict=True)
+            if cell.name in plan.study.cell_types
+        },
+        **_figures(tally, [judged] if judged else []),
+        "epsilon": None if held_out else _epsilon(plan, site.name),
+    }
+
+
+def _epsilon(plan: Plan, site: str) -> float | None:
+    """What the site's ledger says the study has cost, or None without privacy."""
+    if plan.study.privacy.mode == "none":
+        return None
+    return spent_epsilon(open_site(plan.folder / "sites" / site / "site.yaml"), plan.study)
+
+
+def _baselines(plans: list[Plan]) -> dict[str, Any]:
+    """Each baseline on the same test cells as the federation."""
+    found: dict[str, Any] = {}
+    local = {}
+    for plan in plans[1:]:
+        judged = _judged(plan)
+        pooled = _figures(_pooled(plan), _of_training(judged, plan))
+        if plan.name == CENTRALISED:
+            found[CENTRALISED] = {**pooled, "epsilon": _epsilon(plan, POOLED)}
+        else:
+            site = plan.name.removeprefix(f"{LOCAL}-")
+            own = _tallies(plan).get(site, Tally.empty(len(plan.study.cell_types)))
+            spent = _epsilon(plan, site)
+            mine = _figures(own, [judged[site]] if site in judged else [])
+            local[site] = {**pooled, "own": mine, "epsilon": spent}
+    if local:
+        found[LOCAL] = {"mean": _mean(local.values()), "sites": local}
+    return found
+
+
+def _mean(sites: Iterable[dict[str, Any]]) -> dict[str, float | None]:
+    listed = list(sites)
+    means: dict[str, float | None] = {}
+    for name in NAMES:
+        values = [site[name] for site in listed if site[name] is not None]
+        means[name] = float(np.mean(values)) if values else None
+    return means
+
+
+def _model(study: Study, plan: Plan) -> dict[str, Any]:
+    model = workspace(open_site(plan.site_files[0]), study).model
+    return {
+        "name": study.model.name,
+        "encoder": study.model.encoder,
+        "weights": study.model.weights,
+        "features": study.model.features,
+        "quarter_turns": study.model.quarter_turns,
+        "projection": study.model.projection,
+        "centre": study.model.centre,
+        "parameters": parameter_count(model),
+        "trainable": sum(value.numel() for value in trainable(model).values()),
+    }
+
+
+def _privacy(study: Study) -> dict[str, Any] | None:
+    privacy = study.privacy
+    if privacy.mode == "none":
+        return None
+    event = study_event(privacy, study.rounds)
+    return {
+        "mode": privacy.mode,
+        "unit": privacy.unit,
+        "epsilon": privacy.epsilon,
+        "delta": privacy.delta,
+        "noise_multiplier": event.noise_multiplier,
+        "max_grad_norm": privacy.max_grad_norm,
+        "sample_rate": privacy.sample_rate,
+        "steps": event.steps,
+        "adjacency": ADJACENCY[privacy.unit],
+        "accountant": ACCOUNTANT["pld"],
+        "units_a_step": expected_units(study),
+        "doubts": doubts(study, event.noise_multiplier),
+    }

@@ -1,0 +1,103 @@
+"""The SuperLink's state opens whatever became of the process that was making it."""
+
+import logging
+import signal
+import sqlite3
+import subprocess
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from flwr.common.constant import NOOP_ACCOUNT_NAME, NOOP_FLWR_AID
+from sqlalchemy.exc import OperationalError
+
+from common.identity import node_public_pem
+from common.identity.keys import make_node_key
+from common.process_hardening import python
+from server.flower import link_state
+from server.flower.link_state import database
+from tests.server.nodes import state_of
+
+ROOT = Path(__file__).parents[3]
+_DIES = """
+import os, signal, sys
+from pathlib import Path
+from sqlalchemy import Engine, event
+from server.flower.link_state import open_state
+
+left = int(sys.argv[2])
+
+@event.listens_for(Engine, "after_cursor_execute")
+def count(*_):
+    global left
+    left -= 1
+    if not left:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+open_state(Path(sys.argv[1]))
+print(left)
+"""
+
+
+def makes_state(home: Path, dies_after: int) -> subprocess.CompletedProcess[str]:
+    """A process that makes the state, and is killed when it has executed so many statements."""
+    command = [*python("-c", _DIES), str(home), str(dies_after)]
+    return subprocess.run(command, cwd=ROOT, env={"PYTHONPATH": str(ROOT)}, text=True, stdout=-1)
+
+
+def works(home: Path) -> bool:
+    """Whether the state takes in a node, and has it."""
+    made = state_of(home)
+    key = node_public_pem(make_node_key())
+    number = made.create_node(NOOP_FLWR_AID, NOOP_ACCOUNT_NAME, key, 0, name="lab")
+    return number in [node.node_id for node in made.get_node_info()]
+
+
+def test_a_state_whose_maker_was_killed_at_any_moment_is_made_anew(tmp_path: Path) -> None:
+    whole = 1_000_000 - int(makes_state(tmp_path / "whole", 1_000_000).stdout)
+    assert whole > 30 and works(tmp_path / "whole")
+    for part in range(1, 10):
+        home = tmp_path / str(part)
+        assert makes_state(home, whole * part // 10).returncode == -signal.SIGKILL
+        assert works(home)
+
+
+def change(path: Path, statement: str) -> None:
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute(statement)
+        connection.commit()
+
+
+@pytest.mark.parametrize("kind", ["no database", "of a later Flower", "half made", "damaged"])
+def test_a_state_that_cannot_be_used_is_made_anew(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, kind: str
+) -> None:
+    makes_state(tmp_path, 1_000_000)
+    path = database(tmp_path)
+    if kind == "no database":
+        path.write_bytes(b"none of SQLite's" * 10_000)
+    elif kind == "of a later Flower":
+        change(path, "UPDATE alembic_version SET version_num = 'ffffffffffff'")
+    elif kind == "half made":
+        change(path, "DELETE FROM alembic_version")
+    else:
+        path.write_bytes(path.read_bytes()[:100] + bytes(path.stat().st_size - 100))
+    with caplog.at_level(logging.WARNING):
+        assert works(tmp_path)
+    assert f"{path}: cannot be used" in caplog.text and "is made anew" in caplog.text
+
+
+def test_a_state_that_can_be_used_is_kept(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What keeps it from being opened now may pass; it is not what lies in it."""
+    monkeypatch.setitem(link_state._SETTINGS, "busy_timeout", "1")
+    makes_state(tmp_path, 1_000_000)
+    change(database(tmp_path), "CREATE TABLE mark (content)")
+    with closing(sqlite3.connect(database(tmp_path), isolation_level=None)) as other:
+        other.execute("PRAGMA locking_mode = EXCLUSIVE")
+        other.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(OperationalError, match="locked"):
+            state_of(tmp_path)
+    assert works(tmp_path) and "is made anew" not in caplog.text
+    change(database(tmp_path), "INSERT INTO mark VALUES (1)")
