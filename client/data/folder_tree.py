@@ -1,5 +1,6 @@
 """A deep tree of images -> a table of them that a person looks over, and `data index` reads."""
 
+import os
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -56,6 +57,7 @@ def read_tree(source: Path, label_map: Mapping[str, str] | None = None) -> Tree:
 def _images(root: Path, below: PurePosixPath, skipped: Counter[str]) -> Iterator[PurePosixPath]:
     for entry in visible(root / below, skipped):
         if is_folder(entry):
+            _refuse_circle(entry)
             yield from _images(root, below / entry.name, skipped)
         elif entry.name == TABLE:
             continue
@@ -63,6 +65,11 @@ def _images(root: Path, below: PurePosixPath, skipped: Counter[str]) -> Iterator
             skipped[why] += 1
         else:
             yield below / entry.name
+
+
+def _refuse_circle(folder: "os.DirEntry[str]") -> None:
+    if folder.is_symlink() and Path(folder.path).resolve() in Path(folder.path).absolute().parents:
+        raise DataError(f"{folder.path}: is a link to a folder that it lies in; remove it")
 
 
 def _add(tree: Tree, name: PurePosixPath, label_map: Mapping[str, str] | None) -> None:

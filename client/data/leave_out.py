@@ -14,8 +14,9 @@ from client.data.listing import Entry
 from client.data.scale import ScaleError, refuse_implausible
 from common.errors import ConfigError, DataError
 
-_ODD = 20
-"""Pictures at the beginning that may be of another size than all the others."""
+_ALL_WRONG = 100
+"""Of so many first pictures at which the scale cannot be right, and none at which it can, no more
+is read."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,8 +34,8 @@ def read_leave_out(path: Path) -> LeaveOut:
     Raises ConfigError: it cannot be read, or is no such JSON.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError, RecursionError) as error:
         raise ConfigError(f"{path}: cannot be read as JSON ({error})") from error
     findings = content.get("findings") if isinstance(content, dict) else None
     lists = [_names(finding) for finding in findings] if isinstance(findings, list) else [None]
@@ -51,7 +52,11 @@ def read_leave_out(path: Path) -> LeaveOut:
 
 def of_another(left_out: LeaveOut, source: Path) -> str:
     """What is to be said where the list was made of another source than this; else ""."""
-    if not left_out.source or _folder(Path(left_out.source)) == _folder(source):
+    try:
+        same = not left_out.source or _folder(Path(left_out.source)) == _folder(source)
+    except (OSError, ValueError):  # no path at all
+        same = False
+    if same:
         return ""
     return (
         f"--leave-out: was made of {left_out.source}, and this is {source.resolve()}: names that "
@@ -81,7 +86,7 @@ def without_unreadable(
     """
     faults: list[str] = []
     rows: list[Entry] = []
-    off_scale = 0
+    off_scale: list[ScaleError] = []
     with quiet(), ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
         found = pool.map(partial(_fault, um_per_px=um_per_px), index.rows)
         for row, fault in zip(index.rows, found, strict=True):
@@ -89,11 +94,13 @@ def without_unreadable(
                 rows.append(row)
             else:
                 faults.append(str(fault))
-                off_scale += isinstance(fault, ScaleError)
-                if off_scale > max(_ODD, len(rows)):
-                    raise fault
+                off_scale += [fault] if isinstance(fault, ScaleError) else []
+                if len(off_scale) == _ALL_WRONG and not rows:
+                    break
             if progress:
                 progress(len(rows) + len(faults), len(index.rows))
+    if len(off_scale) > len(rows):
+        raise off_scale[0]
     if not rows:
         raise DataError(f"{index.source}: no image can be read; the first: {faults[0]}")
     skipped = {**index.skipped, "unreadable": len(faults)} if faults else index.skipped

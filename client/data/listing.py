@@ -1,13 +1,14 @@
 """Which images a source has, however disordered it is: class folders, or a table of cells."""
 
 import os
+import unicodedata
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from shlex import quote
 
-from client.data.decoding.formats import EXPORT, IMAGE_SUFFIXES, refused, why_no_picture
+from client.data.decoding.formats import EXPORT, IMAGE_SUFFIXES, MISNAMED, refused, why_no_picture
 from client.data.patient_names import is_patient
 from client.data.source_files import TABLE, is_folder, visible
 from client.data.table import Record, read_table
@@ -67,6 +68,10 @@ class Listing:
     """Name that is no cell type -> its images."""
     nested: list[str] = field(default_factory=list)
     """Folders where images are expected."""
+    misnamed: list[str] = field(default_factory=list)
+    """Pictures that are called otherwise than one."""
+    unlisted: list[str] = field(default_factory=list)
+    """Pictures below the table's folder, or beside those of the table, that no row names."""
     refused: list[str] = field(default_factory=list)
     """Pictures that are called as a form that is never read."""
     missing: list[tuple[int, str]] = field(default_factory=list)
@@ -121,7 +126,10 @@ def _table(source: Path) -> Path | None:
         if source.suffix.lower() != ".csv":
             raise DataError(f"{source}: expected a folder of class folders, or a .csv file")
         return source
-    return source / TABLE if (source / TABLE).is_file() else None
+    table = source / TABLE
+    if table.exists() and not table.is_file():
+        raise DataError(f"{table}: is no file; make the table one, or take it out")
+    return table if table.exists() else None
 
 
 @dataclass(frozen=True)
@@ -134,6 +142,8 @@ class _Reader:
     labels: set[str] = field(default_factory=set)
     """As the source gives them."""
     left_out: set[str] = field(default_factory=set)
+    named: set[str] = field(default_factory=set)
+    """The files of a table's rows, whether the rows can be used or not."""
 
     def say_what_is_unused(self) -> None:
         """Names of the label map and of what is to be left out, that nothing here is called."""
@@ -159,6 +169,8 @@ class _Reader:
                     self.into.nested.append(name)
                 elif not refused(name) and (why := why_no_picture(entry.path)):
                     passed_over[why] += 1
+                    if why == MISNAMED:
+                        self.into.misnamed.append(name)
                 else:
                     self._add(source, name, folder.name)
             if not inside:
@@ -178,27 +190,38 @@ class _Reader:
         seen: dict[str, int] = {}
         for record in content.records:
             self._row(table.parent, record, seen)
-        self._remark_unlisted(seen)
+        self._remark_unlisted(table.parent)
 
-    def _remark_unlisted(self, seen: Mapping[str, int]) -> None:
-        """Pictures that lie beside the table's may be new ones that nobody has added to it."""
-        beside = [
-            f"{folder}/{entry.name}"
-            for folder in sorted({os.path.dirname(file) for file in seen})
-            for entry in visible(Path(folder), Counter())
-            if Path(entry.name).suffix.lower() in IMAGE_SUFFIXES
+    def _remark_unlisted(self, folder: Path) -> None:
+        """Pictures that no row names may be new ones, or a type that was forgotten.
+
+        Without their names, in which patients' may be: what is remarked may go into a report.
+        """
+        beside = {os.path.dirname(file) or "." for file in self.named}
+        below = os.walk(folder) if self.into.source.is_dir() else ()
+        folders = sorted(beside.union(os.path.normpath(inner) for inner, _, _ in below))
+        self.into.unlisted = [
+            os.path.relpath(file, folder)
+            for inner in folders
+            if os.path.isdir(inner)
+            for file in _pictures(inner)
+            if file not in self.named
         ]
-        if unlisted := [name for name in beside if name not in seen]:
+        if self.into.unlisted:
+            said = count(len(self.into.unlisted), "picture is", "pictures are")
             self.into.remarks.append(
-                f"{count(len(unlisted), 'picture lies', 'pictures lie')} beside those of the table "
-                f"and not in it, the first {os.path.relpath(unlisted[0], self.into.folder)}"
+                f"{said} named by no row of the table: `hemofed data check "
+                f"{quote(str(self.into.source))}` lists them"
             )
 
     def _row(self, folder: Path, record: Record, seen: dict[str, int]) -> None:
         name = _found(folder, record.path)
         file = os.path.normpath(folder / name)
+        self.named.add(file)
         if fault := record.fault or _fault(record, seen.get(file)):
             self.into.bad_rows.append((record.line, name, fault))
+        elif os.path.exists(file) and not os.path.isfile(file):
+            self.into.bad_rows.append((record.line, name, "is no file"))
         elif not os.path.isfile(file):
             self.into.missing.append((record.line, name))
         else:
@@ -233,11 +256,19 @@ class _Reader:
         )
 
 
+def _pictures(folder: str) -> Iterator[str]:
+    for entry in visible(Path(folder), Counter()):
+        if Path(entry.name).suffix.lower() in IMAGE_SUFFIXES and entry.is_file():
+            yield os.path.normpath(entry.path)
+
+
 def _found(folder: Path, given: str) -> str:
     """The path as it leads to the file: tables put blanks around it, Windows backslashes in it."""
     bare = given.strip()
-    names = (given, bare, bare.replace("\\", "/"))
-    name = next((name for name in names if os.path.isfile(folder / name)), names[-1])
+    plain = bare.replace("\\", "/")
+    # A disk of macOS has the letters of a name apart from their accents.
+    names = (given, bare, plain, *(unicodedata.normalize(form, plain) for form in ("NFC", "NFD")))
+    name = next((name for name in names if os.path.isfile(folder / name)), plain)
     return Path(name).as_posix() if bare else ""
 
 

@@ -11,7 +11,7 @@ _NOT_KNOWN = frozenset(
     (
         *("", "na", "n/a", "n.a", "#n/a", "<na>", "nan", "nil", "none", "null", "unk", "unknown"),
         *("not known", "anon", "anonymous", "anonymised", "anonymized", "redacted", "removed"),
-        *("xx", "xxx", "xxxx", "#ref!", "#value!", "#name", "#null!", "#num!", "#div/0!"),
+        *("#ref!", "#value!", "#name", "#null!", "#num!", "#div/0!"),
     )
 )
 """What programs and people write into an empty cell of a table, in lower case."""
@@ -26,7 +26,8 @@ _FOLDER = re.compile(
 
 def is_given(text: str) -> bool:
     """Whether a cell of a table says something: neither empty nor a mark for that: NA, null, -."""
-    return text.casefold().strip(_DASHES) not in _NOT_KNOWN
+    bare = text.casefold().strip(_DASHES)
+    return bare not in _NOT_KNOWN and not re.fullmatch("x{2,}", bare)
 
 
 def unknown(patients: Sequence[str]) -> str:
@@ -60,5 +61,5 @@ def alike(patients: Iterable[str]) -> list[tuple[str, ...]]:
 
 def _bare(patient: str) -> str:
     text = "".join(unicodedata.normalize("NFKC", patient).casefold().split())
-    joined = re.sub(r"(?<=[^\W\d_])[_.-]+(?=\d)", "", re.sub(r"\.0+$", "", text))
+    joined = re.sub(r"(?<=[^\W\d_])[_.-]+(?=\d)", "", re.sub(r"[.,]0+$", "", text))
     return re.sub(r"(?<!\d)0+(?=\d)", "", joined)

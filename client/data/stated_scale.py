@@ -1,5 +1,6 @@
 """The scale that picture files state of themselves, to hold the given one against."""
 
+import html
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +13,7 @@ from client.data.decoding.image import quiet, read_rgb
 from common.errors import DataError
 
 _LOOKED_AT = 21
-_COARSEST_UM = 2.0
+_RANGE_UM = (1e-3, 2.0)
 """Micrometres a pixel. A coarser one is that of a printer: 12,700 dpi and fewer."""
 _NEAR = 0.02
 """The share by which two scales may differ and be the same, rounded."""
@@ -63,15 +64,20 @@ def _wide_and_stated(path: Path) -> tuple[int, float | None] | None:
 
 
 def stated_um_per_px(path: Path) -> float | None:
-    """Micrometres a pixel as a readable picture's own file states it; None where it does not.
+    """Micrometres a pixel as a readable picture's own file states it; None where it does not, or
+    not in a way that can be read.
 
     OME's PhysicalSizeX; ImageJ's unit; TIFF's, PNG's and JPEG's resolution where it is finer than
     a printer's; DICOM's PixelSpacing.
     """
-    with open(path, "rb") as file:
-        form = kind(file.read(HEAD))
-    scale = {"tiff": _of_tiff, "dicom": _of_dicom, "bitmap": _of_bitmap}[form](path)
-    return scale if scale and scale <= _COARSEST_UM else None
+    try:
+        with open(path, "rb") as file:
+            form = kind(file.read(HEAD))
+        scale = {"tiff": _of_tiff, "dicom": _of_dicom, "bitmap": _of_bitmap}[form](path)
+    except Exception:
+        # Anything may stand in such a field, and readers stumble over it in as many ways.
+        return None
+    return scale if scale and _RANGE_UM[0] <= scale <= _RANGE_UM[1] else None
 
 
 def _of_tiff(path: Path) -> float | None:
@@ -80,14 +86,18 @@ def _of_tiff(path: Path) -> float | None:
     with tifffile.TiffFile(path) as tiff:
         page = tiff.pages.first
         text = page.description or ""
-        if ome := re.search(r'\bPhysicalSizeX="([\d.eE+-]+)"', text):
-            named = re.search(r'\bPhysicalSizeXUnit="([^"]*)"', text)
-            return _um(float(ome[1]), named[1] if named else "um")
+        if ome := _attribute("PhysicalSizeX", text):
+            return _um(float(ome), _attribute("PhysicalSizeXUnit", text) or "um")
         across, pixels = page.tags.valueof("XResolution", (0, 1))[::-1]
         unit = {2: "inch", 3: "cm"}.get(int(page.tags.valueof("ResolutionUnit", 1)), "")
         if text.startswith("ImageJ=") and (own := re.search(r"(?m)^unit=(.+)$", text)):
             unit = own[1].strip()
     return _um(across / pixels, unit) if pixels else None
+
+
+def _attribute(name: str, xml: str) -> str:
+    found = re.search(rf"""\b{name}\s*=\s*(["'])(.*?)\1""", xml)
+    return html.unescape(found[2]).strip() if found else ""
 
 
 def _um(size: float, unit: str) -> float | None:

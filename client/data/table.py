@@ -16,11 +16,23 @@ from common.errors import DataError
 
 COLUMNS = ("path", "label", "patient", "split")
 _NEAR = {
-    "patient": ("subject", "case", "person", "donor", "pat", "pid", "mrn"),
+    "patient": (
+        "subject",
+        "case",
+        "person",
+        "donor",
+        "pat",
+        "pt",
+        "pid",
+        "mrn",
+        "fallnummer",
+        "患者",
+    ),
     "split": ("subset", "set", "fold", "partition"),
 }
 """A column -> the words in which others name it."""
 _SEPARATORS = ",;\t"
+_SHORTENED = re.compile(r"\d([.,]\d+)?[eE]\+\d+")
 _SAVE = "save it as UTF-8 (in Excel: 'CSV UTF-8')"
 
 
@@ -58,7 +70,10 @@ def read_table(path: Path) -> Table:
     """
     text = _text(path)
     if not text.strip():
-        raise DataError(f"{path}: is empty; expected a header with the columns path and label")
+        raise DataError(
+            f"{path}: is empty, as a `--print-csv` that failed leaves it; remove it, or give it a "
+            "header with the columns path and label"
+        )
     line, separator, start = _separator(text)
     reader = csv.reader(io.StringIO(text[start:], newline=""), delimiter=separator, strict=True)
     header = next(_rows(path, reader), [])
@@ -118,9 +133,11 @@ def _places(path: Path, header: Sequence[str]) -> dict[str, int]:
         raise DataError(f"{path}: has the column {twice[0]} twice; keep the one that is meant")
     missing = [name for name in ("path", "label") if name not in names]
     if missing:
+        # Without a header the first line is a cell, and has perhaps its patient's name.
+        known = f" (columns: {', '.join(header)})" if len(missing) == 1 else ""
         raise DataError(
-            f"{path}: no column {' and no column '.join(missing)} (columns: "
-            f"{', '.join(header) or 'none'}); expected path, label and optionally patient, split"
+            f"{path}: no column {' and no column '.join(missing)}{known}; the first line is to "
+            "name the columns: path, label and optionally patient, split"
         )
     for column in _NEAR:
         near = [given for given, name in zip(header, names, strict=True) if _is_near(name, column)]
@@ -155,8 +172,21 @@ def _records(
         found |= {name: row[at] for name, at in places.items() if at < len(row)}
         for name in ("patient", "split"):
             found[name] = found[name].strip() if is_given(found[name]) else ""
-        fault = _fault(row, width) or _separated_otherwise(row, reader.dialect.delimiter)
+        fault = (
+            _fault(row, width)
+            or _shortened(found["patient"])
+            or _separated_otherwise(row, reader.dialect.delimiter)
+        )
         yield Record(line=reader.line_num + before, **found, fault=fault)
+
+
+def _shortened(patient: str) -> str:
+    if not _SHORTENED.fullmatch(patient):
+        return ""
+    return (
+        "its patient is a long number that a spreadsheet shortened, so that several may be one; "
+        "export the column as text"
+    )
 
 
 def _separated_otherwise(row: Sequence[str], separator: str) -> str:

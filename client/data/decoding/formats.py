@@ -78,6 +78,8 @@ _BITMAPS = (
 )
 """Offset and bytes by which a picture is known, whatever it is called."""
 _DICOM_AT = 128
+MISNAMED = "a picture by its first bytes and not by its name; rename it, or take it out"
+"""Why a picture is passed over that may be read."""
 _OF_TEXT = frozenset(b"\t\n\r\f" + bytes(range(0x20, 0x7F)) + bytes(range(0x80, 0x100)))
 HEAD = 132
 """First bytes that tell all forms apart."""
@@ -112,12 +114,13 @@ def why_no_picture(path: str) -> str:
     if form == "dicom":
         return ""
     if form == "tiff" or _begins_as_bitmap(head):
-        return "a picture by its first bytes and not by its name; rename it, or take it out"
+        return MISNAMED
     return "not an image"
 
 
 def _begins_as_bitmap(head: bytes) -> bool:
-    return any(head[at:].startswith(beginning) for at, beginning in _BITMAPS)
+    bmp = head.startswith(b"BM") and head[6:10] == bytes(4)
+    return bmp or any(head[at:].startswith(beginning) for at, beginning in _BITMAPS)
 
 
 def kind(head: bytes) -> Literal["tiff", "dicom", "bitmap"]:

@@ -1,5 +1,7 @@
 """What is wrong with a source's names, labels and rows, as findings."""
 
+from collections.abc import Iterator
+
 from client.data.decoding.formats import refused
 from client.data.listing import Listing, lost, nested_tree, not_read
 from client.data.quality.findings import Case, Finding, Severity
@@ -8,9 +10,15 @@ from common.text import count
 
 
 def findings(found: Listing) -> list[Finding]:
-    """Unknown labels, forms that are never read, folders where images are expected, and rows that
-    cannot be used."""
-    return [*_unknown(found), *_refused(found), *_nested(found), *_rows(found)]
+    """Unknown labels, forms that are never read, folders where images are expected, rows that
+    cannot be used, and pictures that are passed over."""
+    return [
+        *_unknown(found),
+        *_refused(found),
+        *_nested(found),
+        *_rows(found),
+        *_passed_over(found),
+    ]
 
 
 def _unknown(found: Listing) -> list[Finding]:
@@ -61,6 +69,31 @@ def _nested(found: Listing) -> list[Finding]:
             cases=tuple(Case(files=(name,)) for name in found.nested),
         )
     ]
+
+
+def _passed_over(found: Listing) -> Iterator[Finding]:
+    for code, names, what, advice in (
+        (
+            "misnamed",
+            found.misnamed,
+            "by their first bytes and not by their names, which are passed over",
+            "Rename those that are cells, and take out backups and thumbnails.",
+        ),
+        (
+            "unlisted",
+            found.unlisted,
+            "that no row of the table names",
+            "Add them to the table, or move them elsewhere.",
+        ),
+    ):
+        if names:
+            yield Finding(
+                severity=Severity.WARNING,
+                code=code,
+                what=f"{count(len(names), 'picture')} {what}",
+                advice=advice,
+                cases=tuple(Case(files=(name,)) for name in names),
+            )
 
 
 def _rows(found: Listing) -> list[Finding]:

@@ -144,3 +144,13 @@ def test_a_folder_of_words_below_a_type_is_no_guess(tmp_path: Path, paint: Paint
         scan(tmp_path)
     found = scan(tmp_path, {"lymphocyte/atypical": "lymphocyte_reactive"})
     assert found.counts() == {"lymphocyte": 3, "lymphocyte_reactive": 2}
+
+
+def test_a_link_to_a_folder_around_it_is_named(tmp_path: Path, paint: Paint) -> None:
+    paint(tmp_path / "lab" / "Patient_1" / "monocyte" / "a.png")
+    (tmp_path / "lab" / "Patient_1" / "back").symlink_to(tmp_path / "lab")
+    with pytest.raises(DataError, match="Patient_1/back: is a link to a folder that it lies in"):
+        read_tree(tmp_path / "lab")
+    (tmp_path / "lab" / "Patient_1" / "back").unlink()
+    (tmp_path / "elsewhere").symlink_to(tmp_path / "lab")
+    assert len(read_tree(tmp_path / "elsewhere").rows) == 1

@@ -120,18 +120,44 @@ def test_a_list_belongs_to_a_folder_and_to_its_table(bad: Path) -> None:
             assert of_another(LeaveOut(source=str(one)), other) == ""
 
 
-def test_pictures_of_another_size_are_left_out_and_a_wrong_scale_is_not_taken_for_many(
-    tmp_path: Path, paint: Paint
+@pytest.mark.parametrize("first", ["a", "z"], ids=["odd ones first", "odd ones last"])
+def test_pictures_of_another_size_are_left_out_and_a_wrong_scale_is_not_taken_for_them(
+    tmp_path: Path, paint: Paint, first: str
 ) -> None:
     for at in range(30):
-        paint(tmp_path / "monocyte" / f"b{at:02}.png", size=(96, 96), seed=at)
-    for at in range(3):
-        paint(tmp_path / "monocyte" / f"a{at}.png", size=(20, 20), seed=at)
+        paint(tmp_path / "monocyte" / f"m{at:02}.png", size=(96, 96), seed=at)
+    for at in range(24):
+        paint(tmp_path / "monocyte" / f"{first}{at:02}.png", size=(20, 20), seed=at)
     index, faults = without_unreadable(scan(tmp_path), um_per_px=0.25)
-    assert len(index.rows) == 30 and index.skipped == {"unreadable": 3}
+    assert len(index.rows) == 30 and index.skipped == {"unreadable": 24}
     assert all("its 20 x 20 px span 5.0 um" in fault for fault in faults)
+    (form,) = (one for one in check(tmp_path, um_per_px=0.25).findings if one.code == "form")
+    assert len(form.leave_out) == 24
     with pytest.raises(ScaleError, match=r"span 96\.0 um"):
         without_unreadable(scan(tmp_path), um_per_px=1.0)
+    (form,) = (one for one in check(tmp_path, um_per_px=1.0).findings if one.code == "form")
+    assert len(form.cases) == 30 and form.leave_out == ()
+
+
+def test_a_scale_that_is_wrong_for_all_is_told_before_all_are_read(
+    tmp_path: Path, paint: Paint
+) -> None:
+    for at in range(130):
+        paint(tmp_path / "monocyte" / f"{at:03}.png", size=(96, 96), seed=at)
+    seen: list[int] = []
+    with pytest.raises(ScaleError):
+        without_unreadable(scan(tmp_path), lambda done, _: seen.append(done), um_per_px=1.0)
+    assert max(seen) < 130
+
+
+def test_a_list_as_an_editor_left_it_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "found.json"
+    path.write_text('{"findings": [{"leave_out": ["a"]}]}', encoding="utf-8-sig")
+    assert read_leave_out(path).names == {"a"}
+    path.write_text("[" * 100_000)
+    with pytest.raises(ConfigError, match="cannot be read as JSON"):
+        read_leave_out(path)
+    assert "was made of" in of_another(LeaveOut(source="x" * 5000), tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """What files state of their own scale is held against the one that a lab gives."""
 
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ import pydicom
 import pytest
 import tifffile
 from PIL import Image
+from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 
@@ -25,6 +27,46 @@ def test_ome_states_it(tmp_path: Path) -> None:
         metadata = {"axes": "YXS", "PhysicalSizeX": size, "PhysicalSizeXUnit": unit}
         tifffile.imwrite(tmp_path / "a.ome.tif", colours(), metadata=metadata, ome=True)
         assert stated_um_per_px(tmp_path / "a.ome.tif") == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize(
+    "attributes",
+    [
+        "PhysicalSizeX='0.1' PhysicalSizeXUnit='\u00b5m'",
+        'PhysicalSizeX = "0.1" PhysicalSizeXUnit="&#181;m"',
+        'PhysicalSizeXUnit="nm" PhysicalSizeX="1E+2"',
+        'PhysicalSizeX="0.1"',
+    ],
+)
+def test_ome_states_it_in_any_form_of_xml(tmp_path: Path, attributes: str) -> None:
+    text = f'<OME><Pixels SizeC="3" SizeZ="1" SizeT="1" {attributes}/></OME>'.encode()
+    tifffile.imwrite(tmp_path / "a.tif", colours(), description=text, metadata=None)
+    assert stated_um_per_px(tmp_path / "a.tif") == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize("size", ["0.1.2", "e", "", "-0.1", "nan", "1e-9", "1e9", "inf"])
+def test_a_scale_that_is_none_is_none(tmp_path: Path, size: str) -> None:
+    text = f'<OME><Pixels PhysicalSizeX="{size}"'.encode()
+    tifffile.imwrite(tmp_path / "a.tif", colours(), description=text, metadata=None)
+    assert stated_um_per_px(tmp_path / "a.tif") is None
+    dicom(tmp_path / "a.dcm", colours())
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        content = pydicom.dcmread(tmp_path / "a.dcm")
+        content.add(DataElement(0x00280030, "LO", [size, size] if size != "e" else "0.1"))
+        content.save_as(tmp_path / "a.dcm")
+        assert stated_um_per_px(tmp_path / "a.dcm") is None
+
+
+@pytest.mark.parametrize(
+    ("tag", "kind", "value"), [(282, "I", 100_000), (296, "s", "cm"), (282, "2I", (1, 0))]
+)
+def test_a_tag_of_another_type_is_no_scale(
+    tmp_path: Path, tag: int, kind: str, value: object
+) -> None:
+    extra = [(tag, kind, 1 if kind == "I" else 2, value, True)]
+    tifffile.imwrite(tmp_path / "a.tif", colours(), metadata=None, extratags=extra)
+    assert stated_um_per_px(tmp_path / "a.tif") is None
 
 
 def test_imagej_states_it(tmp_path: Path) -> None:

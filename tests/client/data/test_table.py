@@ -2,6 +2,8 @@
 
 import csv
 import io
+import os
+import unicodedata
 from collections.abc import Callable
 from pathlib import Path
 
@@ -116,6 +118,7 @@ def test_a_column_that_is_there_twice_is_refused(lab: Path) -> None:
         "not known",
         "Anonymous",
         "XXX",
+        "xxxxxxx",
         "#REF!",
         "#NAME?",
     ],
@@ -130,16 +133,16 @@ def test_what_stands_for_an_unknown_patient_is_not_one_patient(lab: Path, word: 
 
 
 def test_patients_that_differ_in_case_zeros_or_a_stop_are_warned_of(lab: Path) -> None:
-    names = ["P1", "p_01", "007", "7", "7.0", "10", "100", "1.0.1"]
+    names = ["P1", "p_01", "007", "7", "7.0", "10", "100", '"7,0"']
     files = [f"basophil/basophil_{at:04}.TIF" for at in range(4)]
     files += [f"monocyte/{at}.png" for at in range(4)]
     lines = [f"{file},monocyte,{name}" for file, name in zip(files, names, strict=True)]
     index = index_of(lab, "\n".join(["path,label,patient", *lines]))
     (remark,) = (said for said in index.remarks if "two names" in said)
     assert remark.startswith("2 patients under two names perhaps") and "007" not in remark
-    assert [row.patient for row in index.rows] == names
+    assert [row.patient for row in index.rows] == [*names[:-1], "7,0"]
     (finding,) = (one for one in check(lab).findings if one.code == "patients-alike")
-    assert [case.note for case in finding.cases] == ["007, 7, 7.0", "P1, p_01"]
+    assert [case.note for case in finding.cases] == ["007, 7, 7,0, 7.0", "P1, p_01"]
     assert finding.cases[1].files == ("basophil/basophil_0000.TIF", "basophil/basophil_0001.TIF")
 
 
@@ -265,20 +268,70 @@ def test_what_is_written_is_what_is_read(
     assert all(got in (wrote, "") for (_, _, got), (_, _, wrote) in zip(found, known, strict=True))
 
 
-def test_pictures_beside_those_of_a_table_and_not_in_it_are_said(lab: Path) -> None:
-    every = [f"monocyte/{at}.png" for at in range(4)]
+def test_pictures_that_no_row_names_are_counted_and_the_check_lists_them(lab: Path) -> None:
+    every = sorted(path.relative_to(lab).as_posix() for path in lab.rglob("*.*"))
     index = index_of(lab, "\n".join(["path,label", *(f"{name},monocyte" for name in every)]))
     assert index.remarks == ()
     (lab / "cells.csv").write_text("path,label\nmonocyte/0.png,monocyte\nmonocyte/1.png,rest\n")
-    index = scan(lab, {"rest": "skip"})
-    assert index.remarks == (
-        "2 pictures lie beside those of the table and not in it, the first monocyte/2.png",
-    )
+    (remark,) = scan(lab, {"rest": "skip"}).remarks
+    assert remark.startswith("9 pictures are named by no row of the table: `hemofed data check")
+    assert "png" not in remark  # it may go into a report, and a path may name a patient
+    result = check(lab, label_map={"rest": "skip"})
+    (finding,) = (one for one in result.findings if one.code == "unlisted")
+    assert set(finding.files) == set(every) - {"monocyte/0.png", "monocyte/1.png"}
+
+
+def test_of_a_table_that_is_named_itself_only_the_folders_of_its_pictures_are_looked_at(
+    lab: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (lab / "cells.csv").write_text("path,label\nmonocyte/0.png,monocyte\n")
+    assert scan(lab / "cells.csv").remarks[0].startswith("3 pictures are named by no row")
+    monkeypatch.chdir(lab / "monocyte")
+    Path("cells.csv").write_text("path,label,split\n0.png,monocyte,\n1.png,monocyte,Holdout\n")
+    for source in (Path("."), Path("cells.csv")):
+        (finding,) = (one for one in check(source).findings if one.code == "unlisted")
+        assert finding.files == ("2.png", "3.png")
+
+
+@pytest.mark.parametrize("patient", ["1.23457E+11", "1,2E+05", "1e+9"])
+def test_a_number_that_a_spreadsheet_shortened_is_no_patient(lab: Path, patient: str) -> None:
+    with pytest.raises(DataError, match="line 2: .*long number that a spreadsheet shortened"):
+        index_of(lab, f'path,label,patient\nmonocyte/0.png,monocyte,"{patient}"\n')
+
+
+def test_a_first_line_without_any_column_is_not_repeated(lab: Path) -> None:
+    with pytest.raises(DataError) as caught:
+        index_of(lab, "monocyte/0.png,monocyte,Eva Mueller\n")
+    assert "Eva" not in str(caught.value) and "the first line is to name" in str(caught.value)
+
+
+def test_a_name_with_its_accents_apart_is_the_same_file(lab: Path, paint: Paint) -> None:
+    there = unicodedata.normalize("NFD", "Müller.png")
+    paint(lab / "monocyte" / there)
+    index = index_of(lab, "path,label\nmonocyte/M\u00fcller.png,monocyte\n")
+    assert [row.name for row in index.rows] == [f"monocyte/{there}"]
+
+
+@pytest.mark.parametrize("named", ["monocyte", "monocyte/pipe.png"])
+def test_a_row_that_names_no_file_is_told_from_one_whose_file_is_gone(
+    lab: Path, named: str
+) -> None:
+    os.mkfifo(lab / "monocyte" / "pipe.png")
+    with pytest.raises(DataError, match=f"line 2: {named}: is no file"):
+        index_of(lab, f"path,label\n{named},monocyte\n")
+
+
+def test_a_table_that_is_no_file_is_not_read_past(lab: Path) -> None:
+    os.mkfifo(lab / "cells.csv")
+    with pytest.raises(DataError, match=r"cells\.csv: is no file"):
+        scan(lab)
 
 
 @pytest.mark.parametrize("content", ["", "\ufeff", " \n\n"])
 def test_an_empty_table_is_called_empty(lab: Path, content: str) -> None:
-    with pytest.raises(DataError, match=r"cells\.csv: is empty; expected a header"):
+    with pytest.raises(
+        DataError, match=r"cells\.csv: is empty, as a `--print-csv` that failed leaves it"
+    ):
         index_of(lab, content)
 
 

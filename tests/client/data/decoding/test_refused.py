@@ -160,15 +160,18 @@ def test_what_is_no_picture_is_said_in_words_of_ours(
 def test_pictures_by_another_name_are_told_from_what_is_none(lab: Path) -> None:
     for at, suffix in enumerate(("bak", "JPG~", "", "001x")):
         shutil.copy(lab / "monocyte" / f"{at}.png", lab / "monocyte" / f"copy{at}.{suffix}")
-    shutil.copy(lab / "myeloblast" / "c.tif", lab / "myeloblast" / "c.tif.orig")
+    for name in ("c.tif", "b.bmp"):
+        shutil.copy(lab / "myeloblast" / name, lab / "myeloblast" / f"{name}.orig")
     (lab / "monocyte" / "notes.txt").write_text("notes")
     dicom(lab / "monocyte" / "a.image", colours())
     index = scan(lab)
     assert len(index.rows) == 12
     assert index.skipped == {
-        "a picture by its first bytes and not by its name; rename it, or take it out": 5,
+        "a picture by its first bytes and not by its name; rename it, or take it out": 6,
         "not an image": 1,
     }
+    (finding,) = (one for one in check(lab).findings if one.code == "misnamed")
+    assert len(finding.files) == 6 and "monocyte/copy0.bak" in finding.files
 
 
 def test_a_pipe_among_the_pictures_is_not_waited_for(lab: Path) -> None:
