@@ -52,7 +52,7 @@ def test_every_module_says_what_it_is() -> None:
 def test_no_process_logs_but_plainly() -> None:
     """What others said reaches a log through `common.untrusted_text.PlainFormatter` alone."""
     for path in FILES:
-        if path.name != "plain_text.py":
+        if path.name != "untrusted_text.py":
             assert "basicConfig" not in path.read_text(encoding="utf-8"), path
 
 

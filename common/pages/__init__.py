@@ -5,13 +5,11 @@ network access (Content-Security-Policy), so that a page about a lab's cells can
 """
 
 import base64
-import io
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
-from PIL import Image
 
 from common.untrusted_text import shown
 
@@ -41,10 +39,3 @@ def _shown(value: Any) -> Any:
 def data_uri(image: bytes, kind: str = "image/png") -> str:
     """The bytes of an image file as a URI that holds them."""
     return f"data:{kind};base64,{base64.b64encode(image).decode('ascii')}"
-
-
-def picture_uri(image: Image.Image) -> str:
-    """A PIL image as a PNG data URI."""
-    buffer = io.BytesIO()
-    image.save(buffer, "PNG")
-    return data_uri(buffer.getvalue())

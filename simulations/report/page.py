@@ -1,9 +1,12 @@
 """The report's page: its words, numbers and tables, laid out by `report.html`."""
 
+import io
 import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from common import pages
@@ -204,10 +207,16 @@ def example(run: Run, row: int) -> dict[str, Any]:
     found = run.examples
     true, said = (run.cell_types[k] for k in (found.label[row], found.predicted[row]))
     return {
-        "uri": pages.picture_uri(Image.fromarray(found.images[row])),
+        "uri": _picture_uri(found.images[row]),
         "right": true == said,
         "true": formatting.cell(true),
         "said": formatting.cell(said),
         "confidence": formatting.percent(float(found.confidence[row]), 0),
         "site": found.site[row],
     }
+
+
+def _picture_uri(pixels: NDArray[np.uint8]) -> str:
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG")
+    return pages.data_uri(buffer.getvalue())
