@@ -83,7 +83,7 @@ def simulate(
     except FederationError as error:
         from simulations.report.site_errors import explained
 
-        raise FederationError(explained(str(error), folder)) from error
+        raise FederationError(explained(error, folder)) from error
     if prepare_only:
         # Not by the console, which would break the line: it is there to be pasted.
         typer.echo(flower_command(plan))

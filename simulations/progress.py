@@ -24,7 +24,7 @@ from simulations.partition import DealtSite
 from simulations.report.majority import always
 
 if TYPE_CHECKING:
-    from server.rounds.rounds import Record
+    from server.rounds.record import RoundRecord
 
 
 _LINES = 40
@@ -87,17 +87,17 @@ class Terminal:
                 kind, total=total, completed=self._done_of(kind), note=""
             )
 
-    def round_done(self, plan: Plan, record: "Record") -> None:
+    def round_done(self, plan: Plan, record: "RoundRecord") -> None:
         kind = _kind(plan)
-        self._done[plan.name] = record["round"]
+        self._done[plan.name] = record.round
         self._bars.update(self._tasks[kind], completed=self._done_of(kind))
         if plan.name == FEDERATED:
             self._bars.update(self._tasks[kind], note=_note(record))
-            for site, entry in record["sites"].items():
-                if entry["status"] != "ok":
-                    after = "; the site is suspended" if entry.get("suspended") else ""
+            for site, one in record.sites.items():
+                if not one.status.ok:
+                    after = "; the site is suspended" if one.suspended else ""
                     self._bars.console.print(
-                        f"round {record['round']}: {site}: {entry['status']}{after}", style="yellow"
+                        f"round {record.round}: {site}: {one.status}{after}", style="yellow"
                     )
 
     def _done_of(self, kind: str) -> int:
@@ -165,8 +165,9 @@ class _Cut(TextColumn):
 
 
 def _rounds_done(plan: Plan) -> int:
-    log = plan.folder / "rounds.jsonl"
-    return len(log.read_text(encoding="utf-8").splitlines()) if log.exists() else 0
+    from server.rounds.record import count
+
+    return count(plan.folder)
 
 
 def _kind(plan: Plan) -> str:
@@ -177,14 +178,14 @@ def _kind_of(name: str) -> str:
     return LOCAL if name.startswith(LOCAL) else name
 
 
-def _note(record: "Record") -> str:
+def _note(record: "RoundRecord") -> str:
     """Balanced accuracy and epsilon, when the round has them; what may be cut off comes last."""
     parts = []
-    score = (record["evaluation"] or {}).get("global", {}).get("balanced_accuracy")
+    score = (record.evaluation or {}).get("global", {}).get("balanced_accuracy")
     if score is not None:
         parts.append(f"balanced {100 * score:.1f} %")
-    spent = [e["epsilon"] for e in record["sites"].values() if e.get("epsilon") is not None]
+    spent = [one.epsilon for one in record.sites.values() if one.epsilon is not None]
     if spent:
         parts.append(f"epsilon {max(spent):.2f}")
-    parts.append(f"{sum(e['status'] == 'ok' for e in record['sites'].values())} sites")
+    parts.append(f"{record.good} sites")
     return ", ".join(parts)

@@ -19,7 +19,7 @@ from simulations.labs import Labs, gather, studied
 from simulations.partition import DealtSite, deal
 
 if TYPE_CHECKING:
-    from server.rounds.rounds import Record
+    from server.rounds.record import RoundRecord
 
 Backend = Literal["local", "ray"]
 
@@ -33,7 +33,7 @@ class Watcher(Protocol):
 
     def planned(self, plans: list[Plan], sites: tuple[DealtSite, ...]) -> None: ...
 
-    def round_done(self, plan: Plan, record: "Record") -> None: ...
+    def round_done(self, plan: Plan, record: "RoundRecord") -> None: ...
 
     def reporting(self) -> None: ...
 

@@ -19,8 +19,9 @@ from client.site import open_site
 from common.config.study import Study
 from common.errors import HemofedError
 from common.files import write_text
-from common.wire.messages import WITHDRAW, NoAnswer, Task, read_absence, read_refusal
+from common.wire.messages import WITHDRAW, Task, read_absence, read_refusal
 from common.wire.reasons import Reason
+from common.wire.reply_status import ReplyStatus
 
 _MOST = 200
 """Studies that are remembered: those that something became of last."""
@@ -64,12 +65,12 @@ class Journal:
             self._keep(study, "came", 0, "came from the server")
         self._answered(task, kind, said, failed=reply.has_error())
 
-    def _warn(self, said: NoAnswer) -> None:
+    def _warn(self, said: ReplyStatus) -> None:
         if said.reference != self._warned:
             self._warned = said.reference
             _log.error("[%s] %s", said.reference, self._text(said))
 
-    def _answered(self, task: Task, kind: str, said: NoAnswer | None, failed: bool) -> None:
+    def _answered(self, task: Task, kind: str, said: ReplyStatus | None, failed: bool) -> None:
         study, before = task.study, self._notes.get(task.study.digest)
         round = before.round if before else 0
         if kind == WITHDRAW:
@@ -82,17 +83,17 @@ class Journal:
         elif kind == "evaluate" and (said is None or said.reason is Reason.METRICS):
             return  # part of a round
         elif said is not None:
-            self._keep(study, _state(said), round, self._why(study, said))
+            self._keep(study, said.said(""), round, self._why(study, said))
         elif kind == "train":
             number = f"round {task.round} of {study.rounds}"
             self._keep(study, "trains", task.round, f"{number} is answered")
         else:
             self._keep(study, "ready", round, "this site is ready, and waits for the others")
 
-    def _why(self, study: Study, said: NoAnswer) -> str:
+    def _why(self, study: Study, said: ReplyStatus) -> str:
         """What stands in the way, and what a person does about it."""
         if not said.reference:
-            return f"sits out: {said.reason}"
+            return str(said)
         command = f"`hemofed site approve {self._home.folder} {study.name}`"
         if said.reason is Reason.NOT_APPROVED:
             return f"waits for an approval; read it and decide with {command}"
@@ -100,9 +101,9 @@ class Journal:
             return f"was declined here, and the server is told so; {command} decides anew"
         return f"refused [{said.reference}]: {self._text(said)}"
 
-    def _text(self, said: NoAnswer) -> str:
+    def _text(self, said: ReplyStatus) -> str:
         """What the lab's log says under the reference."""
-        return text_of(open_site(self._home.site_file).log, said.reference) or said.reason
+        return text_of(open_site(self._home.site_file).log, said.reference) or str(said.reason)
 
     def _keep(self, study: Study, state: str, round: int, words: str) -> None:
         """Say it, and write it down, where it is news."""
@@ -126,7 +127,3 @@ def read_notes(path: Path) -> dict[str, StudyNote]:
         return {digest: StudyNote(**note) for digest, note in content.items()}
     except (OSError, ValueError, TypeError, AttributeError):
         return {}
-
-
-def _state(said: NoAnswer) -> str:
-    return f"{'refused' if said.reference else 'sits out'}: {said.reason}"

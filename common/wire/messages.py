@@ -26,6 +26,7 @@ from common.metrics import BINS, Tally
 from common.noised_tally import NoisedTally
 from common.wire.proposal import Proposal
 from common.wire.reasons import Reason
+from common.wire.reply_status import Kind, ReplyStatus
 from common.wire.vector_codec import Vector, decode, encode
 
 LONGEST_STUDY = 2 * 2**20
@@ -231,20 +232,6 @@ def read_name(message: Message) -> str:
     return name
 
 
-@dataclass(frozen=True)
-class NoAnswer:
-    """What a site says in place of an answer."""
-
-    reason: Reason
-    reference: str = ""
-    """Of a refusal: where its text is in the site's own log. An absence has none."""
-
-    def __str__(self) -> str:
-        if not self.reference:
-            return f"sits out: {self.reason}"
-        return f"refused: {self.reason} (see {self.reference} in its log)"
-
-
 def refusal_content(reason: Reason, reference: str) -> RecordDict:
     """All that leaves the site of an error."""
     return RecordDict({"refusal": ConfigRecord({"reason": reason.value, "reference": reference})})
@@ -255,20 +242,23 @@ def absence_content(reason: Reason) -> RecordDict:
     return RecordDict({"absence": ConfigRecord({"reason": reason.value})})
 
 
-def read_absence(message: Message) -> NoAnswer | None:
+def read_absence(message: Message) -> ReplyStatus | None:
     """The absence, or None when the reply is not one."""
     record = message.content.config_records.get("absence")
-    return None if record is None else NoAnswer(Reason.read(str(record.get("reason"))))
+    if record is None:
+        return None
+    return ReplyStatus(Kind.SITS_OUT, reason=Reason.read(str(record.get("reason"))))
 
 
-def read_refusal(message: Message) -> NoAnswer | None:
+def read_refusal(message: Message) -> ReplyStatus | None:
     """The refusal, or None when the reply is not one."""
     record = message.content.config_records.get("refusal")
     if record is None:
         return None
     reference = str(record.get("reference"))
     known = reference if _REFERENCE.fullmatch(reference) else "its last lines"
-    return NoAnswer(Reason.read(str(record.get("reason"))), known)
+    reason = Reason.read(str(record.get("reason")))
+    return ReplyStatus(Kind.REFUSED, reason=reason, reference=known)
 
 
 def _config(message: Message, name: str) -> ConfigRecord:

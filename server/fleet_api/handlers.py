@@ -37,6 +37,7 @@ from google.protobuf.message import DecodeError, Message
 
 from common.audit.log import AuditLog
 from common.errors import FederationError
+from common.wire.reply_status import UNREADABLE
 from server.flower.delivery import LostError, hand_out
 from server.rounds.reply_checks import (
     Questions,
@@ -47,7 +48,6 @@ from server.rounds.reply_checks import (
     is_one_reply,
     is_within_bounds,
 )
-from server.rounds.suspension import UNREADABLE
 
 _log = logging.getLogger("hemofed.superlink")
 _FRESH_SECONDS = 0.2

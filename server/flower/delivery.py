@@ -11,8 +11,8 @@ from flwr.proto.fleet_pb2 import PullMessagesRequest, PullMessagesResponse
 from flwr.server.superlink.linkstate import LinkState
 from sqlalchemy.exc import SQLAlchemyError
 
+from common.wire.reply_status import LOST
 from server.rounds.reply_checks import Question, error_in_place
-from server.rounds.suspension import LOST
 
 
 class LostError(Exception):

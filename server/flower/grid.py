@@ -14,9 +14,9 @@ from sqlalchemy.exc import SQLAlchemyError
 from common.errors import FederationError
 from common.wire.flower_objects import identifiers, put_together, take_apart
 from common.wire.messages import task_facts
+from common.wire.reply_status import UNREADABLE
 from server.flower.base_grid import RunGrid
 from server.flower.message_audit import Envelopes
-from server.rounds.suspension import UNREADABLE
 
 
 class StoppedError(Exception):

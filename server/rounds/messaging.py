@@ -2,49 +2,37 @@
 
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import dataclass
-from typing import Protocol, Self, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 from flwr.app import Message, RecordDict
 from flwr.common.constant import ErrorCode
 from flwr.serverapp import Grid
 
 from common.errors import FederationError, HemofedError
-from common.wire.messages import NoAnswer, read_absence, read_name, read_refusal
-from common.wire.reasons import Reason
-from server.rounds.suspension import LOST, UNREADABLE
+from common.wire.messages import read_absence, read_name, read_refusal
+from common.wire.reply_status import (
+    AWAY,
+    IN_TIME,
+    LOST,
+    QUESTION_LOST,
+    UNREADABLE,
+    Kind,
+    ReplyStatus,
+)
 
 _SHORTEST_PAUSE, LONGEST_PAUSE = 0.01, 0.2
 """Seconds between two looks for replies or sites."""
 
 
-@dataclass(frozen=True)
-class NoReply:
-    """Why there is no sound reply of a site."""
-
-    words: str
-    reason: Reason | None = None
-    """Where the site gave one: it refuses, or sits out."""
-    left_out: bool = False
-    """Whether a reply came and cannot be used, which `server.rounds.suspension` counts."""
-
-    @classmethod
-    def of(cls, said: NoAnswer) -> Self:
-        return cls(str(said), said.reason)
-
-    def __str__(self) -> str:
-        return f"left out: {self.words}" if self.left_out else self.words
-
-
-Reply = Message | NoReply
+Reply = Message | ReplyStatus
 """A sound reply, or why there is none."""
 
-LATE, AWAY = NoReply("no reply in time"), NoReply("not connected")
 _MISSING = {
-    ErrorCode.MESSAGE_UNAVAILABLE: LATE,
-    ErrorCode.REPLY_MESSAGE_UNAVAILABLE: LATE,
+    ErrorCode.MESSAGE_UNAVAILABLE: IN_TIME,
+    ErrorCode.REPLY_MESSAGE_UNAVAILABLE: IN_TIME,
     ErrorCode.NODE_UNAVAILABLE: AWAY,
-    LOST: NoReply("not asked: the server's database lost the question"),
+    LOST: QUESTION_LOST,
+    UNREADABLE: ReplyStatus(Kind.LEFT_OUT, "the reply cannot be read"),
 }
 """What Flower, or the listener, puts in the place of a reply that did not come."""
 
@@ -75,7 +63,7 @@ def exchange(
     if isinstance(grid, TakesBack):
         grid.withdraw(list(waiting))
     for site in waiting.values():
-        yield site, NoReply(f"no reply within {deadline:g} s")
+        yield site, ReplyStatus(Kind.LATE, f"within {deadline:g} s")
 
 
 @runtime_checkable
@@ -180,20 +168,17 @@ def _push(grid: Grid, messages: Mapping[str, Message]) -> dict[str, str]:
 
 def sound(reply: Message) -> Reply:
     """The reply, or what it says in place of an answer."""
-    if reply.has_error() and reply.error.code == UNREADABLE:
-        return NoReply("the reply cannot be read", left_out=True)
     if reply.has_error() and reply.error.code in _MISSING:
         return _MISSING[reply.error.code]
     if reply.has_error():
-        return NoReply(f"the client failed (Flower code {reply.error.code})")
+        return ReplyStatus(Kind.FAILED, f"Flower code {reply.error.code}")
     try:
-        said = read_refusal(reply) or read_absence(reply)
-        return NoReply.of(said) if said else reply
+        return read_refusal(reply) or read_absence(reply) or reply
     except Exception as error:
         return unusable(error)
 
 
-def unusable(error: Exception) -> NoReply:
+def unusable(error: Exception) -> ReplyStatus:
     """What became of a reply at whose reading `error` was raised: that site's, and nobody else's.
 
     Raises it again when it is this machine's: memory or a disk that is full.
@@ -202,4 +187,4 @@ def unusable(error: Exception) -> NoReply:
         raise error
     known = isinstance(error, HemofedError)
     words = str(error) if known else f"it cannot be read ({type(error).__name__})"
-    return NoReply(words, left_out=True)
+    return ReplyStatus(Kind.LEFT_OUT, words)

@@ -4,7 +4,6 @@ import time
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from threading import Event
-from typing import Literal
 
 from flwr.app import Message
 from flwr.serverapp import Grid
@@ -13,7 +12,8 @@ from common.errors import FederationError
 from common.untrusted_text import shown
 from common.wire.messages import proposal_content, read_name
 from common.wire.proposal import Proposal
-from server.rounds.messaging import AWAY, LATE, NoReply, Roster, TakesBack, sound
+from common.wire.reply_status import ASKED, AWAY, IN_TIME, READY, Kind, ReplyStatus
+from server.rounds.messaging import Roster, TakesBack, sound
 
 _ASK_AGAIN_SECONDS = 5.0
 """After an answer; a `ready` counts for twice as long."""
@@ -22,12 +22,9 @@ _ANSWER_SECONDS, _LONGEST_ANSWER_SECONDS = 30.0, 240.0
 twice as long, so that a slow machine too gets to what it can keep."""
 _TELL_SECONDS, _LOOK_SECONDS = 2.0, 0.2
 
-Said = NoReply | Literal["ready"]
-Tell = Callable[[dict[str, Said]], None]
+Tell = Callable[[dict[str, ReplyStatus]], None]
 """Called with what each site of the cohort said last; of one that is being asked again that is its
 answer to the question before."""
-
-ASKED = NoReply("asked")
 
 
 def wait_until_ready(proposal: Proposal, grid: Grid, tell: Tell, halt: Event) -> None:
@@ -37,7 +34,12 @@ def wait_until_ready(proposal: Proposal, grid: Grid, tell: Tell, halt: Event) ->
     for a site that was ready may have gone, or its hours may be over. `tell` is called when a word
     is another, and every two seconds; it may raise to give up. Returns too when `halt` is set.
     """
-    study, asking, told, due = proposal.study, _Asking(proposal, grid), dict[str, Said](), 0.0
+    study, asking, told, due = (
+        proposal.study,
+        _Asking(proposal, grid),
+        dict[str, ReplyStatus](),
+        0.0,
+    )
     training = {site for site, member in study.cohort.items() if member.role == "train"}
     while not halt.is_set():
         asking.look(now := time.monotonic())
@@ -70,14 +72,14 @@ class _Asking:
         self._due = dict.fromkeys(self._study.cohort, 0.0)
         self._patience = dict.fromkeys(self._study.cohort, _ANSWER_SECONDS)
         self._ready: dict[str, float] = {}
-        self.said: dict[str, Said] = dict.fromkeys(self._study.cohort, AWAY)
+        self.said: dict[str, ReplyStatus] = dict.fromkeys(self._study.cohort, AWAY)
 
     def ready(self, now: float) -> set[str]:
         """The sites that said so a moment ago, and nothing else since."""
         return {
             site
             for site, at in self._ready.items()
-            if self.said[site] == "ready" and now - at <= 2 * _ASK_AGAIN_SECONDS
+            if self.said[site] is READY and now - at <= 2 * _ASK_AGAIN_SECONDS
         }
 
     def look(self, now: float) -> None:
@@ -113,19 +115,19 @@ class _Asking:
             asked = self._under_way.pop(reply.metadata.reply_to_message_id, None)
             if asked is not None:
                 said = sound(reply)
-                word = said if isinstance(said, NoReply) else _ready(asked.site, said)
+                word = said if isinstance(said, ReplyStatus) else _ready(asked.site, said)
                 self.said[asked.site] = word
                 self._due[asked.site] = now + _ASK_AGAIN_SECONDS
-                if word == "ready":
+                if word is READY:
                     self._ready[asked.site] = now
-                elif word == LATE:
+                elif word == IN_TIME:
                     self._be_patient(asked.site)
 
     def _give_up(self, now: float, present: Collection[str]) -> None:
         late = {name: one for name, one in self._under_way.items() if now >= one.end}
         gone = [name for name, one in self._under_way.items() if one.site not in present]
         for asked in late.values():
-            self.said[asked.site] = LATE
+            self.said[asked.site] = IN_TIME
             self._due[asked.site] = now + _ASK_AGAIN_SECONDS
             self._be_patient(asked.site)
         self._withdraw([*late, *gone])
@@ -144,9 +146,9 @@ class _Asking:
         return min(self._study.round.deadline_seconds, seconds)
 
 
-def _ready(site: str, reply: Message) -> Said:
+def _ready(site: str, reply: Message) -> ReplyStatus:
     try:
         name = read_name(reply)
     except FederationError as error:
-        return NoReply(str(error))
-    return "ready" if name == site else NoReply(f"calls itself {shown(name, 64)}")
+        return ReplyStatus(Kind.LEFT_OUT, str(error))
+    return READY if name == site else ReplyStatus(Kind.LEFT_OUT, f"calls itself {shown(name, 64)}")

@@ -10,12 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from common.files import write_text
-
-UNREADABLE = 100
-"""Error code of a reply that came and is no message; Flower's own codes are below."""
-
-LOST = 101
-"""Error code in the place of a reply to a question that the server's own database lost."""
+from common.wire.reply_status import Kind, ReplyStatus
 
 _LIFTS = "lifts.json"
 
@@ -38,10 +33,10 @@ class Offences:
         self.in_a_row[site] = self.in_a_row.get(site, 0) + 1
         return self.in_a_row[site] == self.most
 
-    def suspended(self) -> dict[str, str]:
+    def suspended(self) -> dict[str, ReplyStatus]:
         """Site -> its status while it is suspended."""
         return {
-            site: f"suspended: {count} replies in a row were left out"
+            site: ReplyStatus(Kind.SUSPENDED, f"{count} replies in a row were left out")
             for site, count in sorted(self.in_a_row.items())
             if count >= self.most
         }

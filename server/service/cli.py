@@ -215,8 +215,9 @@ def logs(
 @app.command()
 def rounds(home: Home, name: Name) -> None:
     """The rounds of a study, one JSON line each."""
+    from server.rounds.record import LOG
     from server.studies.store import find_stored
 
-    path = find_stored(home, name).out / "rounds.jsonl"
+    path = find_stored(home, name).out / LOG
     for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
         typer.echo(json.dumps(json.loads(line)))

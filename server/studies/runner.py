@@ -8,6 +8,7 @@ room for a round none is begun: one that is cut off costs the sites privacy for 
 import argparse
 import logging
 import sys
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from threading import Event
@@ -23,17 +24,18 @@ from common.disk_space import LEAST, NoRoomError, check_room, lack_of_room
 from common.errors import HemofedError
 from common.files import file_digest
 from common.identity import load_signing_key
+from common.models.released import MODEL
 from common.process_hardening import keep_secrets, told_to_stop
 from common.untrusted_text import log_plainly
+from common.wire.reply_status import ASKED, ReplyStatus
 from server.app import server_app
 from server.flower.grid import StateGrid, StoppedError
 from server.flower.link_state import open_state
 from server.flower.message_audit import Envelopes
 from server.flower.run import FlowerRun, end_unfinished
-from server.rounds.messaging import NoReply
 from server.rounds.observer import Notes
-from server.rounds.readiness import ASKED, Said, wait_until_ready
-from server.rounds.rounds import MODEL, Record
+from server.rounds.readiness import wait_until_ready
+from server.rounds.record import RoundRecord
 from server.studies.disk_space import round_bytes
 from server.studies.store import Stored, next_wanted, stored_studies
 from server.studies.withdrawals import Withdrawals
@@ -41,6 +43,11 @@ from server.studies.withdrawals import Withdrawals
 _IDLE_SECONDS, _ROOM_SECONDS = 0.5, 2.0
 _WAITING = "waiting for sites"
 _log = logging.getLogger("hemofed.rounds")
+
+
+def _reasons(statuses: Mapping[str, ReplyStatus]) -> dict[str, str]:
+    """Site -> its own word for why it refuses or sits out, of those that said one."""
+    return {site: status.reason.value for site, status in statuses.items() if status.reason}
 
 
 class Runner:
@@ -115,7 +122,7 @@ class Runner:
         model = file_digest(stored.out / MODEL)
         self._audit.append("exported", study=study.name, digest=study.digest, model=model)
 
-    def _waiting(self, stored: Stored, sites: dict[str, Said]) -> None:
+    def _waiting(self, stored: Stored, sites: dict[str, ReplyStatus]) -> None:
         words = {site: str(said) for site, said in sites.items()}
         before = stored.said()
         if before["state"] != _WAITING:
@@ -123,28 +130,22 @@ class Runner:
         news = words.items() - before.get("sites", {}).items()
         if told := {site: word for site, word in sorted(news) if word != str(ASKED)}:
             _log.info("%s: %s", stored.folder.name, _list(told))
-        reasons = {
-            site: said.reason.value
-            for site, said in sites.items()
-            if isinstance(said, NoReply) and said.reason
-        }
-        stored.say(_WAITING, sites=words, reasons=reasons)
+        stored.say(_WAITING, sites=words, reasons=_reasons(sites))
         self._give_up_if_unwanted(stored)
 
-    def _after_round(self, stored: Stored, study: Study, record: Record) -> None:
-        sites = {site: entry["status"] for site, entry in record["sites"].items()}
-        reasons = {s: entry["reason"] for s, entry in record["sites"].items() if "reason" in entry}
-        number = {"round": record["round"], "rounds": study.rounds}
-        stored.say("running", **number, sites=sites, reasons=reasons)
-        good = sum(status == "ok" for status in sites.values())
+    def _after_round(self, stored: Stored, study: Study, record: RoundRecord) -> None:
+        statuses = {site: one.status for site, one in record.sites.items()}
+        sites = {site: str(status) for site, status in statuses.items()}
+        number = {"round": record.round, "rounds": study.rounds}
+        stored.say("running", **number, sites=sites, reasons=_reasons(statuses))
         _log.info(
             "%s: round %d of %d: %s",
             stored.folder.name,
-            record["round"],
+            record.round,
             study.rounds,
             _list(sites),
         )
-        self._audit.append("round", digest=study.digest, round=record["round"], sites=good)
+        self._audit.append("round", digest=study.digest, round=record.round, sites=record.good)
         self._audit_suspensions(study, record)
         self._give_up_if_unwanted(stored)
         check_room(self._home, round_bytes(study))
@@ -162,15 +163,14 @@ class Runner:
         stored.want("stop")
         self._end(stored, "failed", reason=reason)
 
-    def _audit_suspensions(self, study: Study, record: Record) -> None:
-        facts = {"digest": study.digest, "round": record["round"]}
-        for site in record["lifted"]:
+    def _audit_suspensions(self, study: Study, record: RoundRecord) -> None:
+        facts: dict[str, str | int] = {"digest": study.digest, "round": record.round}
+        for site in record.lifted:
             self._audit.append("suspension_lifted", **facts, site=site)
-        for site, entry in record["sites"].items():
-            if entry.get("suspended"):
-                self._audit.append(
-                    "site_suspended", **facts, site=site, reason=loggable(entry["status"])
-                )
+        for site, one in record.sites.items():
+            if one.suspended:
+                why = loggable(str(one.status))
+                self._audit.append("site_suspended", **facts, site=site, reason=why)
 
     def _give_up_if_unwanted(self, stored: Stored) -> None:
         if stored.wanted != "run" or self._halt.is_set():

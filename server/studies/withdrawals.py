@@ -20,7 +20,7 @@ from common.wire.messages import WITHDRAW, Task
 from server.flower.grid import StateGrid
 from server.flower.message_audit import Envelopes
 from server.flower.run import FlowerRun
-from server.rounds.messaging import NoReply, Roster, exchange
+from server.rounds.messaging import Roster, exchange
 from server.studies.store import Stored, stored_studies
 
 _ANSWER_SECONDS, _AGAIN_SECONDS = 10.0, 5.0
@@ -78,4 +78,4 @@ class Withdrawals:
                 for site, node in present.items()
             }
             replies = exchange(grid, messages, _ANSWER_SECONDS)
-            return {site for site, reply in replies if not isinstance(reply, NoReply)}
+            return {site for site, reply in replies if isinstance(reply, Message)}

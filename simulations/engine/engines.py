@@ -17,15 +17,15 @@ from common.errors import FederationError
 from common.files import last_line
 from common.wire.messages import Task
 from server.app import server_app
-from server.rounds.messaging import NoReply, exchange
-from server.rounds.rounds import Record
+from server.rounds.messaging import exchange
+from server.rounds.record import RoundRecord
 from simulations.engine.grid import LocalGrid
 from simulations.engine.seeded import make_client
 from simulations.engine.workers import WorkerPool
 from simulations.experiments import FEDERATED, Plan
 from simulations.labs import Progress
 
-Observe = Callable[[Plan, Record], None]
+Observe = Callable[[Plan, RoundRecord], None]
 """Called after each round of a plan, from any thread."""
 
 
@@ -41,7 +41,7 @@ def warm(plan: Plan, pool: WorkerPool, progress: Progress) -> None:
     messages = {site: Message(content, nodes[site], "query.prepare") for site in sites}
     replies = exchange(grid, messages, plan.study.round.deadline_seconds)
     for done, (site, reply) in enumerate(replies, start=1):
-        if isinstance(reply, NoReply):
+        if not isinstance(reply, Message):
             log = plan.folder / "sites" / site / "site.log"
             raise FederationError(f"site {site}: {reply}\n{log}: {last_line(log) or '(no log)'}")
         progress("features" if plan.study.model.encoder == "frozen" else "sites", done, len(sites))

@@ -9,13 +9,12 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors.torch import load_file
 
 from client.site import SiteCells, open_cells, open_site
 from client.training.evaluation import predict
 from client.training.workspace import workspace
 from common.metrics import NAMES, Tally, interval_of, metrics_of, places_of
-from server.rounds.rounds import MODEL
+from common.models.released import MODEL, read_model
 from simulations.experiments import Plan
 
 _RESAMPLES = 1000
@@ -97,7 +96,7 @@ def judge(plan: Plan) -> dict[str, Judged]:
     sites = [open_site(file) for file in plan.site_files]
     if not any(_knows_patients(open_cells(site, plan.study)) for site in sites):
         return {}
-    found, weights = {}, load_file(plan.folder / MODEL)
+    found, weights = {}, read_model(plan.folder / MODEL)
     for site in sites:
         bench = workspace(site, plan.study)
         bench.model.load_state_dict(weights)

@@ -182,8 +182,8 @@ def models(run: Run) -> list[tuple[str, dict[str, Any]]]:
 def site_row(run: Run, name: str) -> dict[str, Any]:
     """One line of the table of sites."""
     site = run.sites[name]
-    taken = [row["sites"][name] for row in run.rounds if name in row["sites"]]
-    took_part = sum(part["status"] == "ok" for part in taken)
+    taken = [one.sites[name].status for one in run.rounds if name in one.sites]
+    took_part = sum(status.ok for status in taken)
     return {
         "name": name,
         "rounds": f"{took_part} of {len(taken)}" if taken else formatting.NONE,
@@ -194,11 +194,11 @@ def site_row(run: Run, name: str) -> dict[str, Any]:
 def left_out(run: Run) -> list[tuple[str, str, list[int]]]:
     """(site, reason, rounds) for every reply that the server did not use."""
     found: dict[tuple[str, str], list[int]] = {}
-    for row in run.rounds:
-        for name, site in row["sites"].items():
-            if site["status"] != "ok":
-                said = site_errors.reason(site["status"], run.logs)
-                found.setdefault((name, said), []).append(int(row["round"]))
+    for one in run.rounds:
+        for name, site in one.sites.items():
+            if not site.status.ok:
+                said = site_errors.reason(site.status, run.logs)
+                found.setdefault((name, said), []).append(one.round)
     return [(name, reason, rounds) for (name, reason), rounds in sorted(found.items())]
 
 

@@ -10,6 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from common.errors import DataError
+from server.rounds import record
+from server.rounds.record import RoundRecord, Scores
 from simulations.report.site_errors import Logs, read_logs
 
 
@@ -32,7 +34,7 @@ class Run:
     """A run folder's content: `summary.json`, `rounds.jsonl`, `config.yaml`, `predictions.npz`."""
 
     summary: dict[str, Any]
-    rounds: list[dict[str, Any]]
+    rounds: list[RoundRecord]
     config: str
     examples: Examples
     logs: Logs
@@ -71,9 +73,9 @@ class Run:
         return np.asarray(self.summary["confusion"], dtype=np.int64)
 
     @cached_property
-    def evaluations(self) -> list[dict[str, Any]]:
-        """The rounds at which the model was evaluated, in order."""
-        return [row for row in self.rounds if row["evaluation"] is not None]
+    def evaluations(self) -> list[tuple[int, Scores]]:
+        """Rounds at which the model was evaluated, in order, and what came out."""
+        return [(one.round, one.evaluation) for one in self.rounds if one.evaluation is not None]
 
     @property
     def local_only(self) -> dict[str, Any] | None:
@@ -91,16 +93,15 @@ def read(folder: Path) -> Run:
     path = folder / "summary.json"
     try:
         summary = json.loads(path.read_text(encoding="utf-8"))
-        path = folder / "rounds.jsonl"
-        lines = path.read_text(encoding="utf-8").splitlines()
-        rounds = [json.loads(line) for line in lines if line.strip()]
+        path = folder / record.LOG
+        rounds = record.read(folder)
         path = folder / "config.yaml"
         config = path.read_text(encoding="utf-8")
         path = folder / "predictions.npz"
         examples = _examples(path)
         path = folder / "sites"
         logs = read_logs(path)
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(
             f"{path}: cannot be read for the report ({error}); "
             "finish the run with `hemofed simulate … --resume DIR`"

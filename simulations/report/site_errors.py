@@ -4,13 +4,16 @@ To the server a site says of an error only a reason of a closed list (`common.wi
 reference into `site.log`; in a deployment the text stays there.
 """
 
-import json
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-_REFERENCE = re.compile(r"\(see ([0-9a-f]{8}) in its log\)")
+from common.errors import FederationError
+from common.wire.reply_status import ReplyStatus
+from server.rounds.record import RoundRecord, read
+from server.rounds.rounds import NoQuorumError
+
 _ENTRY = re.compile(r"^\S+ \[([0-9a-f]{8})\] ", re.MULTILINE)
 
 
@@ -36,43 +39,40 @@ def read_logs(folder: Path) -> Logs:
     return found
 
 
-def explained(message: str, folder: Path) -> str:
-    """The error's message, and below it what the references in it stand for, each text once."""
-    logs, sites = read_logs(folder), dict[str, list[str]]()
-    for reference in dict.fromkeys(_REFERENCE.findall(message)):
-        entry = logs.get(reference)
+def explained(error: FederationError, folder: Path) -> str:
+    """The error's message, and below it what its sites' references stand for, each text once."""
+    message, logs, sites = str(error), read_logs(folder), dict[str, list[str]]()
+    for status in error.statuses.values() if isinstance(error, NoQuorumError) else ():
+        entry = logs.get(status.reference)
         if entry and entry.text not in message:
-            sites.setdefault(entry.text, []).append(f"{entry.site} [{reference}]")
+            sites.setdefault(entry.text, []).append(f"{entry.site} [{status.reference}]")
     if not sites:
         return message
     lines = (f"  {', '.join(names)}: {text}" for text, names in sites.items())
     return "\n".join([message, "in the sites' logs:", *lines])
 
 
-def reason(status: str, logs: Logs) -> str:
-    """A site's status in a round, its reference replaced by what it stands for."""
-    return _REFERENCE.sub(
-        lambda found: f"({logs[found[1]].text})" if found[1] in logs else found[0], status
-    )
+def reason(status: ReplyStatus, logs: Logs) -> str:
+    """A site's status in a round, in words, with the text that its reference stands for."""
+    return status.said(logs[status.reference].text) if status.reference in logs else str(status)
 
 
-def never_used(rounds: list[dict[str, Any]], logs: Logs) -> list[str]:
+def never_used(rounds: Iterable[RoundRecord], logs: Logs) -> list[str]:
     """A line on each site that was asked to train and of which no round used an update."""
-    statuses: dict[str, list[str]] = {}
-    for row in rounds:
-        for site, entry in row["sites"].items():
-            statuses.setdefault(site, []).append(entry["status"])
+    statuses: dict[str, list[ReplyStatus]] = {}
+    for one in rounds:
+        for site, entry in one.sites.items():
+            statuses.setdefault(site, []).append(entry.status)
     return [
         f"{site}: left out of all {len(said)} rounds it was asked in: {reason(said[0], logs)}"
         for site, said in sorted(statuses.items())
-        if "ok" not in said
+        if not any(status.ok for status in said)
     ]
 
 
 def never_used_in(folder: Path) -> list[str]:
     """`never_used` of the federation in a run's folder."""
-    lines = (folder / "rounds.jsonl").read_text(encoding="utf-8").splitlines()
-    return never_used([json.loads(line) for line in lines], read_logs(folder))
+    return never_used(read(folder), read_logs(folder))
 
 
 def _short(text: str, log: Path) -> str:

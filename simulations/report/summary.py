@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors.torch import load_file
 
 from client.ledger.spending import spent_epsilon
 from client.site import open_site
@@ -19,9 +18,11 @@ from common.files import replacing, write_text
 from common.metrics import NAMES, Tally
 from common.models import trainable
 from common.models.classifier import parameter_count
+from common.models.released import MODEL, read_model
 from common.privacy.accounting import ACCOUNTANT, ADJACENCY, study_event
 from common.privacy.planning.plausibility import doubts, expected_units
-from server.rounds.rounds import MODEL, OUTCOME
+from server.rounds.record import read
+from server.rounds.rounds import OUTCOME
 from simulations.config import Simulation
 from simulations.experiments import CENTRALISED, LOCAL, Plan
 from simulations.host_info import machine
@@ -48,7 +49,7 @@ def summarise(
     tallies, judged = _tallies(federation), _judged(federation)
     pooled = _pooled(federation)
     per_class = dict(zip(study.cell_types, pooled.per_class(), strict=True))
-    rounds = _rounds(federation)
+    rounds = read(federation.folder)
     return {
         "name": study.name,
         "description": read_description(federation.folder, study),
@@ -60,8 +61,8 @@ def summarise(
         "best_round": outcome["best_round"],
         "stopped": outcome["stopped"],
         "seconds": outcome["seconds"],
-        "bytes_up": sum(part["bytes_up"] for part in (*rounds, outcome)),
-        "bytes_down": sum(part["bytes_down"] for part in (*rounds, outcome)),
+        "bytes_up": outcome["bytes_up"] + sum(one.bytes_up for one in rounds),
+        "bytes_down": outcome["bytes_down"] + sum(one.bytes_down for one in rounds),
         "model": _model(study, federation),
         "cell_types": list(study.cell_types),
         **_figures(pooled, _of_training(judged, federation)),
@@ -109,7 +110,7 @@ def _site_examples(plan: Plan, file: Path) -> list[dict[str, Any]]:
     """Predictions on the first few test cells of each class of a site."""
     site, study = open_site(file), plan.study
     bench = workspace(site, study)
-    bench.model.load_state_dict(load_file(plan.folder / MODEL))
+    bench.model.load_state_dict(read_model(plan.folder / MODEL))
     inputs = bench.inputs
     test = inputs.cells.rows("test")
     labels = inputs.cells.labels[test]
@@ -142,11 +143,6 @@ def _choose(found: list[dict[str, Any]], classes: int) -> list[dict[str, Any]]:
             if fitting:
                 chosen.append(fitting[(label * 7) % len(fitting)])
     return chosen
-
-
-def _rounds(plan: Plan) -> list[dict[str, Any]]:
-    lines = (plan.folder / "rounds.jsonl").read_text(encoding="utf-8").splitlines()
-    return [json.loads(line) for line in lines]
 
 
 def _outcome(plan: Plan) -> dict[str, Any]:

@@ -26,8 +26,9 @@ from common.metrics import Tally
 from common.noised_tally import NoisedTally
 from common.privacy.accounting import Event, epsilon
 from common.privacy.metrics_noise import metrics_sigma
-from common.wire.messages import NoAnswer, Update, read_head, read_name, read_refusal, read_tally
+from common.wire.messages import Update, read_head, read_name, read_refusal, read_tally
 from common.wire.reasons import Reason
+from common.wire.reply_status import ReplyStatus
 from common.wire.vector_codec import encode
 from simulations.engine.seeded import SeededEntropy
 from tests.client.lab import (
@@ -144,7 +145,7 @@ def test_a_lab_that_lacks_something_stops_and_keeps_the_text(
     of = study(image_side=32) if how == "another side" else study()
     reply = app(message(of), context(site))
     said = read_refusal(reply)
-    assert isinstance(said, NoAnswer) and said.reason is reason
+    assert isinstance(said, ReplyStatus) and said.reason is reason
     assert f"[{said.reference}] " in (tmp_path / "site.log").read_text()
     (record,) = reply.content.config_records.values()
     assert dict(record) == {"reason": reason.value, "reference": said.reference}

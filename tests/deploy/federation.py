@@ -22,7 +22,6 @@ from common.config.study import Study
 from common.identity.keys import new_passphrase
 from common.wire.reasons import Reason
 from server.membership.provisioning import admit, make_kit, make_server
-from server.rounds.rounds import Record
 from server.studies.store import Stored, propose
 from simulations.bench.processes import free_port
 from simulations.config import Simulation
@@ -37,7 +36,7 @@ WHOLE = {"min_sites": 3, "deadline_seconds": 60}
 """Rounds that need every site."""
 
 
-def records(stored: Stored) -> list[Record]:
+def records(stored: Stored) -> list[dict[str, Any]]:
     """The rounds that are over."""
     log = stored.out / "rounds.jsonl"
     return [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []

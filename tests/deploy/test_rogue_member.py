@@ -156,9 +156,10 @@ def test_what_is_out_of_bounds_costs_that_member_its_reply_and_nobody_a_round(
     rogue.takes_part(stored, harm)
     assert stored.said()["state"] == "completed", stored.said()
     for record in records(stored):
-        statuses = {site: entry["status"] for site, entry in record["sites"].items()}
-        assert statuses.pop(rogue.name) == "left out: the reply cannot be read"
-        assert set(statuses.values()) == {"ok"} and record["attempt"] == 0
+        entry = record["sites"].pop(rogue.name)
+        assert (entry["status"], entry["words"]) == ("left out", "the reply cannot be read")
+        assert {one["status"] for one in record["sites"].values()} == {"ok"}
+        assert record["attempt"] == 0
     digest, rounds = stored.study().digest, len(records(stored))
     for name in honest(federation):
         assert [paid(federation, name)[digest, n + 1] for n in range(rounds)] == [1] * rounds

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from common.config.loading import parse
-from server.rounds.rounds import Record
+from server.rounds.record import RoundRecord
 from simulations.config import Simulation
 from simulations.experiments import Plan
 from simulations.labs import Labs
@@ -51,8 +51,8 @@ class Silent:
 
     def planned(self, plans: list[Plan], sites: tuple[DealtSite, ...]) -> None: ...
 
-    def round_done(self, plan: Plan, record: Record) -> None:
-        self.rounds.append((plan.name, record["round"]))
+    def round_done(self, plan: Plan, record: RoundRecord) -> None:
+        self.rounds.append((plan.name, record.round))
 
     def reporting(self) -> None: ...
 

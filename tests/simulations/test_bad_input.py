@@ -51,7 +51,8 @@ def test_one_class_trains_and_no_training_cell_is_left_out_by_name(
     for line in lines:
         sites = json.loads(line)["sites"]
         assert sites["both"]["status"] == sites["one-class"]["status"] == "ok"
-        assert "refused: internal" in sites["no-training"]["status"]
+        refusal = sites["no-training"]
+        assert (refusal["status"], refusal["reason"]) == ("refused", "internal")
     log = (tmp_path / "run" / "sites" / "no-training" / "site.log").read_text()
     assert "no training cell" in log
 

@@ -4,12 +4,13 @@ import io
 import re
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 from rich.console import Console
 
+from common.wire.reply_status import OK
+from server.rounds.record import RoundRecord, SiteRecord
 from simulations.experiments import Plan
 from simulations.partition import DealtSite, Share
 from simulations.progress import Terminal, results_table
@@ -17,11 +18,12 @@ from tests.simulations.report import report_run
 from tests.simulations.small import simulation
 
 STUDY = simulation(study={"rounds": 60}).study
-RECORD: dict[str, Any] = {
-    "round": 55,
-    "sites": {name: {"status": "ok", "epsilon": 7.96} for name in "abcde"},
-    "evaluation": {"global": {"balanced_accuracy": 0.713}},
-}
+RECORD = RoundRecord(
+    round=55,
+    attempt=1,
+    sites={name: SiteRecord(status=OK, epsilon=7.96) for name in "abcde"},
+    evaluation={"global": {"balanced_accuracy": 0.713}},
+)
 
 
 def screen(terminal: Terminal) -> list[str]:
@@ -66,7 +68,7 @@ def test_rounds_of_an_earlier_run_count(tmp_path: Path) -> None:
     shown.planned(found, ())
     for line, counted in zip(screen(shown), ("50/60", "60/60", "70/120"), strict=True):
         assert counted in line.replace(" ", "")
-    shown.round_done(found[3], RECORD | {"round": 11})
+    shown.round_done(found[3], replace(RECORD, round=11))
     assert "71/120" in screen(shown)[2].replace(" ", "")
 
 

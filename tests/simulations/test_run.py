@@ -24,7 +24,7 @@ from common.errors import ConfigError, FederationError
 from common.metrics import NAMES
 from common.privacy.accounting import Event, calibrate, epsilon
 from hemofed import app
-from server.rounds.rounds import Record
+from server.rounds.record import RoundRecord
 from simulations.engine import engines
 from simulations.engine.engines import Observe
 from simulations.experiments import Plan
@@ -67,9 +67,9 @@ class Stopped(Exception):
 class StopsAt(Silent):
     """A watcher that breaks the run off after the second round of the federation."""
 
-    def round_done(self, plan: Plan, record: Record) -> None:
+    def round_done(self, plan: Plan, record: RoundRecord) -> None:
         super().round_done(plan, record)
-        if plan.name == "federated" and record["round"] == 2:
+        if plan.name == "federated" and record.round == 2:
             raise Stopped
 
 

@@ -19,12 +19,12 @@ from simulations.report.run_folder import Run
 def spent(run: Run) -> dict[str, tuple[list[int], list[float]]]:
     """Site -> rounds and the epsilon spent by their end."""
     found: dict[str, tuple[list[int], list[float]]] = {}
-    for row in run.rounds:
-        for name, site in row["sites"].items():
-            if site.get("epsilon") is not None:
+    for one in run.rounds:
+        for name, site in one.sites.items():
+            if site.epsilon is not None:
                 rounds, values = found.setdefault(name, ([], []))
-                rounds.append(int(row["round"]))
-                values.append(float(site["epsilon"]))
+                rounds.append(one.round)
+                values.append(site.epsilon)
     return found
 
 

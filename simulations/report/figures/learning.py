@@ -25,12 +25,11 @@ Curve = tuple[list[int], list[float]]
 def curve(run: Run, site: str | None) -> Curve:
     """Rounds and balanced accuracies at `site`; over all sites where it is None."""
     rounds, values = [], []
-    for row in run.evaluations:
-        evaluation = row["evaluation"]
+    for number, evaluation in run.evaluations:
         part = evaluation["global"] if site is None else evaluation["sites"].get(site)
         value = part.get(METRIC) if part else None
         if value is not None:
-            rounds.append(int(row["round"]))
+            rounds.append(number)
             values.append(float(value))
     return rounds, values
 

@@ -20,9 +20,11 @@ from common.config.loading import dump, load, parse
 from common.config.study import RoundPolicy
 from common.device import limit_memory
 from common.errors import ConfigError
-from common.wire.messages import NoAnswer, read_absence, read_refusal
+from common.wire.messages import read_absence, read_refusal
 from common.wire.reasons import Reason
-from server.rounds.rounds import Record, Rounds
+from common.wire.reply_status import Kind, ReplyStatus
+from server.rounds.record import RoundRecord, SiteRecord
+from server.rounds.rounds import Rounds
 from tests.client.lab import OPEN, context, make_lab, message, study
 from tests.server.fake_grid import Answer, FakeGrid
 
@@ -80,7 +82,10 @@ def test_a_site_sits_out_unpaid_and_is_back_in_its_hours(tmp_path: Path, kind: s
     site, now = make_lab(tmp_path, night), at(MONDAY, "12:00")
     app = client_app(clock=lambda: now)
     reply = app(message(study(), kind), context(site))
-    assert read_absence(reply) == NoAnswer(Reason.HOURS) and read_refusal(reply) is None
+    assert (
+        read_absence(reply) == ReplyStatus(Kind.SITS_OUT, reason=Reason.HOURS)
+        and read_refusal(reply) is None
+    )
     with Ledger.read(open_site(site).ledger) as ledger:
         assert ledger.rows("debit") == ()
     now = at(MONDAY, "23:00")
@@ -107,16 +112,16 @@ def test_a_round_goes_on_without_who_sits_out_and_asks_it_again(tmp_path: Path) 
 
         return answer
 
-    records: list[Record] = []
+    records: list[dict[str, SiteRecord]] = []
 
-    def then_night(record: Record) -> None:
+    def then_night(record: RoundRecord) -> None:
         nonlocal now
-        records.append(record["sites"])
+        records.append(record.sites)
         now = at(MONDAY, "23:00")
 
     sites = {"lab": site("lab", ()), "night": site("night", ("20:00-06:00",))}
     Rounds(one, FakeGrid(sites), tmp_path / "out", then_night).run()
-    said = [[record[name]["status"] for name in sites] for record in records]
+    said = [[str(record[name].status) for name in sites] for record in records]
     assert said == [["ok", "sits out: outside its hours"], ["ok", "ok"]]
 
 

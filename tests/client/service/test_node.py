@@ -23,13 +23,13 @@ from common.wire.bundle import BUNDLE_HASH
 from common.wire.envelope import take_off
 from common.wire.messages import (
     WITHDRAW,
-    NoAnswer,
     read_absence,
     read_name,
     read_refusal,
     refusal_content,
 )
 from common.wire.reasons import Reason
+from common.wire.reply_status import Kind, ReplyStatus
 from tests.client.lab import context, message, refused, study
 from tests.client.service.test_message_audit import FORGED, Setting, forged, prepare
 
@@ -112,7 +112,10 @@ def test_a_paused_site_says_at_once_that_it_sits_out_and_computes_nothing(
 ) -> None:
     setting.home.paused.touch()
     reply, runner = answered(setting, kind)
-    assert read_absence(reply) == NoAnswer(Reason.PAUSED) and read_refusal(reply) is None
+    assert (
+        read_absence(reply) == ReplyStatus(Kind.SITS_OUT, reason=Reason.PAUSED)
+        and read_refusal(reply) is None
+    )
     assert runner.asked == 0
     assert [line["reason"] for line in setting.lines("sat_out")] == ["sits out: paused"]
 
@@ -123,7 +126,9 @@ def test_what_was_being_computed_when_the_pause_came_does_not_leave(
 ) -> None:
     reply, runner = answered(setting, kind, setting.home.paused.touch)
     assert runner.asked == 1
-    assert read_absence(reply) == NoAnswer(Reason.PAUSED) and list(reply.content) == ["absence"]
+    assert read_absence(reply) == ReplyStatus(Kind.SITS_OUT, reason=Reason.PAUSED) and list(
+        reply.content
+    ) == ["absence"]
     assert setting.lines("released") == []
 
 

@@ -22,10 +22,11 @@ from flwr.proto.run_pb2 import GetRunRequest, GetRunResponse
 from flwr.supercore.protobuf.translation import PROTOBUF_REQUEST_TYPES
 
 from common.wire.flower_objects import SMALL_BYTES, identifiers
+from common.wire.reply_status import QUESTION_LOST
 from server.fleet_api import handlers
 from server.fleet_api.handlers import Fleet
 from server.flower.link_state import database
-from server.rounds.messaging import NoReply, exchange
+from server.rounds.messaging import exchange
 from tests.server.nodes import Setting
 
 
@@ -189,7 +190,7 @@ def test_a_question_that_the_database_lost_fails_once_and_is_asked_no_more(
         return real(message_ids)
 
     setting.grid.pull_messages = pull  # type: ignore[method-assign]
-    lost = NoReply("not asked: the server's database lost the question")
+    lost = QUESTION_LOST
     assert list(exchanged) == [("paris", lost)]
     (line,) = setting.lines("question_lost")
     assert line == {"site": "paris", "kind": "train", "round": "1"}

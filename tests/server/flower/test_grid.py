@@ -22,13 +22,13 @@ from common.wire.envelope import Envelope, take_off
 from common.wire.flower_objects import PIECE_BYTES
 from common.wire.messages import task_facts
 from common.wire.order import Order
+from common.wire.reply_status import UNREADABLE, ReplyStatus
 from common.wire.vector_codec import decode
 from server.flower.grid import StateGrid, StoppedError
 from server.flower.message_audit import Envelopes
 from server.flower.run import FlowerRun
 from server.membership.provisioning import revoke
-from server.rounds.messaging import NoReply, Roster, exchange, unusable
-from server.rounds.suspension import UNREADABLE
+from server.rounds.messaging import Roster, exchange, unusable
 from tests.client.lab import study
 from tests.server.nodes import SITES, Setting
 
@@ -43,7 +43,9 @@ def stored(setting: Setting) -> list[str]:
 def collect(setting: Setting, sent: dict[str, Message]) -> dict[str, str]:
     """Site -> "sound" or the reason, of what came within a second."""
     replies = exchange(setting.grid, sent, 1.0)
-    return {site: str(reply) if isinstance(reply, NoReply) else "sound" for site, reply in replies}
+    return {
+        site: str(reply) if isinstance(reply, ReplyStatus) else "sound" for site, reply in replies
+    }
 
 
 def test_names_are_the_registrys(setting: Setting) -> None:

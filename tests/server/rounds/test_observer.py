@@ -19,8 +19,9 @@ from common.errors import FederationError
 from common.identity import load_signing_key
 from common.wire.messages import Task, Update
 from common.wire.reasons import Reason
+from common.wire.reply_status import AWAY, READY, Kind, ReplyStatus
 from server.membership.provisioning import make_server
-from server.rounds.messaging import NoReply, Roster
+from server.rounds.messaging import Roster
 from server.rounds.observer import Notes
 from server.rounds.rounds import Rounds
 from server.service.cli import app
@@ -146,8 +147,8 @@ def test_a_study_that_waits_again_for_its_sites_keeps_its_round(home: Path) -> N
     stored.want("run")
     stored.say("running", round=3, rounds=4, sites={"a": "ok"}, waits=["a"])
     runner = Runner(home, None, None, Event())  # type: ignore[arg-type]
-    away, refuses = NoReply("not connected"), NoReply("refused: budget", Reason.BUDGET)
-    runner._waiting(stored, {"a": "ready", "b": away, "c": refuses})
+    away, refuses = AWAY, ReplyStatus(Kind.REFUSED, reason=Reason.BUDGET)
+    runner._waiting(stored, {"a": READY, "b": away, "c": refuses})
     assert stored.said() == {
         "state": "waiting for sites",
         "round": 3,

@@ -11,9 +11,9 @@ from common.config.study import RoundPolicy, Study
 from common.wire.messages import name_content, refusal_content
 from common.wire.proposal import Proposal
 from common.wire.reasons import Reason
+from common.wire.reply_status import ASKED, AWAY, READY, ReplyStatus
 from server.rounds import readiness
-from server.rounds.messaging import AWAY
-from server.rounds.readiness import ASKED, Said, wait_until_ready
+from server.rounds.readiness import wait_until_ready
 from tests.server.fake_grid import Answer, FakeGrid
 
 STUDY = Study(name="s", cohort={"a": {}, "b": {}}, round={"min_sites": 2})
@@ -34,14 +34,14 @@ def says(name: str, words: str) -> Answer:
 
 def asks_until_ready(
     monkeypatch: pytest.MonkeyPatch, a: str, b: str
-) -> tuple[int, list[dict[str, Said]]]:
+) -> tuple[int, list[dict[str, ReplyStatus]]]:
     """How often the sites were asked, and what was told."""
     monkeypatch.setattr(readiness, "_ASK_AGAIN_SECONDS", 0.01)
-    told: list[dict[str, Said]] = []
+    told: list[dict[str, ReplyStatus]] = []
     proposal = Proposal.make(STUDY, Ed25519PrivateKey.generate())
     grid = FakeGrid({"a": says("a", a), "b": says("b", b)})
     wait_until_ready(proposal, grid, told.append, Event())
-    assert set(told[-1].values()) == {"ready"}
+    assert set(told[-1].values()) == {READY}
     return grid.sent.count(("b", "query.prepare")), told
 
 
@@ -54,16 +54,16 @@ def test_a_site_that_refuses_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> 
 def test_a_site_that_was_ready_once_is_not_counted_later(monkeypatch: pytest.MonkeyPatch) -> None:
     asked, told = asks_until_ready(monkeypatch, "+-+", "-++")
     assert asked == 3
-    assert any(words["a"] == "ready" and words["b"] != "ready" for words in told)
+    assert any(words["a"] == READY and words["b"] != READY for words in told)
 
 
 def test_a_silent_site_holds_nobody_up(monkeypatch: pytest.MonkeyPatch) -> None:
     study = STUDY.model_copy(update={"round": RoundPolicy(min_sites=1)})
-    told: list[dict[str, Said]] = []
+    told: list[dict[str, ReplyStatus]] = []
     grid = FakeGrid({"a": says("a", "+"), "b": lambda message: None})
     proposal = Proposal.make(study, Ed25519PrivateKey.generate())
     wait_until_ready(proposal, grid, told.append, Event())
-    assert told[-1] == {"a": "ready", "b": ASKED}
+    assert told[-1] == {"a": READY, "b": ASKED}
 
 
 def test_a_slow_site_is_given_longer_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -75,10 +75,10 @@ def test_a_slow_site_is_given_longer_each_time(monkeypatch: pytest.MonkeyPatch) 
         asked.append(message.metadata.ttl)
         return name_content("b") if message.metadata.ttl > 0.3 else None
 
-    told: list[dict[str, Said]] = []
+    told: list[dict[str, ReplyStatus]] = []
     proposal = Proposal.make(STUDY, Ed25519PrivateKey.generate())
     wait_until_ready(proposal, FakeGrid({"a": says("a", "+"), "b": slow}), told.append, Event())
-    assert told[-1] == {"a": "ready", "b": "ready"}
+    assert told[-1] == {"a": READY, "b": READY}
     assert asked == pytest.approx([0.1, 0.2, 0.4])
 
 
@@ -88,7 +88,7 @@ def test_a_connected_site_is_never_called_away_while_the_others_are_asked(
     """What it said last stands until it says something else."""
     _, told = asks_until_ready(monkeypatch, "+--+", "---+")
     assert not any(AWAY in words.values() for words in told)
-    first = next(at for at, words in enumerate(told) if words["b"] not in (ASKED, "ready"))
+    first = next(at for at, words in enumerate(told) if words["b"] not in (ASKED, READY))
     assert not any(ASKED in words.values() for words in told[first:])
 
 
@@ -103,12 +103,15 @@ def test_a_site_that_goes_is_called_away_and_does_not_vanish(
             there = next(looks)
             return [node for node, name in self._names.items() if name in there]
 
-    proposal, told = Proposal.make(STUDY, Ed25519PrivateKey.generate()), list[dict[str, Said]]()
+    proposal, told = (
+        Proposal.make(STUDY, Ed25519PrivateKey.generate()),
+        list[dict[str, ReplyStatus]](),
+    )
     grid = Leaving({"a": says("a", "+"), "b": says("b", "-++")})
     wait_until_ready(proposal, grid, told.append, Event())
     assert all(set(words) == {"a", "b"} for words in told)
     away = [words["b"] for words in told if words["a"] is AWAY]
-    assert away == ["ready"] and told[-1] == {"a": "ready", "b": "ready"}
+    assert away == [READY] and told[-1] == {"a": READY, "b": READY}
 
 
 def test_a_site_that_never_answers_keeps_nobody_from_being_heard_again(
@@ -118,10 +121,10 @@ def test_a_site_that_never_answers_keeps_nobody_from_being_heard_again(
     monkeypatch.setattr(readiness, "_ASK_AGAIN_SECONDS", 0.01)
     study = STUDY.model_copy(update={"round": RoundPolicy(min_sites=1, deadline_seconds=1e9)})
     monkeypatch.setattr(readiness, "_ANSWER_SECONDS", 1e9)
-    told = list[dict[str, Said]]()
+    told = list[dict[str, ReplyStatus]]()
     grid = FakeGrid({"a": says("a", "--+"), "b": lambda message: None})
     proposal = Proposal.make(study, Ed25519PrivateKey.generate())
     wait_until_ready(proposal, grid, told.append, Event())
-    assert told[-1] == {"a": "ready", "b": ASKED}
+    assert told[-1] == {"a": READY, "b": ASKED}
     assert grid.sent.count(("a", "query.prepare")) == 3
     assert grid.sent.count(("b", "query.prepare")) == 1

@@ -16,10 +16,11 @@ from flwr.supercore.object_store.sql_object_store import SqlObjectStore
 from flwr.supercore.task_identity import TaskIdentity
 
 from common.wire.flower_objects import MESSAGE_BYTES, PIECE_BYTES, SMALL_BYTES, take_apart
+from common.wire.reply_status import Kind, ReplyStatus
 from common.wire.vector_codec import encode
 from server.fleet_api.handlers import Fleet
 from server.flower.link_state import database
-from server.rounds.messaging import NoReply, exchange
+from server.rounds.messaging import exchange
 from server.rounds.reply_checks import RefusedError, check_answers
 from tests.server.nodes import Setting, connected
 
@@ -238,7 +239,7 @@ def test_a_reply_out_of_bounds_costs_that_site_its_reply(wire: Wire, how: str) -
 
     wire.setting.grid.pull_messages = pulled  # type: ignore[method-assign, assignment]
     replies = dict(found)
-    assert replies["paris"] == NoReply("the reply cannot be read", left_out=True)
+    assert replies["paris"] == ReplyStatus(Kind.LEFT_OUT, "the reply cannot be read")
     assert isinstance(replies["rome"], Message)
     late = wire.request("paris", asked["paris"])
     assert wire.push("paris", late) == (HTTPStatus.GONE, None), "it has had its reply"

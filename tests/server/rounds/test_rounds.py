@@ -1,6 +1,7 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -31,9 +32,11 @@ from common.wire.messages import (
     tally_content,
 )
 from common.wire.reasons import Reason
+from common.wire.reply_status import ReplyStatus
 from common.wire.vector_codec import decode, encode, encoded_bytes
 from server.rounds.observer import Unwatched
-from server.rounds.rounds import Record, Rounds
+from server.rounds.record import RoundRecord
+from server.rounds.rounds import Rounds
 from tests.server.fake_grid import Answer, FakeGrid
 
 TYPES = ("myeloblast", "lymphocyte")
@@ -94,8 +97,10 @@ def instead(of: Study, content: Callable[[], RecordDict | None]) -> Answer:
     return answer
 
 
-def run(of: Study, out: Path, sites: dict[str, Answer], observe: object = None) -> list[Record]:
-    seen: list[Record] = []
+def run(
+    of: Study, out: Path, sites: dict[str, Answer], observe: object = None
+) -> list[dict[str, Any]]:
+    seen: list[RoundRecord] = []
     Rounds(of, FakeGrid(sites), out, observe or seen.append).run()  # type: ignore[arg-type]
     return [json.loads(line) for line in (out / "rounds.jsonl").read_text().splitlines()]
 
@@ -161,7 +166,7 @@ def test_a_site_that_sends_another_form_than_the_study_says_is_left_out(tmp_path
     one = study(rounds=1, transport={"up": "float16"})
     other = study(rounds=1)
     (record,) = run(one, tmp_path, sites_of(one) | {"b": honest(other, 1)})
-    assert "as hemofed.float16" in record["sites"]["b"]["status"]
+    assert "as hemofed.float16" in record["sites"]["b"]["words"]
     assert record["sites"]["a"]["status"] == "ok"
 
 
@@ -174,7 +179,7 @@ def test_a_run_that_was_cut_off_ends_with_the_bits_of_an_unbroken_one(tmp_path: 
     run(one, tmp_path / "whole", sites_of(one))
     seen = 0
 
-    def dies(record: Record) -> None:
+    def dies(record: RoundRecord) -> None:
         nonlocal seen
         seen += 1
         if seen in (1, 3):
@@ -284,7 +289,7 @@ def test_a_bad_reply_is_named_and_left_out_and_the_others_count(tmp_path: Path, 
     sites = {"a": honest(one, 0), "b": instead(one, lambda: bad_content(kind, shape))}
     (record,) = run(one, tmp_path / "mixed", sites)
     assert record["sites"]["a"]["status"] == "ok"
-    assert BAD[kind] in record["sites"]["b"]["status"]
+    assert BAD[kind] in str(ReplyStatus.from_json(record["sites"]["b"]))
     assert "secret" not in json.dumps(record)
     alone = study(rounds=1, server=ServerOptimizer(), cohort={"a": one.cohort["a"]})
     run(alone, tmp_path / "alone", {"a": honest(one, 0)})
@@ -305,9 +310,9 @@ class Told(Unwatched):
 
 
 READERS: dict[str, Callable[..., object]] = {
-    "Update.read": Update.read,
-    "read_tally": read_tally,
-    "read_head": read_head,
+    "collection.Update.read": Update.read,
+    "rounds.read_tally": read_tally,
+    "dispatch.read_head": read_head,
 }
 
 
@@ -322,14 +327,16 @@ def test_whatever_is_raised_at_reading_a_reply_costs_that_site_its_reply(
             raise OverflowError("Python int too large")
         return READERS[which](reply, *rest)
 
-    monkeypatch.setattr(f"server.rounds.rounds.{which}", raises)
+    monkeypatch.setattr(f"server.rounds.{which}", raises)
     rounds = Rounds(one, FakeGrid(sites_of(one)), tmp_path, None, told)
     rounds.run()
     record = json.loads((tmp_path / "rounds.jsonl").read_text())
-    trained = "ok" if which == "read_tally" else "left out: it cannot be read (OverflowError)"
-    assert record["sites"]["b"]["status"] == trained
+    trained = which == "rounds.read_tally"
+    words = {} if trained else {"words": "it cannot be read (OverflowError)"}
+    entry = record["sites"]["b"]
+    assert entry["status"] == ("ok" if trained else "left out") and words.items() <= entry.items()
     assert record["sites"]["a"]["status"] == "ok"
-    assert ("b" in record["evaluation"]["sites"]) == (which == "Update.read")
+    assert ("b" in record["evaluation"]["sites"]) == (which == "collection.Update.read")
     assert set(told.lines) == {(1, "b", "it cannot be read (OverflowError)")}
 
 
@@ -374,8 +381,8 @@ def test_a_robust_run_that_was_cut_off_ends_with_the_bits_of_an_unbroken_one(
 ) -> None:
     one = five(rule, rounds=3)
 
-    def dies(record: Record) -> None:
-        if record["round"] == 2:
+    def dies(record: RoundRecord) -> None:
+        if record.round == 2:
             raise Broken
 
     run(one, tmp_path / "whole", sites_of(one))
@@ -500,8 +507,8 @@ def test_evaluation_counts_training_sites_together_and_every_site_alone(tmp_path
 def broken_after(of: Study, out: Path, rounds: int, sites: dict[str, Answer]) -> None:
     """Run so many rounds, and no more."""
 
-    def observe(record: Record) -> None:
-        if record["round"] == rounds:
+    def observe(record: RoundRecord) -> None:
+        if record.round == rounds:
             raise Broken
 
     with pytest.raises(Broken):

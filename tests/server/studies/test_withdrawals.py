@@ -10,8 +10,9 @@ from flwr.app import Message
 from client.membership.enrolment import make_site
 from common.config.study import Member
 from common.wire.messages import WITHDRAW, Task, name_content
+from common.wire.reply_status import IN_TIME
 from server.membership.provisioning import admit, revoke
-from server.rounds.messaging import NoReply, Reply
+from server.rounds.messaging import Reply
 from server.studies import withdrawals
 from server.studies.runner import Runner
 from server.studies.store import Stored, propose
@@ -44,7 +45,7 @@ def told(
             asked.append((site, message.metadata.message_type, digest))
             heard = site not in deaf
             content = name_content(site)
-            yield site, Message(content, 1, "query") if heard else NoReply("no reply")
+            yield site, Message(content, 1, "query") if heard else IN_TIME
 
     monkeypatch.setattr(withdrawals, "exchange", exchange)
     Withdrawals(setting.home, setting.state, setting.log, Event()).look()

@@ -115,14 +115,16 @@ def rounds(content: dict[str, Any], every: int = 1) -> list[dict[str, Any]]:
         epsilon = 8 * np.sqrt(number / total) if content["privacy"] else None
         site_rows = {
             name: {
-                "status": "update is not finite" if (i, number) == (1, 3) else "ok",
+                **({"status": "left out", "words": "update is not finite"}
+                   if (i, number) == (1, 3) else {"status": "ok"}),
                 "update_norm": 1.0, "loss": 1.2, "epsilon": epsilon, "seconds": 0.3,
             }
             for i, name in enumerate(content["sites"])
             if content["sites"][name]["role"] == "train"
         }  # fmt: skip
         rows.append({
-            "round": number, "seconds": 2.0, "bytes_up": 1000, "bytes_down": 1000,
+            "round": number, "attempt": 1, "lifted": [], "seconds": 2.0,
+            "bytes_up": 1000, "bytes_down": 1000,
             "sites": site_rows, "evaluation": evaluation if number % every == 0 else None,
         })  # fmt: skip
     return rows
