@@ -13,7 +13,7 @@ from client.policy import Policy, cohort_refusal, permit, read_policy, refusals
 from client.site import open_site
 from common.config import Member, Study
 from common.errors import ConfigError, PrivacyError
-from common.reasons import Fault
+from common.reasons import Fault, Reason
 from common.yaml_files import CONFIGS, dump, read_study
 from tests.client.lab import OPEN, PRIVACY, make_lab, study
 
@@ -50,6 +50,7 @@ def test_all_that_the_policy_refuses_is_said_at_once() -> None:
         permit(strict, ONE, NOISE)
     for name in ("max_rounds is 2", "study_epsilon is 3", "delta 0.0001", "min_cohort is 2"):
         assert name in str(refused.value)
+    assert refused.value.reason is Reason.MIN_COHORT, "the first, as they are listed"
 
 
 def test_the_shipped_study_fits_the_shipped_policy(tmp_path: Path) -> None:
