@@ -50,6 +50,12 @@ def test_from_any_start_the_first_that_holds_is_found(start: int, answer: int) -
     assert len(asked) <= 6 + 2 * math.log2(1 + abs(start - answer)), "near it, few are asked"
 
 
+@pytest.mark.parametrize("away", range(-40, 41))
+def test_from_a_start_that_is_near_the_first_that_holds_is_found(away: int) -> None:
+    """At either end of each stride."""
+    assert accounting._first_below(100, lambda k: k >= 100 + away) == 100 + away
+
+
 def test_none_is_asked_for_below_the_lowest() -> None:
     asked: list[int] = []
 
@@ -224,6 +230,31 @@ def test_where_floats_lose_more_than_half_of_delta_rdp_answers() -> None:
 )
 def test_losses_are_cut_more_coarsely_for_a_large_epsilon(rdp: float, interval: float) -> None:
     assert accounting._interval(rdp) == interval
+
+
+def test_what_is_reported_and_what_noise_is_sought_by_is_cut_as_finely(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    cut: list[float] = []
+    real = accounting._step
+
+    def step(sample_rate: float, noise_multiplier: float, interval: float) -> Any:
+        cut.append(interval)
+        return real(sample_rate, noise_multiplier, interval)
+
+    monkeypatch.setattr(accounting, "_step", step)
+    monkeypatch.setattr(accounting, "_interval", lambda _: 0.0123)
+    accounting._composed.cache_clear()
+    found = epsilon([replace(BASE, noise_multiplier=2.0**3)], 1e-5)
+    assert accounting._steps_cost(3 * 1024, 1e-5, 1.0, 4, "pld") == found
+    assert accounting._steps_cost(3 * 1024, 1e-5, 1.0, 4, "pld", 10.0) >= found
+    accounting._composed.cache_clear()
+    assert cut == [0.0123, 0.0123, pytest.approx(0.123)]
+
+
+def test_an_accountant_that_there_is_not_is_refused() -> None:
+    with pytest.raises(PrivacyError, match="accountant='moments': expected one of"):
+        epsilon([BASE], 1e-5, "moments")  # type: ignore[arg-type]
 
 
 def test_a_studys_event_is_of_all_its_rounds_and_the_spare_ones() -> None:
