@@ -192,7 +192,7 @@ def _receive(message: Message, bench: Workspace, study: Study, policy: Policy) -
     values = decode(arrays["values"], bench.layout.size, study.transport.down)
     if not np.isfinite(values).all():
         raise FederationError("the message's model is not finite")
-    largest = float(np.abs(values).max(initial=0))
+    largest = float(np.abs(values).max())
     if largest > policy.max_weight:
         raise FederationError(
             f"the message's model has a weight of {largest:.4g}; the policy's max_weight is "

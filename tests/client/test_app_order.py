@@ -1,11 +1,13 @@
 """The order of what a lab does with a message: ask, then pay, then look, and what then leaves."""
 
+from datetime import datetime
 from pathlib import Path
 from typing import Any, NoReturn
 
 import numpy as np
 import pytest
-from flwr.app import Message
+import torch
+from flwr.app import ArrayRecord, Message
 
 from client import app as client
 from client.app import client_app
@@ -14,12 +16,14 @@ from client.ledger.ledger import Ledger
 from client.policy.policy import Policy
 from client.site import open_site
 from client.training import metrics_release
-from common.config.study import Member, Site, Study
+from client.training.training import Job
+from common.config.loading import dump
+from common.config.study import Member, Runtime, Site, Study
 from common.errors import PrivacyError
 from common.models import build
 from common.models.classifier import federated
 from common.models.parameter_vector import flatten
-from common.wire.messages import Update, read_head, read_refusal, read_tally
+from common.wire.messages import Update, read_absence, read_head, read_refusal, read_tally
 from common.wire.reasons import Reason
 from common.wire.vector_codec import encode
 from tests.client.lab import OPEN, PRIVACY, context, first_model, make_lab, message, refused, study
@@ -119,6 +123,117 @@ def test_what_nobody_approved_opens_no_cell(
     assert "nobody approved it" in (tmp_path / "site.log").read_text()
 
 
+@pytest.mark.parametrize("kind", ["query.prepare", "train", "evaluate"])
+def test_an_approval_that_ends_before_the_answer_is_there_holds_it_back(
+    tmp_path: Path, kind: str
+) -> None:
+    class Once:
+        def __init__(self) -> None:
+            self.asked = 0
+
+        def check(self, site: Site, study: Study) -> None:
+            self.asked += 1
+            if self.asked == 2:
+                raise PrivacyError("taken back", Reason.WITHDRAWN)
+
+    approvals, site = Once(), make_lab(tmp_path, NOISED)
+    reply = client_app(approvals=approvals)(message(study(), kind), context(site))
+    assert refused(reply) is Reason.WITHDRAWN and approvals.asked == 2
+
+
+@pytest.mark.parametrize("kind", ["query.prepare", "train", "evaluate"])
+def test_outside_its_hours_a_site_opens_no_cell_and_says_that_it_is_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    site = make_lab(tmp_path, NOISED.model_copy(update={"hours": ("20:00-06:00",)}))
+    monkeypatch.setattr(client, "workspace", look)
+    for hour, reason in ((12, Reason.HOURS), (23, None)):
+        awake = client_app(clock=lambda hour=hour: datetime(2026, 5, 4, hour))  # type: ignore[misc]
+        reply = awake(message(study(), kind), context(site))
+        away = read_absence(reply)
+        assert (away and away.reason) == reason
+        assert (refused(reply) is Reason.INTERNAL) == (reason is None), "a cell was looked at"
+    assert debits(site) == ()
+
+
+@pytest.mark.parametrize(
+    ("kind", "where", "check"),
+    [
+        ("train", client, "check_drawable"),
+        ("train", client, "check_alone"),
+        ("train", Job, "check"),
+        ("evaluate", client, "check_alone"),
+    ],
+)
+def test_what_stands_in_the_way_is_said_before_anything_is_paid(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, where: Any, check: str
+) -> None:
+    def faulty(*_: object) -> NoReturn:
+        raise PrivacyError("of no use", Reason.DEVICE)
+
+    site = make_lab(tmp_path, NOISED)
+    monkeypatch.setattr(where, check, faulty)
+    assert refused(asked(site, study(), kind)) is Reason.DEVICE
+    assert "of no use" in logged(site) and debits(site) == ()
+
+
+def test_who_is_ready_has_the_cells_at_hand(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site, done = make_lab(tmp_path), []
+    monkeypatch.setattr(client, "check_ready", lambda *_: done.append("ready"))
+    monkeypatch.setattr(client, "workspace", lambda *_: done.append("opened"))
+    assert read_refusal(asked(site, study(), "query.prepare", number=0)) is None
+    assert done == ["ready", "opened"]
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_a_site_computes_with_as_many_threads_as_it_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, threads: int
+) -> None:
+    site = make_lab(tmp_path)
+    given: list[int] = []
+    runtime = Runtime(threads=threads)
+    site.write_text(dump(open_site(site).model_copy(update={"runtime": runtime})))
+    monkeypatch.setattr(torch, "set_num_threads", given.append)
+    asked(site, study(), "query")
+    assert given == [threads]
+
+
+@pytest.mark.parametrize("kind", ["train", "evaluate"])
+def test_a_weight_as_large_as_the_policys_is_taken_and_a_hair_more_is_not(
+    tmp_path: Path, kind: str
+) -> None:
+    of, site = study(), make_lab(tmp_path, NOISED.model_copy(update={"max_weight": 0.5}))
+    values, most = np.clip(first_model(of), -0.1, 0.1), np.float32(0.5)
+    for attempt, largest in enumerate((np.float32(0.1), -most, np.nextafter(most, np.float32(1)))):
+        values[3] = largest
+        reply = client_app()(message(of, kind, 1, values, attempt=attempt), context(site))
+        assert refused(reply) is (Reason.MAX_WEIGHT if attempt == 2 else None)
+
+
+@pytest.mark.parametrize("kind", ["train", "evaluate"])
+@pytest.mark.parametrize("names", [(), ("model", "other"), ("values", "other"), None])
+def test_a_message_with_no_vector_or_with_more_than_one_is_no_question(
+    tmp_path: Path, kind: str, names: tuple[str, ...] | None
+) -> None:
+    of, site = study(), make_lab(tmp_path, NOISED)
+    sent, vector = message(of, kind), encode(first_model(of))
+    del sent.content["model"]
+    if names is not None:
+        sent.content["model"] = ArrayRecord(dict.fromkeys(names, vector))
+    assert refused(client_app()(sent, context(site))) is Reason.BAD_QUESTION
+    assert f"a {kind} message without a model vector" in logged(site) and debits(site) == ()
+
+
+def test_two_studies_that_ask_in_turn_have_a_line_of_the_log_each(tmp_path: Path) -> None:
+    site, app = make_lab(tmp_path, OPEN.model_copy(update={"min_cohort": 2})), client_app()
+    for _ in range(3):
+        for name in ("one", "other"):
+            assert refused(app(message(study(name=name)), context(site))) is Reason.MIN_COHORT
+    assert len((tmp_path / "site.log").read_text().splitlines()) == 2
+
+
 @pytest.mark.parametrize("role", ["test", "held_out"])
 def test_a_site_that_only_tests_never_trains(tmp_path: Path, role: str) -> None:
     site = make_lab(tmp_path, NOISED)
@@ -155,6 +270,12 @@ def test_a_loss_leaves_only_where_exact_metrics_may(
     reply = asked(site, of)
     assert (update(reply, of).loss is not None) == leaves
     assert ("loss" in reply.content.config_records["report"]) == leaves
+
+
+def test_every_round_of_the_study_is_trained_and_none_before_the_first(tmp_path: Path) -> None:
+    site, of = make_lab(tmp_path), study(privacy={})
+    assert refused(asked(site, of, number=0)) is Reason.BAD_QUESTION
+    assert all(read_refusal(asked(site, of, number=number)) is None for number in (1, 2, 3))
 
 
 def test_an_update_is_what_the_round_changed_from_the_model_that_was_sent(tmp_path: Path) -> None:

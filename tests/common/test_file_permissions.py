@@ -50,6 +50,24 @@ def test_who_may_write_it_or_a_folder_on_the_way_is_named(file: Path, mode: int,
     check_ours(file)
 
 
+@pytest.mark.parametrize(
+    ("places", "named", "rest"),
+    [(7, 7, ""), (8, 8, ""), (9, 8, "and 1 place more"), (11, 8, "and 3 places more")],
+)
+def test_at_most_eight_places_are_named_and_the_rest_counted(
+    tmp_path: Path, places: int, named: int, rest: str
+) -> None:
+    files = [tmp_path / str(number) for number in range(places)]
+    for file in files:
+        write_text(file, "")
+        file.chmod(0o666)
+    with pytest.raises(ConfigError) as refused:
+        check_ours(*files)
+    said = str(refused.value)
+    assert [f"{file}: mode" in said for file in files] == [at < named for at in range(places)]
+    assert said.endswith(f"; {rest} like these" if rest else "is yours")
+
+
 def test_a_sticky_folder_moves_nobodys_files(file: Path) -> None:
     file.parent.chmod(0o1777)
     check_ours(file)

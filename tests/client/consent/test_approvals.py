@@ -419,6 +419,23 @@ def test_a_no_stands_in_the_log_with_its_reason_cut_short(site: Path) -> None:
     assert said == {"study": one.name, "digest": one.digest, "reason": "y" * 500}
 
 
+def test_a_no_is_the_reason_until_a_yes_and_does_not_come_back_with_a_lost_list(site: Path) -> None:
+    home, one, lab = SiteHome(site.parent), study(), open_site(site)
+
+    def reason() -> Reason:
+        with pytest.raises(PrivacyError, match="is not approved at this site") as refusal:
+            SignedApprovals(home).check(lab, one)
+        return refusal.value.reason
+
+    assert reason() is Reason.NOT_APPROVED
+    SignedApprovals(home).decline(one, Fault(Reason.DECLINED, "no time"))
+    assert reason() is Reason.DECLINED
+    path = approve(home, one)
+    SignedApprovals(home).check(lab, one)
+    path.unlink()
+    assert reason() is Reason.NOT_APPROVED
+
+
 def test_a_home_that_others_may_write_decides_and_allows_nothing(site: Path) -> None:
     home, one, lab = SiteHome(site.parent), study(), open_site(site)
     approve(home, one)

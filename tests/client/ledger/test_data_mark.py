@@ -11,7 +11,7 @@ from client.data.cache import build, prepare
 from client.data.index import scan
 from client.data.marks import CACHE_MARK, SOURCE_MARK
 from client.ledger.binding import continue_ledger, create_ledger, open_ledger
-from client.ledger.data_mark import marks
+from client.ledger.data_mark import images_of, marks
 from client.ledger.ledger import Ledger
 from client.policy.budget import Budget
 from client.site import open_site
@@ -271,3 +271,19 @@ def test_two_homes_that_spend_at_once_share_one_budget(first: Site, tmp_path: Pa
         plans = [plan.event for plan in ledger.plans()]
     assert 10 < len(plans) < 120
     assert used(plans, bound, 1e-5) <= 1 < used([*plans, SPENT], bound, 1e-5)
+
+
+def test_the_images_are_those_of_each_cache_that_can_be_read_as_far_as_they_are_there(
+    first: Site, tmp_path: Path
+) -> None:
+    broken, second = tmp_path / "broken", open_site(make_lab(tmp_path / "second", cells=4))
+    broken.mkdir()
+    folders = [first.cells[0].folder, broken, second.cells[0].folder]
+    both = first.model_copy(update={"cells": tuple(CellSource(folder=each) for each in folders)})
+    listed = [
+        [images(site), *(images(site) / f"{number}.png" for number in range(cells))]
+        for site, cells in ((first, 40), (second, 4))
+    ]
+    assert list(images_of(both)) == [*listed[0], *listed[1]]
+    images(first).rename(tmp_path / "away")
+    assert list(images_of(both)) == listed[1]

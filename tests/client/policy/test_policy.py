@@ -14,7 +14,7 @@ from client.site import open_site
 from common.config.loading import CONFIGS, dump, read_study
 from common.config.study import Member, Study
 from common.errors import ConfigError, PrivacyError
-from common.wire.reasons import Fault
+from common.wire.reasons import Fault, Reason
 from tests.client.lab import OPEN, PRIVACY, make_lab, study
 
 NOISE = 0.8
@@ -50,6 +50,7 @@ def test_all_that_the_policy_refuses_is_said_at_once() -> None:
         permit(strict, ONE, NOISE)
     for name in ("max_rounds is 2", "study_epsilon is 3", "delta 0.0001", "min_cohort is 2"):
         assert name in str(refused.value)
+    assert refused.value.reason is Reason.MIN_COHORT, "the first, as they are listed"
 
 
 def test_the_shipped_study_fits_the_shipped_policy(tmp_path: Path) -> None:

@@ -1,5 +1,8 @@
 """What the self-test asks of a machine: the same unit, alone and in every company."""
 
+from collections.abc import Iterator
+from typing import get_args
+
 import numpy as np
 import pytest
 import torch
@@ -8,11 +11,16 @@ from torch import nn
 from client.site import SiteCells
 from client.training import selftest
 from client.training.augmentation import VIEW_DRAWS
+from client.training.feature_centring import Offset
 from client.training.inputs import Inputs
 from client.training.selftest import _Images, _inputs, _orders, _same, _shares, _sizes, _unsettle
-from client.training.training import Summand
+from client.training.training import Job, Summand
 from common.config.study import Member, ModelSpec
 from common.models import build, trainable
+from common.privacy.clipping import EngineName
+from common.privacy.clipping.clip_rule import ClipRule
+from common.privacy.clipping.engine import _engine
+from common.privacy.clipping.engine_api import Problem
 from tests.client.lab import PRIVACY, study
 
 CPU = torch.device("cpu")
@@ -72,6 +80,15 @@ def test_no_head_of_zeros_hides_what_lies_behind_it() -> None:
         assert (moved != 0).all() and moved.abs().max() < 0.6, name
 
 
+def test_what_is_asked_is_the_same_each_time_and_draws_from_no_generator_of_others() -> None:
+    """A simulation's own draws come after it."""
+    before = torch.get_rng_state()
+    one, again = (selftest._model(ModelSpec(name="cnn", width=1), 2, 16, CPU) for _ in range(2))
+    for name, value in trainable(one).items():
+        assert torch.equal(value, trainable(again)[name]), name
+    assert torch.equal(torch.get_rng_state(), before)
+
+
 def test_the_sizes_are_the_fewest_cells_of_a_unit_and_the_most() -> None:
     patients = PRIVACY | {"unit": "patient", "max_cells_per_patient": 3}
     for privacy, sizes in ((PRIVACY, [1]), (patients, [1, 3])):
@@ -112,8 +129,9 @@ def test_a_units_share_is_asked_for_with_the_others_counting_for_nothing(
 
     monkeypatch.setattr(selftest, "clipped_sum", kept)
     summand = Summand(inputs.network, loss)
+    before = torch.get_rng_state()
     list(_shares(selftest._job(of, 20), inputs, summand, 2))
-    assert len(asked) == 5
+    assert len(asked) == 5 and torch.equal(torch.get_rng_state(), before)
     tables = []
     for alone, drawn, draws in asked:
         targets = torch.from_numpy(labels[drawn.rows])
@@ -126,3 +144,41 @@ def test_a_units_share_is_asked_for_with_the_others_counting_for_nothing(
             assert draws.shape == (2 * len(own), VIEW_DRAWS)
             tables.append(draws[np.repeat(own, 2)])
     assert all(torch.equal(table, tables[0]) for table in tables)
+
+
+def test_every_engines_largest_chunk_is_known() -> None:
+    """Else sites whose chunks differ would be taken for alike."""
+    model = nn.Linear(1, 1)
+    problem = Problem(model, nn.functional.mse_loss, dict(model.named_parameters()), ClipRule(1.0))
+    rows = torch.zeros(1, 3), torch.zeros(1, 3, 16, 16)
+    found = {
+        _engine(name, problem).chunk(problem, row) for name in get_args(EngineName) for row in rows
+    }
+    assert found == set(selftest._LARGEST)
+
+
+@pytest.mark.parametrize("centre", [False, True])
+def test_a_study_that_seeks_a_centre_is_asked_for_the_shares_of_that_too(
+    monkeypatch: pytest.MonkeyPatch, centre: bool
+) -> None:
+    asked: list[tuple[bool, int]] = []
+
+    def shares(_: Job, inputs: Inputs, of: Summand, cells: int) -> Iterator[torch.Tensor]:
+        asked.append((of.network is inputs.network, cells))
+        assert of.network is inputs.network or isinstance(of.network, Offset)
+        return iter([torch.zeros(1)])
+
+    monkeypatch.setattr(selftest, "_shares", shares)
+    of = study(
+        model={"name": "cnn", "width": 1, "encoder": "frozen", "centre": centre},
+        privacy=PRIVACY | {"unit": "patient", "max_cells_per_patient": 3},
+    )
+    assert selftest._of_sums.__wrapped__(of, 20, CPU, 1) is None
+    assert asked == [
+        (network, cells) for network in (True, False)[: 1 + centre] for cells in (1, 3)
+    ]
+
+
+def test_the_model_is_where_it_is_asked_for() -> None:
+    model = selftest._model(ModelSpec(name="cnn", width=1), 2, 16, torch.device("meta"))
+    assert {value.device.type for value in model.parameters()} == {"meta"}

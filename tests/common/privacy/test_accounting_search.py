@@ -1,12 +1,14 @@
 """The accountant's bounds in closed form, and the search for the least noise, step by step."""
 
 import math
+from collections import Counter
 from dataclasses import replace
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from scipy.special import ndtr
 
@@ -48,6 +50,12 @@ def test_from_any_start_the_first_that_holds_is_found(start: int, answer: int) -
     assert len(asked) <= 6 + 2 * math.log2(1 + abs(start - answer)), "near it, few are asked"
 
 
+@pytest.mark.parametrize("away", range(-40, 41))
+def test_from_a_start_that_is_near_the_first_that_holds_is_found(away: int) -> None:
+    """At either end of each stride."""
+    assert accounting._first_below(100, lambda k: k >= 100 + away) == 100 + away
+
+
 def test_none_is_asked_for_below_the_lowest() -> None:
     asked: list[int] = []
 
@@ -84,6 +92,45 @@ def test_a_secant_that_is_there_asks_once() -> None:
         return 1e-9
 
     assert accounting._secant(77, excess) == 77 and asked == [77]
+
+
+def test_a_secant_begins_with_how_epsilon_falls_on_the_whole() -> None:
+    """As the noise to the power of -1.2: then the second number that it asks for is the root."""
+    asked: list[int] = []
+
+    def excess(k: int) -> float:
+        asked.append(k)
+        return 1.2 * (250 - k) * math.log(2) / 1024
+
+    assert accounting._secant(-300, excess) == 250 and asked == [-300, 250]
+
+
+@given(st.integers(-6 * 1024, 12 * 1024), st.sampled_from([1.0, 1.1]))
+@example(0, 1.0).via("a multiplier of 1")
+@example(12 * 1024, 1.0).via("the last that there is")
+@example(12 * 1024 - 1, 1.1).via("beyond it by rdp")
+def test_wherever_the_least_noise_lies_it_is_found_and_few_are_asked(
+    answer: int, loose: float
+) -> None:
+    """Of a made-up cost that falls as epsilon does; "rdp" costs more."""
+    asked: Counter[tuple[str, float]] = Counter()
+
+    def cost(k: int, *setting: Any) -> float:
+        accountant, coarsening = setting[3], (*setting, 1.0)[4]
+        asked[accountant, coarsening] += 1
+        more = loose if accountant == "rdp" else loose**0.1 if coarsening > 1 else 1.0
+        return float(more * 2.0 ** (-1.2 * k / 1024))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(accounting, "_steps_cost", cost)
+        target = cost(answer, 1e-5, 1.0, 1, "pld")
+        if target < cost(12 * 1024, 1e-5, 1.0, 1, "rdp"):
+            with pytest.raises(PrivacyError, match="no noise multiplier up to 4096 gives"):
+                calibrate.__wrapped__(target, 1e-5, 1.0, 1)
+            return
+        asked.clear()
+        assert calibrate.__wrapped__(target, 1e-5, 1.0, 1) == 2.0 ** (answer / 1024)
+    assert asked["rdp", 1.0] <= 10 and asked["pld", 10.0] <= 4 and asked["pld", 1.0] <= 8
 
 
 @pytest.mark.parametrize(("target", "delta", "steps"), [(3.0, 1e-5, 10), (0.5, 1e-7, 3)])
@@ -134,6 +181,17 @@ def test_far_out_the_bound_by_rdp_takes_over() -> None:
     assert deltas(replace(BASE, noise_multiplier=0.05), np.array([0.0]))[0] <= 1
 
 
+def test_what_floats_may_lose_grows_with_the_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Nothing:
+        def get_delta_for_epsilon(self, epsilons: Any) -> Any:
+            return np.zeros(len(epsilons))
+
+    monkeypatch.setattr(accounting, "_losses", lambda _: Nothing())
+    for steps in (1, 1000):
+        event = replace(BASE, noise_multiplier=1.0, steps=steps)
+        assert deltas(event, np.array([0.0]))[0] == pytest.approx(1e-15 * steps, abs=0)
+
+
 @pytest.mark.parametrize("accountant", ["pld", "rdp"])
 @pytest.mark.parametrize(
     ("noise", "steps", "delta"), [(1.0, 1, 1e-5), (30.0, 9, 1e-8), (0.3, 1, 0.1)]
@@ -172,6 +230,31 @@ def test_where_floats_lose_more_than_half_of_delta_rdp_answers() -> None:
 )
 def test_losses_are_cut_more_coarsely_for_a_large_epsilon(rdp: float, interval: float) -> None:
     assert accounting._interval(rdp) == interval
+
+
+def test_what_is_reported_and_what_noise_is_sought_by_is_cut_as_finely(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    cut: list[float] = []
+    real = accounting._step
+
+    def step(sample_rate: float, noise_multiplier: float, interval: float) -> Any:
+        cut.append(interval)
+        return real(sample_rate, noise_multiplier, interval)
+
+    monkeypatch.setattr(accounting, "_step", step)
+    monkeypatch.setattr(accounting, "_interval", lambda _: 0.0123)
+    accounting._composed.cache_clear()
+    found = epsilon([replace(BASE, noise_multiplier=2.0**3)], 1e-5)
+    assert accounting._steps_cost(3 * 1024, 1e-5, 1.0, 4, "pld") == found
+    assert accounting._steps_cost(3 * 1024, 1e-5, 1.0, 4, "pld", 10.0) >= found
+    accounting._composed.cache_clear()
+    assert cut == [0.0123, 0.0123, pytest.approx(0.123)]
+
+
+def test_an_accountant_that_there_is_not_is_refused() -> None:
+    with pytest.raises(PrivacyError, match="accountant='moments': expected one of"):
+        epsilon([BASE], 1e-5, "moments")  # type: ignore[arg-type]
 
 
 def test_a_studys_event_is_of_all_its_rounds_and_the_spare_ones() -> None:

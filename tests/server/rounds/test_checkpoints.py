@@ -69,7 +69,8 @@ def test_a_run_begins_with_nothing_done_and_no_score_yet(tmp_path: Path) -> None
     model = np.zeros(3, np.float32)
     begun = State(round=0, model=model, average=model)
     assert begun.best is None and begun.best_score < 0, "any score is better"
-    assert (begun.best_round, begun.stale, begun.seconds) == (0, 0, 0)
+    assert (begun.best_round, begun.stale, begun.seconds, begun.judged) == (0, 0, 0, 0)
+    assert begun.best_noise == begun.last_noise == 0, "none"
     assert begun.moments == begun.heads == begun.offences == {}
     save(tmp_path, begun, "digest")
     found = load(tmp_path, "digest")

@@ -7,7 +7,9 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from http import HTTPStatus
 from pathlib import Path
+from types import SimpleNamespace
 
+import flwr.app
 import pytest
 from flwr.common.constant import SUPERLINK_NODE_ID
 from flwr.proto.error_pb2 import Error
@@ -19,12 +21,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from common.wire.flower_objects import MESSAGE_BYTES, PIECE_BYTES, may_be_object
+from server.rounds import reply_checks
 from server.rounds.reply_checks import (
     Question,
     Questions,
     RefusedError,
     check_answers,
     check_object,
+    error_in_place,
     is_one_reply,
     is_within_bounds,
 )
@@ -255,6 +259,21 @@ def test_a_question_is_what_a_site_has_taken(tmp_path: Path) -> None:
         assert another.submit(questions.find, "unknown").result() is None
     with pytest.raises(sqlite3.OperationalError, match="readonly"):
         questions._connection.execute("DELETE FROM message_ins")
+
+
+def test_an_error_in_place_of_a_reply_is_the_asked_sites_and_lives_as_long_as_its_question(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(reply_checks, "time", SimpleNamespace(time=lambda: ASKED + 12.5))
+    error = flwr.app.Error(3, "out of bounds")
+    reply = error_in_place(QUESTION, error)
+    said = reply.metadata
+    assert reply.has_error() and not reply.has_content() and reply.error is error
+    assert (said.src_node_id, said.dst_node_id) == (NODE, SUPERLINK_NODE_ID)
+    assert (said.run_id, said.reply_to_message_id) == (RUN, OTHER)
+    assert (said.message_type, said.group_id) == ("train", "1")
+    assert (said.created_at, said.ttl) == (ASKED + 12.5, TTL - 12.5)
+    assert said.message_id == reply.object_id
 
 
 @given(
