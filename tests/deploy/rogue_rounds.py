@@ -8,6 +8,7 @@ from pathlib import Path
 from flwr.app import Array, RecordDict
 
 from common.wire.messages import Task
+from server.flower import run as flower_run
 from server.flower.run import FlowerRun
 from server.studies.runner import main
 
@@ -20,7 +21,7 @@ def _again(task: Task, model: Array | None = None) -> RecordDict:
 
 def _begin_with_code(run: FlowerRun) -> FlowerRun:
     if (Path(sys.argv[1]) / "code").exists():
-        run.BUNDLE_HASH = "f" * 64
+        flower_run.BUNDLE_HASH = "f" * 64
     return _begin(run)
 
 
