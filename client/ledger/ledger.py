@@ -21,7 +21,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from client.ledger.hash_chain import Kind, Plan, Row, check, event_body, planned
+from client.ledger.book import Book, keep_book, kept_book
+from client.ledger.hash_chain import Kind, Plan, Row, event_body, planned
 from client.ledger.sqlite_file import LedgerFile
 from client.policy.budget import Budget
 from common.errors import PrivacyError
@@ -32,15 +33,17 @@ from common.wire.reasons import Fault, Reason
 class Ledger:
     """An open ledger; `with Ledger.open(...) as ledger` closes it. One thread, not across forks."""
 
-    def __init__(self, file: LedgerFile, budget: Budget | None = None) -> None:
-        """Take over an open file and check its rows."""
+    def __init__(
+        self, file: LedgerFile, budget: Budget | None = None, book: Book | None = None
+    ) -> None:
+        """Take over an open file and check its rows; those of `book` are."""
         self._file = file
         self._budget = budget
-        self._rows: list[Row] = []
+        self._book = book or Book(str(file.path))
         try:
             self._refresh()
         except PrivacyError:
-            self.close()
+            self._file.close()
             raise
 
     @classmethod
@@ -94,7 +97,8 @@ class Ledger:
                 "never trained, make it with `hemofed site ledger create`",
                 Reason.NO_LEDGER,
             )
-        return cls(LedgerFile(path), budget)
+        book = kept_book(path)
+        return cls(LedgerFile(path), budget, book)
 
     def debit(
         self, study: str, round: int, attempt: int, event: Event, most: int | None = None
@@ -118,8 +122,8 @@ class Ledger:
                     fault.reason,
                 )
             body = event_body(event, most)
-            row = self._file.append(self._rows[-1], "debit", study, round, attempt, body)
-        self._rows.append(row)
+            row = self._file.append(self._last, "debit", study, round, attempt, body)
+        self._book.add([row])
         return row
 
     def note_unprotected(self, study: str, round: int, attempt: int) -> Row:
@@ -137,8 +141,8 @@ class Ledger:
                     "answered; a new attempt needs a new number",
                     Reason.ANSWERED,
                 )
-            row = self._file.append(self._rows[-1], "unprotected", study, round, attempt, "{}")
-        self._rows.append(row)
+            row = self._file.append(self._last, "unprotected", study, round, attempt, "{}")
+        self._book.add([row])
         return row
 
     def rebind(self, fingerprint: str) -> Row:
@@ -149,31 +153,32 @@ class Ledger:
         """
         with self._file.transaction():
             self._refresh()
-            row = self._file.append(self._rows[-1], "bind", "", 0, 0, _binding(fingerprint, False))
-        self._rows.append(row)
+            row = self._file.append(self._last, "bind", "", 0, 0, _binding(fingerprint, False))
+        self._book.add([row])
         return row
 
     def plans(self, following: Sequence[Plan] = ()) -> tuple[Plan, ...]:
         """All that studies were begun with, in the order in which they were begun; `following` at
         the end, if it is not among them."""
-        begun = (row.plan for row in self.rows("debit"))
-        return tuple(dict.fromkeys((*begun, *following)))
+        return tuple(dict.fromkeys((*self._book.plans(), *following)))
 
     def rows(self, kind: Kind | None = None) -> tuple[Row, ...]:
-        """The rows as last read, in order."""
-        return tuple(row for row in self._rows if kind in (None, row.kind))
+        """The rows that were checked, in order, from the disk."""
+        rows = self._file.rows(0)[: len(self._book)]
+        return tuple(row for row in rows if kind in (None, row.kind))
 
     def events(self, study: str | None = None) -> tuple[Event, ...]:
         """What was paid for, in order; of one study, or of all. Not what left unprotected."""
         debits = self.rows("debit")
         return tuple(row.event for row in debits if study in (None, row.study))
 
+    def spent(self, study: str) -> tuple[Event, ...]:
+        """What one study was debited, equal settings as one event with their steps added."""
+        return self._book.spent(study)
+
     def has(self, study: str, round: int, attempt: int | None = None, kind: Kind = "debit") -> bool:
         """Whether the round (or that attempt of it) was debited, or has a row of another `kind`."""
-        return any(
-            (row.study, row.round) == (study, round) and attempt in (None, row.attempt)
-            for row in self.rows(kind)
-        )
+        return self._book.has(kind, study, round, attempt)
 
     @property
     def path(self) -> Path:
@@ -183,26 +188,26 @@ class Ledger:
     @property
     def head(self) -> str:
         """The last row's hash: who knows it can tell later that the ledger is not an older copy."""
-        return self._rows[-1].hash
+        return self._last.hash
 
     @property
     def fingerprint(self) -> str:
         """The data set that the ledger was bound to last."""
-        return self.rows("bind")[-1].fingerprint
+        return self._book.fingerprints[-1]
 
     @property
     def identity(self) -> str:
         """The first row's hash: no other ledger has it, but for copies of this one."""
-        return self._rows[0].hash
+        return self._first.hash
 
     @property
     def simulated(self) -> bool:
         """Whether it is a simulated site's."""
-        return self._rows[0].simulated
+        return self._first.simulated
 
     def is_for(self, fingerprint: str) -> bool:
         """Whether the ledger was bound to the data set `fingerprint` at any time."""
-        return any(row.fingerprint == fingerprint for row in self.rows("bind"))
+        return fingerprint in self._book.fingerprints
 
     def check_is(self, fingerprint: str) -> None:
         """Raise PrivacyError unless the ledger is one of the data set `fingerprint`."""
@@ -216,7 +221,7 @@ class Ledger:
 
     def check_has(self, head: str | None) -> None:
         """Raise PrivacyError unless `head` was the head once; None asks nothing."""
-        if head is not None and head not in {row.hash for row in self._rows}:
+        if head is not None and not self._book.has_hash(head):
             raise PrivacyError(
                 f"{self.path}: does not contain the row {head:.12} that was acknowledged last: it "
                 "is an older or another copy, and what was spent since is missing from it. "
@@ -229,17 +234,18 @@ class Ledger:
 
         Raises PrivacyError naming the first fault.
         """
+        self._book.sound = False  # until it is found to be so
         self._stop_at(self._file.damage())
-        rows = self._file.rows(0)
-        check(rows, str(self.path))
+        book = Book(str(self.path))
+        book.add(self._file.rows(0))
         self._stop_at(self._file.alteration())
-        self._rows = rows
-        self.events()
-        return len(rows)
+        self._book = book
+        return len(book)
 
     def close(self) -> None:
-        """Close the file."""
+        """Close the file; its rows need not be checked again by this process while it stays so."""
         self._file.close()
+        keep_book(self.path, self._book)
 
     def __enter__(self) -> Self:
         return self
@@ -263,7 +269,7 @@ class Ledger:
         if self.has(study, round, attempt):
             said = "already paid for; a new attempt needs a new number, fresh samples and noise"
             return Fault(Reason.ANSWERED, said)
-        if most is not None and self._paid(study, evaluations=round < 0) >= most:
+        if most is not None and self._book.paid(study, evaluations=round < 0) >= most:
             what = "evaluations" if round < 0 else "rounds"
             return Fault(
                 Reason.BUDGET,
@@ -273,7 +279,7 @@ class Ledger:
         if event.noise_multiplier == 0:
             said = "noise multiplier 0 protects nobody; such a round is not a private one"
             return Fault(Reason.MIN_NOISE, said)
-        unit = next((known.unit for known in self.events()), event.unit)
+        unit = self._book.unit or event.unit
         if unit != event.unit:
             return Fault(
                 Reason.UNIT,
@@ -291,18 +297,30 @@ class Ledger:
         alone = Plan(study=study, part=f"{round}/{attempt}", event=event)
         plan = alone if most is None else planned(study, round, event, most)
         plans = [each.event for each in self.plans([plan])]
-        return self._budget.excess([*self.events(study), event], plans)
+        return self._budget.excess([*self.spent(study), event], plans)
 
-    def _paid(self, study: str, *, evaluations: bool) -> int:
-        """Attempts of the study's rounds, or of its evaluations, that were debited."""
-        debits = self.rows("debit")
-        return sum(row.study == study and (row.round < 0) == evaluations for row in debits)
+    @property
+    def _first(self) -> Row:
+        assert self._book.first is not None  # a ledger that was checked has a row
+        return self._book.first
+
+    @property
+    def _last(self) -> Row:
+        assert self._book.last is not None
+        return self._book.last
 
     def _refresh(self) -> None:
-        """Read and check the rows that were appended since the last look."""
-        fresh = self._file.rows(len(self._rows))
-        check(fresh, str(self.path), self._rows[-1] if self._rows else None)
-        self._rows.extend(fresh)
+        """Read and check the rows that were appended since the last look, and the one before them:
+        the file may have been put back meanwhile."""
+        known = self._book.last
+        rows = self._file.rows(known.number if known else 0)
+        if known and rows[:1] != [known]:
+            self._book.sound = False
+            raise PrivacyError(
+                f"{self.path}: row {known.number} is not the one that was there: an older or "
+                "another copy took the ledger's place; training stops. Restore the newest copy"
+            )
+        self._book.add(rows[1:] if known else rows)
 
 
 def _binding(fingerprint: str, simulated: bool) -> str:

@@ -9,7 +9,7 @@ from client.policy.policy import Policy, permit, read_policy
 from client.randomness import Entropy
 from common.config.study import Site, Study
 from common.errors import PrivacyError, because_of
-from common.privacy.accounting import Event, epsilon, study_event
+from common.privacy.accounting import Event, epsilon, epsilon_at_most, study_event
 from common.privacy.metrics_noise import evaluations, metrics_noise
 from common.privacy.noise import grid_for, grid_sigma
 from common.wire.messages import Task
@@ -18,7 +18,8 @@ from common.wire.reasons import Fault, Reason
 
 @dataclass(frozen=True)
 class Account:
-    """What a round's noise is, what the study has cost so far, and where the ledger stands."""
+    """What a round's noise is, what the study has cost so far at most, and where the ledger
+    stands."""
 
     noise_multiplier: float = 0.0
     epsilon: float | None = None
@@ -104,7 +105,7 @@ def note_exact_metrics(site: Site, task: Task, policy: Policy, entropy: Entropy)
 def spent_epsilon(site: Site, study: Study) -> float:
     """What the site's ledger says the study has cost, at the study's delta."""
     with open_ledger(site) as ledger:
-        return epsilon(ledger.events(study.digest), study.privacy.delta)
+        return epsilon(ledger.spent(study.digest), study.privacy.delta)
 
 
 def _evaluation_number(task: Task) -> int:
@@ -126,7 +127,9 @@ def _pay(
     with _open(site, policy, task.head) as ledger:
         if not (entropy.repeats and ledger.has(study.digest, number)):
             ledger.debit(study.digest, number, task.attempt, event, most)
-        spent = epsilon(ledger.events(study.digest), study.privacy.delta)
+        # Exact where the plan ends, with spare rounds and without.
+        marks = {study.rounds * event.steps, most * event.steps}
+        spent = epsilon_at_most(ledger.spent(study.digest), study.privacy.delta, marks)
         return Account(event.noise_multiplier, spent, ledger.head)
 
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from common.errors import PrivacyError
-from common.privacy.accounting import Event, epsilon
+from common.privacy.accounting import Event, epsilon, epsilon_at_most
 from common.privacy.lifetime import used
 from common.wire.reasons import Fault, Reason
 
@@ -52,8 +52,8 @@ class Budget:
 
 
 def _over(whose: str, events: Sequence[Event], bound: float, delta: float) -> str | None:
-    """ "rdp" is quick and never below "pld": only where it is over the bound is "pld" asked."""
-    if epsilon(events, delta, "rdp") <= bound:
+    """Only where quicker bounds are over it is the exact one asked for."""
+    if epsilon(events, delta, "rdp") <= bound or epsilon_at_most(events, delta) <= bound:
         return None
     spent = epsilon(events, delta, "pld")
     if spent <= bound:

@@ -12,6 +12,7 @@ class Bench(StrEnum):
     """What can be measured."""
 
     ROUNDS = "rounds"
+    PRIVATE = "private"
     DEPLOY = "deploy"
     DATA = "data"
     CHECK = "check"

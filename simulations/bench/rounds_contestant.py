@@ -83,6 +83,8 @@ def bare(folder: Path) -> Clock:
 
 def federated(folder: Path, backend: str, workers: int) -> Clock:
     """The same clients through the apps, on one of the engines."""
+    from client.ledger.binding import create_simulated_ledger
+    from client.site import open_site
     from common.config.loading import load
     from common.config.study import Runtime, Study
     from simulations.engine.seeded import workers_of
@@ -90,6 +92,8 @@ def federated(folder: Path, backend: str, workers: int) -> Clock:
 
     study = load(Study, folder / "study.yaml")
     plan, clock = Plan(FEDERATED, study, folder), Clock(study.rounds)
+    for file in plan.site_files if study.privacy.mode != "none" else ():
+        create_simulated_ledger(open_site(file))
     runtime = Runtime(workers=workers)
     if backend == "ray":
         from simulations.engine.engines import run_ray

@@ -11,7 +11,15 @@ from hypothesis import strategies as st
 from scipy import optimize, special
 
 from common.errors import PrivacyError
-from common.privacy.accounting import ADJACENCY, Accountant, Event, calibrate, epsilon, merge
+from common.privacy.accounting import (
+    ADJACENCY,
+    Accountant,
+    Event,
+    calibrate,
+    epsilon,
+    epsilon_at_most,
+    merge,
+)
 
 BASE = Event(
     mechanism="poisson_discrete_gaussian",
@@ -221,3 +229,28 @@ def test_calibration_is_monotone() -> None:
 def test_calibration_says_what_cannot_be_had(target: float) -> None:
     with pytest.raises(PrivacyError, match="epsilon="):
         calibrate(target, 1e-15, 0.05, 10)
+
+
+@pytest.mark.parametrize("rate", [0.05, 1.0])
+def test_the_quick_bound_is_never_below_and_little_above(rate: float) -> None:
+    marks = (301, 330)
+    for steps in (1, 7, 20, 21, 40, 99, 150, 299, 301, 302, 330, 331):
+        events = [replace(BASE, sample_rate=rate, noise_multiplier=2.0, steps=steps)]
+        exact, bound = epsilon(events, 1e-5), epsilon_at_most(events, 1e-5, marks)
+        assert exact <= bound <= 1.05 * exact
+        if steps <= 20 or steps in marks:
+            assert bound == exact
+
+
+def test_the_quick_bound_asks_few_questions() -> None:
+    bounds = {
+        epsilon_at_most([replace(BASE, sample_rate=0.1, noise_multiplier=3.0, steps=steps)], 1e-5)
+        for steps in range(1, 1001, 3)
+    }
+    assert len(bounds) < 110
+
+
+def test_the_quick_bound_adds_up_what_has_equal_settings() -> None:
+    one, other = (replace(BASE, noise_multiplier=20.0, steps=steps) for steps in (3, 4))
+    assert epsilon_at_most([one, other], 1e-5) == epsilon([one, other], 1e-5)
+    assert epsilon_at_most([], 1e-5) == 0

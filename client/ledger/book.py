@@ -1,0 +1,129 @@
+"""What a ledger's rows come to, kept row by row: asking costs no more where there are more rows.
+
+A process keeps the books of the ledgers that it had open, so that it need not read again what it
+has checked. A book is gone by only while its file is as this process left it: each close gives the
+file a time of its own, which any later write, by whoever, replaces with another.
+"""
+
+import os
+import time
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from client.ledger.hash_chain import Kind, Plan, Row, check
+from common.privacy.events import Event
+
+_MOST_ROWS = 200_000
+"""Of all kept books together: some 60 MB. The oldest go first."""
+
+
+class Book:
+    """The sums of rows that were checked."""
+
+    def __init__(self, origin: str) -> None:
+        self._origin = origin
+        self.sound = True
+        """Whether all rows that it was given followed."""
+        self.first: Row | None = None
+        self.last: Row | None = None
+        self.unit: str | None = None
+        """What its debits protect; None: there are none."""
+        self.fingerprints: list[str] = []
+        """Data sets that it was bound to, in order."""
+        self._hashes: set[bytes] = set()
+        self._attempts: defaultdict[tuple[Kind, str, int], set[int]] = defaultdict(set)
+        self._spent: defaultdict[str, Counter[Event]] = defaultdict(Counter)
+        self._paid: Counter[tuple[str, bool]] = Counter()
+        self._plans: dict[Plan, None] = {}
+
+    def __len__(self) -> int:
+        """Rows."""
+        return 0 if self.last is None else self.last.number + 1
+
+    def add(self, rows: Sequence[Row]) -> None:
+        """Check that the rows follow, and count them. Raises PrivacyError: they do not, or an event
+        cannot be read."""
+        sound, self.sound = self.sound, False
+        check(rows, self._origin, self.last)
+        for row in rows:
+            self._count(row)
+        self.sound = sound
+
+    def _count(self, row: Row) -> None:
+        if row.kind == "bind":
+            self.fingerprints.append(row.fingerprint)
+        else:
+            self._attempts[row.kind, row.study, row.round].add(row.attempt)
+        if row.kind == "debit":
+            event = row.event
+            self._spent[row.study][replace(event, steps=1)] += event.steps
+            self._paid[row.study, row.round < 0] += 1
+            self._plans.setdefault(row.plan)
+            self.unit = self.unit or event.unit
+        self._hashes.add(bytes.fromhex(row.hash))
+        self.first, self.last = self.first or row, row
+
+    def has_hash(self, text: str) -> bool:
+        """Whether a row has this hash (hex)."""
+        try:
+            return bytes.fromhex(text) in self._hashes
+        except ValueError:
+            return False
+
+    def has(self, kind: Kind, study: str, round: int, attempt: int | None) -> bool:
+        """Whether there is a row of that attempt; of any attempt where it is None."""
+        attempts = self._attempts.get((kind, study, round), ())
+        return bool(attempts) if attempt is None else attempt in attempts
+
+    def spent(self, study: str) -> tuple[Event, ...]:
+        """What the study's debits come to: equal settings as one event."""
+        found = self._spent.get(study, Counter())
+        return tuple(replace(event, steps=steps) for event, steps in found.items())
+
+    def paid(self, study: str, *, evaluations: bool) -> int:
+        """Attempts of the study's rounds, or of its evaluations, that were debited."""
+        return self._paid[study, evaluations]
+
+    def plans(self) -> tuple[Plan, ...]:
+        """All that studies were begun with, in the order in which they were begun."""
+        return tuple(self._plans)
+
+
+_Stamp = tuple[int, int, int, int]
+_KEPT: dict[str, tuple[_Stamp, Book]] = {}
+
+
+def kept_book(path: Path) -> Book | None:
+    """The book of a file that is as this process left it, which is the caller's then; else None."""
+    found = _KEPT.pop(os.path.abspath(path), None)
+    return found[1] if found and found[0] == _stamp(path) else None
+
+
+def keep_book(path: Path, book: Book) -> None:
+    """Keep the book of a file that was just closed, if it is sound."""
+    if not book.sound:
+        return
+    try:
+        now = time.time_ns()
+        os.utime(path, ns=(now, now))
+        stamp = _stamp(path)
+    except OSError:
+        return
+    if stamp is None:
+        return
+    _KEPT[os.path.abspath(path)] = stamp, book
+    while sum(len(one) for _, one in _KEPT.values()) > _MOST_ROWS and len(_KEPT) > 1:
+        del _KEPT[next(iter(_KEPT))]
+
+
+def _stamp(path: Path) -> _Stamp | None:
+    """What a write to the file would change; None: it is not there, or not whole by itself."""
+    try:
+        if os.path.exists(f"{path}-wal") and os.path.getsize(f"{path}-wal"):
+            return None
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns

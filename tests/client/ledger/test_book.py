@@ -1,0 +1,189 @@
+"""What a process remembers of a ledger is what the file says, or the file is read anew."""
+
+import os
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from client.ledger import book
+from client.ledger.hash_chain import Row
+from client.ledger.ledger import Ledger
+from client.ledger.sqlite_file import LedgerFile
+from common.errors import PrivacyError
+from common.privacy.accounting import Event
+from common.privacy.events import merge
+
+CELLS = "fingerprint-of-the-cells"
+STUDIES = ("a" * 64, "b" * 64)
+
+
+def event(noise: float = 10.0, steps: int = 5) -> Event:
+    return Event(
+        mechanism="poisson_discrete_gaussian",
+        sample_rate=1.0,
+        noise_multiplier=noise,
+        steps=steps,
+        unit="image",
+    )
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    with Ledger.create(tmp_path / "ledger.sqlite", CELLS) as ledger:
+        for number in range(3):
+            ledger.debit(STUDIES[0], number, 0, event(), 9)
+    return tmp_path / "ledger.sqlite"
+
+
+@pytest.fixture
+def read(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
+    """How many rows each look at a ledger's file brought."""
+    found: list[int] = []
+    rows = LedgerFile.rows
+
+    def counted(file: LedgerFile, start: int) -> list[Row]:
+        brought = rows(file, start)
+        found.append(len(brought))
+        return brought
+
+    monkeypatch.setattr(LedgerFile, "rows", counted)
+    yield found
+
+
+def known(path: Path) -> tuple[object, ...]:
+    """All that a ledger says without reading its rows again."""
+    with Ledger.open(path, CELLS) as ledger:
+        return (
+            ledger.head,
+            ledger.identity,
+            ledger.fingerprint,
+            ledger.simulated,
+            ledger.plans(),
+            [merge(ledger.spent(study)) for study in STUDIES],
+            [ledger.has(study, number) for study in STUDIES for number in range(-2, 4)],
+            [ledger.has(study, 1, 1, "unprotected") for study in STUDIES],
+        )
+
+
+answers = st.tuples(
+    st.sampled_from(STUDIES),
+    st.integers(-2, 3),
+    st.integers(0, 2),
+    st.sampled_from([None, 4, 30]),
+    st.sampled_from(["debit", "unprotected", "bind"]),
+    st.builds(event, noise=st.sampled_from([1.0, 2.0]), steps=st.integers(1, 3)),
+)
+
+
+@given(st.lists(answers, max_size=12))
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_what_is_remembered_is_what_is_read(
+    tmp_path_factory: pytest.TempPathFactory,
+    asked: list[tuple[str, int, int, int | None, str, Event]],
+) -> None:
+    path = tmp_path_factory.mktemp("book") / "ledger.sqlite"
+    Ledger.create(path, CELLS).close()
+    for study, number, attempt, most, kind, what in asked:
+        with Ledger.open(path, CELLS) as ledger:
+            try:
+                if kind == "debit":
+                    ledger.debit(study, number, attempt, what, most)
+                elif kind == "unprotected":
+                    ledger.note_unprotected(study, number, attempt)
+                else:
+                    ledger.rebind("other cells")
+            except PrivacyError:
+                continue
+    remembered = known(path)
+    book._KEPT.clear()
+    assert known(path) == remembered
+    with Ledger.open(path, CELLS) as ledger:
+        assert [merge(ledger.spent(study)) for study in STUDIES] == [
+            merge(ledger.events(study)) for study in STUDIES
+        ]
+
+
+def test_rows_that_were_checked_are_not_read_again(path: Path, read: list[int]) -> None:
+    with Ledger.open(path, CELLS) as ledger:
+        ledger.debit(STUDIES[0], 3, 0, event(), 9)
+    assert read == [1, 1]  # the last one, at the opening and before the debit
+    book._KEPT.clear()
+    with Ledger.open(path, CELLS):
+        assert read[2:] == [5]
+
+
+def test_rows_of_another_process_are_seen_and_only_those_are_read(
+    path: Path, read: list[int]
+) -> None:
+    with Ledger.open(path, CELLS) as one:
+        with Ledger.open(path, CELLS) as other:
+            other.debit(STUDIES[1], 0, 0, event(), 9)
+        del read[:]
+        with pytest.raises(PrivacyError, match="already paid for"):
+            one.debit(STUDIES[1], 0, 0, event(), 9)
+        assert read == [2]  # the last one that was known, and the new one
+
+
+@pytest.mark.parametrize("change", ["written", "touched", "replaced"])
+def test_a_file_that_is_not_as_it_was_left_is_read_anew(
+    path: Path, read: list[int], change: str
+) -> None:
+    if change == "written":
+        connection = sqlite3.connect(path, isolation_level=None)
+        connection.execute("CREATE TABLE more (x)")
+        connection.close()
+    elif change == "touched":
+        os.utime(path)
+    else:
+        copy = path.with_name("copy")
+        copy.write_bytes(path.read_bytes())
+        copy.replace(path)
+    with Ledger.open(path, CELLS):
+        assert sum(read) == 4
+
+
+def test_an_older_copy_put_back_while_the_ledger_is_open_is_noticed(path: Path) -> None:
+    older = path.read_bytes()
+    with Ledger.open(path, CELLS) as ledger:
+        ledger.debit(STUDIES[0], 3, 0, event(), 9)
+    with Ledger.open(path, CELLS):
+        path.write_bytes(older)  # the same file, by its number on the disk
+    with pytest.raises(PrivacyError, match="row 4 is not the one that was there"):
+        Ledger.open(path, CELLS)
+    with Ledger.open(path, CELLS) as ledger:  # what it is, is then read
+        assert ledger.head == Ledger.open(path, CELLS).head and ledger.verify() == 4
+
+
+def test_a_write_in_the_same_tick_of_the_clock_is_noticed(path: Path, read: list[int]) -> None:
+    """A file's times are coarser than two writes may be apart; what a close leaves is not."""
+    connection = sqlite3.connect(path, isolation_level=None)
+    connection.execute("DROP TRIGGER no_update")
+    connection.execute("UPDATE rows SET round = 7 WHERE number = 1")
+    connection.close()
+    with pytest.raises(PrivacyError, match="row 1 does not follow"):
+        Ledger.open(path, CELLS)
+
+
+def test_a_ledger_that_was_found_altered_is_not_remembered_as_sound(
+    path: Path, read: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(LedgerFile, "alteration", lambda _: "something was taken out")
+    with Ledger.open(path, CELLS) as ledger, pytest.raises(PrivacyError, match="was taken out"):
+        ledger.verify()
+    del read[:]
+    with Ledger.open(path, CELLS):
+        assert sum(read) == 4
+
+
+def test_what_is_remembered_is_bounded_and_the_newest_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(book, "_MOST_ROWS", 3)
+    for name in "abcde":
+        Ledger.create(tmp_path / name, CELLS).close()
+    kept = [Path(one).name for one in book._KEPT]
+    assert kept[-3:] == ["c", "d", "e"] and len(kept) == 3
