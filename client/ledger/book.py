@@ -11,8 +11,10 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from threading import Lock
 
 from client.ledger.hash_chain import Kind, Plan, Row, check
+from client.ledger.sqlite_file import LedgerFile
 from common.privacy.events import Event
 
 _MOST_ROWS = 200_000
@@ -93,37 +95,41 @@ class Book:
 
 _Stamp = tuple[int, int, int, int]
 _KEPT: dict[str, tuple[_Stamp, Book]] = {}
+_LOCK = Lock()
 
 
 def kept_book(path: Path) -> Book | None:
     """The book of a file that is as this process left it, which is the caller's then; else None."""
-    found = _KEPT.pop(os.path.abspath(path), None)
-    return found[1] if found and found[0] == _stamp(path) else None
+    real = os.path.realpath(path)
+    with _LOCK:
+        found = _KEPT.pop(real, None)
+    return found[1] if found and found[0] == _stamp(real) else None
 
 
-def keep_book(path: Path, book: Book) -> None:
-    """Keep the book of a file that was just closed, if it is sound."""
-    if not book.sound:
-        return
+def keep_book(file: LedgerFile, book: Book) -> None:
+    """Keep the book of a file that was just closed, to which nobody else has written."""
+    real = str(file.real)
     try:
         now = time.time_ns()
-        os.utime(path, ns=(now, now))
-        stamp = _stamp(path)
+        os.utime(real, ns=(now, now))
+        stamp = _stamp(real)
     except OSError:
         return
-    if stamp is None:
+    if stamp is None or stamp[0] != file.inode:
         return
-    _KEPT[os.path.abspath(path)] = stamp, book
-    while sum(len(one) for _, one in _KEPT.values()) > _MOST_ROWS and len(_KEPT) > 1:
-        del _KEPT[next(iter(_KEPT))]
+    with _LOCK:
+        _KEPT[real] = stamp, book
+        while sum(len(one) for _, one in _KEPT.values()) > _MOST_ROWS and len(_KEPT) > 1:
+            del _KEPT[next(iter(_KEPT))]
 
 
-def _stamp(path: Path) -> _Stamp | None:
+def _stamp(real: str) -> _Stamp | None:
     """What a write to the file would change; None: it is not there, or not whole by itself."""
     try:
-        if os.path.exists(f"{path}-wal") and os.path.getsize(f"{path}-wal"):
-            return None
-        found = os.stat(path)
+        for beside in ("-wal", "-journal"):
+            if os.path.exists(f"{real}{beside}") and os.path.getsize(f"{real}{beside}"):
+                return None
+        found = os.stat(real)
     except OSError:
         return None
     return found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns

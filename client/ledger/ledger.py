@@ -40,6 +40,7 @@ class Ledger:
         self._file = file
         self._budget = budget
         self._book = book or Book(str(file.path))
+        self._closed = False
         try:
             self._refresh()
         except PrivacyError:
@@ -243,9 +244,16 @@ class Ledger:
         return len(book)
 
     def close(self) -> None:
-        """Close the file; its rows need not be checked again by this process while it stays so."""
+        """Close the file, once; its rows need not be checked again by this process while it stays
+        so."""
+        if self._closed:
+            return
+        self._closed = True
+        # What others wrote meanwhile was not all looked at: they may have altered rows.
+        sound = self._book.sound and not self._file.others_wrote()
         self._file.close()
-        keep_book(self.path, self._book)
+        if sound:
+            keep_book(self._file, self._book)
 
     def __enter__(self) -> Self:
         return self

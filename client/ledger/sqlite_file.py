@@ -43,6 +43,10 @@ class LedgerFile:
         self.path = path
         with _explained(path):
             self._connection = _connect(path)
+            # Where it lies and which file it is, whatever becomes of the path meanwhile.
+            self.real = Path(os.path.realpath(path))
+            self.inode = os.stat(path).st_ino
+            self._version = self._data_version()
 
     @classmethod
     def create(cls, path: Path, body: str) -> Self:
@@ -108,6 +112,14 @@ class LedgerFile:
         if schema != _expected_schema():
             return "what keeps its rows append-only was taken out of the file"
         return f"{below} rows stand before its first" if below else None
+
+    def others_wrote(self) -> bool:
+        """Whether another connection has written to the file since this one was made."""
+        with _explained(self.path):
+            return self._data_version() != self._version
+
+    def _data_version(self) -> int:
+        return int(self._connection.execute("PRAGMA data_version").fetchone()[0])
 
     def close(self) -> None:
         """Close it."""

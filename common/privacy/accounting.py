@@ -94,7 +94,7 @@ def epsilon_at_most(events: Iterable[Event], delta: float, marks: Iterable[int] 
 
     Each event's steps are counted up to the next of a series that grows by a twentieth, or to one
     of `marks` where that comes first: the plan's own numbers of steps, at which it is exact. It is
-    at most some 2.5 % above `epsilon` where that grows with the root of the steps.
+    some 2.5 % above `epsilon` where that grows with the root of the steps.
 
     Formal guarantees: never below the true epsilon, which only grows with the steps.
     """

@@ -2,7 +2,9 @@
 
 import os
 import sqlite3
+import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -156,6 +158,78 @@ def test_an_older_copy_put_back_while_the_ledger_is_open_is_noticed(path: Path) 
         Ledger.open(path, CELLS)
     with Ledger.open(path, CELLS) as ledger:  # what it is, is then read
         assert ledger.head == Ledger.open(path, CELLS).head and ledger.verify() == 4
+
+
+def alter(path: Path, **pragmas: int) -> sqlite3.Connection:
+    """Another connection, still open, that has altered a row in the middle."""
+    connection = sqlite3.connect(path, isolation_level=None)
+    for name, value in pragmas.items():
+        connection.execute(f"PRAGMA {name} = {value}")
+    connection.execute("DROP TRIGGER no_update")
+    connection.execute("UPDATE rows SET round = 70 WHERE number = 1")
+    return connection
+
+
+def test_a_row_altered_while_the_ledger_is_open_is_found_at_the_next_opening(path: Path) -> None:
+    with Ledger.open(path, CELLS):
+        alter(path).close()
+    with pytest.raises(PrivacyError, match="row 1 does not follow"):
+        Ledger.open(path, CELLS)
+
+
+def test_a_row_altered_behind_a_link_is_found(path: Path) -> None:
+    link = path.with_name("link")
+    link.symlink_to(path)
+    Ledger.open(link, CELLS).close()
+    other = alter(path, wal_autocheckpoint=0)
+    with pytest.raises(PrivacyError, match="row 1 does not follow"):
+        Ledger.open(link, CELLS)
+    other.close()
+
+
+def test_a_relative_path_is_the_file_that_was_opened(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    away = path.parent / "away"
+    away.mkdir()
+    (away / path.name).write_bytes(path.read_bytes())
+    alter(away / path.name).close()
+    monkeypatch.chdir(path.parent)
+    with Ledger.open(Path(path.name), CELLS):
+        monkeypatch.chdir(away)
+    with pytest.raises(PrivacyError, match="row 1 does not follow"):
+        Ledger.open(Path(path.name), CELLS)
+
+
+def test_a_ledger_made_anew_in_the_place_of_an_open_one_is_another(path: Path) -> None:
+    with Ledger.open(path, CELLS) as ledger:
+        path.unlink()
+        Ledger.create(path, CELLS).close()
+        gone = ledger.identity
+    with Ledger.open(path, CELLS) as ledger:
+        assert ledger.identity != gone
+
+
+def test_a_ledger_is_closed_once(path: Path) -> None:
+    one = Ledger.open(path, CELLS)
+    one.close()
+    with Ledger.open(path, CELLS) as other:
+        one.close()
+        with Ledger.open(path, CELLS) as third:
+            assert third._book is not other._book
+
+
+def test_many_threads_may_open_and_close_ledgers(tmp_path: Path) -> None:
+    paths = [tmp_path / f"{number}.sqlite" for number in range(12)]
+    for one in paths:
+        Ledger.create(one, CELLS).close()
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(lambda at: Ledger.read(paths[at % 12]).close(), range(200)))
+    finally:
+        sys.setswitchinterval(before)
 
 
 def test_a_write_in_the_same_tick_of_the_clock_is_noticed(path: Path, read: list[int]) -> None:
