@@ -261,3 +261,53 @@ def test_what_is_remembered_is_bounded_and_the_newest_stays(
         Ledger.create(tmp_path / name, CELLS).close()
     kept = [Path(one).name for one in book._KEPT]
     assert kept[-3:] == ["c", "d", "e"] and len(kept) == 3
+
+
+def test_what_does_not_follow_makes_a_book_unsound(path: Path) -> None:
+    with Ledger.open(path, CELLS) as ledger:
+        rows = ledger.rows()
+    found = book.Book("a ledger")
+    assert len(found) == 0 and found.sound
+    found.add(rows[:2])
+    assert len(found) == 2 and found.sound
+    with pytest.raises(PrivacyError, match="row 2 does not follow"):
+        found.add(rows[3:])
+    assert not found.sound
+
+
+def test_debits_of_equal_settings_are_one_event(path: Path) -> None:
+    with Ledger.open(path, CELLS) as ledger:
+        ledger.debit(STUDIES[0], 3, 0, event(steps=2), 99)
+        assert ledger.spent(STUDIES[0]) == (event(steps=17),)
+
+
+def test_a_head_that_is_no_hash_was_never_there(path: Path) -> None:
+    with pytest.raises(PrivacyError, match="does not contain the row none of ours"):
+        Ledger.open(path, CELLS, expected_head="none of ours")
+
+
+def test_the_newest_book_is_kept_however_long_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(book, "_MOST_ROWS", 0)
+    for name in "ab":
+        Ledger.create(tmp_path / name, CELLS).close()
+    assert [Path(one).name for one in book._KEPT] == ["b"]
+
+
+def test_a_close_gives_the_file_a_time_of_its_own(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To the nanosecond: a file system's own are as coarse as the kernel's ticks."""
+    monkeypatch.setattr(book.time, "time_ns", lambda: 1_700_000_000_123_456_789)
+    Ledger.open(path, CELLS).close()
+    assert path.stat().st_mtime_ns == 1_700_000_000_123_456_789
+
+
+def test_a_file_that_is_gone_is_remembered_by_nobody(path: Path) -> None:
+    path.unlink()
+    assert book.kept_book(path) is None
+    Ledger.create(path, CELLS).close()
+    with Ledger.open(path, CELLS):
+        path.unlink()
+    assert book.kept_book(path) is None
