@@ -323,7 +323,6 @@ class Ledger:
         known = self._book.last
         rows = self._file.rows(known.number if known else 0)
         if known and rows[:1] != [known]:
-            self._book.sound = False
             raise PrivacyError(
                 f"{self.path}: row {known.number} is not the one that was there: an older or "
                 "another copy took the ledger's place; training stops. Restore the newest copy"

@@ -311,3 +311,20 @@ def test_a_file_that_is_gone_is_remembered_by_nobody(path: Path) -> None:
     with Ledger.open(path, CELLS):
         path.unlink()
     assert book.kept_book(path) is None
+
+
+def test_rows_are_all_from_the_first(path: Path) -> None:
+    with Ledger.open(path, CELLS) as ledger:
+        assert [(row.number, row.kind) for row in ledger.rows()][:2] == [(0, "bind"), (1, "debit")]
+
+
+def test_a_row_taken_out_while_the_ledger_is_open_stops_its_debits(path: Path) -> None:
+    with Ledger.open(path, CELLS) as ledger:
+        connection = sqlite3.connect(path, isolation_level=None)
+        connection.execute("DROP TRIGGER no_delete")
+        connection.execute("DELETE FROM rows WHERE number = 3")
+        connection.close()
+        with pytest.raises(PrivacyError, match="row 3 is not the one that was there"):
+            ledger.debit(STUDIES[0], 4, 0, event(), 9)
+    with Ledger.open(path, CELLS) as ledger:  # what it is, is then read
+        assert not ledger.has(STUDIES[0], 2) and len(ledger.rows()) == 3
