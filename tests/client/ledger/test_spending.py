@@ -295,3 +295,15 @@ def test_metrics_that_were_paid_for_are_among_what_the_study_plans(site: Site) -
     paid(site, of)
     paid_for_metrics(site, of)
     assert fits(just)
+
+
+def test_the_epsilon_is_exact_where_the_plan_ends_and_a_bound_before(site: Site) -> None:
+    """With spare rounds and without: 80 and 76 steps, which are not in the bound's series."""
+    of = study(rounds=38, privacy=WHOLE | {"spare_rounds": 2})
+    for number in range(1, 41):
+        found = paid(site, of, min(number, 38), number)
+        exact = spent_epsilon(site, of)
+        if number in (38, 40):
+            assert found.epsilon == exact
+        elif number == 39:
+            assert found.epsilon is not None and exact < found.epsilon <= 1.05 * exact
