@@ -9,6 +9,8 @@ from common.files import sync, write_text
 from common.wire.reply_status import ReplyStatus
 
 LOG = "rounds.jsonl"
+_FIGURES = ("seconds", "update_norm", "loss", "epsilon")
+"""What a site's line has where it is known."""
 
 Scores = dict[str, Any]
 """Metrics of the pooled counts under "global", of each site's under "sites"; None where there are
@@ -32,16 +34,12 @@ class SiteRecord:
     """Whether this reply has suspended the site."""
 
     def to_json(self) -> dict[str, Any]:
-        figures = {
-            name: value
-            for name in ("seconds", "update_norm", "loss", "epsilon")
-            if (value := getattr(self, name)) is not None
-        }
+        figures = {name: value for name in _FIGURES if (value := getattr(self, name)) is not None}
         return self.status.to_json() | figures | ({"suspended": True} if self.suspended else {})
 
     @classmethod
     def from_json(cls, kept: dict[str, Any]) -> Self:
-        figures = {name: kept.get(name) for name in ("seconds", "update_norm", "loss", "epsilon")}
+        figures = {name: kept.get(name) for name in _FIGURES}
         suspended = bool(kept.get("suspended", False))
         return cls(status=ReplyStatus.from_json(kept), suspended=suspended, **figures)
 

@@ -18,19 +18,9 @@ from client.ledger.sqlite_file import LedgerFile
 from common.errors import PrivacyError
 from common.privacy.accounting import Event
 from common.privacy.events import merge
+from tests.client.ledger.test_ledger import CELLS, OTHER, STUDY, event
 
-CELLS = "fingerprint-of-the-cells"
-STUDIES = ("a" * 64, "b" * 64)
-
-
-def event(noise: float = 10.0, steps: int = 5) -> Event:
-    return Event(
-        mechanism="poisson_discrete_gaussian",
-        sample_rate=1.0,
-        noise_multiplier=noise,
-        steps=steps,
-        unit="image",
-    )
+STUDIES = (STUDY, OTHER)
 
 
 @pytest.fixture
