@@ -22,16 +22,16 @@ from multiprocessing.process import BaseProcess
 from typing import Self
 
 from flwr.app import Context, Error, Message
-from flwr.common.serde import (
+
+from common.errors import ConfigError
+from common.wire.flower_internals import (
+    ProtoContext,
+    ProtoMessage,
     context_from_proto,
     context_to_proto,
     message_from_proto,
     message_to_proto,
 )
-from flwr.proto.message_pb2 import Context as ProtoContext
-from flwr.proto.message_pb2 import Message as ProtoMessage
-
-from common.errors import ConfigError
 
 ClientFunction = Callable[[Message, Context], Message]
 MakeClient = Callable[[int], ClientFunction]
