@@ -1,9 +1,11 @@
 """The site's connection to the server's fleet API: outbound HTTPS, nothing listens here."""
 
+import hashlib
 import logging
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from threading import Event, Thread
 from typing import TypeVar
@@ -13,19 +15,12 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from flwr.app import Message
 
 from client.fleet_api.clock_skew import is_refused, skew
-from client.fleet_api.flower_internals import (
-    FleetHttpClient,
-    NodeAuthHttpInterceptor,
-    ProtobufCall,
-    ProtobufRequestContext,
-    RuntimeVersionHttpInterceptor,
-)
-from client.fleet_api.proxy import client_to, unreached
+from client.fleet_api.fleet_calls import FleetCalls
+from client.fleet_api.proxy import unreached
 from client.fleet_api.tls import out_of_date
 from common.errors import FederationError
 from common.files import write_text
 from common.identity import node_public_pem
-from common.version import HEADER, version
 from common.wire.flower_internals import (
     ActivateNodeRequest,
     ConfirmMessageReceivedRequest,
@@ -40,13 +35,11 @@ from common.wire.flower_internals import (
     SendNodeHeartbeatRequest,
     message_to_proto,
 )
-from common.wire.flower_objects import identifiers, put_together, take_apart
+from common.wire.flower_objects import Buffer, identifiers, put_together, take_apart
 
 HEARTBEAT_SECONDS = 15.0
 """The server counts a site as gone after twice this long without a sign of life."""
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 20.0
-_SECONDS = 30.0
-"""For a part of an exchange: longer than the server lets a question for messages wait."""
 _INVALID_HEARTBEAT = 400
 """Flower's HTTP code for it; that of a key which it does not know is another."""
 _log = logging.getLogger("hemofed.site")
@@ -71,29 +64,6 @@ class ShutOutError(FederationError):
     """The server does not know this site's key, or not by the node's number."""
 
 
-class _NamesVersion:
-    """Says with each request which hemofed runs here."""
-
-    def intercept(self, context: ProtobufRequestContext, call_next: ProtobufCall) -> httpx.Response:
-        context.request.headers[HEADER] = version()
-        return call_next(context)
-
-
-class _Fleet(FleetHttpClient):
-    """Flower's calls over a connection of ours: Flower's own would obey the environment, where
-    a proxy that it cannot use is a traceback, and loopback goes through one."""
-
-    def __init__(self, address: str, authority: Path, key: ec.EllipticCurvePrivateKey) -> None:
-        self._base_url = f"https://{address}"
-        self._interceptors = (
-            RuntimeVersionHttpInterceptor(component_name="SuperNode"),
-            NodeAuthHttpInterceptor(key, key.public_key()),
-            _NamesVersion(),
-        )
-        self._retry_invoker = None
-        self._client = client_to(address, authority, _SECONDS)
-
-
 class FleetLink:
     """Speaks for one site, by its key.
 
@@ -112,7 +82,9 @@ class FleetLink:
         self._address = address
         self._authority = authority
         self._hindrance = ""
-        self._client = _Fleet(address, authority, key)
+        self._client = FleetCalls(address, authority, key)
+        self._held: dict[str, Buffer] = {}
+        """The pieces of the last message that had any, by their SHA-256."""
 
     def connect(self, memory: Path) -> bool:
         """Become this key's node, or go on being the node that a predecessor was; whether it does.
@@ -178,21 +150,41 @@ class FleetLink:
         return response.run.fab_hash
 
     def fetch(self, pulled: PullMessagesResponse) -> Message:
-        """The message with its content. Raises RunOverError when the server has it no more, or not
-        while it asks for an answer; NoMessageError when it cannot be read."""
+        """The message with its content; pieces that the last one had too are not asked for again.
+
+        Raises RunOverError when the server has it no more, or not while it asks for an answer;
+        NoMessageError when it cannot be read.
+        """
         if (len(pulled.messages_list), len(pulled.message_object_trees)) != (1, 1):
             raise NoMessageError("the server sent a message without the names of its objects")
         (tree,), (said,) = pulled.message_object_trees, pulled.messages_list
         end = time.monotonic() + said.metadata.ttl
         run = said.metadata.run_id
-        contents = {part: self._object(run, part, end) for part in identifiers(tree)}
+        contents: dict[str, Buffer] = {}
+        for part in identifiers(tree):
+            held = self._held.get(part)
+            contents[part] = self._object(run, part, end) if held is None else held
         try:
             message = put_together(tree.object_id, contents)
         except Exception as error:
             raise _no_message(tree.object_id) from error
         if not message.has_content():
             raise _no_message(tree.object_id)
+        self._hold({part: contents[part] for part in contents if part != tree.object_id})
         return message
+
+    def _hold(self, pieces: dict[str, Buffer]) -> None:
+        """Keep the pieces, if there are any, in place of those before.
+
+        Only what is what its name says: a false one would be found out by the order's digest, but
+        again and again.
+        """
+        if pieces:
+            self._held = {
+                name: content
+                for name, content in pieces.items()
+                if name in self._held or hashlib.sha256(content).hexdigest() == name
+            }
 
     def push(self, reply: Message) -> None:
         """Send the reply. Raises RunOverError when the run is over."""
@@ -209,22 +201,21 @@ class FleetLink:
                 node=self._node,
                 run_id=run,
                 object_id=identifier,
-                object_content=parts.content(identifier),
                 session_id=response.session_id,
             )
-            self._ask(self._client.PushObject, part)
+            self._ask(partial(self._client.push_object, spans=parts.spans(identifier)), part)
         confirmed = ConfirmMessageReceivedRequest(
             node=self._node, run_id=run, message_object_id=reply.metadata.reply_to_message_id
         )
         self._ask(self._client.ConfirmMessageReceived, confirmed)
 
-    def _object(self, run: int, identifier: str, end: float) -> bytes:
+    def _object(self, run: int, identifier: str, end: float) -> Buffer:
         """An object, once the server has it; until `end` of the monotonic clock."""
         request = PullObjectRequest(node=self._node, run_id=run, object_id=identifier)
         while True:
-            response = self._ask(self._client.PullObject, request)
+            response, content = self._ask(self._client.pull_object, request)
             if response.object_found and response.object_available:
-                return response.object_content
+                return content
             if not response.object_found or time.monotonic() > end:
                 raise RunOverError
             if self._halt.wait(_FIRST_PAUSE):

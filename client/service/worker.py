@@ -10,7 +10,7 @@ import signal
 import socket
 import subprocess
 import time
-from multiprocessing.connection import Connection
+from multiprocessing.connection import wait
 from pathlib import Path
 from threading import Event
 
@@ -18,9 +18,10 @@ from flwr.app import Context, Message, RecordDict
 
 from client.home import SiteHome
 from common.files import last_line, make_folder
+from common.huge_pages import with_huge_pages
 from common.identity.keys import PASSPHRASE_VARIABLE
 from common.process_hardening import environment, keep_secrets, python
-from common.wire.flower_internals import ProtoMessage, message_from_proto, message_to_proto
+from common.wire.message_line import receive_message, send_message
 
 _LOOK_SECONDS = 0.5
 _STOP_SECONDS = 5.0
@@ -37,7 +38,7 @@ class Runner:
         self._site_file = site_file
         self._log = log
         self._process: subprocess.Popen[bytes] | None = None
-        self._line: Connection | None = None
+        self._line: socket.socket | None = None
 
     @property
     def pid(self) -> int | None:
@@ -53,14 +54,14 @@ class Runner:
         line = self.start()
         end = time.monotonic() + seconds
         try:
-            line.send_bytes(message_to_proto(message).SerializeToString())
-            while not line.poll(_LOOK_SECONDS):
+            send_message(line, message)
+            while not wait([line], _LOOK_SECONDS):
                 if halt.is_set() or time.monotonic() > end:
                     self.stop()
                     raise RunnerDiedError(
                         "stopped" if halt.is_set() else f"no answer in {seconds:g} s"
                     )
-            return message_from_proto(ProtoMessage.FromString(line.recv_bytes()))
+            return receive_message(line)
         except (EOFError, OSError) as death:
             code = self.stop()
             raise RunnerDiedError(f"the runner ended with code {code}") from death
@@ -94,7 +95,7 @@ class Runner:
             said = last_line(self._log) or "nothing"
             raise RunnerDiedError(f"the runner {fault}; the last line of {self._log}: {said}")
 
-    def start(self) -> Connection:
+    def start(self) -> socket.socket:
         """Have the process there, with its modules loading; the line to it."""
         if self._line is not None and self.pid is not None:
             return self._line
@@ -110,11 +111,11 @@ class Runner:
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
-                env=_without_secrets(),
+                env=with_huge_pages(_without_secrets()),
             )
         theirs.close()
-        self._line = Connection(ours.detach())
-        return self._line
+        self._line = ours
+        return ours
 
 
 def _without_secrets() -> dict[str, str]:
@@ -122,23 +123,24 @@ def _without_secrets() -> dict[str, str]:
     return {name: value for name, value in environment().items() if name != PASSPHRASE_VARIABLE}
 
 
-def serve(site_file: Path, line: Connection) -> None:
-    """The process's whole life: answer until the node hangs up."""
+def serve(site_file: Path, handle: int) -> None:
+    """The process's whole life: answer what comes by the socket until the node hangs up."""
     from client.app import client_app
     from client.consent.approvals import SignedApprovals
 
     # Loaded before the first message, so that the first round does not wait for it.
     app = client_app(approvals=SignedApprovals(SiteHome(site_file.parent)))
+    line = socket.socket(fileno=handle)
     while True:
         try:
-            message = message_from_proto(ProtoMessage.FromString(line.recv_bytes()))
+            message = receive_message(line)
         except EOFError:
             return
         metadata = message.metadata
         context = Context(
             metadata.run_id, metadata.dst_node_id, {"site": str(site_file)}, RecordDict(), {}
         )
-        line.send_bytes(message_to_proto(app(message, context)).SerializeToString())
+        send_message(line, app(message, context))
 
 
 def main() -> None:
@@ -149,7 +151,7 @@ def main() -> None:
     chosen = parser.parse_args()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     keep_secrets()
-    serve(chosen.site, Connection(chosen.line))
+    serve(chosen.site, chosen.line)
 
 
 if __name__ == "__main__":

@@ -39,6 +39,7 @@ from flwr.proto.message_pb2 import (
     ConfirmMessageReceivedRequest,
     ObjectTree,
     PullObjectRequest,
+    PullObjectResponse,
     PushObjectRequest,
 )
 from flwr.proto.message_pb2 import Context as ProtoContext
@@ -87,6 +88,7 @@ __all__ = [
     "PullMessagesRequest",
     "PullMessagesResponse",
     "PullObjectRequest",
+    "PullObjectResponse",
     "PushMessagesRequest",
     "PushObjectRequest",
     "Run",

@@ -6,9 +6,11 @@ lies beside it in pieces, which are stored once, however many sites they go to.
 """
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import cast
 
+import numpy as np
 from flwr.app import Array, ArrayRecord, Message, RecordDict
 
 from common.wire.flower_internals import (
@@ -32,6 +34,9 @@ MESSAGE_BYTES = 2**20
 """Of a site's message with all that is small in it, at most: one such vector, a tally, its words.
 The server's may bring a registry."""
 
+Buffer = bytes | memoryview
+"""Bytes that need not be this process's own: a file's, or a part of a vector."""
+
 _HEAD_BYTES = 64
 """Before the body of a piece, at most."""
 _NUMBER_BYTES = 4
@@ -52,11 +57,16 @@ class Parts:
     _message: bytes
     _pieces: Mapping[str, "_Piece"]
 
+    def spans(self, identifier: str) -> tuple[Buffer, ...]:
+        """The bytes of an object of the tree, one span after the other; a vector's are no copy."""
+        if identifier == self.tree.object_id:
+            return (self._message,)
+        piece = self._pieces[identifier]
+        return piece.head, piece.data
+
     def content(self, identifier: str) -> bytes:
         """The bytes of an object of the tree."""
-        if identifier == self.tree.object_id:
-            return self._message
-        return self._pieces[identifier].content()
+        return b"".join(self.spans(identifier))
 
 
 @dataclass(frozen=True)
@@ -64,8 +74,16 @@ class _Piece:
     number: int
     data: memoryview
 
-    def content(self) -> bytes:
-        return _object(ArrayChunk, [], self.number.to_bytes(_NUMBER_BYTES, "big") + self.data)
+    @property
+    def head(self) -> bytes:
+        """What stands before the data."""
+        head = _head(ArrayChunk, [], _NUMBER_BYTES + len(self.data))
+        return head + self.number.to_bytes(_NUMBER_BYTES, "big")
+
+    def identifier(self) -> str:
+        digest = hashlib.sha256(self.head)
+        digest.update(self.data)
+        return digest.hexdigest()
 
 
 def take_apart(message: Message) -> Parts:
@@ -80,7 +98,8 @@ def take_apart(message: Message) -> Parts:
         thin = make_message(message.metadata, content)
     proto = message_to_proto(thin)
     proto.metadata.message_id = ""
-    data = _object(Message, list(pieces), proto.SerializeToString())
+    body = proto.SerializeToString()
+    data = _head(Message, list(pieces), len(body)) + body
     identifier = hashlib.sha256(data).hexdigest()
     message.metadata.__dict__["_message_id"] = identifier
     children = [ObjectTree(object_id=piece) for piece in pieces]
@@ -93,22 +112,29 @@ def identifiers(tree: ObjectTree) -> list[str]:
     return [part.object_id for part in iterate_object_tree(tree)]
 
 
-def may_be_object(content: bytes) -> bool:
+def may_be_object(content: Buffer) -> bool:
     """Whether a site's message may have this object: a message or a piece, within its bounds."""
-    kind = content[:_HEAD_BYTES].partition(b" ")[0]
+    kind = bytes(content[:_HEAD_BYTES]).partition(b" ")[0]
     most = {b"Message": MESSAGE_BYTES, b"ArrayChunk": PIECE_BYTES + _NUMBER_BYTES + _HEAD_BYTES}
     return len(content) <= most.get(kind, -1)
 
 
-def put_together(identifier: str, contents: Mapping[str, bytes]) -> Message:
-    """The message of that id, from the bytes of all its objects.
+def is_piece(content: Buffer) -> bool:
+    """Whether the object is a piece of a vector, whole, in Flower's form."""
+    head, found, _ = bytes(content[:_HEAD_BYTES]).partition(HEAD_BODY_DIVIDER)
+    return bool(found) and head + found == _head(ArrayChunk, [], len(content) - len(head) - 1)
+
+
+def put_together(identifier: str, contents: Mapping[str, Buffer]) -> Message:
+    """The message of that id, from the bytes of all its objects, which it holds no more.
 
     Raises ValueError, or what protobuf and Flower raise, for what `take_apart` did not make. Each
     piece counts once: what comes out is not larger than what came in.
     """
-    if not contents[identifier].startswith(b"Message "):
+    own = bytes(contents[identifier])  # a piece stays where it lies
+    if not own.startswith(b"Message "):
         raise ValueError("an object of another kind in place of the message")
-    message = message_from_proto(ProtoMessage.FromString(_body(contents[identifier])))
+    message = message_from_proto(ProtoMessage.FromString(_body(own)))
     pieces = {name: content for name, content in contents.items() if name != identifier}
     if message.has_content():
         for record in message.content.array_records.values():
@@ -143,12 +169,12 @@ def _cut(array: Array) -> dict[str, _Piece]:
         data, kept = memoryview(array.data), {}
         for number, start in enumerate(range(0, len(data), PIECE_BYTES)):
             piece = _Piece(number, data[start : start + PIECE_BYTES])
-            kept[hashlib.sha256(piece.content()).hexdigest()] = piece
+            kept[piece.identifier()] = piece
         vars(array)["_hemofed_pieces"] = kept
     return kept
 
 
-def _filled(array: Array, pieces: dict[str, bytes]) -> Array:
+def _filled(array: Array, pieces: dict[str, Buffer]) -> Array:
     """The array with its data, from the pieces that it names, which are taken."""
     ids = [array.data[at : at + _ID_BYTES].hex() for at in range(0, len(array.data), _ID_BYTES)]
     data = []
@@ -157,16 +183,27 @@ def _filled(array: Array, pieces: dict[str, bytes]) -> Array:
         if body[:_NUMBER_BYTES] != number.to_bytes(_NUMBER_BYTES, "big"):
             raise ValueError(f"piece {number} of an array is not there, or is another one")
         data.append(body[_NUMBER_BYTES:])
-    stype = array.stype.removeprefix(_IN_PIECES)
-    return Array(array.dtype, array.shape, stype, b"".join(data))
+    filled = Array(array.dtype, array.shape, array.stype.removeprefix(_IN_PIECES), b"")
+    filled.data = cast(bytes, _joined(data))  # any buffer will do, but for Flower's own protobuf
+    return filled
 
 
-def _object(kind: type, children: list[str], body: bytes) -> bytes:
-    """In Flower's form, which its store insists on."""
-    head = f"{kind.__name__} {','.join(children)} {len(body)}"
-    return head.encode() + HEAD_BODY_DIVIDER + body
+def _joined(parts: Sequence[memoryview]) -> memoryview:
+    """The parts as one. In numpy's memory: of huge pages, which a large `bytes` has not, and to
+    fill small ones takes four times as long as to copy."""
+    whole, at = np.empty(sum(map(len, parts)), np.uint8), 0
+    for part in parts:
+        whole[at : at + len(part)] = np.frombuffer(part, np.uint8)
+        at += len(part)
+    return whole.data.toreadonly()
 
 
-def _body(content: bytes) -> memoryview:
-    """Of an object in Flower's form."""
-    return memoryview(content)[content.find(HEAD_BODY_DIVIDER) + 1 :]
+def _head(kind: type, children: list[str], length: int) -> bytes:
+    """Of an object with a body of so many bytes, in Flower's form, which its store insists on."""
+    return f"{kind.__name__} {','.join(children)} {length}".encode() + HEAD_BODY_DIVIDER
+
+
+def _body(content: Buffer) -> memoryview:
+    """Of an object in Flower's form. Only a message's head, which is `bytes`, may be long."""
+    head = content if isinstance(content, bytes) else bytes(content[:_HEAD_BYTES])
+    return memoryview(content)[head.find(HEAD_BODY_DIVIDER) + 1 :]

@@ -7,6 +7,7 @@ from http import HTTPStatus
 
 from starlette.types import Receive, Scope, Send
 
+from common.wire.flower_objects import Buffer
 from server.fleet_api.authentication import Gate, claimed_key
 from server.fleet_api.body_limits import (
     MAX_BODY,
@@ -106,7 +107,7 @@ class Listener:
         status, content = await self._call(scope, key, body)
         await _answer(send, status, content)
 
-    async def _call(self, scope: Scope, key: bytes, body: bytes) -> tuple[HTTPStatus, bytes]:
+    async def _call(self, scope: Scope, key: bytes, body: Buffer) -> tuple[HTTPStatus, Buffer]:
         """The fleet's answer; what a member may not send is noted in its name."""
         loop = asyncio.get_running_loop()
         try:
@@ -124,7 +125,7 @@ def _longest(path: str) -> int:
     return MAX_BODY if path == PUSH_OBJECT else MAX_REQUEST
 
 
-async def _answer(send: Send, status: HTTPStatus, content: bytes = b"") -> None:
+async def _answer(send: Send, status: HTTPStatus, content: Buffer = b"") -> None:
     length = str(len(content)).encode()
     headers = [(b"content-type", b"application/x-protobuf"), (b"content-length", length)]
     # Who reads too slowly is hung up on: an answer that is left incomplete ends its connection.

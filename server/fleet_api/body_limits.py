@@ -3,9 +3,10 @@
 import asyncio
 from collections import Counter
 
+import numpy as np
 from starlette.types import Receive, Scope
 
-from common.wire.flower_objects import PIECE_BYTES
+from common.wire.flower_objects import PIECE_BYTES, Buffer
 
 MAX_REQUEST = 2**16
 """Bytes of a request that brings no object: the ids of a thousand pieces fit."""
@@ -53,19 +54,21 @@ def announced_length(scope: Scope, most: int = MAX_BODY) -> int | None:
     return int(length) if short and int(length) <= most else None
 
 
-async def read_body(receive: Receive, length: int) -> bytes | None:
+async def read_body(receive: Receive, length: int) -> Buffer | None:
     """The whole body, or None when the site hung up, or paused, before its end.
 
     Where none was announced nothing is read.
     """
-    pieces, more = [], length > 0
+    whole, at, more = np.empty(length, np.uint8), 0, length > 0
     while more:
         try:
-            message = await asyncio.wait_for(receive(), PAUSE_SECONDS)
+            async with asyncio.timeout(PAUSE_SECONDS):
+                message = await receive()
         except TimeoutError:
             return None
         if message["type"] == "http.disconnect":
             return None
-        pieces.append(message.get("body", b""))
-        more = message.get("more_body", False)
-    return b"".join(pieces)
+        piece = np.frombuffer(message.get("body", b""), np.uint8)[: length - at]
+        whole[at : at + len(piece)] = piece
+        at, more = at + len(piece), message.get("more_body", False)
+    return whole[:at].data

@@ -31,7 +31,9 @@ from common.wire.flower_internals import (
     RunStatus,
     SendNodeHeartbeatRequest,
 )
+from common.wire.flower_objects import Buffer
 from common.wire.reply_status import UNREADABLE
+from server.fleet_api.objects import PushedObject, is_plain, pull_object, push_object
 from server.flower.delivery import LostError, hand_out
 from server.flower.internals import (
     API_ERROR_MAP,
@@ -52,7 +54,7 @@ from server.rounds.reply_checks import (
 
 _log = logging.getLogger("hemofed.superlink")
 _FRESH_SECONDS = 0.2
-Handler = Callable[[Any, LinkState], Message]
+Handler = Callable[[Any, LinkState], Message | Buffer]
 
 
 def _with_store(handler: Callable[..., Message]) -> Handler:
@@ -71,9 +73,9 @@ _CALLS: dict[str, tuple[type[Message], Handler]] = {
     ),
     "/v1/fleet/get-run": (GetRunRequest, fleet_handlers.get_run),
     PULL_MESSAGES: (PullMessagesRequest, hand_out),
-    PULL_OBJECT: (PullObjectRequest, fleet_handlers.pull_object),
+    PULL_OBJECT: (PullObjectRequest, pull_object),
     "/v1/fleet/push-messages": (PushMessagesRequest, fleet_handlers.push_messages),
-    PUSH_OBJECT: (PushObjectRequest, fleet_handlers.push_object),
+    PUSH_OBJECT: (PushObjectRequest, push_object),
     "/v1/fleet/confirm-message-received": (
         ConfirmMessageReceivedRequest,
         _with_store(fleet_handlers.confirm_message_received),
@@ -123,20 +125,22 @@ class Fleet:
         """Whether there is such a call."""
         return path in _CALLS
 
-    def answer(self, path: str, key: bytes, body: bytes) -> tuple[HTTPStatus, bytes]:
+    def answer(self, path: str, key: bytes, body: Buffer) -> tuple[HTTPStatus, Buffer]:
         """The answer to a call that `key` (PEM) signed. An error's text stays here.
 
         Raises RefusedError for what no site sends that does as it is asked.
         """
-        kind, handler = _CALLS[path]
+        _, handler = _CALLS[path]
         try:
-            request = kind.FromString(body)
-            if not _is_plain(request, body):
+            if (request := _read(path, body)) is None:
                 return HTTPStatus.BAD_REQUEST, b""
             if not self._speaks_for_itself(key, request):
                 return HTTPStatus.UNAUTHORIZED, b""
             self._check(request)
-            return HTTPStatus.OK, handler(request, self._state).SerializeToString()
+            answer = handler(request, self._state)
+            return HTTPStatus.OK, (
+                answer.SerializeToString() if isinstance(answer, Message) else answer
+            )
         except RefusedError:
             raise
         except LostError as lost:
@@ -159,9 +163,9 @@ class Fleet:
         node = request if isinstance(request, DeactivateNodeRequest) else request.node
         return self._state.get_node_id_by_public_key(key) == node.node_id
 
-    def _check(self, request: Message) -> None:
+    def _check(self, request: Message | PushedObject) -> None:
         """Raise RefusedError for a message or an object that is not to be taken."""
-        if isinstance(request, PushObjectRequest):
+        if isinstance(request, PushedObject):
             check_object(request)
         if isinstance(request, PushMessagesRequest):
             self._check_reply(request)
@@ -192,7 +196,10 @@ class Fleet:
             _log.error("%s", error)
 
 
-def _is_plain(request: Message, body: bytes) -> bool:
-    """Whether the body holds the fields of its kind, each once, and nothing else."""
-    request.DiscardUnknownFields()
-    return int(request.ByteSize()) == len(body)
+def _read(path: str, body: Buffer) -> Any:
+    """The call's request; None where the body is not plainly that. Raises DecodeError."""
+    if path == PUSH_OBJECT:
+        return PushedObject.read(body)
+    kind, _ = _CALLS[path]
+    request = kind.FromString(body)
+    return request if is_plain(request, body) else None

@@ -21,9 +21,12 @@ MOST_OF_A_KEY = 16
 """Connections by which one member asks; of more, the one that it had longest is hung up on. A site
 that loses its line again and again leaves some behind, until they are found out."""
 _NUMBERS = itertools.count()
+_BUFFER = memoryview(bytearray(2**16))
+"""What came, on its way to the parser, which keeps none of it: one for all connections. TLS fills
+it with several of its records; read one by one, each would be given a quarter of a megabyte."""
 
 
-class BoundedProtocol(HttpToolsProtocol):
+class BoundedProtocol(HttpToolsProtocol, asyncio.BufferedProtocol):
     """Hangs up on what keeps it waiting, or sends a head larger than MAX_HEAD (one buffer more).
 
     At any moment either this end works on an answer, or the other has a bounded time: for a head,
@@ -57,6 +60,12 @@ class BoundedProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_waiting()
         super().connection_lost(exc)
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return _BUFFER
+
+    def buffer_updated(self, nbytes: int) -> None:
+        self.data_received(bytes(_BUFFER[:nbytes]))
 
     def data_received(self, data: bytes) -> None:
         self._head += len(data)

@@ -8,9 +8,15 @@ and the round waits for a site that was never asked.
 from flwr.app import Error, Message
 from sqlalchemy.exc import SQLAlchemyError
 
-from common.wire.flower_internals import PullMessagesRequest, PullMessagesResponse, message_to_proto
+from common.wire.flower_internals import (
+    ObjectTree,
+    PullMessagesRequest,
+    PullMessagesResponse,
+    message_to_proto,
+)
+from common.wire.flower_objects import identifiers
 from common.wire.reply_status import LOST
-from server.flower.internals import LinkState
+from server.flower.internals import LinkState, NoObjectInStoreError
 from server.rounds.reply_checks import Question, error_in_place
 
 
@@ -30,6 +36,7 @@ def hand_out(request: PullMessagesRequest, state: LinkState) -> PullMessagesResp
     for message in state.get_message_ins(node_id=request.node.node_id, limit=1):
         try:
             tree = state.object_store.get_object_tree(message.metadata.message_id)
+            _check_held(state, tree)
         except SQLAlchemyError:  # of the database, not of what lies in it
             raise
         except Exception as error:
@@ -40,6 +47,13 @@ def hand_out(request: PullMessagesRequest, state: LinkState) -> PullMessagesResp
             messages_list=[message_to_proto(message)], message_object_trees=[tree]
         )
     return PullMessagesResponse()
+
+
+def _check_held(state: LinkState, tree: ObjectTree) -> None:
+    """Raise NoObjectInStoreError when an object of the tree is lost; one may be on its way."""
+    for name in identifiers(tree):
+        if state.object_store.get(name) is None:
+            raise NoObjectInStoreError(f"object {name:.12} is named and not there")
 
 
 def _question(message: Message) -> Question:

@@ -9,10 +9,11 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from common.errors import FederationError
 from common.wire.flower_internals import NodeStatus, Run, make_message
-from common.wire.flower_objects import identifiers, put_together, take_apart
+from common.wire.flower_objects import Buffer, identifiers, put_together, take_apart
 from common.wire.messages import task_facts
 from common.wire.reply_status import UNREADABLE
 from server.flower.base_grid import RunGrid
+from server.flower.body_store import store_object
 from server.flower.internals import LinkState
 from server.flower.message_audit import Envelopes
 
@@ -105,7 +106,8 @@ class StateGrid(RunGrid):
         if not stored:
             return None
         for identifier in missing:
-            self._state.store_object(run, session, identifier, parts.content(identifier))
+            content = parts.content(identifier)
+            store_object(self._state, run, session, identifier, content)
         self._sent[message.metadata.message_id] = _Sent(parts.head, site, about)
         return message.metadata.message_id
 
@@ -177,13 +179,13 @@ class StateGrid(RunGrid):
         self._state.object_store.delete(identifier)
         return message
 
-    def _contents(self, identifier: str) -> dict[str, bytes] | None:
+    def _contents(self, identifier: str) -> dict[str, Buffer] | None:
         """The reply's objects by their id; None unless all are there."""
         if identifier not in self._parts:  # a query for each part, and the same at every look
             tree = self._state.object_store.get_object_tree(identifier)
             # The last ones first: a site sends them last, and they are small.
             self._parts[identifier] = identifiers(tree)[::-1]
-        contents = {}
+        contents: dict[str, Buffer] = {}
         for part in self._parts[identifier]:
             content = self._state.get_object(self._run.run_id, part)
             if not content:

@@ -6,6 +6,9 @@ from flwr.supercore import sql_mixin
 from flwr.supercore.constant import SQLITE_PRAGMAS
 from flwr.supercore.error import ApiErrorCode, FlowerError
 from flwr.supercore.error.catalog import API_ERROR_MAP
+from flwr.supercore.inflatable.inflatable_utils import validate_object_content
+from flwr.supercore.object_store import NoObjectInStoreError
+from flwr.supercore.object_store.sql_object_store import SqlObjectStore
 from flwr.superlink.config_loader import get_objectstore_linkstate_factories
 from flwr.superlink.federation import NoOpFederationManager
 from flwr.superlink.servicer.fleet import fleet_handlers
@@ -16,8 +19,11 @@ __all__ = [
     "ApiErrorCode",
     "FlowerError",
     "LinkState",
+    "NoObjectInStoreError",
     "NoOpFederationManager",
+    "SqlObjectStore",
     "fleet_handlers",
     "get_objectstore_linkstate_factories",
     "sql_mixin",
+    "validate_object_content",
 ]

@@ -1,4 +1,5 @@
-"""Flower's SuperLink state: one SQLite file that the fleet listener and the rounds share.
+"""Flower's SuperLink state, which the fleet listener and the rounds share: one SQLite file, and
+beside it a file for each piece of a vector under way (`server.flower.body_store`).
 
 The listener puts in what the sites send, the rounds take it out, and the other way round. Neither
 needs Flower's control or runtime API for that, so no such API is served anywhere.
@@ -13,6 +14,7 @@ from alembic.util.exc import CommandError
 from sqlalchemy.exc import DatabaseError
 
 from common.files import make_folder
+from server.flower.body_store import BodyStore
 from server.flower.internals import (
     SQLITE_PRAGMAS,
     LinkState,
@@ -68,8 +70,10 @@ def open_state(home: Path) -> LinkState:
 
 
 def _open(path: Path) -> LinkState:
-    _, factory = get_objectstore_linkstate_factories(str(path), NoOpFederationManager())
-    return factory.state()
+    objects, states = get_objectstore_linkstate_factories(str(path), NoOpFederationManager())
+    objects.store_instance = store = BodyStore(path)
+    store.initialize()
+    return states.state()
 
 
 def _is_of_the_content(error: DatabaseError | CommandError) -> bool:

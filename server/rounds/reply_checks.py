@@ -11,6 +11,7 @@ import time
 from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
+from typing import Protocol
 
 from flwr.app import Error, Message
 
@@ -20,11 +21,10 @@ from common.wire.flower_internals import (
     ObjectTree,
     ProtoMessage,
     PushMessagesRequest,
-    PushObjectRequest,
     int64_to_uint64,
     make_message,
 )
-from common.wire.flower_objects import may_be_object
+from common.wire.flower_objects import Buffer, may_be_object
 from server.fleet_api.rejection_log import Reason
 
 _CLOCK_SECONDS = 86_400.0
@@ -138,7 +138,18 @@ def is_within_bounds(request: PushMessagesRequest, question: Question) -> bool:
     )
 
 
-def check_object(request: PushObjectRequest) -> None:
+class BringsObject(Protocol):
+    """A request with an object, as Flower has it or with the object where it came."""
+
+    @property
+    def session_id(self) -> str: ...
+    @property
+    def object_id(self) -> str: ...
+    @property
+    def object_content(self) -> Buffer: ...
+
+
+def check_object(request: BringsObject) -> None:
     """Raise RefusedError unless this is an object of a reply that was announced, in its bounds."""
     if not request.session_id or not _is_id(request.object_id):
         raise RefusedError(HTTPStatus.BAD_REQUEST, "an object of no reply")

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from common.files import last_line
+from common.huge_pages import with_huge_pages
 from common.log_file import keep_short
 from common.process_hardening import environment
 
@@ -55,7 +56,7 @@ class Part:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                env=environment() | self.environment,
+                env=with_huge_pages(environment() | self.environment),
                 start_new_session=True,
             )
         self._started, self.restarts = now, self.restarts + 1

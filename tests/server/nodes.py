@@ -67,11 +67,16 @@ class Setting:
         return put_together(identifier, contents or {})
 
     def answer(
-        self, site: str, to: Message, damage: str = "", head: SignedHead | None = None
+        self,
+        site: str,
+        to: Message,
+        damage: str = "",
+        head: SignedHead | None = None,
+        size: int = 5,
     ) -> None:
         """The site's reply, by the way of the fleet API's handlers."""
         # Of what is to break off there must be a second object.
-        size = SMALL_BYTES if damage == "half" else 5
+        size = SMALL_BYTES if damage == "half" else size
         vector = encode(np.full(size, SITES.index(site), dtype=np.float32))
         content = RecordDict({"u": ArrayRecord({"values": vector})})
         reply = Message(Envelope(head).around(content) if head else content, reply_to=to)

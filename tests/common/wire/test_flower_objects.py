@@ -84,13 +84,13 @@ def test_two_messages_have_two_ids_and_one_vector() -> None:
 
 def test_a_vector_that_goes_to_many_is_cut_once(monkeypatch: pytest.MonkeyPatch) -> None:
     cut: list[int] = []
-    original = flower_objects._Piece.content
+    original = flower_objects._Piece.identifier
 
-    def count(piece: flower_objects._Piece) -> bytes:
+    def count(piece: flower_objects._Piece) -> str:
         cut.append(len(piece.data))
         return original(piece)
 
-    monkeypatch.setattr(flower_objects._Piece, "content", count)
+    monkeypatch.setattr(flower_objects._Piece, "identifier", count)
     study, vector = Study(name="s"), encode(np.ones(100_000, np.float32))
     for head in ("a", "b", "c"):
         content = Task(study, 1, head=head).content(vector)
@@ -128,7 +128,7 @@ def test_pieces_that_do_not_fit_make_no_message(lie: Callable[[bytes], bytes]) -
     thin.array_records["m"]["v"] = Array(array.dtype, array.shape, array.stype, lie(array.data))
     hostile = Message(thin, dst_node_id=7, message_type="train")
     identifier, parts = contents(hostile)
-    parts |= {name: piece.content() for name, piece in pieces.items()}
+    parts |= {name: piece.head + piece.data for name, piece in pieces.items()}
     with pytest.raises(ValueError, match=r"piece \d of an array|belong to no array"):
         put_together(identifier, parts)
 

@@ -1,0 +1,73 @@
+"""A large field of bytes in a serialised protobuf message, put there and taken out uncopied.
+
+Protobuf's own classes copy such a field when it is set, when it is written, when it is read and
+when it is asked for. A message's fields may come in any order, so the large one goes last.
+"""
+
+from google.protobuf.message import DecodeError
+
+from common.wire.flower_objects import Buffer
+
+_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
+"""Wire types."""
+_LONGEST_VARINT = 10
+
+
+def front_of(message: bytes, number: int, length: int) -> bytes:
+    """What goes before the bytes of field `number`: the message without it, tag and length."""
+    return message + _varint(number << 3 | _BYTES) + _varint(length)
+
+
+def taken_out(message: Buffer, number: int) -> tuple[bytes, memoryview]:
+    """The message without its field `number`, and that field's bytes; none where it has none.
+
+    Raises DecodeError: the message is none, or has the field twice.
+    """
+    view, rest, found = memoryview(message), b"", None
+    at = 0
+    while at < len(view):
+        start = at
+        tag, at = _read_varint(view, at)
+        body = at
+        body, at = _end_of(view, at, tag & 7)
+        if at > len(view):
+            raise DecodeError("a field goes beyond its message")
+        if tag != number << 3 | _BYTES:
+            rest += view[start:at]
+        elif found is None:
+            found = view[body:at]
+        else:
+            raise DecodeError(f"field {number} comes twice")
+    return rest, memoryview(b"") if found is None else found
+
+
+def _end_of(view: memoryview, at: int, kind: int) -> tuple[int, int]:
+    """Where a field's value begins, behind its length if it has one, and where it ends."""
+    if kind == _VARINT:
+        return at, _read_varint(view, at)[1]
+    if kind == _BYTES:
+        length, at = _read_varint(view, at)
+        return at, at + length
+    if kind in (_FIXED64, _FIXED32):
+        return at, at + (8 if kind == _FIXED64 else 4)
+    raise DecodeError(f"a field of wire type {kind}")
+
+
+def _read_varint(view: memoryview, at: int) -> tuple[int, int]:
+    """The number that begins there, and where it ends."""
+    number = 0
+    for place, byte in enumerate(view[at : at + _LONGEST_VARINT]):
+        number |= (byte & 0x7F) << 7 * place
+        if byte < 0x80:
+            return number, at + place + 1
+    raise DecodeError("a number without an end")
+
+
+def _varint(number: int) -> bytes:
+    """Seven bits a byte, the lowest first."""
+    written = bytearray()
+    while number > 0x7F:
+        written.append(number & 0x7F | 0x80)
+        number >>= 7
+    written.append(number)
+    return bytes(written)

@@ -1,0 +1,100 @@
+"""The fleet API's calls that carry an object, which protobuf would copy twice on each way."""
+
+from dataclasses import dataclass
+from typing import Any, Self, cast
+
+import numpy as np
+from google.protobuf.message import Message
+
+from common.wire.bytes_field import front_of, taken_out
+from common.wire.flower_internals import (
+    Node,
+    PullObjectRequest,
+    PullObjectResponse,
+    PushObjectRequest,
+)
+from common.wire.flower_objects import Buffer
+from server.flower.body_store import store_object
+from server.flower.internals import LinkState, fleet_handlers
+
+_PULLED = PullObjectResponse.DESCRIPTOR.fields_by_name["object_content"].number
+_PUSHED = PushObjectRequest.DESCRIPTOR.fields_by_name["object_content"].number
+
+
+class _HeldBack:
+    """The SuperLink's state, but that an object's content stays here; "it is there" goes on."""
+
+    def __init__(self, state: LinkState) -> None:
+        self._state = state
+        self.content: Buffer = b""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._state, name)
+
+    def get_object(self, run_id: int, object_id: str) -> bytes | None:
+        content = self._state.get_object(run_id, object_id)
+        self.content = content or b""
+        return content and b"there"
+
+
+class _Reported:
+    """The SuperLink's state, but that an object which no room was left for is an OSError."""
+
+    def __init__(self, state: LinkState) -> None:
+        self._state = state
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._state, name)
+
+    def store_object(self, run: int, session: str, identifier: str, content: bytes) -> bool:
+        return store_object(self._state, run, session, identifier, content)
+
+
+@dataclass(frozen=True)
+class PushedObject:
+    """A PushObjectRequest whose object stays where it came."""
+
+    node: Node
+    run_id: int
+    session_id: str
+    object_id: str
+    object_content: memoryview
+
+    @classmethod
+    def read(cls, body: Buffer) -> Self | None:
+        """None where the body is not that message's fields, each once. Raises DecodeError."""
+        rest, content = taken_out(body, _PUSHED)
+        said = PushObjectRequest.FromString(rest)
+        if not is_plain(said, rest):
+            return None
+        return cls(said.node, said.run_id, said.session_id, said.object_id, content)
+
+
+def is_plain(request: Message, body: Buffer) -> bool:
+    """Whether the body holds the fields of its kind, each once, and nothing else."""
+    request.DiscardUnknownFields()
+    return int(request.ByteSize()) == len(body)
+
+
+def push_object(request: PushedObject, state: LinkState) -> Any:
+    """Flower's answer. Raises OSError where there is no room for the object."""
+    reported = cast(LinkState, _Reported(state))
+    return fleet_handlers.push_object(cast(PushObjectRequest, request), reported)
+
+
+def pull_object(request: PullObjectRequest, state: LinkState) -> Buffer:
+    """Flower's answer, serialised, with the object's content behind it."""
+    held = _HeldBack(state)
+    response = fleet_handlers.pull_object(request, cast(LinkState, held))
+    response.ClearField("object_content")
+    said = response.SerializeToString()
+    return said if not held.content else _with_content(said, held.content)
+
+
+def _with_content(said: bytes, content: Buffer) -> memoryview:
+    """A serialised PullObjectResponse and its object."""
+    front = front_of(said, _PULLED, len(content))
+    whole = np.empty(len(front) + len(content), np.uint8)
+    whole[: len(front)] = np.frombuffer(front, np.uint8)
+    whole[len(front) :] = np.frombuffer(content, np.uint8)
+    return whole.data
