@@ -11,7 +11,7 @@ from client.consent.decisions import BEGINNING, Decision, DecisionFile, Entry
 from client.consent.rollback import DecisionMemory, Named
 from client.home import SiteHome
 from client.membership.membership import Membership
-from client.policy.policy import cohort_refusal, read_policy
+from client.policy.policy import Policy, cohort_refusal
 from client.site import open_site
 from common.audit.entry import check_event
 from common.audit.log import AuditLog
@@ -26,7 +26,7 @@ from common.wire.reasons import Fault, Reason
 class Approvals(Protocol):
     """What a site's ClientApp asks before it touches a cell for a study, and before it answers."""
 
-    def check(self, site: Site, study: Study) -> None:
+    def check(self, site: Site, policy: Policy, study: Study) -> None:
         """Raise PrivacyError unless the study, to the last digit, is approved at this moment, for
         the members that it has, and enough of its cohort are members of the consortium."""
         ...
@@ -63,7 +63,7 @@ class SignedApprovals:
         self._file = DecisionFile(home.decisions)
         self._memory = DecisionMemory(home.audit)
 
-    def check(self, site: Site, study: Study) -> None:
+    def check(self, site: Site, policy: Policy, study: Study) -> None:
         with because_of(Reason.HOME):
             self._home.check_ours(site)
             membership = Membership.load(self._home.folder)
@@ -79,7 +79,7 @@ class SignedApprovals:
                 f"the study was approved; look at it and decide with {self._command(study)}",
                 Reason.MEMBERS,
             )
-        fault = cohort_refusal(read_policy(site.policy), study, members)
+        fault = cohort_refusal(policy, study, members)
         if fault:
             said = f"study {study.name}: of the registry's active members {fault}"
             raise PrivacyError(said, fault.reason)

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import binom
 
-from client.ledger.spending import study_noise
+from client.ledger.cost import StudyCost
 from client.randomness import Entropy
 from common.config.study import Study
 from common.errors import PrivacyError
@@ -107,7 +107,7 @@ def audit(
         )
     event, delta = study_event(study.privacy, study.rounds), study.privacy.delta
     chosen = make_canaries(canaries, study, rng)
-    sight = attack(study, chosen, study_noise(study), entropy)
+    sight = attack(study, chosen, StudyCost(study).noise_multiplier, entropy)
     return Audit(
         study=study.name,
         digest=study.digest,

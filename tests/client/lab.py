@@ -15,8 +15,9 @@ from client.data.cache import prepare
 from client.home import SiteHome
 from client.ledger.binding import create_ledger
 from client.membership.membership import Membership
-from client.policy.policy import Policy
+from client.policy.policy import Policy, read_policy
 from client.randomness import SystemEntropy
+from client.request import Request
 from client.site import open_site
 from common.config.loading import dump
 from common.config.study import CellSource, Member, Site, Study
@@ -54,6 +55,16 @@ def refused(reply: Message) -> Reason | None:
     """Why the lab refuses; None: it does not."""
     said = read_refusal(reply)
     return said.reason if said else None
+
+
+def check(approvals: SignedApprovals, site: Site, of: Study) -> None:
+    """Whether the study is approved, by the site's policy as it stands."""
+    approvals.check(site, read_policy(site.policy), of)
+
+
+def request(site: Site, task: Task) -> Request:
+    """What the site is asked, by its policy as it stands."""
+    return Request(site, read_policy(site.policy), task)
 
 
 def study(**changes: object) -> Study:

@@ -18,6 +18,7 @@ from client.data.cache import prepare
 from client.ledger.binding import continue_ledger, create_simulated_ledger
 from client.ledger.hash_chain import Kind
 from client.ledger.ledger import Ledger
+from client.policy.policy import Policy
 from client.site import SITES_VARIABLE, open_cells, open_site, site_file
 from common.config.loading import dump
 from common.config.study import CellSource, Member, Site, Study
@@ -338,7 +339,7 @@ def test_what_leaves_without_privacy_stands_in_the_ledger_first(tmp_path: Path, 
 
 def test_a_deployed_lab_refuses_a_simulated_sites_ledger(tmp_path: Path) -> None:
     class Given:
-        def check(self, site: Site, study: Study) -> None:
+        def check(self, site: Site, policy: Policy, study: Study) -> None:
             """Every study is approved."""
 
     site = make_lab(tmp_path)

@@ -11,6 +11,7 @@ from flwr.app import ArrayRecord, Message
 
 from client import app as client
 from client.app import client_app
+from client.ledger.cost import StudyCost
 from client.ledger.hash_chain import Row
 from client.ledger.ledger import Ledger
 from client.policy.policy import Policy
@@ -108,7 +109,7 @@ def test_what_the_policy_refuses_opens_no_cell(
 class NeverApproved:
     """A site at which nobody approved anything."""
 
-    def check(self, site: Site, study: Study) -> None:
+    def check(self, site: Site, policy: Policy, study: Study) -> None:
         raise PrivacyError("nobody approved it")
 
 
@@ -131,7 +132,7 @@ def test_an_approval_that_ends_before_the_answer_is_there_holds_it_back(
         def __init__(self) -> None:
             self.asked = 0
 
-        def check(self, site: Site, study: Study) -> None:
+        def check(self, site: Site, policy: Policy, study: Study) -> None:
             self.asked += 1
             if self.asked == 2:
                 raise PrivacyError("taken back", Reason.WITHDRAWN)
@@ -159,7 +160,7 @@ def test_outside_its_hours_a_site_opens_no_cell_and_says_that_it_is_away(
 @pytest.mark.parametrize(
     ("kind", "where", "check"),
     [
-        ("train", client, "check_drawable"),
+        ("train", StudyCost, "check_drawable"),
         ("train", client, "check_alone"),
         ("train", Job, "check"),
         ("evaluate", client, "check_alone"),

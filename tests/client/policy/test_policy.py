@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from client.ledger.spending import check_affordable, study_noise
+from client.ledger.cost import StudyCost
+from client.ledger.spending import check_affordable
 from client.policy.policy import Policy, cohort_refusal, permit, read_policy, refusals
 from client.site import open_site
 from common.config.loading import CONFIGS, dump, read_study
@@ -57,15 +58,15 @@ def test_the_shipped_study_fits_the_shipped_policy(tmp_path: Path) -> None:
     """Where a lab knows its patients; its budget lasts, evaluations and spare rounds counted."""
     policy = read_policy(CONFIGS / "sites" / "policy.yaml")
     shipped = read_study(CONFIGS / "studies" / "first.yaml", [])
-    permit(policy, shipped, study_noise(shipped))
+    permit(policy, shipped, StudyCost(shipped).noise_multiplier)
     (tmp_path / "lab").mkdir()
     site = open_site(make_lab(tmp_path / "lab" / "home", policy))
-    check_affordable(site, shipped)
+    check_affordable(site, policy, StudyCost(shipped))
     images = shipped.model_copy(
         update={"privacy": shipped.privacy.model_copy(update={"unit": "image"})}
     )
     with pytest.raises(PrivacyError, match="the policy's unit is patient"):
-        permit(policy, images, study_noise(images))
+        permit(policy, images, StudyCost(images).noise_multiplier)
 
 
 def test_a_study_at_every_bound_is_let_in() -> None:

@@ -32,7 +32,7 @@ from common.noised_tally import NoisedTally
 from common.privacy.metrics_noise import metrics_sigma
 from common.privacy.noise_source import NoiseSource
 from common.wire.messages import Task, read_tally
-from tests.client.lab import OPEN, PRIVACY, context, make_lab, message, study
+from tests.client.lab import OPEN, PRIVACY, context, make_lab, message, request, study
 
 NOISED = OPEN.model_copy(update={"metrics": "noised"})
 PATIENTS = PRIVACY | {"unit": "patient"}
@@ -46,14 +46,14 @@ def lab(folder: Path, policy: Policy = NOISED, cells: int = 120) -> Site:
 
 def released(site: Site, of: Study, split: str = "test") -> tuple[Tally, str]:
     inputs = workspace(site, of).inputs
-    tally, head = released_tally(site, Task(of, 1, split=split), inputs, SystemEntropy())
+    tally, head = released_tally(request(site, Task(of, 1, split=split)), inputs, SystemEntropy())
     assert isinstance(tally, Tally)
     return tally, head
 
 
 def noised(site: Site, of: Study) -> tuple[NoisedTally, str]:
     inputs = workspace(site, of).inputs
-    tally, head = released_tally(site, Task(of, 1, split="test"), inputs, SystemEntropy())
+    tally, head = released_tally(request(site, Task(of, 1, split="test")), inputs, SystemEntropy())
     assert isinstance(tally, NoisedTally)
     return tally, head
 
@@ -224,7 +224,7 @@ def test_a_site_sees_its_exact_figures_whatever_leaves(tmp_path: Path, metrics: 
     of = study(privacy=PATIENTS | {"max_cells_per_patient": 1})
     site = lab(tmp_path, OPEN.model_copy(update={"metrics": metrics}))
     inputs: Inputs = workspace(site, of).inputs
-    released_tally(site, Task(of, 1, split="test"), inputs, SystemEntropy())
+    released_tally(request(site, Task(of, 1, split="test")), inputs, SystemEntropy())
     (mine,) = read_figures(site.figures)
     cells = inputs.cells
     labels = cells.labels[cells.rows("test")]
@@ -263,5 +263,5 @@ def test_figures_that_were_put_aside_are_read_too(
     site, of = lab(tmp_path), study()
     noised(site, of)
     monkeypatch.setattr(log_file.keep_short, "__defaults__", (10,))
-    released_tally(site, Task(of, 2), workspace(site, of).inputs, SystemEntropy())
+    released_tally(request(site, Task(of, 2)), workspace(site, of).inputs, SystemEntropy())
     assert [one.round for one in read_figures(site.figures)] == [1, 2]
