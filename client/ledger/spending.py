@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from client.ledger.binding import open_ledger
 from client.ledger.cost import StudyCost
-from client.ledger.hash_chain import Plan, planned
+from client.ledger.hash_chain import PlannedDebits, planned
 from client.ledger.ledger import Ledger
 from client.policy.policy import Policy
 from client.randomness import Entropy
@@ -48,7 +48,7 @@ def _shortage(ledger: Ledger, policy: Policy, cost: StudyCost) -> Fault | None:
     return policy.budget.excess([plan.event for plan in wanted], plans)
 
 
-def _planned(policy: Policy, cost: StudyCost) -> list[Plan]:
+def _planned(policy: Policy, cost: StudyCost) -> list[PlannedDebits]:
     """All that the study may ever do to the site's cells, by the policy's word on metrics."""
     if cost.unprotected:
         return []

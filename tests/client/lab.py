@@ -20,7 +20,7 @@ from client.randomness import SystemEntropy
 from client.request import Request
 from client.site import open_site
 from common.config.loading import dump
-from common.config.study import CellSource, Member, Site, Study
+from common.config.study import CellSource, Participant, Site, Study
 from common.models import build, trainable
 from common.models.parameter_vector import flatten
 from common.privacy.accounting import Event
@@ -76,7 +76,7 @@ def study(**changes: object) -> Study:
         "model": {"name": "cnn", "width": 1},
         "training": {"batch_size": 8, "learning_rate": 0.1},
         "privacy": PRIVACY,
-        "cohort": {"lab": Member(units=30)},
+        "cohort": {"lab": Participant(units=30)},
     }
     return Study.model_validate(fields | changes)
 

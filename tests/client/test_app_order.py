@@ -12,14 +12,14 @@ from flwr.app import ArrayRecord, Message
 from client import app as client
 from client.app import client_app
 from client.ledger.cost import StudyCost
-from client.ledger.hash_chain import Row
+from client.ledger.hash_chain import LedgerRow
 from client.ledger.ledger import Ledger
 from client.policy.policy import Policy
 from client.site import open_site
 from client.training import metrics_release
 from client.training.job import Job
 from common.config.loading import dump
-from common.config.study import Member, Runtime, Site, Study
+from common.config.study import Participant, Runtime, Site, Study
 from common.errors import PrivacyError
 from common.models import build
 from common.models.classifier import federated
@@ -33,7 +33,7 @@ NOISED = OPEN.model_copy(update={"metrics": "noised"})
 CENTRED = {"name": "cnn", "width": 2, "encoder": "frozen", "centre": True}
 
 
-def debits(site: Path) -> tuple[Row, ...]:
+def debits(site: Path) -> tuple[LedgerRow, ...]:
     with Ledger.read(open_site(site).ledger) as ledger:
         return ledger.rows("debit")
 
@@ -238,7 +238,10 @@ def test_two_studies_that_ask_in_turn_have_a_line_of_the_log_each(tmp_path: Path
 @pytest.mark.parametrize("role", ["test", "held_out"])
 def test_a_site_that_only_tests_never_trains(tmp_path: Path, role: str) -> None:
     site = make_lab(tmp_path, NOISED)
-    cohort = {"lab": Member.model_validate({"role": role, "units": 20}), "other": Member(units=20)}
+    cohort = {
+        "lab": Participant.model_validate({"role": role, "units": 20}),
+        "other": Participant(units=20),
+    }
     assert refused(asked(site, study(cohort=cohort))) is Reason.BAD_QUESTION
     assert debits(site) == ()
     assert read_refusal(asked(site, study(cohort=cohort), "evaluate", split="test")) is None

@@ -10,7 +10,7 @@ import pytest
 from client.app import client_app
 from client.consent.approvals import Consent, SignedApprovals
 from client.consent.cohort import describe, pinned
-from client.consent.decisions import DecisionFile, Entry
+from client.consent.decisions import DecisionFile, SignedDecision
 from client.consent.explanation import explain
 from client.home import SiteHome
 from client.membership.enrolment import join, make_site, rotate_keys
@@ -18,7 +18,7 @@ from client.membership.membership import Membership
 from client.site import open_site
 from common.audit.log import verify
 from common.config.loading import dump
-from common.config.study import Member, Site, Study
+from common.config.study import Participant, Site, Study
 from common.errors import ConfigError, PrivacyError
 from common.identity.documents import read_json
 from common.wire.messages import read_refusal
@@ -249,7 +249,7 @@ def described(home: SiteHome, one: Study, name: str) -> str:
 def test_a_member_whose_key_nobody_saw_needs_a_new_approval(site: Path) -> None:
     """The operator admits a lab of its own making, under a name that the cohort had all along."""
     home, server, lab = SiteHome(site.parent), site.parent.parent / "server", open_site(site)
-    pair = study(cohort={"lab": Member(units=20), "other": Member(units=20)})
+    pair = study(cohort={"lab": Participant(units=20), "other": Participant(units=20)})
     approve(home, pair)
     check(SignedApprovals(home), lab, pair)
     assert "NO MEMBER: once it is one" in described(home, pair, "other")
@@ -277,7 +277,7 @@ def test_a_member_that_changed_its_keys_by_its_own_consent_is_the_lab_that_was_s
 ) -> None:
     home, server, lab = SiteHome(site.parent), site.parent.parent / "server", open_site(site)
     other = server.parent / "other"
-    pair = study(cohort={"lab": Member(units=20), "other": Member(units=20)})
+    pair = study(cohort={"lab": Participant(units=20), "other": Participant(units=20)})
     admit(server, make_site(other, "other", NOW), NOW)
     rejoin(home, server)
     approve(home, pair)
@@ -299,8 +299,8 @@ def test_members_that_were_revoked_or_never_were_do_not_make_a_cohort(site: Path
     join(home.folder, kit, kit.fingerprint)
     (home.folder / "policy.yaml").write_text(dump(OPEN.model_copy(update={"min_cohort": 2})))
     approvals, lab = SignedApprovals(home), open_site(site)
-    pair = study(cohort={"lab": Member(units=20), "other": Member(units=20)})
-    phantom = study(cohort={"lab": Member(units=20), "nobody": Member(units=20)})
+    pair = study(cohort={"lab": Participant(units=20), "other": Participant(units=20)})
+    phantom = study(cohort={"lab": Participant(units=20), "nobody": Participant(units=20)})
     for one in (pair, phantom):
         approve(home, one)
     check(approvals, lab, pair)
@@ -342,7 +342,7 @@ def test_a_decision_made_while_a_message_is_looked_at_is_no_fault(
     approve(home, one)
     reads, others = DecisionFile.entries, [study(rounds=2)]
 
-    def entries(file: DecisionFile, keys: Sequence[str]) -> tuple[Entry, ...]:
+    def entries(file: DecisionFile, keys: Sequence[str]) -> tuple[SignedDecision, ...]:
         found = reads(file, keys)
         if others:
             approve(home, others.pop())

@@ -28,7 +28,7 @@ from client.site import open_site
 from client.training import selftest
 from client.training.own_figures import read_figures
 from common.config.loading import dump, load
-from common.config.study import CellSource, Member, Runtime, Site, Study
+from common.config.study import CellSource, Participant, Runtime, Site, Study
 from common.errors import ConfigError, FederationError, PrivacyError
 from common.identity import load_signing_key
 from common.identity.keys import make_signing_key
@@ -345,7 +345,7 @@ def test_all_that_stands_in_the_way_is_said_at_once(home: SiteHome, tmp_path: Pa
 def test_a_declared_number_that_is_far_off_needs_a_second_yes(
     home: SiteHome, tmp_path: Path, units: int, kept: bool
 ) -> None:
-    one = study(cohort={"lab": Member(units=units)})
+    one = study(cohort={"lab": Participant(units=units)})
     file = str(proposed(home, one, tmp_path / "one.json"))
     if not kept:
         assert "approved" in typed("approve", str(home.folder), file, *YES)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from client.ledger import binding
 from client.ledger.cost import StudyCost
-from client.ledger.hash_chain import Row
+from client.ledger.hash_chain import LedgerRow
 from client.ledger.ledger import Ledger
 from client.ledger.spending import (
     Account,
@@ -43,7 +43,7 @@ def site(tmp_path: Path) -> Site:
     return open_site(make_lab(tmp_path, NOISED, cells=10))
 
 
-def debits(site: Site) -> tuple[Row, ...]:
+def debits(site: Site) -> tuple[LedgerRow, ...]:
     with Ledger.read(site.ledger) as ledger:
         return ledger.rows("debit")
 

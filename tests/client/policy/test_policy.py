@@ -13,7 +13,7 @@ from client.ledger.spending import check_affordable
 from client.policy.policy import Policy, cohort_refusal, permit, read_policy, refusals
 from client.site import open_site
 from common.config.loading import CONFIGS, dump, read_study
-from common.config.study import Member, Study
+from common.config.study import Participant, Study
 from common.errors import ConfigError, PrivacyError
 from common.wire.reasons import Fault, Reason
 from tests.client.lab import OPEN, PRIVACY, make_lab, study
@@ -124,7 +124,7 @@ def test_only_members_that_train_make_a_cohort(
     cohort: dict[str, str], members: set[str], least: int
 ) -> None:
     """A site that only tests, or is held out, gives no crowd to hide in."""
-    given_ = {name: Member.model_validate({"role": role}) for name, role in cohort.items()}
+    given_ = {name: Participant.model_validate({"role": role}) for name, role in cohort.items()}
     of = Study.model_construct(**(dict(ONE) | {"cohort": given_}))
     training = sum(role == "train" and name in members for name, role in cohort.items())
     reason = cohort_refusal(with_policy(min_cohort=least), of, members)
@@ -135,14 +135,14 @@ def test_only_members_that_train_make_a_cohort(
 
 def test_the_cohort_that_a_study_names_is_counted_the_same_way() -> None:
     cohort = {
-        "lab": Member(units=20),
-        "tester": Member(role="test"),
-        "external": Member(role="held_out"),
+        "lab": Participant(units=20),
+        "tester": Participant(role="test"),
+        "external": Participant(role="held_out"),
     }
     of = study(privacy=PATIENTS, cohort=cohort)
     assert refusal(JUST, of, NOISE) is None
     assert "1 sites train" in str(refusal(with_policy(min_cohort=2), of, NOISE))
-    both = study(privacy=PATIENTS, cohort=cohort | {"other": Member(units=20)})
+    both = study(privacy=PATIENTS, cohort=cohort | {"other": Participant(units=20)})
     assert refusal(with_policy(min_cohort=2), both, NOISE) is None
 
 

@@ -25,7 +25,7 @@ from client.training.own_figures import read_figures
 from client.training.workspace import workspace
 from common import log_file
 from common.cell_types import CELL_TYPES
-from common.config.study import Member, Site, Study
+from common.config.study import Participant, Site, Study
 from common.errors import PrivacyError
 from common.metrics import Tally
 from common.noised_tally import NoisedTally
@@ -201,7 +201,7 @@ def test_a_split_without_cells_is_noise_like_any_other(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = silent(monkeypatch)
-    of = study(cell_types=("basophil", "monocyte"), cohort={"lab": Member(units=20)})
+    of = study(cell_types=("basophil", "monocyte"), cohort={"lab": Participant(units=20)})
     tally, _ = noised(lab(tmp_path), of)
     assert not tally.counts.any() and tally.confusion.shape == (2, 2) and len(asked) == 1
 
