@@ -153,8 +153,9 @@ def _thinned(content: RecordDict) -> tuple[RecordDict, dict[str, _Piece]]:
     for name, record in content.array_records.items():
         thin[name] = filling = ArrayRecord()
         for key, array in record.items():
-            filling[key] = array
-            if len(array.data) > SMALL_BYTES:
+            if len(array.data) <= SMALL_BYTES:
+                filling[key] = Array(array.dtype, array.shape, array.stype, bytes(array.data))
+            else:
                 cut = _cut(array)
                 ids = b"".join(bytes.fromhex(piece) for piece in cut)
                 filling[key] = Array(array.dtype, array.shape, _IN_PIECES + array.stype, ids)

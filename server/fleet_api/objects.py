@@ -38,7 +38,7 @@ class _HeldBack:
 
 
 class _Reported:
-    """The SuperLink's state, but that an object which no room was left for is an OSError."""
+    """The SuperLink's state, but that it says when an object cannot be written."""
 
     def __init__(self, state: LinkState) -> None:
         self._state = state
@@ -77,7 +77,7 @@ def is_plain(request: Message, body: Buffer) -> bool:
 
 
 def push_object(request: PushedObject, state: LinkState) -> Any:
-    """Flower's answer. Raises OSError where there is no room for the object."""
+    """Flower's answer. Raises FederationError: the object cannot be written."""
     reported = cast(LinkState, _Reported(state))
     return fleet_handlers.push_object(cast(PushObjectRequest, request), reported)
 

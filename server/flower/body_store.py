@@ -12,6 +12,7 @@ import os
 from pathlib import Path
 from typing import Any, cast
 
+from common.errors import FederationError
 from common.files import make_folder
 from common.wire.flower_internals import ObjectTree
 from common.wire.flower_objects import Buffer, identifiers, is_piece
@@ -38,7 +39,7 @@ class BodyStore(SqlObjectStore):
     def __init__(self, database: Path) -> None:
         super().__init__(str(database), verify=False)  # by `put`
         self._folder = database.parent / FOLDER
-        self._fault: OSError | None = None
+        self._fault: FederationError | None = None
 
     def initialize(self, log_queries: bool = False, **engine_kwargs: Any) -> list[str]:
         """Connect, make the tables and the folder, and remove files that no row speaks of."""
@@ -63,7 +64,8 @@ class BodyStore(SqlObjectStore):
     def put(self, object_id: str, object_content: Buffer) -> None:
         """Store an object that is waited for.
 
-        Raises ValueError: it is not of that id, or not in Flower's form. OSError: no room for it.
+        Raises ValueError: it is not of that id, or not in Flower's form.
+        FederationError: it cannot be written.
         """
         if hashlib.sha256(object_content).hexdigest() != object_id:
             raise ValueError(f"object {object_id:.12}: its content is another one's")
@@ -90,7 +92,7 @@ class BodyStore(SqlObjectStore):
                 self._path(object_id).unlink(missing_ok=True)
 
     def raise_fault(self) -> None:
-        """Raise, once, the OSError that kept a piece from being stored."""
+        """Raise, once, the FederationError that kept a piece from being stored."""
         fault, self._fault = self._fault, None
         if fault is not None:
             raise fault
@@ -112,7 +114,10 @@ class BodyStore(SqlObjectStore):
                     left = left[file.write(left) :]
         except OSError as error:
             path.unlink(missing_ok=True)
-            self._fault = OSError(error.errno, error.strerror, str(path))
+            self._fault = FederationError(
+                f"{path}: a piece of a vector cannot be written ({error.strerror}); make "
+                "room on its disk, or mend it"
+            )
             raise self._fault from error
 
     def _mapped(self, object_id: str, length: int) -> memoryview | None:
@@ -134,8 +139,8 @@ def store_object(
 ) -> bool:
     """Put an object into the state's store; False: nobody waits for it.
 
-    Raises OSError where there is no room for it, of which Flower says no more than False; it is
-    waited for as before.
+    Raises FederationError where it cannot be written, of which Flower says no more than False; it
+    is waited for as before.
     """
     stored = state.store_object(run, session, identifier, cast(bytes, content))
     if not stored and isinstance(state.object_store, BodyStore):

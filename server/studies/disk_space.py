@@ -10,7 +10,7 @@ from common.models.parameter_vector import Layout
 
 @lru_cache(maxsize=4)
 def round_bytes(study: Study) -> int:
-    """Bytes: the model's vector to each site and back in the database, a checkpoint, the rest.
+    """Bytes: the model's vector to each site and back beside the database, a checkpoint, the rest.
 
     A round that the disk cannot hold would be cut off after the sites paid for it.
     """

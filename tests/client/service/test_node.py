@@ -45,15 +45,15 @@ SENT_BARE = PullMessagesResponse(messages_list=[ProtoMessage()])
 class Unfinished:
     """A server that knows an object's name and has not got it yet."""
 
-    def PullObject(self, request: PullObjectRequest) -> PullObjectResponse:  # noqa: N802
-        return PullObjectResponse(object_found=True, object_available=False)
+    def pull_object(self, request: PullObjectRequest) -> tuple[PullObjectResponse, bytes]:
+        return PullObjectResponse(object_found=True, object_available=False), b""
 
 
 class Link(FleetLink):
     """A server that has one message, and takes its answer."""
 
     def __init__(self, asked: Message, halt: Event) -> None:
-        self._asked, self._end = asked, halt
+        self._asked, self._end, self._held = asked, halt, {}
         self.answers: list[Message] = []
 
     def pull(self) -> PullMessagesResponse:

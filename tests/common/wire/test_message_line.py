@@ -9,6 +9,7 @@ import pytest
 from flwr.app import ArrayRecord, ConfigRecord, Error, Message, RecordDict
 from flwr.supercore.task_identity import TaskIdentity
 
+from common.wire.flower_objects import SMALL_BYTES, identifiers, put_together, take_apart
 from common.wire.message_line import receive_message, send_message
 from common.wire.vector_codec import decode, encode
 
@@ -61,6 +62,17 @@ def test_a_message_that_came_can_be_sent_on(line: tuple[socket.socket, socket.so
     (came,) = through(line, message(300_000))
     (again,) = through(line, came)
     assert again.content.array_records["a"]["0"].data == came.content.array_records["a"]["0"].data
+
+
+@pytest.mark.parametrize("size", [5, SMALL_BYTES // 4, SMALL_BYTES // 4 + 1])
+def test_a_message_that_came_can_be_taken_apart(
+    line: tuple[socket.socket, socket.socket], size: int
+) -> None:
+    (came,) = through(line, message(size))
+    parts = take_apart(came)
+    contents = {name: parts.content(name) for name in identifiers(parts.tree)}
+    again = put_together(parts.tree.object_id, contents).content.array_records["a"]["0"]
+    assert np.array_equal(decode(again, size), np.arange(size))
 
 
 def test_an_error_comes_as_it_went(line: tuple[socket.socket, socket.socket]) -> None:

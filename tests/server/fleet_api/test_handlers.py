@@ -1,5 +1,7 @@
 """The fleet API's calls: Flower's own, each in the name of the key that signed it."""
 
+import errno
+import os
 import sqlite3
 from contextlib import closing
 from http import HTTPStatus
@@ -8,12 +10,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+from flwr.app import ArrayRecord, Message, RecordDict
+from flwr.common.serde import message_to_proto
 from flwr.proto.fleet_pb2 import (
     ActivateNodeRequest,
     ActivateNodeResponse,
     DeactivateNodeRequest,
     PullMessagesRequest,
     PullMessagesResponse,
+    PushMessagesRequest,
+    PushMessagesResponse,
 )
 from flwr.proto.heartbeat_pb2 import SendNodeHeartbeatRequest
 from flwr.proto.message_pb2 import PullObjectRequest, PullObjectResponse, PushObjectRequest
@@ -21,8 +27,9 @@ from flwr.proto.node_pb2 import Node
 from flwr.proto.run_pb2 import GetRunRequest, GetRunResponse
 from flwr.supercore.protobuf.translation import PROTOBUF_REQUEST_TYPES
 
-from common.wire.flower_objects import SMALL_BYTES, identifiers
+from common.wire.flower_objects import SMALL_BYTES, identifiers, take_apart
 from common.wire.reply_status import QUESTION_LOST
+from common.wire.vector_codec import encode
 from server.fleet_api import handlers
 from server.fleet_api.handlers import Fleet
 from server.flower.link_state import database
@@ -66,6 +73,48 @@ def test_a_message_is_pulled_with_its_objects(calls: Fleet, setting: Setting) ->
         assert PullObjectResponse.FromString(body).object_available
     status, body = ask(calls, setting, "get-run", GetRunRequest(node=mine, run_id=run))
     assert GetRunResponse.FromString(body).run.run_id == run
+
+
+def test_a_piece_that_no_room_is_left_for_is_taken_when_there_is_some(
+    calls: Fleet, setting: Setting, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The site hears that the server cannot, and tries again; the reply is not lost."""
+    (sent,) = setting.grid.push_messages([setting.message("paris")])
+    vector = encode(np.ones(SMALL_BYTES, np.float32))
+    content = RecordDict({"u": ArrayRecord({"values": vector})})
+    parts = take_apart(Message(content, reply_to=setting.taken("paris")))
+    mine, run = Node(node_id=setting.nodes["paris"]), setting.grid.run.run_id
+    announced = PushMessagesRequest(
+        node=mine,
+        messages_list=[message_to_proto(parts.head)],
+        message_object_trees=[parts.tree],
+    )
+    status, body = ask(calls, setting, "push-messages", announced)
+    said = PushMessagesResponse.FromString(body)
+    assert status == HTTPStatus.OK
+
+    def push(identifier: str) -> tuple[HTTPStatus, bytes]:
+        request = PushObjectRequest(
+            node=mine,
+            run_id=run,
+            object_id=identifier,
+            object_content=parts.content(identifier),
+            session_id=said.session_id,
+        )
+        return ask(calls, setting, "push-object", request)
+
+    piece, own = identifiers(parts.tree)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "open", full)
+        assert push(piece) == (HTTPStatus.INTERNAL_SERVER_ERROR, b"")
+    assert not any((tmp_path / "state" / "bodies").iterdir())
+    assert [push(name)[0] for name in (piece, own)] == [HTTPStatus.OK] * 2
+    (reply,) = setting.grid.pull_messages([sent])
+    assert reply.content.array_records["u"]["values"].data == vector.data
+
+
+def full(*_: object) -> int:
+    raise OSError(errno.ENOSPC, "No space left on device")
 
 
 @pytest.mark.parametrize("whose", ["rome", "nobody"])
@@ -158,6 +207,7 @@ LOSSES = {
     "the question's object": "DELETE FROM objects WHERE object_id = :asked",
     "the model": "DELETE FROM objects WHERE object_id != :asked",
     "all": "DELETE FROM objects",
+    "the model's file": "",
     "the order, a circle": "UPDATE object_children SET child_id = :asked WHERE parent_id = :asked",
 }
 
@@ -174,8 +224,11 @@ def test_a_question_that_the_database_lost_fails_once_and_is_asked_no_more(
     def lose_and_pull() -> None:
         with closing(sqlite3.connect(database(tmp_path))) as connection:
             (asked,) = connection.execute("SELECT message_id FROM message_ins").fetchone()
-            connection.execute(statement, {"asked": asked})
+            connection.execute(statement or "SELECT :asked", {"asked": asked})
             connection.commit()
+        if not statement:
+            (file,) = (tmp_path / "state" / "bodies").iterdir()
+            file.unlink()
         mine = PullMessagesRequest(node=Node(node_id=setting.nodes["paris"]))
         for _ in range(3):
             status, body = ask(calls, setting, "pull-messages", mine)

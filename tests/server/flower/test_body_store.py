@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from common.errors import FederationError
 from common.process_hardening import python
 from common.wire.flower_objects import SMALL_BYTES, identifiers, is_piece, take_apart
 from server.flower import body_store
@@ -184,7 +185,7 @@ def test_a_full_disk_is_said_so_and_the_piece_is_taken_when_there_is_room(
 
     with monkeypatch.context() as patch:
         patch.setattr(body_store, "open", full, raising=False)
-        with pytest.raises(OSError, match=r"No space left on device: '.*/bodies/[0-9a-f]{64}'"):
+        with pytest.raises(FederationError, match=r"/bodies/[0-9a-f]{64}: .*No space left"):
             list(setting.grid.push_messages([message]))
     assert files(tmp_path) == {}
     list(setting.grid.push_messages([setting.message("paris", MODEL)]))
