@@ -18,6 +18,7 @@ from client.fleet_api.clock_skew import is_refused, skew
 from client.fleet_api.fleet_calls import FleetCalls
 from client.fleet_api.proxy import unreached
 from client.fleet_api.tls import out_of_date
+from common.backoff import Backoff
 from common.errors import FederationError
 from common.files import write_text
 from common.identity import node_public_pem
@@ -39,7 +40,8 @@ from common.wire.flower_objects import Buffer, identifiers, put_together, take_a
 
 HEARTBEAT_SECONDS = 15.0
 """The server counts a site as gone after twice this long without a sign of life."""
-_FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 20.0
+_PAUSES = (0.5, 20.0)
+"""Seconds between tries: the first, and the longest."""
 _INVALID_HEARTBEAT = 400
 """Flower's HTTP code for it; that of a key which it does not know is another."""
 _log = logging.getLogger("hemofed.site")
@@ -218,7 +220,7 @@ class FleetLink:
                 return content
             if not response.object_found or time.monotonic() > end:
                 raise RunOverError
-            if self._halt.wait(_FIRST_PAUSE):
+            if self._halt.wait(_PAUSES[0]):
                 raise HaltedError
 
     def _ask(self, call: Callable[[Request], Result], request: Request) -> Result:
@@ -227,7 +229,7 @@ class FleetLink:
         Raises ShutOutError or FederationError when server and site do not accept each other,
         RunOverError when the server has no more use for the answer, HaltedError.
         """
-        pause = _FIRST_PAUSE
+        pauses = Backoff(*_PAUSES)
         while True:
             try:
                 result = call(request)
@@ -238,9 +240,8 @@ class FleetLink:
             else:
                 self._wait_out("", "")
                 return result
-            if self._halt.wait(pause):
+            if self._halt.wait(pauses.next()):
                 raise HaltedError
-            pause = min(2 * pause, _LONGEST_PAUSE)
 
     def _refused(self, error: httpx.HTTPStatusError) -> tuple[str, str]:
         """What hinders the server from accepting a request, and in words, where that passes."""
