@@ -16,10 +16,10 @@ from threading import Event
 
 import pytest
 
-from client.data.decoding.processes import decoders
 from client.home import SiteHome
 from client.service.worker import Runner
 from common.config.loading import dump
+from common.process_pool import process_pool
 from common.wire.messages import read_name
 from tests.client.lab import make_lab, message, study
 from tests.deploy.federation import wait_until
@@ -120,9 +120,9 @@ def keeps_to_itself(pid: int | None) -> bool:
     return "Umask:\t0077" in status and core.split()[4:6] == ["0", "0"]
 
 
-def test_processes_that_decode_run_none(shared: Path) -> None:
-    with decoders(2):
-        pass
+def test_processes_that_share_out_work_run_none(shared: Path) -> None:
+    with process_pool(2) as pool:
+        assert list(pool.map(abs, [-1, -2])) == [1, 2]
     assert ran(shared) == []
 
 
