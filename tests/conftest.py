@@ -37,8 +37,8 @@ class _ByFixture(LoadFileScheduling):
 
 
 def pytest_xdist_auto_num_workers() -> int:
-    """Two a core: a test of real processes waits for them as long as it computes."""
-    return min(2 * len(os.sched_getaffinity(0)), _MOST_WORKERS)
+    """One more than cores: tests of real processes wait for those as long as they compute."""
+    return min(len(os.sched_getaffinity(0)) + 1, _MOST_WORKERS)
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> _ByFixture:
