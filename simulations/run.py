@@ -14,7 +14,7 @@ from common.errors import ConfigError
 from common.files import write_text
 from simulations.config import Simulation
 from simulations.engine.seeded import workers_of
-from simulations.experiments import Plan, make_plans
+from simulations.experiments import PlannedStudy, make_plans
 from simulations.labs import Labs, gather, studied
 from simulations.partition import DealtSite, deal
 
@@ -31,9 +31,9 @@ class Watcher(Protocol):
 
     def gathered(self, labs: Labs) -> None: ...
 
-    def planned(self, plans: list[Plan], sites: tuple[DealtSite, ...]) -> None: ...
+    def planned(self, plans: list[PlannedStudy], sites: tuple[DealtSite, ...]) -> None: ...
 
-    def round_done(self, plan: Plan, record: "RoundRecord") -> None: ...
+    def round_done(self, plan: PlannedStudy, record: "RoundRecord") -> None: ...
 
     def reporting(self) -> None: ...
 
@@ -45,7 +45,7 @@ class Prepared:
     simulation: Simulation
     labs: Labs
     sites: tuple[DealtSite, ...]
-    plans: list[Plan]
+    plans: list[PlannedStudy]
     given_up: Mapping[str, str] = field(default_factory=dict)
     """Baselines that could not go on, and why."""
 

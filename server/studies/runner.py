@@ -48,7 +48,7 @@ def _reasons(statuses: Mapping[str, ReplyStatus]) -> dict[str, str]:
     return {site: status.reason.value for site, status in statuses.items() if status.reason}
 
 
-class Runner:
+class RoundsProcess:
     """The rounds' process. `halt` ends it at the next look at the sites."""
 
     def __init__(self, home: Path, state: LinkState, log: AuditLog, halt: Event) -> None:
@@ -209,7 +209,7 @@ def main() -> None:
     try:
         check_room(home)
         with AuditLog.open(home / "audit.jsonl", load_signing_key(home / "signing.key")) as log:
-            Runner(home, open_state(home), log, halt).serve()
+            RoundsProcess(home, open_state(home), log, halt).serve()
     except HemofedError as error:
         _log.error("%s", error)
         sys.exit(error.exit_code)

@@ -15,7 +15,6 @@ from client.policy.policy import Policy
 from client.policy.schedule import Window
 from client.service.cli import app as site_app
 from client.site import open_site
-from client.training.workspace import workspace
 from common.config.loading import dump, load, parse
 from common.config.study import RoundPolicy
 from common.device import limit_memory
@@ -137,12 +136,11 @@ def test_the_share_of_the_gpu_is_the_policys(
     limit_memory(torch.device("cpu"), 0.5)
     assert asked == [(0.5, None), (0.25, 1)]
     told: list[float] = []
-    monkeypatch.setattr(
-        "client.training.workspace.limit_memory", lambda _, share: told.append(share)
-    )
+    monkeypatch.setattr("client.app.limit_memory", lambda _, share: told.append(share))
     site = make_lab(tmp_path, OPEN.model_copy(update={"gpu_memory_share": 0.3}))
-    workspace(open_site(site), study())
-    assert told == [0.3]
+    for kind in ("query.prepare", "train", "evaluate"):
+        client_app()(message(study(), kind), context(site))
+    assert told == [0.3] * 3
 
 
 def test_check_shows_both(tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ from server.rounds.messaging import Roster
 from server.rounds.observer import Notes
 from server.rounds.rounds import Rounds
 from server.service.cli import app
-from server.studies.runner import Runner
+from server.studies.runner import RoundsProcess
 from server.studies.store import propose
 from tests.server.fake_grid import Answer, FakeGrid
 from tests.server.rounds.test_rounds import instead, layout, sites_of, study
@@ -146,7 +146,7 @@ def test_a_study_that_waits_again_for_its_sites_keeps_its_round(home: Path) -> N
     stored = propose(home, study())
     stored.want("run")
     stored.say("running", round=3, rounds=4, sites={"a": "ok"}, waits=["a"])
-    runner = Runner(home, None, None, Event())  # type: ignore[arg-type]
+    runner = RoundsProcess(home, None, None, Event())  # type: ignore[arg-type]
     away, refuses = AWAY, ReplyStatus(Kind.REFUSED, reason=Reason.BUDGET)
     runner._waiting(stored, {"a": READY, "b": away, "c": refuses})
     assert stored.said() == {

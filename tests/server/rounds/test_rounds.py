@@ -10,8 +10,8 @@ from safetensors.numpy import load_file
 
 from common.config.study import (
     EvaluationSpec,
-    Member,
     ModelSpec,
+    Participant,
     RoundPolicy,
     ServerOptimizer,
     Study,
@@ -50,7 +50,7 @@ def study(**changes: object) -> Study:
         "image_side": 16,
         "rounds": 4,
         "model": MODEL,
-        "cohort": {name: Member(units=10, weight=w) for name, w in (("a", 1), ("b", 3))},
+        "cohort": {name: Participant(units=10, weight=w) for name, w in (("a", 1), ("b", 3))},
         "round": RoundPolicy(deadline_seconds=0.2),
         "server": ServerOptimizer(name="fedadam", learning_rate=0.1),
     }
@@ -347,7 +347,7 @@ def five(rule: str, bad: int = 1, rounds: int = 2) -> Study:
     """Five sites; the last one has declared a weight that lets it decide a mean."""
     return study(
         rounds=rounds,
-        cohort={name: Member(units=10, weight=99 if name == "e" else 1) for name in "abcde"},
+        cohort={name: Participant(units=10, weight=99 if name == "e" else 1) for name in "abcde"},
         round=RoundPolicy(min_sites=5, deadline_seconds=0.2, max_update_norm=50),
         server=ServerOptimizer(aggregation=rule, byzantine_sites=bad),  # type: ignore[arg-type]
     )
@@ -491,7 +491,11 @@ def test_noise_alone_gives_no_figure_and_chooses_no_round(tmp_path: Path) -> Non
 
 
 def test_evaluation_counts_training_sites_together_and_every_site_alone(tmp_path: Path) -> None:
-    cohort = {"a": Member(units=9), "b": Member(units=9), "far": Member(role="held_out")}
+    cohort = {
+        "a": Participant(units=9),
+        "b": Participant(units=9),
+        "far": Participant(role="held_out"),
+    }
     one = study(cohort=cohort, rounds=2, evaluation=EvaluationSpec(every=2))
     records = run(one, tmp_path, sites_of(one))
     assert records[0]["evaluation"] is None

@@ -12,7 +12,7 @@ from flwr.app import Error, Message, RecordDict
 from flwr.app.message import make_message
 from typer.testing import CliRunner
 
-from common.config.study import Member, RoundPolicy, Study
+from common.config.study import Participant, RoundPolicy, Study
 from common.errors import ConfigError, FederationError
 from common.wire.messages import Task, Update, refusal_content
 from common.wire.reasons import Reason
@@ -23,7 +23,7 @@ from server.rounds.record import RoundRecord, SiteRecord
 from server.rounds.rounds import Rounds
 from server.rounds.suspension import Offences, ask_to_lift, asked_to_lift
 from server.service.cli import app
-from server.studies.runner import Runner
+from server.studies.runner import RoundsProcess
 from server.studies.store import Stored, propose
 from tests.server.fake_grid import Answer, FakeGrid
 from tests.server.rounds.test_rounds import honest, instead, layout, run, sites_of, study
@@ -32,7 +32,7 @@ from tests.server.rounds.test_rounds import honest, instead, layout, run, sites_
 def three(**changes: Any) -> Study:
     fields = {
         "rounds": 6,
-        "cohort": {name: Member(units=10) for name in "abc"},
+        "cohort": {name: Participant(units=10) for name in "abc"},
         "round": RoundPolicy(suspend_after=2, deadline_seconds=0.2),
     }
     return study(**(fields | changes))
@@ -180,7 +180,7 @@ def test_the_audit_log_says_when_a_site_is_suspended_and_when_that_is_lifted(
 
     stored = Stored(tmp_path / "study")
     stored.want("run")
-    runner = Runner(tmp_path, None, Log(), Event())  # type: ignore[arg-type]
+    runner = RoundsProcess(tmp_path, None, Log(), Event())  # type: ignore[arg-type]
     bad = SiteRecord(status=ReplyStatus(Kind.LEFT_OUT, "x"), suspended=True)
     sites = {"a": SiteRecord(status=OK), "c": bad}
     runner._after_round(stored, one, RoundRecord(round=2, attempt=1, sites=sites))
