@@ -34,7 +34,7 @@ _WIDE = 100
 
 
 class Terminal:
-    """A `Watcher` that draws bars: one for the federation, one a kind of baseline."""
+    """A `SimulationObserver` that draws bars: one for the federation, one a kind of baseline."""
 
     def __init__(self, console: Console) -> None:
         whole = Column(no_wrap=True)

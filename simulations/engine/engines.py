@@ -18,6 +18,7 @@ from common.files import last_line
 from common.wire.messages import Task
 from server.app import server_app
 from server.rounds.messaging import exchange
+from server.rounds.observer import Observer
 from server.rounds.record import RoundRecord
 from simulations.engine.grid import LocalGrid
 from simulations.engine.seeded import make_client
@@ -81,8 +82,18 @@ def _attempt(plan: PlannedStudy, grid: Grid, observe: Observe) -> str | None:
     return None
 
 
+class _Told(Observer):
+    """Tells which study's round is over."""
+
+    def __init__(self, plan: PlannedStudy, observe: Observe) -> None:
+        self._plan, self._observe = plan, observe
+
+    def round_done(self, record: RoundRecord) -> None:
+        self._observe(self._plan, record)
+
+
 def _serve(plan: PlannedStudy, grid: Grid, observe: Observe) -> None:
-    app = server_app(lambda record: observe(plan, record))
+    app = server_app(_Told(plan, observe))
     app(grid, _context(plan))
 
 
@@ -114,7 +125,7 @@ def run_ray(plans: list[PlannedStudy], runtime: Runtime, seed: int, observe: Obs
 
 def _ray_server(plan: PlannedStudy, observe: Observe) -> ServerApp:
     """The ServerApp, told by us what Flower's engine has no way to tell it: its run config."""
-    inner = server_app(lambda record: observe(plan, record))
+    inner = server_app(_Told(plan, observe))
     app = ServerApp()
 
     @app.main()

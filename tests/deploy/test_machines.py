@@ -21,7 +21,7 @@ from common.file_permissions import check_ours
 from common.identity.keys import load_signing_key
 from server.membership.provisioning import admit, make_kit, make_server
 from simulations.demo.cli import _next_steps
-from tests.client.lab import make_lab, study
+from tests.client.lab import check, make_lab, study
 from tests.simulations.small import simulation
 
 NOW = datetime.now(UTC)
@@ -96,12 +96,12 @@ def test_commands_are_printed_as_a_shell_takes_them(tmp_path: Path) -> None:
     lab = SiteHome(make_lab(home).parent)
     code, said = types("site", "init", home, "--name", "lab")
     assert code == 0 and command_in(said) == ["hemofed", "site", "request", str(home)]
-    for name, check in (("identity", check_ours), ("identity/signing.key", load_signing_key)):
+    for name, read in (("identity", check_ours), ("identity/signing.key", load_signing_key)):
         (home / name).chmod(0o722)
         with pytest.raises(ConfigError) as refused:
-            check(home / name)
+            read(home / name)
         subprocess.run(command_in(str(refused.value)), check=True)
-        check(home / name)
+        read(home / name)
     admit(server, read_request(home), NOW)
     kit = make_kit(server, "lab")
     join(home, kit, kit.fingerprint)

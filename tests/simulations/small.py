@@ -40,7 +40,7 @@ PRIVATE = {
 
 
 class Silent:
-    """A watcher that keeps what it is told."""
+    """An observer that keeps what it is told."""
 
     def __init__(self) -> None:
         self.rounds: list[tuple[str, int]] = []

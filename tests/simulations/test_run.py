@@ -65,7 +65,7 @@ class Stopped(Exception):
 
 
 class StopsAt(Silent):
-    """A watcher that breaks the run off after the second round of the federation."""
+    """An observer that breaks the run off after the second round of the federation."""
 
     def round_done(self, plan: PlannedStudy, record: RoundRecord) -> None:
         super().round_done(plan, record)

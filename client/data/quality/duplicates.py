@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from client.data.listing import ListedImage
 from client.data.quality.findings import Finding, Instance, Severity
@@ -192,9 +194,8 @@ class _Search:
             left, right = self._worth(*(side[start : start + _BLOCK] for side in pairs))
             alike = self._alike(left, right, orientation)
             np.add.at(self._unlike, left[~alike], 1)
-            for one, other in zip(left[alike].tolist(), right[alike].tolist(), strict=True):
-                if self.groups.join(one, other):
-                    added.append(other)
+            left, right = left[alike], right[alike]
+            added += right[self.groups.join(left, right)].tolist()
         return added
 
     def _worth(self, left: NDArray[np.int64], right: NDArray[np.int64]) -> Pairs:
@@ -216,35 +217,41 @@ class _Search:
 
 
 class _Groups:
-    """Sets of the numbers below `count` that have been joined (union-find)."""
+    """Sets of the numbers below `count` that have been joined."""
 
     def __init__(self, count: int) -> None:
-        self._parent = np.arange(count)
+        self._first = np.arange(count)
+        """The least number of each one's set."""
 
     def roots(self, members: NDArray[np.int64]) -> NDArray[np.int64]:
         """The first of each one's set."""
-        found = self._parent[members]
-        while not np.array_equal(further := self._parent[found], found):
-            found = further
-        self._parent[members] = found
-        return np.asarray(found)
+        return np.asarray(self._first[members])
 
-    def join(self, one: int, other: int) -> bool:
-        """Put both into one set; whether they were in two."""
-        first, second = sorted(self.roots(np.array([one, other])).tolist())
-        self._parent[second] = first
-        return bool(first != second)
+    def join(self, left: NDArray[np.int64], right: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Put each pair into one set; which of them were in two."""
+        ends = np.stack([self._first[left], self._first[right]])
+        apart = np.asarray(ends[0] != ends[1])
+        sets, linked = np.unique(ends[:, apart], return_inverse=True)
+        one, other = linked.reshape(2, -1)
+        links = coo_array((np.ones(len(one)), (one, other)), shape=(len(sets), len(sets)))
+        _, component = connected_components(links, directed=False)
+        # `sets` ascends, so the first of a component is its least.
+        _, least = np.unique(component, return_index=True)
+        becomes = np.arange(len(self._first))
+        becomes[sets] = sets[least][component]
+        self._first = becomes[self._first]
+        return apart
 
     def all(self) -> tuple[Group, ...]:
         """The sets of two and more, each in order."""
         members: dict[int, list[int]] = defaultdict(list)
-        for member, root in enumerate(self.roots(np.arange(len(self._parent))).tolist()):
+        for member, root in enumerate(self._first.tolist()):
             members[root].append(member)
         return tuple(tuple(found) for found in members.values() if len(found) > 1)
 
     def stand_ins(self) -> NDArray[np.int64]:
         """The numbers of no set, and the first `STAND_IN` of each."""
-        roots = self.roots(np.arange(len(self._parent)))
-        order = np.argsort(roots, kind="stable")
-        starts = np.searchsorted(roots[order], roots[order])
-        return np.sort(order[np.arange(len(order)) - starts < STAND_IN])
+        order = np.argsort(self._first, kind="stable")
+        ranked = self._first[order]
+        before = np.arange(len(order)) - np.searchsorted(ranked, ranked)
+        return np.sort(order[before < STAND_IN])

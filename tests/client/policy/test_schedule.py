@@ -25,7 +25,7 @@ from common.wire.reply_status import Kind, ReplyStatus
 from server.rounds.record import RoundRecord, SiteRecord
 from server.rounds.rounds import Rounds
 from tests.client.lab import OPEN, context, make_lab, message, study
-from tests.server.fake_grid import Answer, FakeGrid
+from tests.server.fake_grid import AfterRound, Answer, FakeGrid
 
 MONDAY, TUESDAY, SUNDAY = "2026-11-23", "2026-11-24", "2026-11-29"
 
@@ -119,7 +119,7 @@ def test_a_round_goes_on_without_who_sits_out_and_asks_it_again(tmp_path: Path) 
         now = at(MONDAY, "23:00")
 
     sites = {"lab": site("lab", ()), "night": site("night", ("20:00-06:00",))}
-    Rounds(one, FakeGrid(sites), tmp_path / "out", then_night).run()
+    Rounds(one, FakeGrid(sites), tmp_path / "out", AfterRound(then_night)).run()
     said = [[str(record[name].status) for name in sites] for record in records]
     assert said == [["ok", "sits out: outside its hours"], ["ok", "ok"]]
 
