@@ -25,6 +25,7 @@ from client.training.selftest import check_alone
 from client.training.training import Job, train
 from client.training.workspace import Workspace, workspace
 from common.config.study import Site, Study
+from common.device import resolve
 from common.errors import FederationError, HemofedError, PrivacyError, because_of
 from common.models.parameter_vector import flatten, load
 from common.wire.messages import (
@@ -46,17 +47,19 @@ def client_app(
     entropy: Entropy | None = None,
     approvals: Approvals | None = None,
     clock: Clock = datetime.now,
+    turn: int = 0,
 ) -> ClientApp:
     """A ClientApp that draws its private randomness from `entropy` (default: the system's).
 
     approvals: what a deployed site's runner asks before anything else; None (simulations): the
-    policy alone decides. clock: the local time, for the policy's hours.
+    policy alone decides. clock: the local time, for the policy's hours. turn: of several clients on
+    a machine, the number of this one, by which it chooses among the GPUs (`resolve`).
     """
     bits: Entropy = entropy or SystemEntropy()
     log = LabLog()
 
     def answer(message: Message, context: Context, handler: Handler) -> Message:
-        return _answer(message, context, _asked(handler, approvals, clock), log)
+        return _answer(message, context, _asked(handler, approvals, clock, turn), log)
 
     app = ClientApp()
 
@@ -79,7 +82,7 @@ def client_app(
     return app
 
 
-def _asked(handler: Handler, approvals: Approvals | None, clock: Clock) -> Handler:
+def _asked(handler: Handler, approvals: Approvals | None, clock: Clock, turn: int) -> Handler:
     """The handler, once the message's study is approved, the ledger is no simulation's, and it is
     the site's hour.
 
@@ -94,7 +97,7 @@ def _asked(handler: Handler, approvals: Approvals | None, clock: Clock) -> Handl
             with because_of(Reason.OTHER_LEDGER), Ledger.read(site.ledger) as ledger:
                 check_deployable(ledger)
         attend(site, clock)
-        content = handler(message, site)
+        content = handler(message, _on_its_device(site, turn))
         _check_approved(message, site, approvals)
         if read_policy(site.policy) != policy:
             raise PrivacyError(
@@ -126,6 +129,15 @@ def _answer(message: Message, context: Context, handler: Handler, log: LabLog) -
         about = f"{message.metadata.message_type} {(task_facts(message) or {}).get('study')}"
         content = refusal_content(_reason(error), log.note(file, about, error))
     return Message(content, reply_to=message)
+
+
+def _on_its_device(site: Site, turn: int) -> Site:
+    """The site with its device named, so that all that is computed for it is computed there."""
+    device = str(resolve(site.runtime.device, turn))
+    if device == site.runtime.device:
+        return site
+    runtime = site.runtime.model_copy(update={"device": device})
+    return site.model_copy(update={"runtime": runtime})
 
 
 def _prepare(message: Message, site: Site) -> RecordDict:
