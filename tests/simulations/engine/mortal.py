@@ -1,4 +1,4 @@
-"""A client that repeats a message's number, says which GPUs it sees, and dies of one that tells it to."""
+"""A client that repeats a message's number and says which GPUs it sees; some messages kill it."""
 
 import os
 from collections.abc import Callable
