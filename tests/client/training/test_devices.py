@@ -1,15 +1,16 @@
 """Nothing that is computed at a site leaves a tensor on the CPU when the site has another device.
 
-The device is pretended (`tests/pretend_device.py`): it computes what the CPU does, up to the order of
-sums, which the convolutions choose by the kind of device.
+The device is pretended (`tests/pretend_device.py`). It computes what the CPU does, up to the order
+of sums, which the convolutions choose by the kind of device.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from client.site import open_site
 from client.training import selftest
@@ -67,8 +68,9 @@ def rounds_of(site: Site, of: Study) -> tuple[Vector, Any]:
     return flatten(bench.parameters), predict(bench.inputs, bench.inputs.cells.rows("test"))
 
 
-@pytest.mark.parametrize("free", [0, 2**40])
-@pytest.mark.parametrize("kind", STUDIES)
+@pytest.mark.parametrize(
+    ("kind", "free"), [*((kind, 0) for kind in STUDIES), ("plain", 2**40), ("private, vmap", 2**40)]
+)
 def test_rounds_and_evaluations_stay_on_the_device(
     site: Site, kind: str, free: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -80,22 +82,37 @@ def test_rounds_and_evaluations_stay_on_the_device(
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free, free))
     workspaces._images.cache_clear()
     with pretended():
-        assert all(
-            isinstance(value, Elsewhere) for value in workspace(site, of).parameters.values()
-        )
+        made = workspace(site, of)
+        kept = made.inputs.features if made.model.frozen else made.inputs.images
+        assert all(isinstance(value, Elsewhere) for value in made.parameters.values())
+        assert isinstance(kept, Elsewhere) or (kept is None and not free)
         there = rounds_of(site, of)
         selftest.check_alone(site, of)
     for found, expected in zip(there, here, strict=True):
         np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("case", [Case("cnn", 16, 5), Case("head", 0, 9)])
+Batch = tuple[nn.Module, Tensor, Tensor]
+
+
+def of_tokens() -> Batch:
+    """A model of numbered words: units in which one comes twice."""
+    tokens = torch.arange(20).view(5, 4) % 3
+    model = nn.Sequential(nn.Embedding(7, 3), nn.Flatten(), nn.Linear(12, 2))
+    for value in model.parameters():
+        nn.init.normal_(value, generator=torch.Generator().manual_seed(1))
+    return model, tokens, torch.arange(5) % 2
+
+
+@pytest.mark.parametrize("make", [Case("cnn", 16, 5).make, Case("head", 0, 9).make, of_tokens])
 @pytest.mark.parametrize("engine", ENGINES)
-def test_a_clipped_and_noised_sum_stays_on_the_device(case: Case, engine: Any) -> None:
+def test_a_clipped_and_noised_sum_stays_on_the_device(
+    make: Callable[[], Batch], engine: Any
+) -> None:
     found = []
     for device in (torch.device("cpu"), DEVICE):
         with pretended():
-            model, *batch = case.make()
+            model, *batch = make()
             model.to(device)
             inputs, targets = (part.to(device) for part in batch)
             total = clipped_gradient_sum(
