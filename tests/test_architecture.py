@@ -22,6 +22,14 @@ FILES = [path for room in ALLOWED for path in sorted((ROOT / room).rglob("*.py")
 
 PICTURES = {"PIL", "tifffile", "imagecodecs", "pydicom"}
 
+FLOWER = ("flwr.app", "flwr.clientapp", "flwr.serverapp", "flwr.simulation")
+"""Flower's public API. A benchmark's peer is Flower itself, and may use all of it."""
+FLOWER_INTERNALS = {
+    "common/wire/flower_internals.py",
+    "client/fleet_api/flower_internals.py",
+    "server/flower/internals.py",
+}
+
 
 def _imports(path: Path) -> set[str]:
     """The modules that a file imports, wherever in it."""
@@ -44,6 +52,19 @@ def test_imports_run_one_way_and_no_picture_is_reached_from_the_server() -> None
                 wrong.append(f"{path} imports {name}")
             if top in PICTURES and room in ALLOWED["server"]:
                 wrong.append(f"{path} reads pictures with {name}: that is the lab's")
+    assert not wrong
+
+
+def test_the_inside_of_flower_is_imported_in_one_place_a_side() -> None:
+    """The next Flower is a matter of three files."""
+    wrong = []
+    for path in FILES:
+        inside = {module for module in _imports(path) if module.startswith("flwr")}.difference(
+            FLOWER
+        )
+        name = str(path.relative_to(ROOT))
+        if name not in FLOWER_INTERNALS and not name.startswith("simulations/bench/"):
+            wrong += [f"{path} imports {module}" for module in inside]
     assert not wrong
 
 

@@ -4,7 +4,8 @@ import time
 from email.utils import parsedate_to_datetime
 
 import httpx
-from flwr.common.constant import SYSTEM_TIME_TOLERANCE, TIMESTAMP_TOLERANCE
+
+from common.wire.flower_internals import SYSTEM_TIME_TOLERANCE, TIMESTAMP_TOLERANCE
 
 
 def skew(response: httpx.Response) -> float | None:

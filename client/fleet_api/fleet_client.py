@@ -11,34 +11,35 @@ from typing import TypeVar
 import httpx
 from cryptography.hazmat.primitives.asymmetric import ec
 from flwr.app import Message
-from flwr.common.serde import message_to_proto
-from flwr.proto.fleet_pb2 import (
-    ActivateNodeRequest,
-    DeactivateNodeRequest,
-    PullMessagesRequest,
-    PullMessagesResponse,
-    PushMessagesRequest,
-)
-from flwr.proto.heartbeat_pb2 import SendNodeHeartbeatRequest
-from flwr.proto.message_pb2 import (
-    ConfirmMessageReceivedRequest,
-    PullObjectRequest,
-    PushObjectRequest,
-)
-from flwr.proto.node_pb2 import Node
-from flwr.proto.run_pb2 import GetRunRequest
-from flwr.supercore.interceptors import RuntimeVersionHttpInterceptor
-from flwr.supercore.protobuf.client import ProtobufCall, ProtobufRequestContext
-from flwr.supernode.fleet_http_client import FleetHttpClient
-from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
 
 from client.fleet_api.clock_skew import is_refused, skew
+from client.fleet_api.flower_internals import (
+    FleetHttpClient,
+    NodeAuthHttpInterceptor,
+    ProtobufCall,
+    ProtobufRequestContext,
+    RuntimeVersionHttpInterceptor,
+)
 from client.fleet_api.proxy import client_to, unreached
 from client.fleet_api.tls import out_of_date
 from common.errors import FederationError
 from common.files import write_text
 from common.identity import node_public_pem
 from common.version import HEADER, version
+from common.wire.flower_internals import (
+    ActivateNodeRequest,
+    ConfirmMessageReceivedRequest,
+    DeactivateNodeRequest,
+    GetRunRequest,
+    Node,
+    PullMessagesRequest,
+    PullMessagesResponse,
+    PullObjectRequest,
+    PushMessagesRequest,
+    PushObjectRequest,
+    SendNodeHeartbeatRequest,
+    message_to_proto,
+)
 from common.wire.flower_objects import identifiers, put_together, take_apart
 
 HEARTBEAT_SECONDS = 15.0

@@ -12,7 +12,6 @@ from pathlib import Path
 from threading import Event
 
 from flwr.app import Message
-from flwr.proto.fleet_pb2 import PullMessagesResponse
 from google.protobuf.message import DecodeError
 
 from client.fleet_api.fleet_client import FleetLink, NoMessageError, RunOverError
@@ -27,6 +26,7 @@ from common.errors import FederationError, HemofedError, PrivacyError
 from common.files import replacing, write_text
 from common.log_file import keep_short
 from common.wire.bundle import BUNDLE_HASH
+from common.wire.flower_internals import PullMessagesResponse
 from common.wire.messages import WITHDRAW, absence_content, name_content, refusal_content
 from common.wire.reasons import Reason
 

@@ -15,13 +15,12 @@ from pathlib import Path
 from threading import Event
 
 from flwr.app import Context, Message, RecordDict
-from flwr.common.serde import message_from_proto, message_to_proto
-from flwr.proto.message_pb2 import Message as ProtoMessage
 
 from client.home import SiteHome
 from common.files import last_line, make_folder
 from common.identity.keys import PASSPHRASE_VARIABLE
 from common.process_hardening import environment, keep_secrets, python
+from common.wire.flower_internals import ProtoMessage, message_from_proto, message_to_proto
 
 _LOOK_SECONDS = 0.5
 _STOP_SECONDS = 5.0

@@ -10,13 +10,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from flwr.app import Array, ArrayRecord, Message, RecordDict
-from flwr.app.message import make_message, remove_content_from_message
-from flwr.app.message.arraychunk import ArrayChunk
-from flwr.common.serde import message_from_proto, message_to_proto
-from flwr.proto.message_pb2 import Message as ProtoMessage
-from flwr.proto.message_pb2 import ObjectTree
-from flwr.supercore.constant import HEAD_BODY_DIVIDER
-from flwr.supercore.inflatable.inflatable_object import iterate_object_tree
+
+from common.wire.flower_internals import (
+    HEAD_BODY_DIVIDER,
+    ArrayChunk,
+    ObjectTree,
+    ProtoMessage,
+    iterate_object_tree,
+    make_message,
+    message_from_proto,
+    message_to_proto,
+    remove_content_from_message,
+)
 
 PIECE_BYTES = 16 * 2**20
 """Of a vector, at most. Either side holds some copies of a piece for each request under way."""

@@ -7,13 +7,18 @@ so a stranger could fill the memory, and a slow line would make a large body's s
 from base64 import b64decode
 from datetime import UTC, datetime
 
-from flwr.common.constant import SYSTEM_TIME_TOLERANCE, TIMESTAMP_HEADER, TIMESTAMP_TOLERANCE
-from flwr.supercore.constant import FLEET_HTTP_PUBLIC_KEY_HEADER, FLEET_HTTP_SIGNATURE_HEADER
-from flwr.supercore.primitives.asymmetric import verify_signature
 from starlette.types import Scope
 
 from common.identity import Registry
 from common.identity.keys import parse_node_public
+from common.wire.flower_internals import (
+    FLEET_HTTP_PUBLIC_KEY_HEADER,
+    FLEET_HTTP_SIGNATURE_HEADER,
+    SYSTEM_TIME_TOLERANCE,
+    TIMESTAMP_HEADER,
+    TIMESTAMP_TOLERANCE,
+    verify_signature,
+)
 from server.fleet_api.rejection_log import Reason, Refusals
 
 

@@ -14,31 +14,32 @@ from pathlib import Path
 from typing import Any, cast
 
 from flwr.app import Error
-from flwr.proto.fleet_pb2 import (
-    ActivateNodeRequest,
-    DeactivateNodeRequest,
-    PullMessagesRequest,
-    PullMessagesResponse,
-    PushMessagesRequest,
-)
-from flwr.proto.heartbeat_pb2 import SendNodeHeartbeatRequest
-from flwr.proto.message_pb2 import (
-    ConfirmMessageReceivedRequest,
-    PullObjectRequest,
-    PushObjectRequest,
-)
-from flwr.proto.run_pb2 import GetRunRequest
-from flwr.server.superlink.linkstate import LinkState
-from flwr.supercore.error import ApiErrorCode, FlowerError
-from flwr.supercore.error.catalog import API_ERROR_MAP
-from flwr.supercore.run import RunStatus
-from flwr.superlink.servicer.fleet import fleet_handlers
 from google.protobuf.message import DecodeError, Message
 
 from common.audit.log import AuditLog
 from common.errors import FederationError
+from common.wire.flower_internals import (
+    ActivateNodeRequest,
+    ConfirmMessageReceivedRequest,
+    DeactivateNodeRequest,
+    GetRunRequest,
+    PullMessagesRequest,
+    PullMessagesResponse,
+    PullObjectRequest,
+    PushMessagesRequest,
+    PushObjectRequest,
+    RunStatus,
+    SendNodeHeartbeatRequest,
+)
 from common.wire.reply_status import UNREADABLE
 from server.flower.delivery import LostError, hand_out
+from server.flower.internals import (
+    API_ERROR_MAP,
+    ApiErrorCode,
+    FlowerError,
+    LinkState,
+    fleet_handlers,
+)
 from server.rounds.reply_checks import (
     Questions,
     RefusedError,

@@ -4,16 +4,14 @@ import logging
 import time
 from pathlib import Path
 
-from flwr.common.constant import NOOP_ACCOUNT_NAME, NOOP_FLWR_AID
-from flwr.server.superlink.linkstate import LinkState
-from flwr.supercore.constant import NodeStatus
-
 from common.audit.entry import loggable
 from common.audit.log import AuditLog
 from common.errors import ConfigError, FederationError
 from common.files import file_digest
 from common.identity import Registry
+from common.wire.flower_internals import NOOP_ACCOUNT_NAME, NOOP_FLWR_AID, NodeStatus
 from server.fleet_api.authentication import Gate
+from server.flower.internals import LinkState
 
 _CONNECTABLE = [NodeStatus.REGISTERED, NodeStatus.ONLINE, NodeStatus.OFFLINE]
 _log = logging.getLogger("hemofed.members")

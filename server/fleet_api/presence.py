@@ -15,11 +15,11 @@ from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from flwr.common.constant import HEARTBEAT_PATIENCE
 from starlette.types import Scope
 
 from common.files import write_text
 from common.version import HEADER
+from common.wire.flower_internals import HEARTBEAT_PATIENCE
 from server.flower.link_state import FOLDER, database
 
 GAP_SECONDS = 30.0

@@ -14,7 +14,6 @@ import threading
 from pathlib import Path
 
 import uvicorn
-from flwr.supercore.constant import NodeStatus
 
 from common.audit.log import AuditLog
 from common.errors import HemofedError
@@ -22,6 +21,7 @@ from common.identity import load_signing_key
 from common.identity.keys import PASSPHRASE_VARIABLE
 from common.process_hardening import keep_secrets
 from common.untrusted_text import log_plainly
+from common.wire.flower_internals import NodeStatus
 from server.fleet_api.asgi import Listener
 from server.fleet_api.authentication import Gate
 from server.fleet_api.handlers import Fleet

@@ -6,12 +6,11 @@ and the round waits for a site that was never asked.
 """
 
 from flwr.app import Error, Message
-from flwr.common.serde import message_to_proto
-from flwr.proto.fleet_pb2 import PullMessagesRequest, PullMessagesResponse
-from flwr.server.superlink.linkstate import LinkState
 from sqlalchemy.exc import SQLAlchemyError
 
+from common.wire.flower_internals import PullMessagesRequest, PullMessagesResponse, message_to_proto
 from common.wire.reply_status import LOST
+from server.flower.internals import LinkState
 from server.rounds.reply_checks import Question, error_in_place
 
 

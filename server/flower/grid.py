@@ -5,17 +5,15 @@ from dataclasses import dataclass
 from threading import Event
 
 from flwr.app import Error, Message
-from flwr.app.message import make_message
-from flwr.server.superlink.linkstate import LinkState
-from flwr.supercore.constant import NodeStatus
-from flwr.supercore.run import Run
 from sqlalchemy.exc import SQLAlchemyError
 
 from common.errors import FederationError
+from common.wire.flower_internals import NodeStatus, Run, make_message
 from common.wire.flower_objects import identifiers, put_together, take_apart
 from common.wire.messages import task_facts
 from common.wire.reply_status import UNREADABLE
 from server.flower.base_grid import RunGrid
+from server.flower.internals import LinkState
 from server.flower.message_audit import Envelopes
 
 

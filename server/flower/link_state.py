@@ -10,14 +10,16 @@ import sqlite3
 from pathlib import Path
 
 from alembic.util.exc import CommandError
-from flwr.server.superlink.linkstate import LinkState
-from flwr.supercore import sql_mixin
-from flwr.supercore.constant import SQLITE_PRAGMAS
-from flwr.superlink.config_loader import get_objectstore_linkstate_factories
-from flwr.superlink.federation import NoOpFederationManager
 from sqlalchemy.exc import DatabaseError
 
 from common.files import make_folder
+from server.flower.internals import (
+    SQLITE_PRAGMAS,
+    LinkState,
+    NoOpFederationManager,
+    get_objectstore_linkstate_factories,
+    sql_mixin,
+)
 
 FOLDER = "state"
 _FAULTS_OF_CONTENT = (sqlite3.SQLITE_ERROR, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)

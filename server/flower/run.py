@@ -5,21 +5,22 @@ from contextlib import suppress
 from types import TracebackType
 from typing import Self
 
-from flwr.common.constant import (
-    HEARTBEAT_DEFAULT_INTERVAL,
-    NOOP_FLWR_AID,
-    SUPERLINK_NODE_ID,
-    Status,
-    SubStatus,
-)
-from flwr.server.superlink.linkstate import LinkState
-from flwr.supercore.constant import NOOP_FEDERATION_ID, TaskType
-from flwr.supercore.run import Run
-from flwr.supercore.task_identity import TaskIdentity
 from sqlalchemy.exc import SQLAlchemyError
 
 from common.errors import FederationError
 from common.wire.bundle import BUNDLE_HASH
+from common.wire.flower_internals import (
+    HEARTBEAT_DEFAULT_INTERVAL,
+    NOOP_FEDERATION_ID,
+    NOOP_FLWR_AID,
+    SUPERLINK_NODE_ID,
+    Run,
+    Status,
+    SubStatus,
+    TaskIdentity,
+    TaskType,
+)
+from server.flower.internals import LinkState
 
 
 class FlowerRun:

@@ -5,10 +5,10 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Protocol, runtime_checkable
 
 from flwr.app import Message, RecordDict
-from flwr.common.constant import ErrorCode
 from flwr.serverapp import Grid
 
 from common.errors import FederationError, HemofedError
+from common.wire.flower_internals import ErrorCode
 from common.wire.messages import read_absence, read_name, read_refusal
 from common.wire.reply_status import (
     AWAY,

@@ -12,15 +12,18 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
 
-from flwr.app import Error
-from flwr.app import Message as AppMessage
-from flwr.app.message import make_message
-from flwr.app.metadata import Metadata
-from flwr.common.constant import SUPERLINK_NODE_ID
-from flwr.proto.fleet_pb2 import PushMessagesRequest
-from flwr.proto.message_pb2 import Message, ObjectTree, PushObjectRequest
-from flwr.supercore.utils import int64_to_uint64
+from flwr.app import Error, Message
 
+from common.wire.flower_internals import (
+    SUPERLINK_NODE_ID,
+    Metadata,
+    ObjectTree,
+    ProtoMessage,
+    PushMessagesRequest,
+    PushObjectRequest,
+    int64_to_uint64,
+    make_message,
+)
 from common.wire.flower_objects import may_be_object
 from server.fleet_api.rejection_log import Reason
 
@@ -143,7 +146,7 @@ def check_object(request: PushObjectRequest) -> None:
         raise RefusedError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "an object out of bounds")
 
 
-def error_in_place(question: Question, error: Error) -> AppMessage:
+def error_in_place(question: Question, error: Error) -> Message:
     """What stands in the place of a reply, in the name of the site that was asked."""
     metadata = Metadata(
         run_id=question.run,
@@ -165,7 +168,7 @@ def _is_id(text: str) -> bool:
     return _ID.fullmatch(text) is not None
 
 
-def _is_thin(reply: Message) -> bool:
+def _is_thin(reply: ProtoMessage) -> bool:
     """Whether either an error, or nothing, stands where the content was; that is an object."""
     if reply.HasField("error"):
         sane = 0 <= reply.error.code <= _LARGEST_CODE

@@ -14,8 +14,6 @@ from pathlib import Path
 from threading import Event
 
 from flwr.app import Context, RecordDict
-from flwr.common.constant import SUPERLINK_NODE_ID
-from flwr.server.superlink.linkstate import LinkState
 
 from common.audit.entry import loggable
 from common.audit.log import AuditLog
@@ -27,9 +25,11 @@ from common.identity import load_signing_key
 from common.models.released import MODEL
 from common.process_hardening import keep_secrets, told_to_stop
 from common.untrusted_text import log_plainly
+from common.wire.flower_internals import SUPERLINK_NODE_ID
 from common.wire.reply_status import ASKED, ReplyStatus
 from server.app import server_app
 from server.flower.grid import StateGrid, StoppedError
+from server.flower.internals import LinkState
 from server.flower.link_state import open_state
 from server.flower.message_audit import Envelopes
 from server.flower.run import FlowerRun, end_unfinished

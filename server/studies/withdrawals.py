@@ -9,15 +9,15 @@ from pathlib import Path
 from threading import Event
 
 from flwr.app import Message
-from flwr.server.superlink.linkstate import LinkState
-from flwr.supercore.constant import NodeStatus
 
 from common.audit.log import AuditLog
 from common.config.study import Study
 from common.errors import HemofedError
 from common.identity import Registry
+from common.wire.flower_internals import NodeStatus
 from common.wire.messages import WITHDRAW, Task
 from server.flower.grid import StateGrid
+from server.flower.internals import LinkState
 from server.flower.message_audit import Envelopes
 from server.flower.run import FlowerRun
 from server.rounds.messaging import Roster, exchange

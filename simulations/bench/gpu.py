@@ -27,7 +27,8 @@ from torch import Tensor, nn
 from client.site import SiteCells
 from client.training.feature_cache import BATCH, extract
 from client.training.inputs import Inputs
-from client.training.training import Job, train
+from client.training.job import Job
+from client.training.training import train
 from common.config.study import Member, ModelSpec, PrivacySpec, Study, TrainingSpec
 from common.device import Precision, autocast, laid_out, place, resolve
 from common.errors import ConfigError
@@ -71,7 +72,7 @@ class Size:
 
 
 FULL = Size("resnet18", "efficientnet-lite0", 224, 256, 4096, 5, 5)
-QUICK = Size("cnn", "cnn", 16, 8, 40, 2, 1)
+QUICK = Size("cnn", "cnn", 16, 8, 24, 2, 1)
 
 
 def run(quick: bool, json_file: Path | None, device: str = "auto") -> None:
@@ -250,7 +251,7 @@ class _Round:
     def __init__(self, size: Size, device: torch.device, encoder: str) -> None:
         self.device, self.steps = device, size.steps
         name = size.encoder if encoder == "frozen" else size.model
-        spec = ModelSpec(name=name, encoder=encoder)  # type: ignore[arg-type]
+        spec = ModelSpec(name=name, encoder=encoder)
         self.job = Job(_study(size, spec), "site", Member(units=size.cells), 1, 1.0)
         model = build(spec, len(_TYPES), size.side, seed=7)
         place(model, device)

@@ -6,9 +6,8 @@ from itertools import count
 from pathlib import Path
 
 from flwr.app import Context, Message, RecordDict
-from flwr.supercore.run import Run
-from flwr.supercore.task_identity import TaskIdentity
 
+from common.wire.flower_internals import Run, TaskIdentity
 from server.flower.base_grid import RunGrid
 from server.rounds.messaging import LONGEST_PAUSE
 from simulations.engine.workers import WorkerPool

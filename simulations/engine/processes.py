@@ -11,17 +11,16 @@ from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 
 from flwr.app import Context, Message
-from flwr.common.serde import (
-    context_from_proto,
-    context_to_proto,
-    message_from_proto,
-    message_to_proto,
-)
-from flwr.proto.message_pb2 import Context as ProtoContext
-from flwr.proto.message_pb2 import Message as ProtoMessage
 
 from common.errors import ConfigError
-from simulations.engine.workers import Answer, MakeClient, StartWorker, Worker
+from simulations.engine.workers import (
+    Answer,
+    MakeClient,
+    StartWorker,
+    Worker,
+    packed,
+    unpacked,
+)
 
 _LONGEST_SOCKET = 107
 """Bytes of a Unix socket's path."""
@@ -69,7 +68,7 @@ def _start_forkserver() -> None:
 
 
 class _ProcessWorker:
-    """One process and the line to it. Messages cross as Flower's own protobuf."""
+    """One process and the line to it."""
 
     def __init__(
         self,
@@ -87,14 +86,12 @@ class _ProcessWorker:
         self._ending = threading.Lock()
 
     def send(self, message: Message, context: Context) -> None:
-        self._line.send_bytes(context_to_proto(context).SerializeToString())
-        self._line.send_bytes(message_to_proto(message).SerializeToString())
+        for part in packed(message, context):
+            self._line.send_bytes(part)
 
     def receive(self) -> Answer:
         """The answer to the first message that has none yet. Raises EOFError: the worker died."""
-        after = context_from_proto(ProtoContext.FromString(self._line.recv_bytes()))
-        reply = message_from_proto(ProtoMessage.FromString(self._line.recv_bytes()))
-        return reply, after
+        return unpacked(self._line.recv_bytes(), self._line.recv_bytes())
 
     def stop(self) -> str:
         with self._ending:
@@ -113,16 +110,15 @@ def _serve(line: Connection, make: MakeClient, seed: int, number: int) -> None:
     while asked := come.get():
         message, context = asked
         reply = client(message, context)
-        line.send_bytes(context_to_proto(context).SerializeToString())
-        line.send_bytes(message_to_proto(reply).SerializeToString())
+        for part in packed(reply, context):
+            line.send_bytes(part)
 
 
 def _read(line: Connection, come: "queue.SimpleQueue[tuple[Message, Context] | None]") -> None:
     """Take what the parent sends, while the client computes: the parent never waits to send."""
     try:
         while True:
-            context = context_from_proto(ProtoContext.FromString(line.recv_bytes()))
-            come.put((message_from_proto(ProtoMessage.FromString(line.recv_bytes())), context))
+            come.put(unpacked(line.recv_bytes(), line.recv_bytes()))
     except EOFError:
         pass
     finally:

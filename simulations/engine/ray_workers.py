@@ -8,14 +8,6 @@ from typing import Any
 
 import ray
 from flwr.app import Context, Message
-from flwr.common.serde import (
-    context_from_proto,
-    context_to_proto,
-    message_from_proto,
-    message_to_proto,
-)
-from flwr.proto.message_pb2 import Context as ProtoContext
-from flwr.proto.message_pb2 import Message as ProtoMessage
 from ray.exceptions import GetTimeoutError, ObjectLostError, RayActorError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -31,14 +23,13 @@ from simulations.engine.workers import (
     Worker,
     WorkerPool,
     WorkersGoneError,
+    packed,
+    unpacked,
 )
 from simulations.experiments import Plan
 
 _START_SECONDS = 300.0
 """In which a node has a worker running: it loads torch, maybe over a network."""
-
-_Bytes = tuple[bytes, bytes]
-"""A context and a message, as Flower's protobuf."""
 
 
 class _Client:
@@ -54,11 +45,9 @@ class _Client:
     def ready(self) -> None:
         """Answered once the process runs."""
 
-    def answer(self, context: bytes, message: bytes) -> _Bytes:
-        before = context_from_proto(ProtoContext.FromString(context))
-        reply = self._answer(message_from_proto(ProtoMessage.FromString(message)), before)
-        after = context_to_proto(before).SerializeToString()
-        return after, message_to_proto(reply).SerializeToString()
+    def answer(self, message: bytes, context: bytes) -> tuple[bytes, bytes]:
+        asked, node = unpacked(message, context)
+        return packed(self._answer(asked, node), node)
 
 
 def actors(
@@ -84,7 +73,7 @@ def actors(
 
 
 class _RayWorker:
-    """One actor. Messages cross as Flower's own protobuf."""
+    """One actor."""
 
     def __init__(self, cluster: Cluster, node: Node, actor: Any) -> None:
         self._cluster, self._node, self._actor = cluster, node, actor
@@ -108,9 +97,7 @@ class _RayWorker:
 
     def send(self, message: Message, context: Context) -> None:
         self._cluster.check()
-        before = context_to_proto(context).SerializeToString()
-        asked = message_to_proto(message).SerializeToString()
-        self._asked.append(self._actor.answer.remote(before, asked))
+        self._asked.append(self._actor.answer.remote(*packed(message, context)))
 
     def receive(self) -> Answer:
         """The answer to the first message that has none yet.
@@ -118,14 +105,10 @@ class _RayWorker:
         Raises EOFError: the process died, and its node lives. WorkersGoneError: both are gone.
         """
         try:
-            after, reply = self._cluster.wait_for(self._asked.popleft())
+            return unpacked(*self._cluster.wait_for(self._asked.popleft()))
         except (RayActorError, ObjectLostError) as death:
             self._cluster.check_node(self._node)
             raise EOFError from death
-        return (
-            message_from_proto(ProtoMessage.FromString(reply)),
-            context_from_proto(ProtoContext.FromString(after)),
-        )
 
     def stop(self) -> str:
         if self._cluster.there:

@@ -17,6 +17,14 @@ from typing import Protocol, Self
 from flwr.app import Context, Error, Message
 
 from common.errors import FederationError
+from common.wire.flower_internals import (
+    ProtoContext,
+    ProtoMessage,
+    context_from_proto,
+    context_to_proto,
+    message_from_proto,
+    message_to_proto,
+)
 
 ClientFunction = Callable[[Message, Context], Message]
 MakeClient = Callable[[int, int], ClientFunction]
@@ -51,6 +59,22 @@ class Worker(Protocol):
     def stop(self) -> str:
         """End the worker, whatever it does; how it ended, in words. May be called twice, at once:
         by the pool's end and by the thread that meets the dead worker."""
+
+
+def packed(message: Message, context: Context) -> tuple[bytes, bytes]:
+    """The two as they cross to another process: Flower's own protobuf."""
+    return (
+        message_to_proto(message).SerializeToString(),
+        context_to_proto(context).SerializeToString(),
+    )
+
+
+def unpacked(message: bytes, context: bytes) -> Answer:
+    """What was `packed`."""
+    return (
+        message_from_proto(ProtoMessage.FromString(message)),
+        context_from_proto(ProtoContext.FromString(context)),
+    )
 
 
 StartWorker = Callable[[int], Worker]

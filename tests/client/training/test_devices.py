@@ -17,7 +17,8 @@ from client.training import selftest
 from client.training import workspace as workspaces
 from client.training.evaluation import predict
 from client.training.feature_cache import extract
-from client.training.training import Job, train
+from client.training.job import Job
+from client.training.training import train
 from client.training.workspace import workspace
 from common.config.study import Member, ModelSpec, Site, Study
 from common.models import build, federated

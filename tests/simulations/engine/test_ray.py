@@ -8,11 +8,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from flwr.supercore.task_identity import TaskIdentity
 from ray.cluster_utils import Cluster as Loopback
 
 from common.config.loading import dump
 from common.errors import ConfigError
+from common.wire.flower_internals import TaskIdentity
 from simulations.config import Simulation
 from simulations.engine.cluster import ADDRESS_VARIABLE, Cluster, Node, Share, places
 from simulations.engine.ray_workers import actors

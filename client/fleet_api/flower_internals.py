@@ -1,0 +1,14 @@
+"""What a lab takes from inside Flower, beside `common.wire.flower_internals`: its HTTP client."""
+
+from flwr.supercore.interceptors import RuntimeVersionHttpInterceptor
+from flwr.supercore.protobuf.client import ProtobufCall, ProtobufRequestContext
+from flwr.supernode.fleet_http_client import FleetHttpClient
+from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
+
+__all__ = [
+    "FleetHttpClient",
+    "NodeAuthHttpInterceptor",
+    "ProtobufCall",
+    "ProtobufRequestContext",
+    "RuntimeVersionHttpInterceptor",
+]
