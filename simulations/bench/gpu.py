@@ -72,7 +72,7 @@ class Size:
 
 
 FULL = Size("resnet18", "efficientnet-lite0", 224, 256, 4096, 5, 5)
-QUICK = Size("cnn", "cnn", 16, 8, 24, 2, 1)
+QUICK = Size("cnn", "cnn", 16, 4, 12, 1, 1)
 
 
 def run(quick: bool, json_file: Path | None, device: str = "auto") -> None:

@@ -135,15 +135,15 @@ def ray_workers_of(cluster: Cluster, runtime: Runtime, plan: Plan) -> WorkerPool
 
     Raises ConfigError: no node has room, or one does not see what this machine does.
     """
-    share = Share(runtime.threads, _gpus(cluster, runtime))
+    share = Share(runtime.threads, _gpus(cluster.nodes, runtime))
     nodes = places(cluster.nodes, share, runtime.workers)
     check_nodes(cluster, nodes, plan)
     return WorkerPool(len(nodes), actors(cluster, nodes, share, make_client, plan.study.seed))
 
 
-def _gpus(cluster: Cluster, runtime: Runtime) -> float:
+def _gpus(nodes: Sequence[Node], runtime: Runtime) -> float:
     """GPUs of a client: what is asked for; else one, where a node has one."""
     if runtime.gpus_per_client is not None or runtime.device == "cpu":
         return runtime.gpus_per_client or 0.0
-    wanted = runtime.device == "cuda" or any(node.gpus for node in cluster.nodes)
+    wanted = runtime.device == "cuda" or any(node.gpus for node in nodes)
     return 1.0 if wanted else 0.0

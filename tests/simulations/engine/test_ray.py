@@ -11,18 +11,20 @@ import pytest
 from ray.cluster_utils import Cluster as Loopback
 
 from common.config.loading import dump
+from common.config.study import Runtime
 from common.errors import ConfigError
 from common.wire.flower_internals import TaskIdentity
 from simulations.config import Simulation
 from simulations.engine.cluster import ADDRESS_VARIABLE, Cluster, Node, Share, places
-from simulations.engine.ray_workers import actors
-from simulations.engine.workers import WorkerPool
+from simulations.engine.node_check import fault, mark, versions
+from simulations.engine.ray_workers import _gpus, actors, ray_cluster
+from simulations.engine.workers import WorkerPool, WorkersGoneError
 from simulations.run import federate
 from tests.simulations.engine import mortal
 from tests.simulations.small import PRIVATE, Silent, numbers, simulation
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of Ray's own, in this process
-ROUNDS = 30
+ROUNDS = 20
 APART = ("unshare", "--user", "--map-root-user", "--mount")
 """Starts a process that may mount what it alone sees."""
 
@@ -195,3 +197,73 @@ def test_clients_go_to_the_nodes_in_turn_as_long_as_there_is_room(
 def test_a_share_that_no_node_has_is_refused_with_what_each_has() -> None:
     with pytest.raises(ConfigError, match=r"1 CPU and 0.5 GPU .*: a: 4 CPU, 0 GPU"):
         places([node("a", 4)], Share(1, 0.5), None)
+
+
+def test_a_gpu_of_a_machine_cannot_be_named_on_ray() -> None:
+    with pytest.raises(ConfigError, match="cuda:1: Ray hands out the GPUs of its nodes"):
+        ray_cluster(Runtime(device="cuda:1"), None)
+
+
+@pytest.mark.parametrize(
+    ("runtime", "there", "share"),
+    [
+        (Runtime(), 0, 0.0),
+        (Runtime(), 2, 1.0),
+        (Runtime(device="cuda"), 0, 1.0),
+        (Runtime(device="cpu"), 2, 0.0),
+        (Runtime(gpus_per_client=0), 2, 0.0),
+        (Runtime(gpus_per_client=0.25), 2, 0.25),
+    ],
+)
+def test_a_client_has_a_gpu_to_itself_unless_told_otherwise(
+    runtime: Runtime, there: float, share: float
+) -> None:
+    assert _gpus([node("a", 4), node("b", 4, there)], runtime) == share
+
+
+@pytest.mark.parametrize(
+    ("address", "said"),
+    [
+        ("127.0.0.1:9", "nothing answers there"),
+        ("ray://127.0.0.1:10001", "neither HOST:PORT"),
+        ("somewhere", "neither HOST:PORT"),
+    ],
+)
+def test_an_address_without_a_cluster_is_refused(address: str, said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        ray_cluster(Runtime(), address)
+
+
+class Gone:
+    """A cluster that has ended."""
+
+    there = False
+
+    def check(self) -> None:
+        raise WorkersGoneError("Ray has ended")
+
+    def use(self, nodes: object) -> None: ...
+
+
+def test_who_waits_for_an_answer_is_told_that_ray_has_ended() -> None:
+    TaskIdentity.run_id = TaskIdentity.node_id = TaskIdentity.task_id = 1
+    start = actors(Gone(), [node("a", 1)], Share(1, 0), mortal.make, 0)  # type: ignore[arg-type]
+    with WorkerPool(1, start) as pool, pytest.raises(WorkersGoneError, match="Ray has ended"):
+        pool.submit(mortal.asked(1), mortal.context()).result(60)
+
+
+def test_what_a_node_lacks_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file, folder = tmp_path / "site.yaml", tmp_path / "cells"
+    folder.mkdir()
+    file.write_text("one")
+    marks = {str(path): mark(path) for path in (file, folder)}
+    assert fault(marks, [str(tmp_path)], versions()) == ""
+    assert "has torch" in fault(marks, [], versions() | {"torch": "1.0"})
+    file.write_text("another")
+    assert fault(marks, [], versions()).startswith(f"{file} is not there, or is another")
+    file.write_text("one")
+    (folder / "more").touch()
+    assert fault(marks, [], versions()).startswith(f"{folder} is not there, or is another")
+    (folder / "more").unlink()
+    monkeypatch.setattr(os, "access", lambda path, how: False)
+    assert fault(marks, [str(tmp_path)], versions()).startswith(f"{tmp_path} cannot be written")
