@@ -24,6 +24,7 @@ from common.errors import ConfigError
 from simulations.engine.workers import WorkersGoneError
 
 ADDRESS_VARIABLE = "RAY_ADDRESS"
+NICENESS_VARIABLE = "RAY_worker_niceness"
 _OWN = "local"
 """Ray's word for a cluster that this process starts and ends."""
 _ASK_AGAIN = 1.5
@@ -194,9 +195,12 @@ class Cluster:
 
 def _connect(address: str, cpus: int | None) -> None:
     """Raise ConfigError: nothing answers there."""
-    options: dict[str, Any] = {"num_cpus": cpus, "include_dashboard": False}
-    if address != _OWN:
-        options = {}
+    options: dict[str, Any] = {}
+    if address == _OWN:
+        options = {"num_cpus": cpus, "include_dashboard": False}
+        # Ray would have the processes that do the work wait for all others of the machine.
+        os.environ.setdefault(NICENESS_VARIABLE, "0")
+    else:
         _check_reachable(address)
     for name in ("flwr", "ray"):
         logging.getLogger(name).setLevel(logging.CRITICAL)

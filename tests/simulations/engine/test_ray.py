@@ -15,7 +15,14 @@ from common.config.study import Runtime
 from common.errors import ConfigError
 from common.wire.flower_internals import TaskIdentity
 from simulations.config import Simulation
-from simulations.engine.cluster import ADDRESS_VARIABLE, Cluster, Node, Share, places
+from simulations.engine.cluster import (
+    ADDRESS_VARIABLE,
+    NICENESS_VARIABLE,
+    Cluster,
+    Node,
+    Share,
+    places,
+)
 from simulations.engine.node_check import fault, mark, versions
 from simulations.engine.ray_workers import _gpus, actors, ray_cluster
 from simulations.engine.workers import WorkerPool, WorkersGoneError
@@ -43,7 +50,7 @@ def simulate(*words: object, address: str | None = None) -> subprocess.Popen[str
 
 def end(process: subprocess.Popen[str]) -> tuple[int, str]:
     """What it ends with and prints; it may not hang."""
-    said, _ = process.communicate(timeout=180)
+    said, _ = process.communicate(timeout=300)
     return process.returncode, " ".join(said.split())
 
 
@@ -81,10 +88,12 @@ def local(config: Simulation, tmp_path_factory: pytest.TempPathFactory) -> bytes
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Loopback]:
     """Two nodes on this machine: one, the head; two, which says that it has a GPU."""
-    found = Loopback(initialize_head=True, head_node_args={"num_cpus": 1, "node_name": "one"})
-    found.add_node(num_cpus=3, num_gpus=1, node_name="two")
-    yield found
-    found.shutdown()
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv(NICENESS_VARIABLE, "0")
+        found = Loopback(initialize_head=True, head_node_args={"num_cpus": 1, "node_name": "one"})
+        found.add_node(num_cpus=3, num_gpus=1, node_name="two")
+        yield found
+        found.shutdown()
 
 
 def test_clients_share_a_gpu_and_one_that_dies_is_replaced(cluster: Loopback) -> None:
