@@ -60,6 +60,8 @@ def simulate(
 
     if (config is None) == (resume is None):
         raise typer.BadParameter("give a CONFIG, or --resume DIR")
+    if ray_address is not None and backend != "ray":
+        raise typer.BadParameter("--ray-address is for --backend ray")
     if resume is not None:
         if settings or data or out:
             raise typer.BadParameter("--resume goes on as it was: leave out --set, --data, --out")
@@ -71,8 +73,6 @@ def simulate(
         if folder.exists() and not folder.is_dir():
             raise ConfigError(f"{folder}: is a file; choose another --out")
         write_description(folder, said)
-    if ray_address is not None and backend != "ray":
-        raise typer.BadParameter("--ray-address is for --backend ray")
     if workers is not None:
         runtime = simulation.runtime.model_copy(update={"workers": workers})
         simulation = simulation.model_copy(update={"runtime": runtime})

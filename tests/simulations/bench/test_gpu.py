@@ -6,9 +6,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from typer import BadParameter
 
 from common.errors import ConfigError
 from simulations.bench import gpu
+from simulations.bench.cli import Bench, bench
 
 
 def test_every_part_is_measured(tmp_path: Path) -> None:
@@ -40,6 +42,11 @@ def test_without_a_gpu_it_says_so(
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(ConfigError, match=said):
         gpu.run(quick, None, device)
+
+
+def test_a_device_is_for_this_bench_alone() -> None:
+    with pytest.raises(BadParameter, match="--device is for gpu"):
+        bench(Bench.NOISE, device="cpu")
 
 
 def test_what_does_not_fit_is_left_out(

@@ -9,11 +9,13 @@ from pathlib import Path
 
 import pytest
 from ray.cluster_utils import Cluster as Loopback
+from typer import BadParameter
 
 from common.config.loading import dump
 from common.config.study import Runtime
 from common.errors import ConfigError
 from common.wire.flower_internals import TaskIdentity
+from simulations.cli import simulate as simulate_command
 from simulations.config import Simulation
 from simulations.engine.cluster import (
     ADDRESS_VARIABLE,
@@ -241,6 +243,11 @@ def test_a_client_has_a_gpu_to_itself_unless_told_otherwise(
 def test_an_address_without_a_cluster_is_refused(address: str, said: str) -> None:
     with pytest.raises(ConfigError, match=said):
         ray_cluster(Runtime(), address)
+
+
+def test_an_address_is_for_ray() -> None:
+    with pytest.raises(BadParameter, match="--ray-address is for --backend ray"):
+        simulate_command("quickstart", ray_address="127.0.0.1:9")
 
 
 class Gone:

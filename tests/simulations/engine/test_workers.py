@@ -2,14 +2,20 @@
 
 import time
 from concurrent.futures import CancelledError, ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
 
 import pytest
 from flwr.supercore.task_identity import TaskIdentity
 
+from common.errors import FederationError
+from simulations.engine import engines
 from simulations.engine.processes import _ProcessWorker, processes
 from simulations.engine.seeded import make_client
-from simulations.engine.workers import WorkerPool
+from simulations.engine.workers import WorkerPool, WorkersGoneError
+from simulations.experiments import CENTRALISED, Plan
 from tests.simulations.engine import mortal
+from tests.simulations.small import simulation
 
 
 @pytest.fixture(autouse=True)
@@ -68,6 +74,22 @@ def test_what_a_closed_pool_has_not_answered_is_cancelled() -> None:
         except CancelledError:
             cancelled += 1
     assert cancelled and futures[-1].cancelled()
+
+
+def test_a_baseline_is_given_up_alone_and_never_for_want_of_workers(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    faults = iter((FederationError("no quorum"), WorkersGoneError("Ray has ended")))
+
+    def serve(*_: object) -> None:
+        raise next(faults)
+
+    monkeypatch.setattr(engines, "_serve", serve)
+    plan = Plan(CENTRALISED, simulation().study, tmp_path)
+    attempt = partial(engines._attempt, plan, None, lambda *_: None)
+    assert attempt() == "no quorum"
+    with pytest.raises(WorkersGoneError):
+        attempt()
 
 
 class Line:
