@@ -5,13 +5,16 @@ of sums, which the convolutions choose by the kind of device.
 """
 
 from collections.abc import Callable
+from datetime import datetime
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from flwr.app import RecordDict
 from torch import Tensor, nn
 
+from client.app import _asked
 from client.site import open_site
 from client.training import selftest
 from client.training import workspace as workspaces
@@ -148,6 +151,22 @@ def test_an_encoder_is_trained_on_the_device(site: Site) -> None:
         network, record = pretrain(cells, "cells", recipe, DEVICE, lambda *_: None)
     assert all(isinstance(value, Elsewhere) for value in network.parameters())
     assert np.isfinite(record.balanced_accuracy)
+
+
+def test_each_worker_of_a_machine_computes_on_a_gpu_of_its_own(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    seen = []
+
+    def handler(message: object, asked: Site) -> RecordDict:
+        seen.append(asked.runtime.device)
+        return RecordDict()
+
+    for turn in range(3):
+        _asked(handler, None, datetime.now, turn)(None, site)  # type: ignore[arg-type]
+    assert seen == ["cuda:0", "cuda:1", "cuda:0"]
 
 
 def test_tensors_of_two_devices_do_not_meet() -> None:

@@ -172,8 +172,6 @@ def test_a_run_ends_when_ray_ends(cluster: Loopback, file: Path, tmp_path: Path)
     code, said = end(process)
     assert code == 6 and "Traceback" not in said, said
     assert "error: Ray has ended" in said
-    code, said = end(simulate("--resume", tmp_path, address=cluster.address))
-    assert code == 2 and "nothing answers there" in said
 
 
 def test_a_cluster_is_started_where_none_is_named(file: Path, local: bytes, tmp_path: Path) -> None:
