@@ -15,7 +15,7 @@ from common.files import write_text
 from simulations.config import Simulation
 from simulations.engine.seeded import workers_of
 from simulations.engine.workers import WorkerPool
-from simulations.experiments import Plan, make_plans
+from simulations.experiments import PlannedStudy, make_plans
 from simulations.labs import Labs, gather, studied
 from simulations.partition import DealtSite, deal
 
@@ -25,16 +25,16 @@ if TYPE_CHECKING:
 Backend = Literal["local", "ray"]
 
 
-class Watcher(Protocol):
+class SimulationObserver(Protocol):
     """Told how a simulation goes on."""
 
     def preparing(self, what: str, done: int, total: int) -> None: ...
 
     def gathered(self, labs: Labs) -> None: ...
 
-    def planned(self, plans: list[Plan], sites: tuple[DealtSite, ...]) -> None: ...
+    def planned(self, plans: list[PlannedStudy], sites: tuple[DealtSite, ...]) -> None: ...
 
-    def round_done(self, plan: Plan, record: "RoundRecord") -> None: ...
+    def round_done(self, plan: PlannedStudy, record: "RoundRecord") -> None: ...
 
     def reporting(self) -> None: ...
 
@@ -46,12 +46,12 @@ class Prepared:
     simulation: Simulation
     labs: Labs
     sites: tuple[DealtSite, ...]
-    plans: list[Plan]
+    plans: list[PlannedStudy]
     given_up: Mapping[str, str] = field(default_factory=dict)
     """Baselines that could not go on, and why."""
 
 
-def prepare(simulation: Simulation, out: Path, watcher: Watcher) -> Prepared:
+def prepare(simulation: Simulation, out: Path, observer: SimulationObserver) -> Prepared:
     """Gather the cells, deal them to sites, write the studies. Same config, same files.
 
     Raises ConfigError when `out` holds a run of another config.
@@ -59,19 +59,19 @@ def prepare(simulation: Simulation, out: Path, watcher: Watcher) -> Prepared:
     _same_run(simulation, out)
     write_text(out / "config.yaml", dump(simulation))
     study = simulation.study
-    labs = gather(simulation.data, study.image_side, study.seed, watcher.preparing, study.field_um)
+    labs = gather(simulation.data, study.image_side, study.seed, observer.preparing, study.field_um)
     labs = studied(labs, study)
-    watcher.gathered(labs)
+    observer.gathered(labs)
     sites = deal(labs.caches, simulation.partition, study)
     plans = make_plans(simulation, sites, out)
-    watcher.planned(plans, sites)
+    observer.planned(plans, sites)
     return Prepared(simulation, labs, sites, plans)
 
 
 def run(
     simulation: Simulation,
     out: Path,
-    watcher: Watcher,
+    observer: SimulationObserver,
     backend: Backend = "local",
     address: str | None = None,
 ) -> dict[str, Any]:
@@ -81,44 +81,46 @@ def run(
     and the numbers are those of an unbroken run. address: of the Ray cluster to join (`Cluster`).
     Raises ConfigError when the folder holds another run.
     """
-    prepared = federate(simulation, out, watcher, backend, address)
-    watcher.reporting()
+    prepared = federate(simulation, out, observer, backend, address)
+    observer.reporting()
     return _conclude(prepared, out)
 
 
 def federate(
     simulation: Simulation,
     out: Path,
-    watcher: Watcher,
+    observer: SimulationObserver,
     backend: Backend = "local",
     address: str | None = None,
 ) -> Prepared:
     """`run` up to the trained and tested models, without the summary and the report."""
     if backend == "ray":
-        return _on_ray(simulation, out, watcher, address)
+        return _on_ray(simulation, out, observer, address)
     with workers_of(simulation.runtime, simulation.study.seed) as pool:
         from common.device import resolve
 
         resolve(simulation.runtime.device)
-        return _on(pool, prepare(simulation, out, watcher), watcher)
+        return _on(pool, prepare(simulation, out, observer), observer)
 
 
-def _on_ray(simulation: Simulation, out: Path, watcher: Watcher, address: str | None) -> Prepared:
+def _on_ray(
+    simulation: Simulation, out: Path, observer: SimulationObserver, address: str | None
+) -> Prepared:
     from simulations.engine.ray_workers import ray_cluster, ray_workers_of
 
     runtime = simulation.runtime
     with ray_cluster(runtime, address) as cluster:
-        prepared = prepare(simulation, out, watcher)
+        prepared = prepare(simulation, out, observer)
         with ray_workers_of(cluster, runtime, prepared.plans[0]) as pool:
-            return _on(pool, prepared, watcher)
+            return _on(pool, prepared, observer)
 
 
-def _on(pool: WorkerPool, prepared: Prepared, watcher: Watcher) -> Prepared:
+def _on(pool: WorkerPool, prepared: Prepared, observer: SimulationObserver) -> Prepared:
     """Run the plans on the pool; what they were, with the baselines that were given up."""
     from simulations.engine.engines import run_plans, warm
 
-    warm(prepared.plans[0], pool, watcher.preparing)
-    given_up = run_plans(prepared.plans, pool, watcher.round_done)
+    warm(prepared.plans[0], pool, observer.preparing)
+    given_up = run_plans(prepared.plans, pool, observer.round_done)
     return replace(prepared, given_up=given_up)
 
 

@@ -12,12 +12,12 @@ from flwr.simulation import run_simulation
 
 from client.site import SITES_VARIABLE
 from server.app import server_app
-from simulations.engine.engines import Observe, context_of
+from simulations.engine.engines import Observe, Told, context_of
 from simulations.engine.seeded import make_client
-from simulations.experiments import Plan
+from simulations.experiments import PlannedStudy
 
 
-def run_on_flower(plan: Plan, workers: int, observe: Observe) -> None:
+def run_on_flower(plan: PlannedStudy, workers: int, observe: Observe) -> None:
     """Run the plan there, in `workers` processes."""
     for name in ("flwr", "ray"):
         logging.getLogger(name).setLevel(logging.ERROR)
@@ -38,9 +38,9 @@ def run_on_flower(plan: Plan, workers: int, observe: Observe) -> None:
         )
 
 
-def _server(plan: Plan, observe: Observe) -> ServerApp:
+def _server(plan: PlannedStudy, observe: Observe) -> ServerApp:
     """The ServerApp, told by us what Flower's engine has no way to tell it: its run config."""
-    inner = server_app(lambda record: observe(plan, record))
+    inner = server_app(Told(plan, observe))
     app = ServerApp()
 
     @app.main()

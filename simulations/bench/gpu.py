@@ -29,7 +29,7 @@ from client.training.feature_cache import BATCH, extract
 from client.training.inputs import Inputs
 from client.training.job import Job
 from client.training.training import train
-from common.config.study import Member, ModelSpec, PrivacySpec, Study, TrainingSpec
+from common.config.study import ModelSpec, Participant, PrivacySpec, Study, TrainingSpec
 from common.device import Precision, autocast, laid_out, place, resolve
 from common.errors import ConfigError
 from common.files import write_text
@@ -57,7 +57,7 @@ _TYPES = ("myeloblast", "lymphocyte")
 
 
 @dataclass(frozen=True)
-class Size:
+class Extent:
     """How much is measured."""
 
     model: Literal["cnn", "resnet18"]
@@ -71,8 +71,8 @@ class Size:
     repetitions: int
 
 
-FULL = Size("resnet18", "efficientnet-lite0", 224, 256, 4096, 5, 5)
-QUICK = Size("cnn", "cnn", 16, 4, 12, 1, 1)
+FULL = Extent("resnet18", "efficientnet-lite0", 224, 256, 4096, 5, 5)
+QUICK = Extent("cnn", "cnn", 16, 4, 12, 1, 1)
 
 
 def run(quick: bool, json_file: Path | None, device: str = "auto") -> None:
@@ -129,7 +129,7 @@ _STEPS: dict[str, tuple[type[Contestant], bool]] = {
 """Name -> the contestant, and whether it is held to full float32."""
 
 
-def _steps(size: Size, device: torch.device, precision: Precision) -> dict[str, Any]:
+def _steps(size: Extent, device: torch.device, precision: Precision) -> dict[str, Any]:
     """A step of each contestant, in turn; "peak_mib" is the most memory of the GPU that it took."""
     contestants: dict[str, Measure] = {}
     for name, (kind, full) in _STEPS.items():
@@ -154,7 +154,7 @@ class _InPrecision(nn.Module):
 
 
 def _prepared(
-    size: Size, device: torch.device, precision: Precision, kind: type[Contestant]
+    size: Extent, device: torch.device, precision: Precision, kind: type[Contestant]
 ) -> Callable[[], Contestant]:
     """Makes the contestant afresh, so that one at a time is in memory."""
 
@@ -180,7 +180,7 @@ def _step(make: Callable[[], Contestant], device: torch.device, full: bool) -> d
     return figures
 
 
-def _features(size: Size, device: torch.device, precision: Precision) -> dict[str, Any]:
+def _features(size: Extent, device: torch.device, precision: Precision) -> dict[str, Any]:
     """`extract` of random pixels, beside the encoder alone on a batch that lies on the device."""
     model = build(ModelSpec(name=size.encoder, encoder="frozen"), CLASSES, size.side, seed=7)
     place(model, device)
@@ -231,7 +231,7 @@ def _extracted(
     return figures | {"features a second": len(cells) / figures["seconds"]}
 
 
-def _rounds(size: Size, device: torch.device) -> dict[str, Any]:
+def _rounds(size: Extent, device: torch.device) -> dict[str, Any]:
     """A site's private round: of a head on features, and of a whole network; and their noise."""
     head, network = (_Round(size, device, encoder) for encoder in ("frozen", "train"))
     contestants: dict[str, Measure] = {
@@ -248,11 +248,11 @@ def _rounds(size: Size, device: torch.device) -> dict[str, Any]:
 class _Round:
     """A site with its cells on the device, as the client has them, and a round to do."""
 
-    def __init__(self, size: Size, device: torch.device, encoder: str) -> None:
+    def __init__(self, size: Extent, device: torch.device, encoder: str) -> None:
         self.device, self.steps = device, size.steps
         name = size.encoder if encoder == "frozen" else size.model
         spec = ModelSpec(name=name, encoder=encoder)
-        self.job = Job(_study(size, spec), "site", Member(units=size.cells), 1, 1.0)
+        self.job = Job(_study(size, spec), "site", Participant(units=size.cells), 1, 1.0)
         model = build(spec, len(_TYPES), size.side, seed=7)
         place(model, device)
         self.inputs = _inputs(size, model, device)
@@ -272,7 +272,7 @@ class _Round:
         return figures
 
 
-def _study(size: Size, spec: ModelSpec) -> Study:
+def _study(size: Extent, spec: ModelSpec) -> Study:
     return Study(
         name="bench",
         image_side=size.side,
@@ -283,11 +283,11 @@ def _study(size: Size, spec: ModelSpec) -> Study:
         privacy=PrivacySpec(
             mode="local", sample_rate=size.batch / size.cells, local_steps=size.steps
         ),
-        cohort={"site": Member(units=size.cells)},
+        cohort={"site": Participant(units=size.cells)},
     )
 
 
-def _inputs(size: Size, model: Classifier, device: torch.device) -> Inputs:
+def _inputs(size: Extent, model: Classifier, device: torch.device) -> Inputs:
     labels, everyone = np.arange(size.cells) % len(_TYPES), np.arange(size.cells)
     cells = SiteCells((), labels, np.full(size.cells, "train"), everyone, held_out=False)
     if model.frozen:

@@ -61,7 +61,7 @@ class Node:
 
 
 @dataclass(frozen=True)
-class Share:
+class ClientShare:
     """What of a node one client takes."""
 
     cpus: int
@@ -78,7 +78,7 @@ class Share:
         return min(by_cpus, int(node.gpus) * int(1 / self.gpus))
 
 
-def places(nodes: Sequence[Node], share: Share, most: int | None) -> list[Node]:
+def places(nodes: Sequence[Node], share: ClientShare, most: int | None) -> list[Node]:
     """The node of each client: in turn, as long as a node has room; at most `most`.
 
     Raises ConfigError: no node has room for one.

@@ -15,7 +15,7 @@ from common.config.study import ModelSpec
 from common.errors import ConfigError
 from common.version import version
 from simulations.engine.cluster import Cluster, Node
-from simulations.experiments import Plan
+from simulations.experiments import PlannedStudy
 
 _SECONDS = 180.0
 """A node loads torch in it."""
@@ -42,7 +42,7 @@ def mark(path: Path) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def needed(plan: Plan) -> Marks:
+def needed(plan: PlannedStudy) -> Marks:
     """What a plan's sites read, and what is there on this machine."""
     paths = [Path(name) for name in _files(plan.study.model)]
     for file in plan.site_files:
@@ -76,7 +76,7 @@ def fault(marks: Marks, folders: Sequence[str], expected: Mapping[str, str]) -> 
     return ""
 
 
-def check_nodes(cluster: Cluster, nodes: Sequence[Node], plan: Plan) -> None:
+def check_nodes(cluster: Cluster, nodes: Sequence[Node], plan: PlannedStudy) -> None:
     """Ask each node. Raises ConfigError with the name of the first that does not see the plan's
     sites and cells as this machine does, and what to do."""
     marks, folders = needed(plan), [str(file.parent.absolute()) for file in plan.site_files]

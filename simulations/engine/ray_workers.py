@@ -13,7 +13,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from common.config.study import Runtime
 from common.errors import ConfigError
-from simulations.engine.cluster import Cluster, Node, Share, places
+from simulations.engine.cluster import ClientShare, Cluster, Node, places
 from simulations.engine.node_check import check_nodes
 from simulations.engine.seeded import make_client
 from simulations.engine.workers import (
@@ -26,7 +26,7 @@ from simulations.engine.workers import (
     packed,
     unpacked,
 )
-from simulations.experiments import Plan
+from simulations.experiments import PlannedStudy
 
 _START_SECONDS = 300.0
 """In which a node has a worker running: it loads torch, maybe over a network."""
@@ -51,7 +51,7 @@ class _Client:
 
 
 def actors(
-    cluster: Cluster, nodes: Sequence[Node], share: Share, make: MakeClient, seed: int
+    cluster: Cluster, nodes: Sequence[Node], share: ClientShare, make: MakeClient, seed: int
 ) -> StartWorker:
     """What starts a `WorkerPool`'s workers: number i on the i-th of `nodes`, which has room."""
     cluster.use(nodes)
@@ -79,7 +79,7 @@ class _RayWorker:
         self._cluster, self._node, self._actor = cluster, node, actor
         self._asked: deque[Any] = deque()
 
-    def wait_until_ready(self, share: Share) -> None:
+    def wait_until_ready(self, share: ClientShare) -> None:
         """Raises WorkersGoneError: the node has no room, or the process cannot be started."""
         try:
             self._cluster.wait_for(self._actor.ready.remote(), _START_SECONDS)
@@ -130,12 +130,12 @@ def ray_cluster(runtime: Runtime, address: str | None) -> Cluster:
     return Cluster(address, cpus=(runtime.workers or os.cpu_count() or 1) * runtime.threads)
 
 
-def ray_workers_of(cluster: Cluster, runtime: Runtime, plan: Plan) -> WorkerPool:
+def ray_workers_of(cluster: Cluster, runtime: Runtime, plan: PlannedStudy) -> WorkerPool:
     """The pool that `runtime` asks for on the cluster's nodes, which see the plan's sites.
 
     Raises ConfigError: no node has room, or one does not see what this machine does.
     """
-    share = Share(runtime.threads, _gpus(cluster.nodes, runtime))
+    share = ClientShare(runtime.threads, _gpus(cluster.nodes, runtime))
     nodes = places(cluster.nodes, share, runtime.workers)
     check_nodes(cluster, nodes, plan)
     return WorkerPool(len(nodes), actors(cluster, nodes, share, make_client, plan.study.seed))

@@ -6,7 +6,7 @@ from torch.nn import functional as F
 
 from common.models.layers import WSConv2d
 from common.privacy.clipping.accumulator import Accumulator
-from common.privacy.clipping.contributions import Apart, Ghost, Kept, Piece
+from common.privacy.clipping.contributions import Apart, Ghost, KeptGradients, Piece
 from common.privacy.clipping.gram import GramForm, gram_form, patch_gram, patch_sums, settled
 from common.privacy.clipping.layers import Call, Layer
 
@@ -62,12 +62,12 @@ class ConvLayer(Layer):
         if (parameter := self.parameter("weight")) is not None:
             pieces.append(self._weight(parameter, call))
         if (bias := self.parameter("bias")) is not None:
-            pieces.append(Kept(bias, call.by_unit(call.backprops).sum((1, 3, 4))))
+            pieces.append(KeptGradients(bias, call.by_unit(call.backprops).sum((1, 3, 4))))
         return gradient, pieces
 
     def _weight(self, parameter: nn.Parameter, call: Call) -> Piece:
         if call.keep or self._keeping_is_cheaper(call):
-            return Kept(parameter, self._unit_gradients(call))
+            return KeptGradients(parameter, self._unit_gradients(call))
 
         def gradient(unit: int) -> torch.Tensor:
             return self._unit_gradients(call.only(unit))[0]

@@ -15,6 +15,7 @@ from flwr.app import RecordDict
 from torch import Tensor, nn
 
 from client.app import _asked
+from client.request import Request
 from client.site import open_site
 from client.training import selftest
 from client.training import workspace as workspaces
@@ -23,7 +24,7 @@ from client.training.feature_cache import extract
 from client.training.job import Job
 from client.training.training import train
 from client.training.workspace import workspace
-from common.config.study import Member, ModelSpec, Site, Study
+from common.config.study import ModelSpec, Participant, Site, Study
 from common.models import build, federated
 from common.models.parameter_vector import flatten, load
 from common.privacy.clipping import clipped_gradient_sum
@@ -33,7 +34,7 @@ from common.wire.vector_codec import Vector
 from simulations.bench.clipping_contestants import Case, losses
 from simulations.encoders.pretrain import Recipe, pretrain
 from simulations.engine.seeded import SeededEntropy
-from tests.client.lab import PRIVACY, TYPES, make_lab, study
+from tests.client.lab import PRIVACY, TYPES, make_lab, message, study
 from tests.pretend_device import DEVICE, Elsewhere, MixedDevicesError, pretended
 
 FROZEN = {"name": "cnn", "width": 2, "encoder": "frozen"}
@@ -67,7 +68,7 @@ def rounds_of(site: Site, of: Study) -> tuple[Vector, Any]:
     bench = workspace(site, of)
     load(bench.parameters, flatten(federated(build(of.model, 2, of.image_side, of.seed))))
     for number in (1, 2):
-        job = Job(of, "lab", Member(units=25), number, 0.5)
+        job = Job(of, "lab", Participant(units=25), number, 0.5)
         train(job, bench.inputs, SeededEntropy(1))
     return flatten(bench.parameters), predict(bench.inputs, bench.inputs.cells.rows("test"))
 
@@ -160,12 +161,12 @@ def test_each_worker_of_a_machine_computes_on_a_gpu_of_its_own(
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     seen = []
 
-    def handler(message: object, asked: Site) -> RecordDict:
-        seen.append(asked.runtime.device)
+    def handler(message: object, request: Request) -> RecordDict:
+        seen.append(request.site.runtime.device)
         return RecordDict()
 
     for turn in range(3):
-        _asked(handler, None, datetime.now, turn)(None, site)  # type: ignore[arg-type]
+        _asked(handler, None, datetime.now, turn, message(study()), site)
     assert seen == ["cuda:0", "cuda:1", "cuda:0"]
 
 

@@ -20,9 +20,9 @@ from simulations.config import Simulation
 from simulations.engine.cluster import (
     ADDRESS_VARIABLE,
     NICENESS_VARIABLE,
+    ClientShare,
     Cluster,
     Node,
-    Share,
     places,
 )
 from simulations.engine.node_check import fault, mark, versions
@@ -100,7 +100,7 @@ def cluster() -> Iterator[Loopback]:
 
 def test_clients_share_a_gpu_and_one_that_dies_is_replaced(cluster: Loopback) -> None:
     TaskIdentity.run_id = TaskIdentity.node_id = TaskIdentity.task_id = 1
-    share = Share(cpus=1, gpus=0.5)
+    share = ClientShare(cpus=1, gpus=0.5)
     with Cluster(cluster.address) as joined:
         nodes = places(joined.nodes, share, most=None)
         assert [node.name for node in nodes] == ["two", "two"]
@@ -187,17 +187,17 @@ def node(name: str, cpus: float, gpus: float = 0) -> Node:
 @pytest.mark.parametrize(
     ("share", "most", "names"),
     [
-        (Share(1, 0), None, "abcbcc"),
-        (Share(1, 0), 4, "abcb"),
-        (Share(2, 0), None, "bc"),
-        (Share(1, 0.5), None, "bcbc"),
-        (Share(1, 1), None, "bc"),
-        (Share(1, 0.4), 3, "bcb"),
-        (Share(3, 0), 5, "c"),
+        (ClientShare(1, 0), None, "abcbcc"),
+        (ClientShare(1, 0), 4, "abcb"),
+        (ClientShare(2, 0), None, "bc"),
+        (ClientShare(1, 0.5), None, "bcbc"),
+        (ClientShare(1, 1), None, "bc"),
+        (ClientShare(1, 0.4), 3, "bcb"),
+        (ClientShare(3, 0), 5, "c"),
     ],
 )
 def test_clients_go_to_the_nodes_in_turn_as_long_as_there_is_room(
-    share: Share, most: int | None, names: str
+    share: ClientShare, most: int | None, names: str
 ) -> None:
     nodes = [node("a", 1), node("b", 2, 1), node("c", 3, 1)]
     assert "".join(one.name for one in places(nodes, share, most)) == names
@@ -205,7 +205,7 @@ def test_clients_go_to_the_nodes_in_turn_as_long_as_there_is_room(
 
 def test_a_share_that_no_node_has_is_refused_with_what_each_has() -> None:
     with pytest.raises(ConfigError, match=r"1 CPU and 0.5 GPU .*: a: 4 CPU, 0 GPU"):
-        places([node("a", 4)], Share(1, 0.5), None)
+        places([node("a", 4)], ClientShare(1, 0.5), None)
 
 
 def test_a_gpu_of_a_machine_cannot_be_named_on_ray() -> None:
@@ -261,7 +261,7 @@ class Gone:
 
 def test_who_waits_for_an_answer_is_told_that_ray_has_ended() -> None:
     TaskIdentity.run_id = TaskIdentity.node_id = TaskIdentity.task_id = 1
-    start = actors(Gone(), [node("a", 1)], Share(1, 0), mortal.make, 0)  # type: ignore[arg-type]
+    start = actors(Gone(), [node("a", 1)], ClientShare(1, 0), mortal.make, 0)  # type: ignore[arg-type]
     with WorkerPool(1, start) as pool, pytest.raises(WorkersGoneError, match="Ray has ended"):
         pool.submit(mortal.asked(1), mortal.context()).result(60)
 

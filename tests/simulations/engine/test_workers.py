@@ -13,7 +13,7 @@ from simulations.engine import engines
 from simulations.engine.processes import _ProcessWorker, processes
 from simulations.engine.seeded import make_client
 from simulations.engine.workers import WorkerPool, WorkersGoneError
-from simulations.experiments import CENTRALISED, Plan
+from simulations.experiments import CENTRALISED, PlannedStudy
 from tests.simulations.engine import mortal
 from tests.simulations.small import simulation
 
@@ -85,7 +85,7 @@ def test_a_baseline_is_given_up_alone_and_never_for_want_of_workers(
         raise next(faults)
 
     monkeypatch.setattr(engines, "_serve", serve)
-    plan = Plan(CENTRALISED, simulation().study, tmp_path)
+    plan = PlannedStudy(CENTRALISED, simulation().study, tmp_path)
     attempt = partial(engines._attempt, plan, None, lambda *_: None)
     assert attempt() == "no quorum"
     with pytest.raises(WorkersGoneError):
