@@ -138,7 +138,10 @@ class Ours(Contestant):
 
     def step(self) -> None:
         gradient = self.clipped_sum(len(self.inputs))
-        gradient += torch.normal(0.0, BOUND, gradient.shape)
+        self.update(gradient + torch.normal(0.0, BOUND, gradient.shape, device=gradient.device))
+
+    def update(self, gradient: Tensor) -> None:
+        """Step against the noisy sum (P,)."""
         pieces = torch.split(gradient, [p.numel() for p in self.parameters])
         with torch.no_grad():
             for parameter, piece in zip(self.parameters, pieces, strict=True):

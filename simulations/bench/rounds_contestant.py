@@ -94,16 +94,15 @@ def federated(folder: Path, backend: str, workers: int) -> RoundTimes:
     plan, clock = PlannedStudy(FEDERATED, study, folder), RoundTimes(study.rounds)
     for file in plan.site_files if study.privacy.mode != "none" else ():
         create_simulated_ledger(open_site(file))
-    runtime = Runtime(workers=workers)
     if backend == "ray":
-        from simulations.engine.engines import run_ray
+        from simulations.bench.flower_ray import run_on_flower
 
-        run_ray([plan], runtime, study.seed, lambda _plan, _record: clock.tick())
+        run_on_flower(plan, workers, lambda _plan, _record: clock.tick())
     else:
-        with workers_of(runtime, study.seed) as pool:
-            from simulations.engine.engines import run_local
+        with workers_of(Runtime(workers=workers), study.seed) as pool:
+            from simulations.engine.engines import run_plans
 
-            run_local([plan], pool, lambda _plan, _record: clock.tick())
+            run_plans([plan], pool, lambda _plan, _record: clock.tick())
     return clock
 
 
