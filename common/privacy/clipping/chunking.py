@@ -40,6 +40,8 @@ class Chunk:
     """float64 (room, width)."""
     units: int
     """Units that are there: the first ones of the rectangle."""
+    run: slice | None = None
+    """The positions, if they are known to follow one another."""
 
 
 def chunks(units: torch.Tensor | None, batch: int, limit: int, views: int = 1) -> Iterator[Chunk]:
@@ -58,6 +60,9 @@ def chunks(units: torch.Tensor | None, batch: int, limit: int, views: int = 1) -
     if limit < 1 or views < 1:
         raise PrivacyError(f"Expected chunk={limit} >= 1 rows and views={views} >= 1.")
     if batch == 0:
+        return
+    if units is None and views == 1:
+        yield from (_rows(start, batch, limit) for start in range(0, batch, limit))
         return
     order, counts = _by_unit(units, batch)
     starts = counts.cumsum(0) - counts
@@ -121,6 +126,16 @@ def _rectangle(
     column = torch.arange(width)
     own = column < counts[:, None]
     return order[starts[:, None] + column * own], own / counts[:, None].double()
+
+
+def _rows(start: int, batch: int, room: int) -> Chunk:
+    """A chunk of `room` units of one row each, from position `start` on."""
+    there = min(room, batch - start)
+    rows, weights = torch.arange(start, start + room), torch.ones(room, 1, dtype=torch.float64)
+    if there == room:
+        return Chunk(rows[:, None], weights, there, run=slice(start, start + room))
+    rows[there:], weights[there:] = start, 0
+    return Chunk(rows[:, None], weights, there)
 
 
 def _filled(rows: torch.Tensor, weights: torch.Tensor, room: int) -> Chunk:
