@@ -20,9 +20,10 @@ from client.policy.attendance import Clock, SitsOutError, attend
 from client.policy.policy import Policy, read_policy
 from client.randomness import Entropy, SystemEntropy
 from client.site import open_site, site_file
+from client.training.job import Job
 from client.training.metrics_release import released_tally
 from client.training.selftest import check_alone
-from client.training.training import Job, train
+from client.training.training import train
 from client.training.workspace import Workspace, workspace
 from common.config.study import Site, Study
 from common.errors import FederationError, HemofedError, PrivacyError, because_of

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 import torch
+from hypothesis import settings
 from xdist.scheduler import LoadFileScheduling
 
 if TYPE_CHECKING:
@@ -16,6 +17,8 @@ os.environ["FLWR_TELEMETRY_ENABLED"] = "0"
 os.environ["FLWR_DISABLE_UPDATE_CHECK"] = "1"
 os.environ["FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION"] = "1"
 torch.set_num_threads(1)
+settings.register_profile("untimed")  # a busy machine is no fault of the product
+settings.load_profile("untimed")
 os.umask(0o077)  # as the command does first: a home that others may write is not gone by
 
 _ONE_FEDERATION = "tests/deploy/endless"

@@ -23,6 +23,8 @@ class LocalOptimizer:
 
     def __init__(self, parameters: list[nn.Parameter], training: TrainingSpec) -> None:
         self._parameters, self._training = parameters, training
+        pulled = training.proximal_mu > 0
+        self._start = [value.detach().clone() for value in parameters] if pulled else []
         self._adam = training.optimizer == "adam"
         kept = self._adam or training.momentum > 0
         self._means = [torch.zeros_like(value) if kept else None for value in parameters]
@@ -33,6 +35,15 @@ class LocalOptimizer:
         """Forget the gradients."""
         for value in self._parameters:
             value.grad = None
+
+    def pull_back(self) -> None:
+        """Add FedProx's term mu/2 |w - w0|^2 as its gradient (Li et al. 2020, eq. 2).
+
+        w0 is what the parameters were at first.
+        """
+        for value, origin in zip(self._parameters, self._start, strict=False):
+            if value.grad is not None:
+                value.grad.add_(value.detach() - origin, alpha=self._training.proximal_mu)
 
     @torch.no_grad()
     def step(self, learning_rate: float) -> None:

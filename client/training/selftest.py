@@ -18,10 +18,11 @@ from torch import Tensor
 
 from client.site import Rows, SiteCells
 from client.training.augmentation import VIEW_DRAWS
+from client.training.dp_sgd import Summand, clipped_sum, features, gradients
 from client.training.evaluation import predict
 from client.training.feature_cache import extract
 from client.training.inputs import Drawn, Inputs
-from client.training.training import Job, Summand, clipped_sum, features, gradients
+from client.training.job import Job
 from common.config.study import Member, ModelSpec, PrivacySpec, Site, Study
 from common.device import place, resolve
 from common.errors import PrivacyError

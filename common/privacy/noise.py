@@ -52,7 +52,6 @@ second kind: a rounded float64 Gaussian from the same stream took longer (126 ms
 """
 
 import math
-from typing import Any
 
 import numpy as np
 import torch
@@ -64,11 +63,13 @@ from common.privacy.noise_source import NoiseSource
 
 __all__ = [
     "NoiseSource",
+    "add_noise",
     "count_sigma",
     "discrete_gaussian",
     "grid_for",
     "grid_sigma",
     "privatise",
+    "quantise",
 ]
 
 ROUNDING = 5e-4
@@ -79,7 +80,7 @@ SMOOTHING = 3.0
 """r above, in grid steps."""
 
 _PIECE = 1 << 20
-"""Numbers noised at a time, to bound the memory."""
+"""Numbers taken at a time, to bound the memory."""
 
 
 def privatise(
@@ -102,18 +103,43 @@ def privatise(
     | P = 0, not 1-D     | PrivacyError                                              |
     | noise_multiplier 0 | PrivacyError: training without noise does not come here   |
     """
+    size = total.numel()
+    # An empty sum is refused below.
+    steps = grid_for(max(size, 1), max_grad_norm) if grid is None else grid
+    sigma = grid_sigma(size, max_grad_norm, noise_multiplier, steps)
+    whole = quantise(total, steps)
+    add_noise(whole, sigma, source)
+    out = np.divide(whole, steps, out=np.empty(size, np.float32), casting="unsafe")
+    return torch.from_numpy(out).to(total.device)
+
+
+def quantise(total: torch.Tensor, grid: float) -> NDArray[np.int64]:
+    """The clipped sum `total`, float (P,), in steps of 1 / grid: its integers (P,), to the nearest.
+
+    Raises PrivacyError: not a vector of at least one number, or a number that is not finite or too
+    large to be exact.
+    """
     if total.dim() != 1 or total.numel() == 0:
         raise PrivacyError(f"privatise: total has shape {tuple(total.shape)}; expected (P,), P > 0")
-    size = total.numel()
-    steps = grid_for(size, max_grad_norm) if grid is None else grid
-    sigma = grid_sigma(size, max_grad_norm, noise_multiplier, steps)
-    exact = total.detach().cpu().numpy()
-    out = np.empty(size, dtype=np.float32)
-    for start in range(0, size, _PIECE):
-        piece = _quantise(exact[start : start + _PIECE], steps)
+    values, whole = total.detach().cpu().numpy(), np.empty(total.numel(), np.int64)
+    for start in range(0, len(whole), _PIECE):
+        piece = slice(start, start + _PIECE)
+        scaled = values[piece].astype(np.float64) * grid
+        if not np.all(np.abs(scaled) < 2.0**52):
+            raise PrivacyError(
+                "privatise: the sum holds a NaN, an infinity or a number beyond "
+                f"{2.0**52 / grid:.3g}; nothing was released: look at the learning rate and the "
+                "data"
+            )
+        whole[piece] = np.rint(scaled)
+    return whole
+
+
+def add_noise(whole: NDArray[np.int64], sigma: float, source: NoiseSource) -> None:
+    """Add a discrete Gaussian of `sigma` grid steps to each of the integers (P,), in place."""
+    for start in range(0, len(whole), _PIECE):
+        piece = whole[start : start + _PIECE]
         piece += discrete_gaussian(len(piece), sigma, source)
-        out[start : start + _PIECE] = piece / steps
-    return torch.from_numpy(out).to(total.device)
 
 
 def grid_for(size: int, max_grad_norm: float) -> float:
@@ -157,16 +183,6 @@ def count_sigma(sensitivity: float, noise_multiplier: float) -> float:
     _positive("sensitivity", sensitivity)
     _positive("noise_multiplier", noise_multiplier)
     return math.hypot(noise_multiplier * sensitivity, SMOOTHING)
-
-
-def _quantise(piece: NDArray[np.floating[Any]], grid: float) -> NDArray[np.int64]:
-    scaled = piece.astype(np.float64) * grid
-    if not np.all(np.abs(scaled) < 2.0**52):
-        raise PrivacyError(
-            "privatise: the sum holds a NaN, an infinity or a number beyond "
-            f"{2.0**52 / grid:.3g}; nothing was released: look at the learning rate and the data"
-        )
-    return np.rint(scaled).astype(np.int64)
 
 
 def _positive(name: str, value: float) -> None:

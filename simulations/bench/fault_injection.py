@@ -1,6 +1,6 @@
 """Training broken behind the accountant's back, to see whether the audit notices.
 
-Each fault is a context in which `client.training.training` uses a broken part. Only the benchmark
+Each fault is a context in which `client.training.dp_sgd` uses a broken part. Only the benchmark
 and the tests enter one: nothing that a study, a site or a server can say leads here.
 """
 
@@ -13,7 +13,7 @@ from unittest.mock import patch
 
 import torch
 
-from client.training import training
+from client.training import dp_sgd
 from common.privacy.noise_source import NoiseSource
 
 Part = Callable[..., Any]
@@ -90,6 +90,6 @@ def rate_times(factor: float) -> Iterator[None]:
 
 @contextmanager
 def _broken(name: str, fault: Callable[..., Any]) -> Iterator[None]:
-    """The training with `name` replaced by `fault`, which is handed the true part first."""
-    with patch.object(training, name, partial(fault, vars(training)[name])):
+    """DP-SGD with `name` replaced by `fault`, which is handed the true part first."""
+    with patch.object(dp_sgd, name, partial(fault, vars(dp_sgd)[name])):
         yield

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from client.site import SiteCells
 from client.training.inputs import Inputs
-from client.training.training import Job
+from client.training.job import Job
 from common.config.study import Member, Study, TrainingSpec
 
 MOST_AN_AXIS = 4

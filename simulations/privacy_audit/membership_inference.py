@@ -23,7 +23,8 @@ from client.data.store import CellCache
 from client.randomness import Entropy
 from client.site import SiteCells
 from client.training.inputs import Inputs
-from client.training.training import Job, train
+from client.training.job import Job
+from client.training.training import train
 from common.cell_types import CODES
 from common.config.study import Member, ModelSpec, Study, TrainingSpec
 from common.models import build

@@ -16,7 +16,7 @@ from client.ledger.ledger import Ledger
 from client.policy.policy import Policy
 from client.site import open_site
 from client.training import metrics_release
-from client.training.training import Job
+from client.training.job import Job
 from common.config.loading import dump
 from common.config.study import Member, Runtime, Site, Study
 from common.errors import PrivacyError

@@ -51,7 +51,7 @@ def test_lineage_and_maturity() -> None:
     assert [cell.name for cell in CELL_TYPES if cell.maturity == "blast"] == ["myeloblast"]
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.sampled_from(ORDER), st.sampled_from(["_", " ", "-", " - "]), st.data())
 def test_case_spaces_and_hyphens_do_not_matter(
     name: str, separator: str, data: st.DataObject
@@ -126,7 +126,7 @@ def test_names_that_differ_by_a_letter_or_mark_are_two(one: str, other: str) -> 
         resolve(other, {one: "lymphocyte"})
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.text(st.characters(categories=["L", "N", "S"]), min_size=1, max_size=6), st.data())
 def test_no_two_names_of_other_letters_count_as_one(one: str, data: st.DataObject) -> None:
     other = one + data.draw(st.sampled_from("+?*#µя中"))

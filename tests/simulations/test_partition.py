@@ -38,7 +38,7 @@ def cells_of(site: DealtSite) -> set[tuple[str, int]]:
     return {(share.folder.name, int(row)) for share in site.shares for row in share.rows}
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(
     st.integers(0, 1000),
     st.sampled_from(["iid", "dirichlet", "quantity"]),

@@ -29,7 +29,7 @@ def cells(
     return labels, patients, splits, sources
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(cells(), st.integers(0, 2**40))
 def test_what_holds_for_any_cells(
     drawn: tuple[NDArray[np.int64], NDArray[np.str_], NDArray[np.str_], NDArray[np.str_]],
@@ -132,7 +132,7 @@ def test_wrong_arguments_are_named() -> None:
             assign(labels, nobody, nobody, seed=0, fractions=fractions)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(cells(), st.integers(0, 2**40), st.data())
 def test_under_privacy_one_image_moves_no_other(
     drawn: tuple[NDArray[np.int64], NDArray[np.str_], NDArray[np.str_], NDArray[np.str_]],
@@ -150,7 +150,7 @@ def test_under_privacy_one_image_moves_no_other(
     assert (whole[stated != ""] == stated[stated != ""]).all()
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(cells(), st.integers(0, 2**40), st.data())
 def test_under_privacy_one_patient_moves_no_other_and_stays_whole(
     drawn: tuple[NDArray[np.int64], NDArray[np.str_], NDArray[np.str_], NDArray[np.str_]],

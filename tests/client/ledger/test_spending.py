@@ -107,7 +107,7 @@ def test_the_noise_meets_the_studys_epsilon_with_the_spare_rounds_and_hardly_mor
     assert 0.95 < epsilon(counts, of.privacy.delta) <= of.evaluation.epsilon == 1.0
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(1, 30), st.integers(1, 30), st.integers(0, 5))
 def test_evaluations_are_those_planned_the_test_and_the_spare_ones(
     rounds: int, every: int, spare: int

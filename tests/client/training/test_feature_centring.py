@@ -15,7 +15,8 @@ from torch import Tensor
 from client.randomness import Entropy
 from client.site import open_site
 from client.training import feature_centring
-from client.training.training import Job, train
+from client.training.job import Job
+from client.training.training import train
 from client.training.workspace import Workspace, workspace
 from common.config.study import Member, Study
 from common.models.layers import standardised

@@ -12,7 +12,8 @@ from client.policy.policy import Policy
 from client.site import SiteCells, open_site
 from client.training.evaluation import BATCH, predict
 from client.training.inputs import Inputs
-from client.training.training import Job, train
+from client.training.job import Job
+from client.training.training import train
 from client.training.workspace import workspace
 from common.config.study import Member, Number, Study
 from common.models.parameter_vector import flatten, load

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from client.randomness import SystemEntropy
 from client.site import open_site
 from client.training.inputs import poisson, seed_of, shuffled
-from client.training.training import Job, train
+from client.training.job import Job
+from client.training.training import train
 from client.training.workspace import workspace
 from common.config.study import Member
 from common.device import quickest

@@ -20,7 +20,7 @@ def network() -> nn.Module:
     return nn.Sequential(nn.Linear(4, 3), nn.Tanh(), nn.Linear(3, 2), nn.Linear(9, 9))
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(
     momentum=st.sampled_from([0.0, 0.5, 0.9]),
     decay=st.sampled_from([0.0, 0.01]),

@@ -11,10 +11,11 @@ from torch import nn
 from client.site import SiteCells
 from client.training import selftest
 from client.training.augmentation import VIEW_DRAWS
+from client.training.dp_sgd import Summand
 from client.training.feature_centring import Offset
 from client.training.inputs import Inputs
+from client.training.job import Job
 from client.training.selftest import _Images, _inputs, _orders, _same, _shares, _sizes, _unsettle
-from client.training.training import Job, Summand
 from common.config.study import Member, ModelSpec
 from common.models import build, trainable
 from common.privacy.clipping import EngineName

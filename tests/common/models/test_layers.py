@@ -16,7 +16,7 @@ def random(*shape: int, seed: int = 0) -> torch.Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(
     channels=st.integers(1, 6),
     out=st.integers(1, 5),
@@ -94,7 +94,7 @@ def test_standardised_features_all_have_one_norm() -> None:
     assert not list(Standardise().parameters())
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(side=st.integers(5, 20), kernel=st.sampled_from([1, 3, 5]), stride=st.sampled_from([1, 2]))
 def test_same_padding_puts_the_odd_pixel_right_and_below(
     side: int, kernel: int, stride: int

@@ -41,7 +41,7 @@ def record(encoder: str = "0" * 64) -> ProjectionRecord:
 
 
 @given(width=st.integers(4, 24), share=st.floats(0.2, 1.0), seed=st.integers(0, 99))
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 def test_the_directions_are_the_widest_and_half_whitened(
     width: int, share: float, seed: int
 ) -> None:

@@ -90,7 +90,7 @@ def test_a_frozen_and_a_training_model_start_from_the_same_weights() -> None:
     assert all(torch.equal(frozen[name], training[name]) for name in training)
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(width=st.integers(1, 24), side=st.integers(16, 70), classes=st.integers(2, 18))
 def test_the_small_network_takes_any_width_and_side(width: int, side: int, classes: int) -> None:
     model = build(ModelSpec(width=width), classes, side, seed=0)

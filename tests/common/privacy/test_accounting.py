@@ -106,7 +106,7 @@ def test_opacus_prv_agrees_within_its_stated_error(rate: float, noise: float, st
     rate=st.floats(0.001, 1),
     factor=st.floats(1.05, 3),
 )
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 def test_rdp_is_monotone_in_every_argument(
     steps: int, noise: float, rate: float, factor: float
 ) -> None:
@@ -138,7 +138,7 @@ def test_pld_is_monotone_where_its_discretisation_changes() -> None:
 
 
 @given(events=st.lists(EVENTS, max_size=6), seed=st.randoms(use_true_random=False))
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 def test_merging_neither_loses_nor_reorders(events: list[Event], seed: object) -> None:
     shuffled = list(events)
     seed.shuffle(shuffled)  # type: ignore[attr-defined]

@@ -54,7 +54,7 @@ def plans(draw: st.DrawFn) -> Event:
     return plan(rate, draw(st.sampled_from([0.7, 1.0, 2.0, 5.0])) * (1 if rate < 1 else 4), steps)
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 @given(st.lists(plans(), min_size=1, max_size=5), st.sampled_from([0.5, 2.0, 6.0]))
 def test_what_fits_is_within_the_bound_and_one_more_never_costs_less(
     chosen: list[Event], bound: float

@@ -34,7 +34,7 @@ def test_the_worst_that_sums_and_roundings_can_do_together_is_covered(
     down = torch.full((size,), 0.4999 / grid, dtype=torch.float64)
     # The other sum is moved on to the next half, where it is rounded up.
     up = down + (math.floor(apart * grid) + 0.0002) / grid
-    distance = noise._quantise(up.numpy(), grid) - noise._quantise(down.numpy(), grid)
+    distance = noise.quantise(up, grid) - noise.quantise(down, grid)
     reach = math.sqrt(float((distance**2).sum()))
     assert reach > clip * grid, "roundings do add up"
     assert reach <= covered(size, clip, grid)

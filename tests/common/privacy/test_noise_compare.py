@@ -46,7 +46,7 @@ def accepted(x: int, numerator: int) -> bool:
 
 
 @given(st.integers(-3000, 3000), st.sampled_from([0, 8, 30, 50, 60, 63, 66]), st.integers(1, 255))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_a_number_below_is_accepted_and_one_above_is_not(x: int, power: int, times: int) -> None:
     """At distances from the last bit to more than the first word's: by floats, or by decimals."""
     with localcontext() as context:

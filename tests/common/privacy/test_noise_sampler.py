@@ -73,7 +73,7 @@ def test_draws_are_independent_within_a_call_and_across_calls() -> None:
 
 
 @given(sigma=SIGMAS)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_the_table_never_accepts_too_early(sigma: float) -> None:
     """At each end of each bucket: quick bound <= p <= 1, and p * n_b is K times the law."""
     table = sampler._table(sigma)
@@ -90,7 +90,7 @@ def test_the_table_never_accepts_too_early(sigma: float) -> None:
 
 
 @given(sigma=SIGMAS, place=st.floats(-4, 4), offset=st.sampled_from([-1, 1]))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_settling_a_close_comparison_is_exact(sigma: float, place: float, offset: int) -> None:
     table = sampler._table(sigma)
     x, share = round(place * sigma), 3

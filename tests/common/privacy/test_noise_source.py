@@ -36,7 +36,7 @@ for reader in pipes:
 
 
 @given(parts=st.lists(st.integers(0, 2 * WORDS_A_CALL), min_size=1, max_size=4))
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 def test_the_stream_does_not_depend_on_how_it_is_cut(parts: list[int]) -> None:
     whole = NoiseSource.seeded(b"key").words(sum(parts))
     source = NoiseSource.seeded(b"key")

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from common.errors import PrivacyError
@@ -96,7 +96,6 @@ def expected(table: sampler.Table, word: int, more: int) -> int | None:
     st.lists(st.integers(0, 2**64 - 1), min_size=1, max_size=20),
     st.lists(st.integers(0, 2**64 - 1), min_size=20, max_size=20),
 )
-@settings(deadline=None)
 def test_a_draw_takes_its_words_apart_as_it_says(
     sigma: float, words: list[int], more: list[int]
 ) -> None:

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from common.config.study import Member, RoundPolicy, ServerOptimizer, Study
@@ -155,7 +155,6 @@ def test_krum_is_an_update_of_the_lowest_score(seed: int, bad: int, more: int, s
     assert scores[chosen].min() <= scores.min() * (1 + 1e-9) + 1e-9
 
 
-@settings(deadline=None)
 @cases
 def test_multi_krum_is_the_mean_of_the_lowest_scores(
     seed: int, bad: int, more: int, size: int

@@ -29,7 +29,7 @@ def test_without_delta_the_p_value_is_the_binomial_tail_counted_out(epsilon: flo
         assert value == pytest.approx(counted, rel=1e-9)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(counts, st.floats(0, 5), st.floats(0, 1e-2))
 def test_the_delta_term_is_the_theorems(sizes: list[int], epsilon: float, delta: float) -> None:
     correct, guesses, canaries = sizes
@@ -47,7 +47,7 @@ def test_the_delta_term_is_the_theorems(sizes: list[int], epsilon: float, delta:
     assert value == pytest.approx(expected, abs=1e-9)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(counts, st.floats(0, 1e-3))
 def test_the_bound_rises_with_right_guesses_and_falls_with_delta_and_confidence(
     sizes: list[int], delta: float

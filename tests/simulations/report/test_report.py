@@ -252,7 +252,7 @@ def test_a_missing_or_broken_file_is_named(tmp_path: Path, name: str) -> None:
             write(tmp_path)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=12))
 def test_labels_are_apart_and_in_order(values: list[float]) -> None:
     placed = sorted(spread(values, 0.05))

@@ -104,7 +104,7 @@ def test_a_cell_does_not_depend_on_other_cells_or_sites(tmp_path: Path) -> None:
     assert rows(tmp_path / "few" / "a") == rows(tmp_path / "many" / "a")[:8]
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     seed=st.integers(0, 2**63 - 1),
     cells=st.integers(1, 400),

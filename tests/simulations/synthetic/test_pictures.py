@@ -33,7 +33,7 @@ def test_every_type_has_a_form_of_known_fields() -> None:
         assert all(low <= high for low, high in form.values()), name
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     name=st.sampled_from(NAMES),
     site=st.sampled_from(list(STYLES)),
@@ -59,7 +59,7 @@ def test_any_cell_is_a_picture_and_its_seed_decides_it(
     np.testing.assert_array_equal(once, again)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(name=st.sampled_from(NAMES), seed=st.integers(0, 2**32))
 def test_drawn_morphology_is_finite_and_in_its_bounds(name: str, seed: int) -> None:
     cell = draw(name, Patient(), np.random.default_rng(seed))
@@ -149,7 +149,7 @@ def test_sites_differ_more_than_cells_of_a_site() -> None:
                 assert apart > 2 * max(here.std(axis=0).max(), there.std(axis=0).max())
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(seed=st.integers(0, 2**32))
 def test_random_styles_are_reproducible_and_usable(seed: int) -> None:
     style = SiteStyle.random(seed)
@@ -159,7 +159,7 @@ def test_random_styles_are_reproducible_and_usable(seed: int) -> None:
     assert shot[12:20, 12:20].mean() < np.median(shot) + 8, "the nucleus is darker than the rest"
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(side=st.integers(32, 128), scale=st.floats(0.2, 1.5))
 def test_noise_has_unit_variance_whatever_the_side(side: int, scale: float) -> None:
     fields = [noise(grid(side), scale, np.random.default_rng(seed)) for seed in range(12)]

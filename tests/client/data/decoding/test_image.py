@@ -91,7 +91,7 @@ def whole_files() -> list[bytes]:
     return contents
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.sampled_from(whole_files()), st.data())
 def test_damage_gives_an_image_or_a_data_error(content: bytes, data: st.DataObject) -> None:
     damaged = bytearray(content[: data.draw(st.integers(0, len(content)), "kept")])
@@ -142,7 +142,7 @@ def test_a_cell_has_one_size_whatever_the_microscope(
     assert (pixels[:, -1] == 230).all()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(1, 70), st.integers(1, 70), st.integers(1, 32), st.floats(0.5, 200))
 def test_any_shape_becomes_the_square(width: int, height: int, side: int, field_px: float) -> None:
     image = Image.new("RGB", (width, height), (200, 150, 100))

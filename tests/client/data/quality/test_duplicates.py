@@ -32,14 +32,14 @@ def by_brute_force(bases: list[int]) -> set[tuple[int, ...]]:
     return {group for group in groups if len(group) > 1}
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.lists(st.sampled_from([1, 2, 101, 201, 3, 4]), max_size=40), st.integers(0, 10**6))
 def test_like_pictures_are_one_group(bases: list[int], seed: int) -> None:
     found = same_picture(pictures(bases, seed), ())
     assert set(found.groups) == by_brute_force(bases) and not found.turned
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.lists(st.integers(0, 5), max_size=30))
 def test_same_bytes_are_one_group(contents: list[int]) -> None:
     measured = pictures(contents, 0)

@@ -30,7 +30,7 @@ def _pairs(base: np.ndarray, distance: int) -> set[tuple[int, int]]:
     }
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.integers(0, 10**6), st.integers(0, 60), st.integers(0, 7))
 def test_all_near_pairs_are_found(seed: int, count: int, distance: int) -> None:
     base = _near_base(seed, count)
@@ -39,7 +39,7 @@ def test_all_near_pairs_are_found(seed: int, count: int, distance: int) -> None:
     assert _pairs(base, distance) == wanted
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.integers(0, 10**6), st.integers(0, 60), st.integers(0, 7))
 def test_neighbours_are_near_and_hold_equal_hashes_together(
     seed: int, count: int, distance: int
@@ -78,7 +78,7 @@ def test_the_hash_of_an_orientation_is_that_of_the_turned_picture(orientation: i
     assert np.bitwise_count(plain[orientation] ^ again[0]) <= 2
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(arrays.arrays(np.uint8, (5, 3)))
 def test_lab_and_back(pixels: np.ndarray) -> None:
     back = rgb(lab(pixels).astype(np.float64))

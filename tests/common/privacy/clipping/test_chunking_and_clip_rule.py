@@ -16,7 +16,7 @@ from common.privacy.clipping.clip_rule import LARGEST_NORM
 many_groups = st.lists(st.integers(-3, 8), max_size=40)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(groups=many_groups, limit=st.integers(1, 12), views=st.integers(1, 3))
 def test_chunks_hold_each_row_once_and_each_unit_whole(
     groups: list[int], limit: int, views: int
@@ -49,7 +49,7 @@ def chunk_of(unit: int, groups: list[int], limit: int, views: int) -> Chunk:
     return found[0]
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     own=st.integers(1, 12),
     company=many_groups,

@@ -77,7 +77,7 @@ def grouping(drawn: list[int] | None) -> Tensor | None:
     return None if drawn is None else torch.tensor(drawn)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     kernel=st.tuples(st.integers(1, 3), st.integers(1, 4)),
     stride=st.tuples(st.integers(1, 3), st.integers(1, 2)),

@@ -48,7 +48,7 @@ def test_one_unit_more_moves_the_sum_by_no_more_than_the_bound(
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(units=st.integers(1, 40), most=st.integers(1, 8), seed=st.integers(0, 999))
 def test_units_of_several_cells_keep_to_themselves(
     engine: EngineName, units: int, most: int, seed: int
@@ -60,7 +60,7 @@ def test_units_of_several_cells_keep_to_themselves(
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @example(own=2, company=[2], first=False, wild=True, chunk=None, seed=0)
 @given(
     own=st.integers(1, 9),

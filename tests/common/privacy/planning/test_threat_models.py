@@ -46,7 +46,7 @@ def test_epsilon_3_shared_by_five_leaks_to_insiders_what_an_experiment_measured(
 
 
 @given(cohort=COHORTS, noise=st.floats(0.1, 100))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_the_shares_make_the_whole_noise_for_whom_they_were_planned(
     cohort: Cohort, noise: float
 ) -> None:
