@@ -61,7 +61,7 @@ def chunks(units: torch.Tensor | None, batch: int, limit: int, views: int = 1) -
         raise PrivacyError(f"Expected chunk={limit} >= 1 rows and views={views} >= 1.")
     if batch == 0:
         return
-    if units is None and views == 1:
+    if views == 1 and (units is None or _in_order(units, batch)):
         yield from (_rows(start, batch, limit) for start in range(0, batch, limit))
         return
     order, counts = _by_unit(units, batch)
@@ -103,11 +103,7 @@ def _by_unit(units: torch.Tensor | None, batch: int) -> tuple[torch.Tensor, torc
     """Positions (batch,), unit after unit, and how many each unit has (units,)."""
     if units is None:
         return torch.arange(batch), torch.ones(batch, dtype=torch.int64)
-    if units.shape != (batch,) or units.dtype != torch.int64:
-        raise PrivacyError(
-            f"Expected units to be int64 of shape ({batch},), one unit a row; "
-            f"got {units.dtype} of shape {tuple(units.shape)}."
-        )
+    _check_units(units, batch)
     _, inverse, counts = torch.unique(units.cpu(), return_inverse=True, return_counts=True)
     return torch.argsort(inverse, stable=True), counts
 
@@ -126,6 +122,20 @@ def _rectangle(
     column = torch.arange(width)
     own = column < counts[:, None]
     return order[starts[:, None] + column * own], own / counts[:, None].double()
+
+
+def _in_order(units: torch.Tensor, batch: int) -> bool:
+    """Whether the rows are one unit each, by ascending names, as a sample of images has them."""
+    _check_units(units, batch)
+    return bool((units[1:] > units[:-1]).all())
+
+
+def _check_units(units: torch.Tensor, batch: int) -> None:
+    if units.shape != (batch,) or units.dtype != torch.int64:
+        raise PrivacyError(
+            f"Expected units to be int64 of shape ({batch},), one unit a row; "
+            f"got {units.dtype} of shape {tuple(units.shape)}."
+        )
 
 
 def _rows(start: int, batch: int, room: int) -> Chunk:
