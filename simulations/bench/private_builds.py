@@ -9,7 +9,6 @@ them by its own code, on one worker in a fresh process; the study is the setting
 
 import argparse
 import os
-import resource
 import subprocess
 import tempfile
 from functools import partial
@@ -53,7 +52,9 @@ def main() -> None:
         for name, build in builds.items():
             plan = Path(folder) / name.replace(" ", "-")
             _write(plan, build, arguments.rounds)
-            contestants[name] = partial(_measure, plan, build)
+            contestants[name] = partial(
+                measure, plan, ["local", "--workers", "1"], _environment(build)
+            )
         outcomes = in_turn(contestants, arguments.repetitions, warmup=0)
     report(f"{arguments.rounds} private rounds", outcomes, "this build", None)
 
@@ -67,15 +68,6 @@ def _write(plan: Path, build: Path, rounds: int) -> None:
     lines = _SITES + (_LEDGERS if (build / "client" / "ledger.py").exists() else "")
     command = python("-c", lines, str(plan), *study.cohort)
     subprocess.run(command, check=True, env=_environment(build))  # noqa: S603  the code is ours
-
-
-def _measure(plan: Path, build: Path) -> dict[str, float]:
-    """With the processor time of the run's processes, since other work may share the machine."""
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    found = measure(plan, ["local", "--workers", "1"], _environment(build))
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    spent = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    return found | {"processor, s": spent}
 
 
 def _environment(build: Path) -> dict[str, str]:
