@@ -3,6 +3,7 @@
 import errno
 from collections.abc import Callable
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,17 +16,19 @@ from client.consent.obstacles import check_ready
 from client.lab_log import LabLog
 from client.ledger.binding import check_deployable
 from client.ledger.ledger import Ledger
-from client.ledger.spending import check_drawable, pay_for_training, permit_study, study_noise
+from client.ledger.spending import pay_for_training
 from client.policy.attendance import Clock, SitsOutError, attend
-from client.policy.policy import Policy, read_policy
+from client.policy.policy import permit, read_policy
 from client.randomness import Entropy, SystemEntropy
+from client.request import Request
 from client.site import open_site, site_file
 from client.training.job import Job
 from client.training.metrics_release import released_tally
 from client.training.selftest import check_alone
 from client.training.training import train
 from client.training.workspace import Workspace, workspace
-from common.config.study import Site, Study
+from common.config.study import Site
+from common.device import limit_memory, resolve
 from common.errors import FederationError, HemofedError, PrivacyError, because_of
 from common.models.parameter_vector import flatten, load
 from common.wire.messages import (
@@ -40,7 +43,7 @@ from common.wire.messages import (
 from common.wire.reasons import Reason
 from common.wire.vector_codec import Vector, decode
 
-Handler = Callable[[Message, Site], RecordDict]
+Handler = Callable[[Message, Request], RecordDict]
 
 
 def client_app(
@@ -57,7 +60,7 @@ def client_app(
     log = LabLog()
 
     def answer(message: Message, context: Context, handler: Handler) -> Message:
-        return _answer(message, context, _asked(handler, approvals, clock), log)
+        return _answer(message, context, partial(_asked, handler, approvals, clock), log)
 
     app = ClientApp()
 
@@ -71,49 +74,49 @@ def client_app(
 
     @app.train()
     def training(message: Message, context: Context) -> Message:
-        return answer(message, context, lambda m, site: _train(m, site, bits))
+        return answer(message, context, lambda m, request: _train(m, request, bits))
 
     @app.evaluate()
     def evaluation(message: Message, context: Context) -> Message:
-        return answer(message, context, lambda m, site: _evaluate(m, site, bits))
+        return answer(message, context, lambda m, request: _evaluate(m, request, bits))
 
     return app
 
 
-def _asked(handler: Handler, approvals: Approvals | None, clock: Clock) -> Handler:
-    """The handler, once the message's study is approved, the ledger is no simulation's, and it is
-    the site's hour.
+def _asked(
+    handler: Handler, approvals: Approvals | None, clock: Clock, message: Message, site: Site
+) -> RecordDict:
+    """The handler's answer, once the message's study is approved, the ledger is no simulation's,
+    and it is the site's hour.
 
-    What a person changes while the answer is computed is asked again before it leaves: an approval
-    taken back, a policy that says something else.
+    The policy is read when the message comes. What a person changes while the answer is computed is
+    asked again before it leaves: an approval taken back, a policy that says something else.
     """
-
-    def asking(message: Message, site: Site) -> RecordDict:
-        policy = read_policy(site.policy)
-        _check_approved(message, site, approvals)
-        if approvals is not None:
-            with because_of(Reason.OTHER_LEDGER), Ledger.read(site.ledger) as ledger:
-                check_deployable(ledger)
-        attend(site, clock)
-        content = handler(message, site)
-        _check_approved(message, site, approvals)
-        if read_policy(site.policy) != policy:
-            raise PrivacyError(
-                f"{site.policy}: was changed while an answer was computed by it; that answer does "
-                "not leave, and what it cost is spent. The next one goes by the policy as it is",
-                Reason.CHANGED_POLICY,
-            )
-        return content
-
-    return asking
-
-
-def _check_approved(message: Message, site: Site, approvals: Approvals | None) -> None:
+    request = Request(site, read_policy(site.policy), Task.read(message))
     if approvals is not None:
-        approvals.check(site, Task.read(message).study)
+        approvals.check(site, request.policy, request.study)
+        with because_of(Reason.OTHER_LEDGER), Ledger.read(site.ledger) as ledger:
+            check_deployable(ledger)
+    attend(request.policy, clock)
+    content = handler(message, request)
+    policy = read_policy(site.policy)
+    if approvals is not None:
+        approvals.check(site, policy, request.study)
+    if policy != request.policy:
+        raise PrivacyError(
+            f"{site.policy}: was changed while an answer was computed by it; that answer does "
+            "not leave, and what it cost is spent. The next one goes by the policy as it is",
+            Reason.CHANGED_POLICY,
+        )
+    return content
 
 
-def _answer(message: Message, context: Context, handler: Handler, log: LabLog) -> Message:
+def _answer(
+    message: Message,
+    context: Context,
+    handler: Callable[[Message, Site], RecordDict],
+    log: LabLog,
+) -> Message:
     """The handler's reply, an absence or a refusal. An error's text stays in the site's log."""
     file = Path("site.log")
     try:
@@ -129,35 +132,34 @@ def _answer(message: Message, context: Context, handler: Handler, log: LabLog) -
     return Message(content, reply_to=message)
 
 
-def _prepare(message: Message, site: Site) -> RecordDict:
+def _prepare(message: Message, request: Request) -> RecordDict:
     """Say all that stands in the way before anybody pays; else have the cells' features ready."""
-    study = Task.read(message).study
-    check_ready(site, study)
-    workspace(site, study)
-    return name_content(site.name)
+    check_ready(request.site, request.policy, request.study)
+    _workspace(request)
+    return name_content(request.site.name)
 
 
-def _train(message: Message, site: Site, entropy: Entropy) -> RecordDict:
+def _train(message: Message, request: Request, entropy: Entropy) -> RecordDict:
     """Ask the policy, then open the cells, then pay, then train: in this order.
 
     Nothing before the policy's word touches a cell, and once a cell is touched under privacy what
     leaves is noise on whatever came of it, never an error that depends on it.
     """
-    task = Task.read(message)
-    study = task.study
+    site, study, policy, task = request.site, request.study, request.policy, request.task
     member = study.cohort.get(site.name)
     if member is None or member.role != "train" or task.round < 1:
         said = f"study {study.name}: site {site.name} is not asked to train"
         raise FederationError(said, Reason.BAD_QUESTION)
-    permit_study(site, study)
-    bench, policy = workspace(site, study), read_policy(site.policy)
+    noise = request.cost.noise_multiplier
+    permit(policy, study, noise)
+    bench = _workspace(request)
     with because_of(Reason.BAD_QUESTION):
-        before = _receive(message, bench, study, policy)
-    job = Job(study, site.name, member, task.round, study_noise(study), policy.max_weight)
-    check_drawable(study, bench.trainable_size)
+        before = _receive(message, bench, request)
+    job = Job(study, site.name, member, task.round, noise, policy.max_weight)
+    request.cost.check_drawable(bench.trainable_size)
     job.check()
     check_alone(site, study)
-    account = pay_for_training(site, task, entropy)
+    account = pay_for_training(request, entropy)
     loss = train(job, bench.inputs, entropy)
     if policy.metrics != "exact":
         loss = None
@@ -167,21 +169,27 @@ def _train(message: Message, site: Site, entropy: Entropy) -> RecordDict:
     return update.content(study.transport.up)
 
 
-def _evaluate(message: Message, site: Site, entropy: Entropy) -> RecordDict:
-    task = Task.read(message)
-    if site.name not in task.study.cohort:
-        said = f"study {task.study.name}: site {site.name} is not in its cohort"
+def _evaluate(message: Message, request: Request, entropy: Entropy) -> RecordDict:
+    site, study = request.site, request.study
+    if site.name not in study.cohort:
+        said = f"study {study.name}: site {site.name} is not in its cohort"
         raise FederationError(said, Reason.BAD_QUESTION)
-    permit_study(site, task.study)
-    bench, policy = workspace(site, task.study), read_policy(site.policy)
+    permit(request.policy, study, request.cost.noise_multiplier)
+    bench = _workspace(request)
     with because_of(Reason.BAD_QUESTION):
-        _receive(message, bench, task.study, policy)
-    check_alone(site, task.study)
-    tally, head = released_tally(site, task, bench.inputs, entropy)
+        _receive(message, bench, request)
+    check_alone(site, study)
+    tally, head = released_tally(request, bench.inputs, entropy)
     return tally_content(tally, head)
 
 
-def _receive(message: Message, bench: Workspace, study: Study, policy: Policy) -> Vector:
+def _workspace(request: Request) -> Workspace:
+    """The model and the cells, within the policy's share of a GPU's memory."""
+    limit_memory(resolve(request.site.runtime.device), request.policy.gpu_memory_share)
+    return workspace(request.site, request.study)
+
+
+def _receive(message: Message, bench: Workspace, request: Request) -> Vector:
     """Load the message's model vector; the vector, for the difference.
 
     Raises FederationError: none, or one that is not finite, or with larger weights than the policy
@@ -190,14 +198,14 @@ def _receive(message: Message, bench: Workspace, study: Study, policy: Policy) -
     arrays = message.content.array_records.get("model")
     if arrays is None or list(arrays) != ["values"]:
         raise FederationError(f"a {message.metadata.message_type} message without a model vector")
-    values = decode(arrays["values"], bench.layout.size, study.transport.down)
+    values = decode(arrays["values"], bench.layout.size, request.study.transport.down)
     if not np.isfinite(values).all():
         raise FederationError("the message's model is not finite")
-    largest = float(np.abs(values).max())
-    if largest > policy.max_weight:
+    largest, most = float(np.abs(values).max()), request.policy.max_weight
+    if largest > most:
         raise FederationError(
             f"the message's model has a weight of {largest:.4g}; the policy's max_weight is "
-            f"{policy.max_weight:g}. Models that learn well stay below 30: lower the study's "
+            f"{most:g}. Models that learn well stay below 30: lower the study's "
             "learning rate",
             Reason.MAX_WEIGHT,
         )

@@ -37,7 +37,7 @@ _KNOWN = 5.0
 
 
 @dataclass(frozen=True)
-class Share:
+class NoisedShare:
     """weight * right / (weight * right + wrong), of counts that are sums of noised ones.
 
     Nothing is cut off at 0 and 1, where noise may take a share: a mean of such would be off.
@@ -199,26 +199,26 @@ class NoisedTally:
         }
 
     @property
-    def _accuracy(self) -> Share:
-        return Share(self.right, self.wrong, self.variance, self.variance)
+    def _accuracy(self) -> NoisedShare:
+        return NoisedShare(self.right, self.wrong, self.variance, self.variance)
 
     @property
-    def _recalls(self) -> list[Share]:
+    def _recalls(self) -> list[NoisedShare]:
         right, rows = self.confusion.diagonal(), self.confusion.sum(1)
         others = (len(right) - 1) * self.variance
         return [
-            Share(float(r), float(row - r), self.variance, others)
+            NoisedShare(float(r), float(row - r), self.variance, others)
             for r, row in zip(right, rows, strict=True)
         ]
 
     @property
-    def _f1(self) -> list[Share]:
+    def _f1(self) -> list[NoisedShare]:
         right = self.confusion.diagonal()
         both = self.confusion.sum(0) + self.confusion.sum(1)
         others = 2 * (len(right) - 1) * self.variance
         there = [recall.known for recall in self._recalls]
         return [
-            Share(float(r), float(b - 2 * r), self.variance, others, weight=2.0, there=known)
+            NoisedShare(float(r), float(b - 2 * r), self.variance, others, weight=2.0, there=known)
             for r, b, known in zip(right, both, there, strict=True)
         ]
 
@@ -235,21 +235,21 @@ def total(tallies: Iterable[Tally | NoisedTally], classes: int) -> Tally | Noise
 def accuracy_interval(right: float, wrong: float, variance: float) -> Interval | None:
     """95 % interval of the accuracy, where those counts are what comes out; None where not even the
     number of cells would be known."""
-    return _mean_interval([Share(right, wrong, variance, variance)])
+    return _mean_interval([NoisedShare(right, wrong, variance, variance)])
 
 
 def _tells(interval: Interval) -> bool:
     return interval[1] - interval[0] <= TELLING
 
 
-def _mean(shares: list[Share]) -> float | None:
+def _mean(shares: list[NoisedShare]) -> float | None:
     """Within 0 to 1; None unless all are known."""
     if not all(share.known for share in shares):
         return None
     return min(max(sum(share.value for share in shares) / len(shares), 0.0), 1.0)
 
 
-def _mean_interval(shares: list[Share], shared: float = 1.0) -> Interval | None:
+def _mean_interval(shares: list[NoisedShare], shared: float = 1.0) -> Interval | None:
     """Of the mean over the classes that have cells, within 0 to 1; None where no class is known.
 
     A class that is not known may have none and not count, or have any share. shared: what the

@@ -8,12 +8,12 @@ from flwr.serverapp import Grid, ServerApp
 from common.config.loading import load
 from common.config.study import Study
 from common.errors import ConfigError
-from server.rounds.observer import Watcher
-from server.rounds.rounds import Observer, Rounds
+from server.rounds.observer import Observer
+from server.rounds.rounds import Rounds
 
 
-def server_app(observe: Observer | None = None, watcher: Watcher | None = None) -> ServerApp:
-    """A ServerApp that runs the study named by the run config.
+def server_app(observer: Observer | None = None) -> ServerApp:
+    """A ServerApp that runs the study named by the run config, and tells `observer` of it.
 
     run config: `study`, a study's YAML with its cohort; `out`, the folder of the run; `finish`,
     whether the run ends with the rounds that it has.
@@ -23,7 +23,7 @@ def server_app(observe: Observer | None = None, watcher: Watcher | None = None) 
     @app.main()
     def main(grid: Grid, context: Context) -> None:
         study = load(Study, _path(context, "study"))
-        rounds = Rounds(study, grid, _path(context, "out"), observe, watcher)
+        rounds = Rounds(study, grid, _path(context, "out"), observer or Observer())
         rounds.finish() if context.run_config.get("finish") else rounds.run()
 
     return app

@@ -10,7 +10,7 @@ from client.ledger.binding import create_simulated_ledger
 from client.policy.policy import Policy
 from client.site import open_site
 from common.config.loading import dump, parse
-from common.config.study import MOST_NORM, CellSource, Member, Runtime, Site, Study
+from common.config.study import MOST_NORM, CellSource, Participant, Runtime, Site, Study
 from common.files import replacing, write_text
 from simulations.config import Simulation
 from simulations.partition import POOLED, DealtSite
@@ -35,7 +35,7 @@ OPEN_POLICY = Policy(
 
 
 @dataclass(frozen=True)
-class Plan:
+class PlannedStudy:
     """One study to run. Its folder holds study.yaml, sites/<name>/site.yaml, and the results."""
 
     name: str
@@ -51,7 +51,9 @@ class Plan:
         return sorted((self.folder / "sites").glob("*/site.yaml"))
 
 
-def make_plans(simulation: Simulation, sites: tuple[DealtSite, ...], out: Path) -> list[Plan]:
+def make_plans(
+    simulation: Simulation, sites: tuple[DealtSite, ...], out: Path
+) -> list[PlannedStudy]:
     """The federation, then its baselines; everything they need is written below `out`."""
     study = simulation.study
     cohort = _cohort(simulation, sites)
@@ -67,7 +69,9 @@ def make_plans(simulation: Simulation, sites: tuple[DealtSite, ...], out: Path) 
     if LOCAL in simulation.baselines:
         for name in [site.name for site in sites if _can_train_alone(site)]:
             alone = {
-                other: member if other == name or member.role == "held_out" else Member(role="test")
+                other: member
+                if other == name or member.role == "held_out"
+                else Participant(role="test")
                 for other, member in cohort.items()
             }
             folder = out / "baselines" / LOCAL / name
@@ -86,15 +90,15 @@ def declared(number: int) -> int:
     return max(int(round(number, -digits)), 1)
 
 
-def _cohort(simulation: Simulation, sites: tuple[DealtSite, ...]) -> dict[str, Member]:
+def _cohort(simulation: Simulation, sites: tuple[DealtSite, ...]) -> dict[str, Participant]:
     power = {"size": 1.0, "sqrt": 0.5, "equal": 0.0}[simulation.partition.weighting]
     cohort = {}
     for site in sites:
         if site.held_out:
-            cohort[site.name] = Member(role="held_out")
+            cohort[site.name] = Participant(role="held_out")
             continue
         units = declared(_training_units(site, simulation.study))
-        cohort[site.name] = Member(units=units, weight=float(units**power))
+        cohort[site.name] = Participant(units=units, weight=float(units**power))
     return cohort
 
 
@@ -125,8 +129,8 @@ def _local_steps(site: DealtSite, study: Study) -> int:
 
 
 def _pool(
-    sites: tuple[DealtSite, ...], cohort: Mapping[str, Member], study: Study
-) -> tuple[DealtSite, Member]:
+    sites: tuple[DealtSite, ...], cohort: Mapping[str, Participant], study: Study
+) -> tuple[DealtSite, Participant]:
     """All training sites as one. Patients of one name count as one, as they do at a site."""
     training = [site for site in sites if not site.held_out]
     shares = tuple(share for site in training for share in site.shares)
@@ -136,23 +140,23 @@ def _pool(
     units = sum(cohort[site.name].units for site in training)
     if study.privacy.of_patients:
         units = declared(_training_units(pooled, study))
-    return pooled, Member(units=units)
+    return pooled, Participant(units=units)
 
 
 def _plan(
     name: str,
     study: Study,
-    cohort: dict[str, Member],
+    cohort: dict[str, Participant],
     sites: tuple[DealtSite, ...],
     folder: Path,
     runtime: Runtime,
-) -> Plan:
+) -> PlannedStudy:
     """Write the study and its sites; what a broken-off run left is kept."""
     content = study.model_dump() | {"cohort": cohort}
     if name != FEDERATED:  # one site trains: it is its own quorum, and there is nothing to outvote
         content["round"] |= {"min_sites": 1, "max_update_norm": MOST_NORM}
         content["server"] |= {"aggregation": "mean", "byzantine_sites": 0}
-    plan = Plan(name, parse(Study, content, f"{name}: the study of this partition"), folder)
+    plan = PlannedStudy(name, parse(Study, content, f"{name}: the study of this partition"), folder)
     write_text(plan.study_file, dump(plan.study))
     for site in sites:
         if site.name in cohort:
@@ -160,7 +164,7 @@ def _plan(
     return plan
 
 
-def _write_site(site: DealtSite, plan: Plan, runtime: Runtime) -> None:
+def _write_site(site: DealtSite, plan: PlannedStudy, runtime: Runtime) -> None:
     home = plan.folder / "sites" / site.name
     sources = []
     for number, share in enumerate(site.shares):

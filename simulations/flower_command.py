@@ -7,7 +7,7 @@ from pathlib import Path
 from common.files import file_digest
 from common.models.projection import RENDERED, projection_file
 from simulations.config import Simulation
-from simulations.experiments import Plan
+from simulations.experiments import PlannedStudy
 
 
 def for_flower(simulation: Simulation) -> Simulation:
@@ -22,7 +22,7 @@ def for_flower(simulation: Simulation) -> Simulation:
     return simulation.model_copy(update={"study": study.model_copy(update={"model": model})})
 
 
-def flower_command(plan: Plan) -> str:
+def flower_command(plan: PlannedStudy) -> str:
     """What to type. Without the variable Flower would install all that is installed here once more,
     torch too; without the number it would simulate two sites, however many there are."""
     study, out = plan.study_file.absolute(), plan.folder.absolute()

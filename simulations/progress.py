@@ -18,7 +18,7 @@ from rich.progress import (
 from rich.table import Column, Table
 from rich.text import Text
 
-from simulations.experiments import FEDERATED, LOCAL, Plan
+from simulations.experiments import FEDERATED, LOCAL, PlannedStudy
 from simulations.labs import Labs
 from simulations.partition import DealtSite
 from simulations.report.majority import always
@@ -34,7 +34,7 @@ _WIDE = 100
 
 
 class Terminal:
-    """A `Watcher` that draws bars: one for the federation, one a kind of baseline."""
+    """A `SimulationObserver` that draws bars: one for the federation, one a kind of baseline."""
 
     def __init__(self, console: Console) -> None:
         whole = Column(no_wrap=True)
@@ -76,7 +76,7 @@ class Terminal:
             more = f"... {len(lines) - _LINES:,} lines more, in the report"
             self._bars.console.print(more, style="yellow")
 
-    def planned(self, plans: list[Plan], sites: tuple[DealtSite, ...]) -> None:
+    def planned(self, plans: list[PlannedStudy], sites: tuple[DealtSite, ...]) -> None:
         for task in self._tasks.values():
             self._bars.update(task, visible=False)
         self._bars.console.print(_sites_table(sites))
@@ -87,7 +87,7 @@ class Terminal:
                 kind, total=total, completed=self._done_of(kind), note=""
             )
 
-    def round_done(self, plan: Plan, record: "RoundRecord") -> None:
+    def round_done(self, plan: PlannedStudy, record: "RoundRecord") -> None:
         kind = _kind(plan)
         self._done[plan.name] = record.round
         self._bars.update(self._tasks[kind], completed=self._done_of(kind))
@@ -164,13 +164,13 @@ class _Cut(TextColumn):
         return text
 
 
-def _rounds_done(plan: Plan) -> int:
+def _rounds_done(plan: PlannedStudy) -> int:
     from server.rounds.record import count
 
     return count(plan.folder)
 
 
-def _kind(plan: Plan) -> str:
+def _kind(plan: PlannedStudy) -> str:
     return _kind_of(plan.name)
 
 

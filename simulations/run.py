@@ -14,7 +14,7 @@ from common.errors import ConfigError
 from common.files import write_text
 from simulations.config import Simulation
 from simulations.engine.seeded import workers_of
-from simulations.experiments import Plan, make_plans
+from simulations.experiments import PlannedStudy, make_plans
 from simulations.labs import Labs, gather, studied
 from simulations.partition import DealtSite, deal
 
@@ -24,16 +24,16 @@ if TYPE_CHECKING:
 Backend = Literal["local", "ray"]
 
 
-class Watcher(Protocol):
+class SimulationObserver(Protocol):
     """Told how a simulation goes on."""
 
     def preparing(self, what: str, done: int, total: int) -> None: ...
 
     def gathered(self, labs: Labs) -> None: ...
 
-    def planned(self, plans: list[Plan], sites: tuple[DealtSite, ...]) -> None: ...
+    def planned(self, plans: list[PlannedStudy], sites: tuple[DealtSite, ...]) -> None: ...
 
-    def round_done(self, plan: Plan, record: "RoundRecord") -> None: ...
+    def round_done(self, plan: PlannedStudy, record: "RoundRecord") -> None: ...
 
     def reporting(self) -> None: ...
 
@@ -45,12 +45,12 @@ class Prepared:
     simulation: Simulation
     labs: Labs
     sites: tuple[DealtSite, ...]
-    plans: list[Plan]
+    plans: list[PlannedStudy]
     given_up: Mapping[str, str] = field(default_factory=dict)
     """Baselines that could not go on, and why."""
 
 
-def prepare(simulation: Simulation, out: Path, watcher: Watcher) -> Prepared:
+def prepare(simulation: Simulation, out: Path, observer: SimulationObserver) -> Prepared:
     """Gather the cells, deal them to sites, write the studies. Same config, same files.
 
     Raises ConfigError when `out` holds a run of another config.
@@ -58,45 +58,45 @@ def prepare(simulation: Simulation, out: Path, watcher: Watcher) -> Prepared:
     _same_run(simulation, out)
     write_text(out / "config.yaml", dump(simulation))
     study = simulation.study
-    labs = gather(simulation.data, study.image_side, study.seed, watcher.preparing, study.field_um)
+    labs = gather(simulation.data, study.image_side, study.seed, observer.preparing, study.field_um)
     labs = studied(labs, study)
-    watcher.gathered(labs)
+    observer.gathered(labs)
     sites = deal(labs.caches, simulation.partition, study)
     plans = make_plans(simulation, sites, out)
-    watcher.planned(plans, sites)
+    observer.planned(plans, sites)
     return Prepared(simulation, labs, sites, plans)
 
 
 def run(
-    simulation: Simulation, out: Path, watcher: Watcher, backend: Backend = "local"
+    simulation: Simulation, out: Path, observer: SimulationObserver, backend: Backend = "local"
 ) -> dict[str, Any]:
     """Run the federation and its baselines, and write everything of the run folder; the summary.
 
     A folder that holds a run of this config is gone on with: finished rounds are not done again,
     and the numbers are those of an unbroken run. Raises ConfigError when it holds another run.
     """
-    prepared = federate(simulation, out, watcher, backend)
-    watcher.reporting()
+    prepared = federate(simulation, out, observer, backend)
+    observer.reporting()
     return _conclude(prepared, out)
 
 
 def federate(
-    simulation: Simulation, out: Path, watcher: Watcher, backend: Backend = "local"
+    simulation: Simulation, out: Path, observer: SimulationObserver, backend: Backend = "local"
 ) -> Prepared:
     """`run` up to the trained and tested models, without the summary and the report."""
     runtime, seed = simulation.runtime, simulation.study.seed
     if backend == "ray":
         from simulations.engine.engines import run_ray
 
-        prepared = prepare(simulation, out, watcher)
-        run_ray(prepared.plans, runtime, seed, watcher.round_done)
+        prepared = prepare(simulation, out, observer)
+        run_ray(prepared.plans, runtime, seed, observer.round_done)
         return prepared
     with workers_of(runtime, seed) as pool:
         from simulations.engine.engines import run_local, warm
 
-        prepared = prepare(simulation, out, watcher)
-        warm(prepared.plans[0], pool, watcher.preparing)
-        given_up = run_local(prepared.plans, pool, watcher.round_done)
+        prepared = prepare(simulation, out, observer)
+        warm(prepared.plans[0], pool, observer.preparing)
+        given_up = run_local(prepared.plans, pool, observer.round_done)
     return replace(prepared, given_up=given_up)
 
 

@@ -115,3 +115,13 @@ def test_what_waits_most_of_the_time_is_light(module: str) -> None:
     """torch is for the processes that compute: elsewhere it is seconds and 150 MB for nothing."""
     code = f"import sys, {module}; sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
+
+
+def test_a_class_name_means_one_thing() -> None:
+    """Functions of a file may be called as others are; who reads `Plan` must not ask which."""
+    homes: dict[str, list[Path]] = {}
+    for path in FILES:
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                homes.setdefault(node.name, []).append(path)
+    assert not {name: paths for name, paths in homes.items() if len(paths) > 1}

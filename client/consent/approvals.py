@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from client.consent.cohort import unseen
-from client.consent.decisions import BEGINNING, Decision, DecisionFile, Entry
+from client.consent.decisions import BEGINNING, Decision, DecisionFile, SignedDecision
 from client.consent.rollback import DecisionMemory, Named
 from client.home import SiteHome
 from client.membership.membership import Membership
-from client.policy.policy import cohort_refusal, read_policy
+from client.policy.policy import Policy, cohort_refusal
 from client.site import open_site
 from common.audit.entry import check_event
 from common.audit.log import AuditLog
@@ -26,7 +26,7 @@ from common.wire.reasons import Fault, Reason
 class Approvals(Protocol):
     """What a site's ClientApp asks before it touches a cell for a study, and before it answers."""
 
-    def check(self, site: Site, study: Study) -> None:
+    def check(self, site: Site, policy: Policy, study: Study) -> None:
         """Raise PrivacyError unless the study, to the last digit, is approved at this moment, for
         the members that it has, and enough of its cohort are members of the consortium."""
         ...
@@ -63,7 +63,7 @@ class SignedApprovals:
         self._file = DecisionFile(home.decisions)
         self._memory = DecisionMemory(home.audit)
 
-    def check(self, site: Site, study: Study) -> None:
+    def check(self, site: Site, policy: Policy, study: Study) -> None:
         with because_of(Reason.HOME):
             self._home.check_ours(site)
             membership = Membership.load(self._home.folder)
@@ -79,7 +79,7 @@ class SignedApprovals:
                 f"the study was approved; look at it and decide with {self._command(study)}",
                 Reason.MEMBERS,
             )
-        fault = cohort_refusal(read_policy(site.policy), study, members)
+        fault = cohort_refusal(policy, study, members)
         if fault:
             said = f"study {study.name}: of the registry's active members {fault}"
             raise PrivacyError(said, fault.reason)
@@ -172,10 +172,10 @@ class SignedApprovals:
             decision = parse(Decision, content, "the decision")
             check_event(decision.event, decision.facts)
             self._file.append(decision, membership.signing_key())
-            self._say((*entries, Entry(decision, current=True)), log)
+            self._say((*entries, SignedDecision(decision, current=True)), log)
         return self._file.path
 
-    def _say(self, entries: tuple[Entry, ...], log: AuditLog) -> None:
+    def _say(self, entries: tuple[SignedDecision, ...], log: AuditLog) -> None:
         named = self._memory.newest()
         for decision in (entry.decision for entry in entries):
             if decision.number > named.number:
@@ -184,7 +184,7 @@ class SignedApprovals:
     def _member(self) -> Membership:
         return Membership.load(self._home.folder)
 
-    def _entries(self, membership: Membership) -> tuple[Entry, ...]:
+    def _entries(self, membership: Membership) -> tuple[SignedDecision, ...]:
         """The list, whole: it has the newest decision that the audit log names.
 
         A list that is missing is empty to who decides anew; what the log names is not approved.
@@ -204,7 +204,7 @@ class SignedApprovals:
                 )
         return entries
 
-    def _standing(self, entries: tuple[Entry, ...], study: Study) -> Decision:
+    def _standing(self, entries: tuple[SignedDecision, ...], study: Study) -> Decision:
         """The approval of the study that holds at this moment; PrivacyError: there is none."""
         entry = _last(entries, study.digest)
         again = f"with {self._command(study)}"
@@ -252,6 +252,6 @@ def _follows(first: Decision, named: Named) -> bool:
     return (first.number, first.previous) == (named.number + 1, named.hash)
 
 
-def _last(entries: tuple[Entry, ...], digest: str) -> Entry | None:
+def _last(entries: tuple[SignedDecision, ...], digest: str) -> SignedDecision | None:
     """The last decision about the study of this digest."""
     return next((one for one in reversed(entries) if one.decision.digest == digest), None)

@@ -230,10 +230,11 @@ def _consent(
 
 def _answer(approvals: "SignedApprovals", site: "Site", study: "Study") -> str:
     """What the site says to the study at this moment, and who said so."""
+    from client.policy.policy import read_policy
     from common.errors import PrivacyError
 
     try:
-        approvals.check(site, study)
+        approvals.check(site, read_policy(site.policy), study)
         decision = approvals.last(study)
         return _words(decision) if decision else "not yet"
     except PrivacyError as error:

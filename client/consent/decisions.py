@@ -94,7 +94,7 @@ class Signed(Strict):
 
 
 @dataclass(frozen=True)
-class Entry:
+class SignedDecision:
     """A decision that the site's keys answer for."""
 
     decision: Decision
@@ -108,13 +108,13 @@ class DecisionFile:
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    def entries(self, keys: Sequence[str]) -> tuple[Entry, ...]:
+    def entries(self, keys: Sequence[str]) -> tuple[SignedDecision, ...]:
         """All decisions, oldest first; () when there is no file.
 
         keys: PEM of the site's signing keys, oldest first; the last one holds. Raises PrivacyError
         naming the line that is not what one of them signed, or does not follow the line before.
         """
-        found: list[Entry] = []
+        found: list[SignedDecision] = []
         for number, line in enumerate(self._lines(), start=1):
             try:
                 found.append(_checked(line, found[-1].decision if found else None, keys))
@@ -155,7 +155,7 @@ class DecisionFile:
             raise PrivacyError(f"{self.path}: cannot be read ({error})") from error
 
 
-def _checked(line: str, before: Decision | None, keys: Sequence[str]) -> Entry:
+def _checked(line: str, before: Decision | None, keys: Sequence[str]) -> SignedDecision:
     """The line's decision. Raises ValueError, FederationError saying what does not fit."""
     signed = Signed.model_validate_json(line)
     decision = signed.decision
@@ -164,7 +164,7 @@ def _checked(line: str, before: Decision | None, keys: Sequence[str]) -> Entry:
     fits = [key for key in keys if _fits(key, decision.message, signed.signature)]
     if not fits:
         raise ValueError("the signature does not fit")
-    return Entry(decision, current=fits[-1] == keys[-1])
+    return SignedDecision(decision, current=fits[-1] == keys[-1])
 
 
 def _fits(public: str, message: bytes, signature: str) -> bool:

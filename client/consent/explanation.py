@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 from client.consent.eligibility import TakingPart, taking_part
 from client.consent.obstacles import obstacles
+from client.ledger.cost import StudyCost
 from client.ledger.ledger import Ledger
-from client.ledger.spending import study_noise
 from client.ledger.summary import beside_epsilon, left
 from client.policy.policy import Policy, cohort_refusal, read_policy
 from common.config.study import PrivacySpec, Site, Study
@@ -40,7 +40,7 @@ def explain(site: Site, study: Study, members: Collection[str]) -> Explanation:
 
     members: the active members of the registry that the site trusts.
     """
-    policy, noise, cells = read_policy(site.policy), study_noise(study), _cells(site, study)
+    policy, cells = read_policy(site.policy), _cells(site, study)
     topics = (
         ("study", f"{study.name}, digest {study.digest}"),
         ("description", study.description or "none given"),
@@ -48,13 +48,13 @@ def explain(site: Site, study: Study, members: Collection[str]) -> Explanation:
         ("together", _cohort(site, study, members)),
         ("your cells", cells.words if cells else "not known: they cannot be opened"),
         *([("by type", f"{cells.by_type} (train/validation/test)")] if cells else []),
-        ("privacy", _privacy(study, noise)),
+        ("privacy", _privacy(study, StudyCost(study).noise_multiplier)),
         ("each round", _update(study)),
         ("of metrics", _metrics(policy, study)),
         ("never leave", "images, file names, patients' names, the counts of your cells, errors"),
         ("budget", _budget(site, policy)),
     )
-    found = obstacles(site, study)
+    found = obstacles(site, policy, study)
     if fault := cohort_refusal(policy, study, members):
         said = f"of the registry's active members {fault}"
         found.append(PrivacyError(said, fault.reason))

@@ -6,7 +6,9 @@ A person who approves is told them, and a server that asks whether the site is r
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 
-from client.ledger.spending import check_affordable, check_drawable, permit_study
+from client.ledger.cost import StudyCost
+from client.ledger.spending import check_affordable
+from client.policy.policy import Policy, permit
 from client.site import open_cells
 from client.training.selftest import check_alone
 from common.config.study import ModelSpec, Site, Study
@@ -15,20 +17,29 @@ from common.errors import HemofedError, PrivacyError
 from common.models import build, trainable
 
 
-def obstacles(site: Site, study: Study) -> list[HemofedError]:
+def obstacles(site: Site, policy: Policy, study: Study) -> list[HemofedError]:
     """What stands in the way, each as the error that it would be; none: the site can train.
 
     Asks the policy, the budget and whose the ledger is, the device, the model's weights, whether
     the noise can be drawn, and the cells and their side. None of it depends on what the cells show,
     nor on how many take part. The kernels are not asked: that takes a while (`check_ready`).
     """
-    return list(_failed(site, study, permit_study, check_affordable, _device, _model, open_cells))
+    cost = StudyCost(study)
+    return list(
+        _failed(
+            lambda: permit(policy, study, cost.noise_multiplier),
+            lambda: check_affordable(site, policy, cost),
+            lambda: resolve(site.runtime.device),
+            lambda: cost.check_drawable(_size(study)),
+            lambda: open_cells(site, study),
+        )
+    )
 
 
-def check_ready(site: Site, study: Study) -> None:
+def check_ready(site: Site, policy: Policy, study: Study) -> None:
     """Raise PrivacyError with all `obstacles`, and the first one's reason, where there are any; and
     where the machine's kernels fail `check_alone`."""
-    found = obstacles(site, study)
+    found = obstacles(site, policy, study)
     if found:
         said = f"study {study.name} cannot train here: {in_words(found)}"
         raise PrivacyError(said, found[0].reason)
@@ -43,26 +54,20 @@ def in_words(found: Sequence[HemofedError]) -> str:
     return " ".join(f"({number}) {one}." for number, one in enumerate(said, start=1))
 
 
-def _failed(
-    site: Site, study: Study, *checks: Callable[[Site, Study], object]
-) -> Iterator[HemofedError]:
+def _failed(*checks: Callable[[], object]) -> Iterator[HemofedError]:
     for check in checks:
         try:
-            check(site, study)
+            check()
         except HemofedError as error:
             yield error
 
 
-def _device(site: Site, study: Study) -> None:
-    resolve(site.runtime.device)
-
-
-def _model(site: Site, study: Study) -> None:
-    size = _size(study.model, len(study.cell_types), study.image_side, study.seed)
-    check_drawable(study, size)
+def _size(study: Study) -> int:
+    """Trainable parameters of the study's model."""
+    return _size_of(study.model, len(study.cell_types), study.image_side, study.seed)
 
 
 @lru_cache(maxsize=64)
-def _size(spec: ModelSpec, classes: int, side: int, seed: int) -> int:
-    """Trainable parameters. Kept: a study that waits for its labs asks every few seconds."""
+def _size_of(spec: ModelSpec, classes: int, side: int, seed: int) -> int:
+    """Kept: a study that waits for its labs asks every few seconds."""
     return sum(value.numel() for value in trainable(build(spec, classes, side, seed)).values())

@@ -7,7 +7,7 @@ from pathlib import Path
 from shlex import quote
 
 from client.data.decoding.formats import refused
-from client.data.listing import LEFT_OUT, Entry, Listing, listing, lost, nested_tree, not_read
+from client.data.listing import LEFT_OUT, ListedImage, Listing, listing, lost, nested_tree, not_read
 from client.data.patient_names import ALIKE, alike
 from common.cell_types import CODES, SKIP, may_mean
 from common.errors import DataError
@@ -21,7 +21,7 @@ class Index:
     """The images of one source, in a fixed order, and what was passed over."""
 
     source: Path
-    rows: tuple[Entry, ...]
+    rows: tuple[ListedImage, ...]
     skipped: Mapping[str, int] = field(default_factory=dict)
     """Reason -> number of files that were passed over."""
     remarks: tuple[str, ...] = ()

@@ -10,7 +10,7 @@ from pathlib import Path
 from client.data.decoding.array import Progress
 from client.data.decoding.image import quiet, read_rgb
 from client.data.index import Index
-from client.data.listing import Entry
+from client.data.listing import ListedImage
 from client.data.scale import ScaleError, refuse_implausible
 from common.errors import ConfigError, DataError
 
@@ -85,7 +85,7 @@ def without_unreadable(
     known) cannot be right for more of them than it can, which is a wrong scale and no odd picture.
     """
     faults: list[str] = []
-    rows: list[Entry] = []
+    rows: list[ListedImage] = []
     off_scale: list[ScaleError] = []
     with quiet(), ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
         found = pool.map(partial(_fault, um_per_px=um_per_px), index.rows)
@@ -107,7 +107,7 @@ def without_unreadable(
     return replace(index, rows=tuple(rows), skipped=skipped), tuple(faults)
 
 
-def _fault(row: Entry, um_per_px: float | None) -> DataError | None:
+def _fault(row: ListedImage, um_per_px: float | None) -> DataError | None:
     try:
         read_rgb(row.path, look=partial(refuse_implausible, um_per_px=um_per_px))
     except DataError as error:

@@ -36,7 +36,7 @@ _TABLES = frozenset({".csv", ".tsv", ".xls", ".xlsx", ".ods"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Entry:
+class ListedImage:
     """One image that the source names; it need not be readable."""
 
     folder: Path
@@ -61,7 +61,7 @@ class Listing:
     """The images of a source in a fixed order, what was passed over, and what is wrong."""
 
     source: Path
-    entries: list[Entry] = field(default_factory=list)
+    entries: list[ListedImage] = field(default_factory=list)
     passed_over: Counter[str] = field(default_factory=Counter)
     """Reason -> files that are not images, or were left out on purpose."""
     unknown: dict[str, list[str]] = field(default_factory=dict)
@@ -245,7 +245,7 @@ class _Reader:
         if label is None:
             self.into.unknown.setdefault(given, []).append(name)
         self.into.entries.append(
-            Entry(
+            ListedImage(
                 folder=folder,
                 name=name,
                 label=label or given,

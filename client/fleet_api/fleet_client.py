@@ -22,6 +22,7 @@ from client.fleet_api.flower_internals import (
 )
 from client.fleet_api.proxy import client_to, unreached
 from client.fleet_api.tls import out_of_date
+from common.backoff import Backoff
 from common.errors import FederationError
 from common.files import write_text
 from common.identity import node_public_pem
@@ -44,7 +45,8 @@ from common.wire.flower_objects import identifiers, put_together, take_apart
 
 HEARTBEAT_SECONDS = 15.0
 """The server counts a site as gone after twice this long without a sign of life."""
-_FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 20.0
+_PAUSES = (0.5, 20.0)
+"""Seconds between tries: the first, and the longest."""
 _SECONDS = 30.0
 """For a part of an exchange: longer than the server lets a question for messages wait."""
 _INVALID_HEARTBEAT = 400
@@ -227,7 +229,7 @@ class FleetLink:
                 return response.object_content
             if not response.object_found or time.monotonic() > end:
                 raise RunOverError
-            if self._halt.wait(_FIRST_PAUSE):
+            if self._halt.wait(_PAUSES[0]):
                 raise HaltedError
 
     def _ask(self, call: Callable[[Request], Result], request: Request) -> Result:
@@ -236,7 +238,7 @@ class FleetLink:
         Raises ShutOutError or FederationError when server and site do not accept each other,
         RunOverError when the server has no more use for the answer, HaltedError.
         """
-        pause = _FIRST_PAUSE
+        pauses = Backoff(*_PAUSES)
         while True:
             try:
                 result = call(request)
@@ -247,9 +249,8 @@ class FleetLink:
             else:
                 self._wait_out("", "")
                 return result
-            if self._halt.wait(pause):
+            if self._halt.wait(pauses.next()):
                 raise HaltedError
-            pause = min(2 * pause, _LONGEST_PAUSE)
 
     def _refused(self, error: httpx.HTTPStatusError) -> tuple[str, str]:
         """What hinders the server from accepting a request, and in words, where that passes."""

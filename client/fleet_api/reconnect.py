@@ -4,13 +4,15 @@ import logging
 import time
 from threading import Event
 
+from common.backoff import Backoff
 from common.errors import FederationError
 
 SECONDS = 120.0
 """A server that lost its state, or a site whose keys are being changed, is back sooner."""
 FIRST_SECONDS = 10.0
 """A server that runs takes a site that was just admitted up within seconds."""
-_FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 15.0
+_PAUSES = (1.0, 15.0)
+"""Seconds: the first, and the longest."""
 _log = logging.getLogger("hemofed.site")
 
 
@@ -21,11 +23,12 @@ class Patience:
         self._halt = halt
         self._seconds = FIRST_SECONDS
         self._end: float | None = None
-        self._pause = _FIRST_PAUSE
+        self._pauses = Backoff(*_PAUSES)
 
     def renew(self) -> None:
         """The server accepted the site."""
-        self._seconds, self._end, self._pause = SECONDS, None, _FIRST_PAUSE
+        self._seconds, self._end = SECONDS, None
+        self._pauses.reset()
 
     def wait(self, refusal: FederationError) -> None:
         """Wait before the next try, or raise `refusal` when there is no patience left."""
@@ -34,5 +37,4 @@ class Patience:
             _log.error("%s. This site tries again for %g s", refusal, self._seconds)
         if time.monotonic() >= self._end:
             raise refusal
-        self._halt.wait(self._pause)
-        self._pause = min(2 * self._pause, _LONGEST_PAUSE)
+        self._halt.wait(self._pauses.next())

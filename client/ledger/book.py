@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from threading import Lock
 
-from client.ledger.hash_chain import Kind, Plan, Row, check
+from client.ledger.hash_chain import Kind, LedgerRow, PlannedDebits, check
 from client.ledger.sqlite_file import LedgerFile
 from common.privacy.events import Event
 
@@ -28,8 +28,8 @@ class Book:
         self._origin = origin
         self.sound = True
         """Whether all rows that it was given followed."""
-        self.first: Row | None = None
-        self.last: Row | None = None
+        self.first: LedgerRow | None = None
+        self.last: LedgerRow | None = None
         self.unit: str | None = None
         """What its debits protect; None: there are none."""
         self.fingerprints: list[str] = []
@@ -38,13 +38,13 @@ class Book:
         self._attempts: defaultdict[tuple[Kind, str, int], set[int]] = defaultdict(set)
         self._spent: defaultdict[str, Counter[Event]] = defaultdict(Counter)
         self._paid: Counter[tuple[str, bool]] = Counter()
-        self._plans: dict[Plan, None] = {}
+        self._plans: dict[PlannedDebits, None] = {}
 
     def __len__(self) -> int:
         """Rows."""
         return 0 if self.last is None else self.last.number + 1
 
-    def add(self, rows: Sequence[Row]) -> None:
+    def add(self, rows: Sequence[LedgerRow]) -> None:
         """Check that the rows follow, and count them. Raises PrivacyError: they do not, or an event
         cannot be read."""
         sound, self.sound = self.sound, False
@@ -53,7 +53,7 @@ class Book:
             self._count(row)
         self.sound = sound
 
-    def _count(self, row: Row) -> None:
+    def _count(self, row: LedgerRow) -> None:
         if row.kind == "bind":
             self.fingerprints.append(row.fingerprint)
         else:
@@ -88,7 +88,7 @@ class Book:
         """Attempts of the study's rounds, or of its evaluations, that were debited."""
         return self._paid[study, evaluations]
 
-    def plans(self) -> tuple[Plan, ...]:
+    def plans(self) -> tuple[PlannedDebits, ...]:
         """All that studies were begun with, in the order in which they were begun."""
         return tuple(self._plans)
 

@@ -16,7 +16,7 @@ BEGINNING = hashlib.sha256(b"hemofed privacy ledger 2").hexdigest()
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
+class PlannedDebits:
     """All answers of one kind that a study may ever have, of which a first one was paid for."""
 
     study: str
@@ -27,7 +27,7 @@ class Plan:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Row:
+class LedgerRow:
     """One line of the ledger.
 
     A "bind" names the data set, a "debit" what was done to it under noise. "unprotected" is an
@@ -55,11 +55,11 @@ class Row:
         return self._debited()[0]
 
     @property
-    def plan(self) -> Plan:
+    def plan(self) -> PlannedDebits:
         """What a "debit" is part of. Raises PrivacyError like `event`."""
         event, most = self._debited()
         if most is None:
-            return Plan(study=self.study, part=f"{self.round}/{self.attempt}", event=event)
+            return PlannedDebits(study=self.study, part=f"{self.round}/{self.attempt}", event=event)
         return planned(self.study, self.round, event, most)
 
     @property
@@ -83,16 +83,16 @@ class Row:
             ) from error
 
 
-def planned(study: str, round: int, event: Event, most: int) -> Plan:
+def planned(study: str, round: int, event: Event, most: int) -> PlannedDebits:
     """The plan of `most` answers of `event` each; a negative `round` is an evaluation."""
     part = "training" if round >= 0 else "metrics"
-    return Plan(study=study, part=part, event=replace(event, steps=most * event.steps))
+    return PlannedDebits(study=study, part=part, event=replace(event, steps=most * event.steps))
 
 
-def chained(previous: str, fields: dict[str, Any]) -> Row:
-    """The row of `fields` (all of `Row` but `hash`) that follows the hash `previous`."""
+def chained(previous: str, fields: dict[str, Any]) -> LedgerRow:
+    """The row of `fields` (all of `LedgerRow` but `hash`) that follows the hash `previous`."""
     text = json.dumps([previous, fields], sort_keys=True, separators=(",", ":"))
-    return Row(**fields, hash=hashlib.sha256(text.encode()).hexdigest())
+    return LedgerRow(**fields, hash=hashlib.sha256(text.encode()).hexdigest())
 
 
 def event_body(event: Event, most: int | None) -> str:
@@ -101,7 +101,7 @@ def event_body(event: Event, most: int | None) -> str:
     return json.dumps(content, sort_keys=True, separators=(",", ":"))
 
 
-def check(rows: Sequence[Row], origin: str, after: Row | None = None) -> None:
+def check(rows: Sequence[LedgerRow], origin: str, after: LedgerRow | None = None) -> None:
     """Raise PrivacyError naming the first row that does not follow from the one before it.
 
     `after` is the row that `rows` continue; None: they are the whole ledger.

@@ -22,7 +22,7 @@ from types import TracebackType
 from typing import Self
 
 from client.ledger.book import Book, keep_book, kept_book
-from client.ledger.hash_chain import Kind, Plan, Row, event_body, planned
+from client.ledger.hash_chain import Kind, LedgerRow, PlannedDebits, event_body, planned
 from client.ledger.sqlite_file import LedgerFile
 from client.policy.budget import Budget
 from common.errors import PrivacyError
@@ -103,7 +103,7 @@ class Ledger:
 
     def debit(
         self, study: str, round: int, attempt: int, event: Event, most: int | None = None
-    ) -> Row:
+    ) -> LedgerRow:
         """Append what (study, round, attempt) will do; on disk when this returns.
 
         A negative `round` is an evaluation. most: how many rounds (or evaluations) of the study
@@ -127,7 +127,7 @@ class Ledger:
         self._book.add([row])
         return row
 
-    def note_unprotected(self, study: str, round: int, attempt: int) -> Row:
+    def note_unprotected(self, study: str, round: int, attempt: int) -> LedgerRow:
         """Append that an answer leaves without noise; on disk when this returns.
 
         It costs no epsilon, since none bounds it: the budget does not stop it, the policy does.
@@ -146,7 +146,7 @@ class Ledger:
         self._book.add([row])
         return row
 
-    def rebind(self, fingerprint: str) -> Row:
+    def rebind(self, fingerprint: str) -> LedgerRow:
         """Continue this ledger for the data set as it is after images were added or removed, or for
         the cells as another home has them; for those before it goes on too.
 
@@ -158,12 +158,12 @@ class Ledger:
         self._book.add([row])
         return row
 
-    def plans(self, following: Sequence[Plan] = ()) -> tuple[Plan, ...]:
+    def plans(self, following: Sequence[PlannedDebits] = ()) -> tuple[PlannedDebits, ...]:
         """All that studies were begun with, in the order in which they were begun; `following` at
         the end, if it is not among them."""
         return tuple(dict.fromkeys((*self._book.plans(), *following)))
 
-    def rows(self, kind: Kind | None = None) -> tuple[Row, ...]:
+    def rows(self, kind: Kind | None = None) -> tuple[LedgerRow, ...]:
         """The rows that were checked, in order, from the disk."""
         rows = self._file.rows(0)[: len(self._book)]
         return tuple(row for row in rows if kind in (None, row.kind))
@@ -302,18 +302,18 @@ class Ledger:
         """Why the event is more than the budget allows; None when it is not, or there is none."""
         if self._budget is None:
             return None
-        alone = Plan(study=study, part=f"{round}/{attempt}", event=event)
+        alone = PlannedDebits(study=study, part=f"{round}/{attempt}", event=event)
         plan = alone if most is None else planned(study, round, event, most)
         plans = [each.event for each in self.plans([plan])]
         return self._budget.excess([*self.spent(study), event], plans)
 
     @property
-    def _first(self) -> Row:
+    def _first(self) -> LedgerRow:
         assert self._book.first is not None  # a ledger that was checked has a row
         return self._book.first
 
     @property
-    def _last(self) -> Row:
+    def _last(self) -> LedgerRow:
         assert self._book.last is not None
         return self._book.last
 

@@ -3,15 +3,15 @@
 from dataclasses import dataclass
 
 from client.ledger.binding import open_ledger
-from client.ledger.hash_chain import Plan, planned
+from client.ledger.cost import StudyCost
+from client.ledger.hash_chain import PlannedDebits, planned
 from client.ledger.ledger import Ledger
-from client.policy.policy import Policy, permit, read_policy
+from client.policy.policy import Policy
 from client.randomness import Entropy
+from client.request import Request
 from common.config.study import Site, Study
 from common.errors import PrivacyError, because_of
-from common.privacy.accounting import Event, epsilon, epsilon_at_most, study_event
-from common.privacy.metrics_noise import evaluations, metrics_noise
-from common.privacy.noise import grid_for, grid_sigma
+from common.privacy.accounting import Event, epsilon, epsilon_at_most
 from common.wire.messages import Task
 from common.wire.reasons import Fault, Reason
 
@@ -26,80 +26,59 @@ class Account:
     head: str = ""
 
 
-def study_noise(study: Study) -> float:
-    """The training's noise multiplier: meets the study's epsilon over all its rounds."""
-    if study.privacy.mode == "none":
-        return 0.0
-    return study_event(study.privacy, study.rounds).noise_multiplier
-
-
-def permit_study(site: Site, study: Study) -> None:
-    """Raise PrivacyError when the site's policy refuses the study; no cell is looked at."""
-    permit(read_policy(site.policy), study, study_noise(study))
-
-
-def check_drawable(study: Study, size: int) -> None:
-    """Raise PrivacyError where the training's noise cannot be drawn; nothing is paid.
-
-    size: trainable parameters of the study's model.
-    """
-    if study.privacy.mode != "none":
-        bound = study.privacy.max_grad_norm
-        grid_sigma(size, bound, study_noise(study), grid_for(size, bound))
-
-
-def check_affordable(site: Site, study: Study) -> None:
+def check_affordable(site: Site, policy: Policy, cost: StudyCost) -> None:
     """Raise PrivacyError when the site's budget ends before the study would, or when its ledger is
     not the one of its cells; nothing is paid.
 
     Debits are held against the budget one by one too; this is so that no study is begun, and its
     first rounds paid for, that cannot be ended.
     """
-    policy = read_policy(site.policy)
     with _open(site, policy, "") as ledger:
-        fault = _shortage(ledger, policy, study)
+        fault = _shortage(ledger, policy, cost)
     if fault:
-        raise PrivacyError(f"study {study.name} cannot be paid to its end: {fault}", fault.reason)
+        said = f"study {cost.study.name} cannot be paid to its end: {fault}"
+        raise PrivacyError(said, fault.reason)
 
 
-def _shortage(ledger: Ledger, policy: Policy, study: Study) -> Fault | None:
-    wanted = _planned(policy, study)
+def _shortage(ledger: Ledger, policy: Policy, cost: StudyCost) -> Fault | None:
+    wanted = _planned(policy, cost)
     if not wanted:
         return None
     plans = [plan.event for plan in ledger.plans(wanted)]
     return policy.budget.excess([plan.event for plan in wanted], plans)
 
 
-def _planned(policy: Policy, study: Study) -> list[Plan]:
+def _planned(policy: Policy, cost: StudyCost) -> list[PlannedDebits]:
     """All that the study may ever do to the site's cells, by the policy's word on metrics."""
-    if study.privacy.mode == "none":
+    if cost.unprotected:
         return []
-    plans = [planned(study.digest, 1, _training(study), _most(study))]
+    digest = cost.study.digest
+    plans = [planned(digest, 1, cost.training, cost.trainings)]
     if policy.metrics == "noised":
-        plans.append(planned(study.digest, -1, _metrics(study), evaluations(study)))
+        plans.append(planned(digest, -1, cost.metrics, cost.evaluations))
     return plans
 
 
-def pay_for_training(site: Site, task: Task, entropy: Entropy) -> Account:
+def pay_for_training(request: Request, entropy: Entropy) -> Account:
     """Debit a round's steps; of a study without privacy, write down that the round leaves.
 
     Raises PrivacyError when the ledger refuses.
     """
-    study, policy = task.study, read_policy(site.policy)
-    if study.privacy.mode == "none":
-        return _note_unprotected(site, policy, task, task.round, entropy)
-    return _pay(site, policy, task, task.round, _training(study), _most(study), entropy)
+    number, cost = request.task.round, request.cost
+    if cost.unprotected:
+        return _note_unprotected(request, number, entropy)
+    return _pay(request, number, cost.training, cost.trainings, entropy)
 
 
-def pay_for_metrics(site: Site, task: Task, policy: Policy, entropy: Entropy) -> Account:
+def pay_for_metrics(request: Request, entropy: Entropy) -> Account:
     """Debit one evaluation's noised counts. Raises PrivacyError when the ledger refuses."""
-    event, most = _metrics(task.study), evaluations(task.study)
-    return _pay(site, policy, task, _evaluation_number(task), event, most, entropy)
+    cost, number = request.cost, _evaluation_number(request.task)
+    return _pay(request, number, cost.metrics, cost.evaluations, entropy)
 
 
-def note_exact_metrics(site: Site, task: Task, policy: Policy, entropy: Entropy) -> Account:
+def note_exact_metrics(request: Request, entropy: Entropy) -> Account:
     """Write down that an evaluation's exact figures leave. Raises PrivacyError when it cannot."""
-    return _note_unprotected(site, policy, task, _evaluation_number(task), entropy)
+    return _note_unprotected(request, _evaluation_number(request.task), entropy)
 
 
 def spent_epsilon(site: Site, study: Study) -> float:
@@ -113,9 +92,7 @@ def _evaluation_number(task: Task) -> int:
     return -(2 * task.round + (task.split == "test")) - 1
 
 
-def _pay(
-    site: Site, policy: Policy, task: Task, number: int, event: Event, most: int, entropy: Entropy
-) -> Account:
+def _pay(request: Request, number: int, event: Event, most: int, entropy: Entropy) -> Account:
     """Write the row; the noise may be drawn after this, not before.
 
     The server says which round and attempt this is, so neither bounds what it may ask for: `most`
@@ -123,8 +100,8 @@ def _pay(
     A source that repeats (a simulation) gives the same bits for the same round again, so a round
     that was cut off releases nothing more when it is done again and is not paid twice.
     """
-    study = task.study
-    with _open(site, policy, task.head) as ledger:
+    study, task = request.study, request.task
+    with _open(request.site, request.policy, task.head) as ledger:
         if not (entropy.repeats and ledger.has(study.digest, number)):
             ledger.debit(study.digest, number, task.attempt, event, most)
         # Exact where the plan ends, with spare rounds and without.
@@ -133,12 +110,10 @@ def _pay(
         return Account(event.noise_multiplier, spent, ledger.head)
 
 
-def _note_unprotected(
-    site: Site, policy: Policy, task: Task, number: int, entropy: Entropy
-) -> Account:
+def _note_unprotected(request: Request, number: int, entropy: Entropy) -> Account:
     """Write the row of an answer without noise before it leaves; like `_pay`, but costs nothing."""
-    study = task.study
-    with _open(site, policy, task.head) as ledger:
+    study, task = request.study, request.task
+    with _open(request.site, request.policy, task.head) as ledger:
         if not (entropy.repeats and ledger.has(study.digest, number, kind="unprotected")):
             ledger.note_unprotected(study.digest, number, task.attempt)
         return Account(head=ledger.head)
@@ -148,29 +123,3 @@ def _open(site: Site, policy: Policy, head: str) -> Ledger:
     """The site's ledger, which must hold the row that the server acknowledged last."""
     with because_of(Reason.OTHER_LEDGER):
         return open_ledger(site, budget=policy.budget, expected_head=head or None)
-
-
-def _training(study: Study) -> Event:
-    """A round's steps."""
-    return _event(study, study_noise(study), study.privacy.sample_rate, study.privacy.local_steps)
-
-
-def _metrics(study: Study) -> Event:
-    """One evaluation."""
-    return _event(study, metrics_noise(study), 1.0, 1)
-
-
-def _most(study: Study) -> int:
-    """How often a site may be asked to train: the noise is calibrated for that many rounds."""
-    return study.rounds + study.privacy.spare_rounds
-
-
-def _event(study: Study, noise: float, sample_rate: float, steps: int) -> Event:
-    return Event(
-        mechanism="poisson_discrete_gaussian",
-        sample_rate=sample_rate,
-        noise_multiplier=noise,
-        steps=steps,
-        unit=study.privacy.unit,
-        mode="local",
-    )

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Self
 
-from client.ledger.hash_chain import BEGINNING, Kind, Row, chained
+from client.ledger.hash_chain import BEGINNING, Kind, LedgerRow, chained
 from common.errors import PrivacyError
 from common.files import sync
 
@@ -72,13 +72,18 @@ class LedgerFile:
             sync(path.parent)
         return cls(path)
 
-    def rows(self, start: int) -> list[Row]:
+    def rows(self, start: int) -> list[LedgerRow]:
         """The rows from number `start` on, unchecked."""
         with _explained(self.path):
             found = self._connection.execute(_SELECT, (start,)).fetchall()
-        return [Row(**dict(zip(Row.__dataclass_fields__, values, strict=True))) for values in found]
+        return [
+            LedgerRow(**dict(zip(LedgerRow.__dataclass_fields__, values, strict=True)))
+            for values in found
+        ]
 
-    def append(self, last: Row, kind: Kind, study: str, round: int, attempt: int, body: str) -> Row:
+    def append(
+        self, last: LedgerRow, kind: Kind, study: str, round: int, attempt: int, body: str
+    ) -> LedgerRow:
         """Put a row after `last`; to be called inside `transaction`."""
         row = _next_row(last, kind, study, round, attempt, body)
         self._connection.execute(_INSERT, _values(row))
@@ -155,7 +160,9 @@ def _expected_schema() -> list[tuple[str, str]]:
         return fresh.execute(_SELECT_SCHEMA).fetchall()
 
 
-def _next_row(last: Row | None, kind: Kind, study: str, round: int, attempt: int, body: str) -> Row:
+def _next_row(
+    last: LedgerRow | None, kind: Kind, study: str, round: int, attempt: int, body: str
+) -> LedgerRow:
     return chained(
         BEGINNING if last is None else last.hash,
         {
@@ -170,8 +177,8 @@ def _next_row(last: Row | None, kind: Kind, study: str, round: int, attempt: int
     )
 
 
-def _values(row: Row) -> tuple[object, ...]:
-    return tuple(getattr(row, name) for name in Row.__dataclass_fields__)
+def _values(row: LedgerRow) -> tuple[object, ...]:
+    return tuple(getattr(row, name) for name in LedgerRow.__dataclass_fields__)
 
 
 @contextmanager

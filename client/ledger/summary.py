@@ -3,7 +3,7 @@
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from client.ledger.hash_chain import Row
+from client.ledger.hash_chain import LedgerRow
 from client.ledger.ledger import Ledger
 from common.privacy.accounting import ACCOUNTANT, epsilon
 from common.privacy.events import ADJACENCY
@@ -96,7 +96,7 @@ def beside_epsilon(unprotected: int) -> str:
     return f"{said} left WITHOUT privacy: unbounded, so no epsilon bounds all that left"
 
 
-def _spending(rows: list[Row], delta: float) -> StudySpending:
+def _spending(rows: list[LedgerRow], delta: float) -> StudySpending:
     events = [row.event for row in rows if row.kind == "debit"]
     return StudySpending(
         study=rows[0].study,
@@ -111,7 +111,7 @@ def _spending(rows: list[Row], delta: float) -> StudySpending:
     )
 
 
-def _curve(debits: tuple[Row, ...], delta: float) -> tuple[tuple[int, float], ...]:
+def _curve(debits: tuple[LedgerRow, ...], delta: float) -> tuple[tuple[int, float], ...]:
     points = min(CURVE_POINTS, len(debits))
     counts = [len(debits) * (point + 1) // points for point in range(points)]
     events = [row.event for row in debits]

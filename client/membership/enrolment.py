@@ -19,7 +19,7 @@ from common.config.loading import CONFIGS
 from common.config.study import Strict
 from common.errors import ConfigError, FederationError
 from common.folders import whole_folder
-from common.identity.admission_request import Request
+from common.identity.admission_request import AdmissionRequest
 from common.identity.documents import read_document, save, write_document
 from common.identity.keys import (
     load_signing_key,
@@ -40,7 +40,9 @@ class ServerFacts(Strict):
     signing_public_key: str
 
 
-def make_site(home: Path, name: str, now: datetime, passphrase: str | None = None) -> Request:
+def make_site(
+    home: Path, name: str, now: datetime, passphrase: str | None = None
+) -> AdmissionRequest:
     """Give the site its keys and request; site.yaml and policy.yaml too where there are none.
 
     Raises ConfigError when the site has an identity already, or the name cannot be one.
@@ -58,23 +60,23 @@ def make_site(home: Path, name: str, now: datetime, passphrase: str | None = Non
     return request
 
 
-def read_request(home: Path) -> Request:
+def read_request(home: Path) -> AdmissionRequest:
     """The request that waits for the operator: of the next keys if there are any."""
     following = home / "identity" / "next" / "request.json"
     path = following if following.exists() else home / "identity" / "request.json"
     if not path.exists():
         raise ConfigError(f"{home}: has no identity; make one with `hemofed site init`")
-    return read_document(Request, path)
+    return read_document(AdmissionRequest, path)
 
 
-def rotate_keys(home: Path, now: datetime, passphrase: str | None = None) -> Request:
+def rotate_keys(home: Path, now: datetime, passphrase: str | None = None) -> AdmissionRequest:
     """Make the next pair of keys and a request that the present signing key agrees to.
 
     The present keys stay in use until a kit with the next ones is joined.
     Raises ConfigError when next keys wait already.
     """
     identity = home / "identity"
-    present = read_document(Request, identity / "request.json")
+    present = read_document(AdmissionRequest, identity / "request.json")
     old_key = load_signing_key(_signing(identity), passphrase)
     with whole_folder(identity / "next") as draft:
         request = _make_keys(draft, present.claim.name, now, passphrase, old_key)
@@ -111,7 +113,7 @@ def check_own_entry(home: Path, name: str, registry: Registry) -> Member:
         raise FederationError(f"registry: {name} is not in it; send the operator the request")
     folders = (home / "identity", home / "identity" / "next")
     known = [
-        read_document(Request, folder / "request.json").claim
+        read_document(AdmissionRequest, folder / "request.json").claim
         for folder in folders
         if (folder / "request.json").exists()
     ]
@@ -184,7 +186,10 @@ def _promote(home: Path, member: Member, log: AuditLog, passphrase: str | None) 
     """
     identity, following = home / "identity", home / "identity" / "next"
     request = following / "request.json"
-    if request.exists() and read_document(Request, request).claim != member.requests[-1].claim:
+    if (
+        request.exists()
+        and read_document(AdmissionRequest, request).claim != member.requests[-1].claim
+    ):
         return
     if _signing(following).exists():
         key = load_signing_key(_signing(following), passphrase)
@@ -213,10 +218,10 @@ def _make_keys(
     now: datetime,
     passphrase: str | None,
     old_key: Ed25519PrivateKey | None = None,
-) -> Request:
+) -> AdmissionRequest:
     node_key, signing_key = make_node_key(), make_signing_key()
     try:
-        request = Request.make(name, node_key, signing_key, now, old_key)
+        request = AdmissionRequest.make(name, node_key, signing_key, now, old_key)
     except ValidationError as error:
         raise ConfigError(
             f"name {name!r:.80}: expected up to 64 letters, digits, '.', '_' or '-', beginning "

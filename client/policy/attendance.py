@@ -3,8 +3,7 @@
 from collections.abc import Callable
 from datetime import datetime
 
-from client.policy.policy import read_policy
-from common.config.study import Site
+from client.policy.policy import Policy
 from common.wire.reasons import Reason
 
 Clock = Callable[[], datetime]
@@ -19,7 +18,7 @@ class SitsOutError(Exception):
         self.reason = reason
 
 
-def attend(site: Site, clock: Clock) -> None:
-    """Raise SitsOutError outside the policy's hours. PrivacyError: there is no policy."""
-    if not read_policy(site.policy).computes_at(clock()):
+def attend(policy: Policy, clock: Clock) -> None:
+    """Raise SitsOutError outside the policy's hours."""
+    if not policy.computes_at(clock()):
         raise SitsOutError(Reason.HOURS)

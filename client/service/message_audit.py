@@ -32,7 +32,7 @@ from common.wire.reasons import Reason
 _log = logging.getLogger("hemofed.site")
 
 
-class SiteRecord:
+class MessageAudit:
     """Writes the audit log of the site in `home`, and exchanges its head for the server's.
 
     Every method raises FederationError when the log cannot be written; nothing leaves then.

@@ -18,7 +18,7 @@ from client.fleet_api.fleet_client import FleetLink, NoMessageError, RunOverErro
 from client.home import SiteHome
 from client.lab_log import LabLog
 from client.service.journal import Journal
-from client.service.message_audit import SiteRecord
+from client.service.message_audit import MessageAudit
 from client.service.worker import Runner, RunnerDiedError
 from client.site import open_site
 from common.disk_space import check_room
@@ -39,7 +39,7 @@ class SuperNode:
     """One site's node, on a link that is connected. `serve` ends when `halt` is set."""
 
     def __init__(
-        self, home: SiteHome, link: FleetLink, runner: Runner, record: SiteRecord, halt: Event
+        self, home: SiteHome, link: FleetLink, runner: Runner, record: MessageAudit, halt: Event
     ) -> None:
         self._home = home
         self._link = link

@@ -45,7 +45,7 @@ class Standing:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Overview:
+class SiteOverview:
     """All of it."""
 
     runs: bool
@@ -69,7 +69,7 @@ class Overview:
         return f"left for one more study: epsilon {self.left:.3g} of {self.lifetime:g} for life"
 
 
-def overview(home: SiteHome) -> Overview:
+def overview(home: SiteHome) -> SiteOverview:
     """The home as it is. Raises ConfigError when there is no readable site.yaml."""
     site = open_site(home.site_file)
     notes = read_notes(home.studies)
@@ -86,7 +86,7 @@ def overview(home: SiteHome) -> Overview:
             remains = left(ledger, policy.delta, lifetime)
     except HemofedError as error:
         fault = str(error)
-    return Overview(
+    return SiteOverview(
         runs=runs(home),
         paused=home.paused.exists(),
         studies=tuple(_standing(digest, note, spent) for digest, note in notes.items()),

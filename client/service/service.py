@@ -16,7 +16,7 @@ from client.home import SiteHome
 from client.ledger.ledger import Ledger
 from client.ledger.rollback import check_own_ledger
 from client.membership.membership import Membership
-from client.service.message_audit import SiteRecord
+from client.service.message_audit import MessageAudit
 from client.service.node import SuperNode
 from client.service.worker import Runner
 from client.site import open_site
@@ -104,7 +104,7 @@ def _serve_as(
                 # For a node that is no more; the server, which knows another, would not find it.
                 home.inflight.unlink(missing_ok=True)
             patience.renew()
-            record = SiteRecord(home, membership, log)
+            record = MessageAudit(home, membership, log)
             SuperNode(home, link, runner, record, halt).serve()
         finally:
             link.leave()

@@ -7,7 +7,7 @@ import torch
 
 from client.training import feature_centring
 from client.training.inputs import seed_of
-from common.config.study import Member, Study
+from common.config.study import Participant, Study
 from common.errors import DataError
 
 
@@ -17,7 +17,7 @@ class Job:
 
     study: Study
     site: str
-    member: Member
+    member: Participant
     round: int
     noise_multiplier: float = 0.0
     """Of the Gaussian, relative to max_grad_norm; used only when the study has privacy."""

@@ -4,8 +4,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from client.ledger.spending import note_exact_metrics, pay_for_metrics
-from client.policy.policy import read_policy
 from client.randomness import Entropy
+from client.request import Request
 from client.site import Rows
 from client.training.evaluation import predict
 from client.training.inputs import Inputs
@@ -20,24 +20,24 @@ from common.wire.reasons import Reason
 
 
 def released_tally(
-    site: Site, task: Task, inputs: Inputs, entropy: Entropy
+    request: Request, inputs: Inputs, entropy: Entropy
 ) -> tuple[Tally | NoisedTally, str]:
-    """The counts on the cells of `task.split`, as the site's policy lets them leave, and the head
-    of the ledger when they were paid for, or written down as leaving exact.
+    """The counts on the cells of the task's split, as the site's policy lets them leave; and the
+    head of the ledger when they were paid for, or written down as leaving exact.
 
     What leaves noised or exact, a real site has exact at home (`client.training.own_figures`); a
     simulation has its summary.
 
     Raises PrivacyError when the policy lets nothing leave, or the ledger refuses.
     """
-    policy = read_policy(site.policy)
-    if policy.metrics == "none":  # at once: the time that it took would tell how many cells
+    site, task, allowed = request.site, request.task, request.policy.metrics
+    if allowed == "none":  # at once: the time that it took would tell how many cells
         said = "the site's policy lets no metrics leave (metrics: none)"
         raise PrivacyError(said, Reason.METRICS)
-    if policy.metrics == "exact":
-        account = note_exact_metrics(site, task, policy, entropy)
+    if allowed == "exact":
+        account = note_exact_metrics(request, entropy)
         return _counted_at_home(site, task, inputs, entropy)[0], account.head
-    paid = pay_for_metrics(site, task, policy, entropy)
+    paid = pay_for_metrics(request, entropy)
     _, probabilities = _counted_at_home(site, task, inputs, entropy)
     counts = NoisedTally.of(_counted(task, inputs, probabilities, few=True)).counts
     source = entropy.source(task.study.digest, site.name, task.round, task.split, "metrics")

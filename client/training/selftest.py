@@ -23,7 +23,7 @@ from client.training.evaluation import predict
 from client.training.feature_cache import extract
 from client.training.inputs import Drawn, Inputs
 from client.training.job import Job
-from common.config.study import Member, ModelSpec, PrivacySpec, Site, Study
+from common.config.study import ModelSpec, Participant, PrivacySpec, Site, Study
 from common.device import place, resolve
 from common.errors import PrivacyError
 from common.models import Classifier, build, trainable
@@ -43,7 +43,7 @@ def check_alone(site: Site, study: Study) -> None:
 
     Takes seconds, once a process and kind of study. Without privacy nothing hangs on it.
     """
-    member = study.cohort.get(site.name, Member())
+    member = study.cohort.get(site.name, Participant())
     if study.privacy.mode == "none":
         return
     device, threads = resolve(site.runtime.device), torch.get_num_threads()
@@ -80,7 +80,7 @@ _ALIKE: dict[tuple[PrivacySpec, tuple[int, ...]], int] = {}
 
 
 def _job(study: Study, units: int) -> Job:
-    return Job(study, "self-test", Member(units=units), 1)
+    return Job(study, "self-test", Participant(units=units), 1)
 
 
 @lru_cache(maxsize=16)

@@ -7,12 +7,11 @@ import numpy as np
 import torch
 from torch import nn
 
-from client.policy.policy import read_policy
-from client.site import open_cells
+from client.site import SiteCells, open_cells
 from client.training.feature_cache import cached_features
 from client.training.inputs import Inputs
 from common.config.study import ModelSpec, Site, Study
-from common.device import Precision, limit_memory, place, quickest, resolve
+from common.device import Precision, place, quickest, resolve
 from common.errors import because_of
 from common.models import Classifier, build, federated, trainable
 from common.models.parameter_vector import Layout
@@ -38,17 +37,16 @@ class Workspace:
 def workspace(site: Site, study: Study) -> Workspace:
     """The study's model and the site's cells, ready for it."""
     device = resolve(site.runtime.device)
-    limit_memory(device, read_policy(site.policy).gpu_memory_share)
     with because_of(Reason.WEIGHTS):
         made = _model(study.model, len(study.cell_types), study.image_side, study.seed, device)
     model, parameters, layout = made
     cells = open_cells(site, study)
     precision = _precision(site, study, device)
     if model.frozen:
-        features = _features(site, study, device)
+        features = _features(cells, study, device, precision)
         inputs = Inputs(cells, model.head, device, features, precision=precision)
     else:
-        images = _images(site, study, device)
+        images = _images(cells, device)
         inputs = Inputs(cells, model, device, images=images, precision=precision)
     return Workspace(model, parameters, layout, inputs)
 
@@ -73,21 +71,20 @@ def _model(
 
 
 @lru_cache(maxsize=32)
-def _features(site: Site, study: Study, device: torch.device) -> torch.Tensor:
-    """The frozen encoder's features of all the site's cells, (N, D); kept on disk."""
+def _features(
+    cells: SiteCells, study: Study, device: torch.device, precision: Precision
+) -> torch.Tensor:
+    """The frozen encoder's features of all the cells, (N, D); kept on disk."""
     model, *_ = _model(study.model, len(study.cell_types), study.image_side, study.seed, device)
-    parts = open_cells(site, study).parts
-    precision = _precision(site, study, device)
-    found = [cached_features(model, part, device, precision) for part in parts]
+    found = [cached_features(model, part, device, precision) for part in cells.parts]
     return torch.cat([torch.from_numpy(part) for part in found]).to(device)
 
 
 @lru_cache(maxsize=32)
-def _images(site: Site, study: Study, device: torch.device) -> torch.Tensor | None:
-    """All the site's pixels on a GPU that has room for them twice; None: they stay on disk."""
+def _images(cells: SiteCells, device: torch.device) -> torch.Tensor | None:
+    """All the pixels on a GPU that has room for them twice; None: they stay on disk."""
     if device.type == "cpu":
         return None
-    cells = open_cells(site, study)
     needed = len(cells.labels) * 3 * cells.parts[0].side ** 2
     free, _ = torch.cuda.mem_get_info(device)
     if 2 * needed > free:

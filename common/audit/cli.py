@@ -49,7 +49,7 @@ def verify_command(
 def _public_key(path: Path, site: str | None) -> str:
     """The key in a PEM file, a site's request, or a registry."""
     from common.errors import ConfigError
-    from common.identity.admission_request import Request
+    from common.identity.admission_request import AdmissionRequest
     from common.identity.documents import read_document, read_json
 
     try:
@@ -59,7 +59,7 @@ def _public_key(path: Path, site: str | None) -> str:
     if text.startswith("-----BEGIN"):
         return text
     if "registry" not in read_json(path):
-        return read_document(Request, path).claim.signing_public_key
+        return read_document(AdmissionRequest, path).claim.signing_public_key
     members = read_json(path)["registry"].get("sites", {})
     if site not in members:
         known = ", ".join(sorted(members)) or "none"

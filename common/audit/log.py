@@ -34,14 +34,14 @@ from common.audit.entry import (
     make_line,
     seal_message,
 )
-from common.audit.reader import Fault, present_key
+from common.audit.reader import ChainBreak, present_key
 from common.audit.verification import verify
 from common.audit.witness import SignedHead, Witnessed, witnessed
 from common.errors import FederationError
 from common.identity.keys import signing_public_pem
 from common.identity.signatures import fingerprint, sign
 
-__all__ = ["AuditLog", "Fault", "SignedHead", "Witnessed", "verify", "witnessed"]
+__all__ = ["AuditLog", "ChainBreak", "SignedHead", "Witnessed", "verify", "witnessed"]
 
 ROTATE_BYTES = 64 * 2**20
 RESERVED = {*KEY_EVENTS, "signature"}

@@ -11,7 +11,7 @@ _KEY_MARKS = tuple(f'"event":"{event}"'.encode() for event in KEY_EVENTS)
 
 
 @dataclass(frozen=True)
-class Fault:
+class ChainBreak:
     """Where a log stops being what was written."""
 
     path: Path

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from common.audit.entry import BEGINNING, SIGN_EVERY, parse_line, seal_message
-from common.audit.reader import Fault, log_files, log_lines
+from common.audit.reader import ChainBreak, log_files, log_lines
 from common.audit.witness import Place, Witnessed, contradiction
 from common.errors import FederationError
 from common.identity.keys import parse_signing_public, signing_public_pem
@@ -38,7 +38,7 @@ _MOST_UNSIGNED = 4 * SIGN_EVERY
 """Crashes can delay a signature by a few lines; a log without any was written by another."""
 
 
-def verify(path: Path, public: str, witnessed: Sequence[Witnessed] = ()) -> Fault | None:
+def verify(path: Path, public: str, witnessed: Sequence[Witnessed] = ()) -> ChainBreak | None:
     """The first fault of the log that `path` ends, or None when all fits.
 
     public: PEM of the key that signs it, as its owner gave it: the first one, or any later one
@@ -55,11 +55,11 @@ def verify(path: Path, public: str, witnessed: Sequence[Witnessed] = ()) -> Faul
         for number, line in log_lines(file):
             why = _step(state, line, first=file is files[0] and number == 1)
             if why:
-                return Fault(file, number, why)
+                return ChainBreak(file, number, why)
             if state.head in wanted:
                 state.places[state.head] = Place(state.next - 1, file, number)
     if not state.trust:
-        return Fault(path, number, "ends a log that the given key neither began nor signed")
+        return ChainBreak(path, number, "ends a log that the given key neither began nor signed")
     return contradiction(witnessed, state.places, state.keys, Place(0, files[0], 1))
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from common.audit.entry import parse_line, seal_message
-from common.audit.reader import Fault, log_files, log_lines
+from common.audit.reader import ChainBreak, log_files, log_lines
 from common.errors import FederationError
 from common.identity.signatures import verify as verify_signature
 
@@ -87,7 +87,7 @@ def witnessed(path: Path, peer: str) -> list[Witnessed]:
             try:
                 fields = parse_line(line.removesuffix(b"\n"))
             except ValueError as error:
-                raise FederationError(f"{Fault(file, number, str(error))}") from error
+                raise FederationError(f"{ChainBreak(file, number, str(error))}") from error
             facts = fields["facts"]
             if fields["event"] != "witness":
                 continue
@@ -115,7 +115,7 @@ def last_heads(path: Path) -> dict[str, SignedHead]:
             try:
                 facts = parse_line(line.removesuffix(b"\n"))["facts"]
             except ValueError as error:
-                raise FederationError(f"{Fault(file, number, str(error))}") from error
+                raise FederationError(f"{ChainBreak(file, number, str(error))}") from error
             head = SignedHead(str(facts.get("head")), str(facts.get("signature")))
             found[str(facts.get("peer"))] = head
     return found
@@ -123,7 +123,7 @@ def last_heads(path: Path) -> dict[str, SignedHead]:
 
 def contradiction(
     heads: Iterable[Witnessed], places: Mapping[str, Place], keys: Iterable[str], start: Place
-) -> Fault | None:
+) -> ChainBreak | None:
     """The first head that the log does not have where it belongs, or None.
 
     places: head -> its line, of a log that begins at `start` and is sound by itself; keys: PEM of
@@ -134,15 +134,15 @@ def contradiction(
     for head in heads:
         signed = SignedHead(head.hash, str(head.signature)).signed_by(keys)
         if head.signature is not None and not signed:
-            return Fault(head.file, head.line, "records a head that no key of that log signed")
+            return ChainBreak(head.file, head.line, "records a head that no key of that log signed")
         place = places.get(head.hash)
         if place is None:
             following = last.line if before is None else last.line + 1
             why = f"or one after it was rewritten or removed: the log had the head {head}"
-            return Fault(last.file, following, why)
+            return ChainBreak(last.file, following, why)
         again = before is not None and (head.hash, head.about) == (before.hash, before.about)
         if before is not None and place.number <= last.number and not again:
             why = f"was the head once more after it had been: {head} came after {before}"
-            return Fault(place.file, place.line, why)
+            return ChainBreak(place.file, place.line, why)
         last, before = place, head
     return None

@@ -211,7 +211,7 @@ class Transport(Strict):
     """The updates, to the server, which adds them to its own float32 model."""
 
 
-class Member(Strict):
+class Participant(Strict):
     """A site as the study knows it: public constants that the site agreed to declare."""
 
     role: Literal["train", "test", "held_out"] = "train"
@@ -244,7 +244,7 @@ class Study(Strict):
     evaluation: EvaluationSpec = EvaluationSpec()
     round: RoundPolicy = RoundPolicy()
     transport: Transport = Transport()
-    cohort: dict[SiteName, Member] = Field(default={}, max_length=10_000)
+    cohort: dict[SiteName, Participant] = Field(default={}, max_length=10_000)
 
     @model_validator(mode="after")
     def _known_cell_types(self) -> Self:

@@ -47,7 +47,7 @@ class Claim(Strict):
         return signing_public_pem(parse_signing_public(pem))
 
 
-class Request(Strict):
+class AdmissionRequest(Strict):
     """A claim with proof that both private keys are at hand, and the old key's consent to new."""
 
     claim: Claim
@@ -94,7 +94,7 @@ class Request(Strict):
         verify(self.claim.signing_public_key, _message(self.claim), self.signature, what)
         verify_node(self.claim.node_public_key, _message(self.claim), self.node_signature, what)
 
-    def check_consent(self, older: "Request") -> None:
+    def check_consent(self, older: "AdmissionRequest") -> None:
         """Raise FederationError unless the signing key of `older` agreed to these new keys."""
         what = f"new keys of {self.claim.name}, by the old key"
         verify(older.claim.signing_public_key, _message(self.claim), self.consent or "", what)

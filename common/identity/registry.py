@@ -15,7 +15,7 @@ from pydantic import AwareDatetime, Field
 from common.config.loading import parse
 from common.config.study import Strict
 from common.errors import ConfigError, FederationError
-from common.identity.admission_request import Request
+from common.identity.admission_request import AdmissionRequest
 from common.identity.certificates import WARNING_DAYS
 from common.identity.documents import read_json
 from common.identity.signatures import sign, statement, verify
@@ -36,7 +36,7 @@ class Member(Strict):
     status: Literal["active", "revoked"]
     not_after: AwareDatetime
     """The membership ends here, unless the operator renews it."""
-    requests: tuple[Request, ...] = Field(min_length=1)
+    requests: tuple[AdmissionRequest, ...] = Field(min_length=1)
     """Oldest first; the last one's keys hold."""
 
     @property

@@ -37,7 +37,7 @@ _MARGIN = 2.0**-40
 
 
 @dataclass(frozen=True, kw_only=True)
-class Table:
+class SamplingTable:
     """What sampling at one sigma needs; see the module's text for the letters."""
 
     sigma: float
@@ -78,7 +78,7 @@ def discrete_gaussian(n: int, sigma: float, source: NoiseSource) -> NDArray[np.i
     return out
 
 
-def _draw(table: Table, tries: int, source: NoiseSource) -> NDArray[np.int64]:
+def _draw(table: SamplingTable, tries: int, source: NoiseSource) -> NDArray[np.int64]:
     """What is accepted of `tries` proposals."""
     words = source.words(tries)
     entry = (words >> np.uint64(64 - 16)).astype(np.intp)
@@ -94,7 +94,7 @@ def _draw(table: Table, tries: int, source: NoiseSource) -> NDArray[np.int64]:
 
 
 def _compare(
-    table: Table,
+    table: SamplingTable,
     x: NDArray[np.int64],
     share: NDArray[np.int32],
     first: NDArray[np.int32],
@@ -112,7 +112,7 @@ def _compare(
     return accepted
 
 
-def _settle(table: Table, x: int, share: int, numerator: int, source: NoiseSource) -> bool:
+def _settle(table: SamplingTable, x: int, share: int, numerator: int, source: NoiseSource) -> bool:
     """Whether u < p(x), u in [numerator, numerator + 1) / 2^88, drawing bits until it is plain."""
     bits = _COMPARED + 64
     while True:
@@ -132,7 +132,7 @@ def _settle(table: Table, x: int, share: int, numerator: int, source: NoiseSourc
 
 
 @functools.lru_cache(maxsize=8)
-def _table(sigma: float) -> Table:
+def _table(sigma: float) -> SamplingTable:
     shift = max(0, int(np.floor(np.log2(sigma))) - 6)
     width = 1 << shift
     last = int(np.ceil(REACH * sigma / width))
@@ -143,7 +143,7 @@ def _table(sigma: float) -> Table:
     scale = float(np.min(share / high)) * (1 - _MARGIN)
     quick = np.floor(scale * low / share * (1 - _MARGIN) * 2.0**_COMPARED)
     repeat = functools.partial(np.repeat, repeats=share)
-    return Table(
+    return SamplingTable(
         sigma=sigma,
         shift=shift,
         bucket=repeat(buckets.astype(np.int16)),

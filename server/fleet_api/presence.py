@@ -33,7 +33,7 @@ _log = logging.getLogger("hemofed.superlink")
 
 
 @dataclass(frozen=True)
-class Seen:
+class LastSeen:
     """What the listener noted of a site."""
 
     since: float
@@ -81,9 +81,9 @@ class Presence:
         if not stays:
             _log.info("site %s: is here, hemofed %s", site, version or "of an unknown version")
         if before is None or not stays or version != before.version:
-            self._keep(site, Seen(before.since if before and stays else time.time(), version))
+            self._keep(site, LastSeen(before.since if before and stays else time.time(), version))
 
-    def _keep(self, site: str, seen: Seen) -> None:
+    def _keep(self, site: str, seen: LastSeen) -> None:
         self._seen[site] = seen
         try:
             write_text(self._path, json.dumps({s: asdict(seen) for s, seen in self._seen.items()}))
@@ -121,11 +121,11 @@ def _rows(home: Path) -> list[tuple[str, float | None, float | None]]:
         return []
 
 
-def _read(home: Path) -> dict[str, Seen]:
+def _read(home: Path) -> dict[str, LastSeen]:
     """What was noted; nothing where it cannot be read, for it is noted again."""
     try:
         content = json.loads((home / FOLDER / _FILE).read_text(encoding="utf-8"))
-        return {site: Seen(**seen) for site, seen in content.items()}
+        return {site: LastSeen(**seen) for site, seen in content.items()}
     except (OSError, ValueError, TypeError, AttributeError):
         return {}
 

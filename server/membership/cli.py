@@ -46,11 +46,11 @@ def add_site(
     ] = False,
 ) -> None:
     """Admit a site, or give a member its next keys, after its fingerprint was compared."""
-    from common.identity.admission_request import Request
+    from common.identity.admission_request import AdmissionRequest
     from common.identity.documents import read_document
     from server.membership.provisioning import admit, check_request
 
-    asked = read_document(Request, request)
+    asked = read_document(AdmissionRequest, request)
     check_request(home, asked)
     typer.echo(f"{asked.claim.name} asks with the fingerprint")
     typer.echo(f"  {asked.fingerprint}")

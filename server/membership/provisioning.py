@@ -21,7 +21,7 @@ from common.audit.log import AuditLog
 from common.errors import ConfigError, FederationError
 from common.folders import whole_folder
 from common.identity.addresses import split_address
-from common.identity.admission_request import Request
+from common.identity.admission_request import AdmissionRequest
 from common.identity.certificates import (
     SERVER_DAYS,
     certificate_pem,
@@ -97,7 +97,7 @@ def make_server(home: Path, address: str, now: datetime, passphrase: str | None 
 
 def admit(
     home: Path,
-    request: Request,
+    request: AdmissionRequest,
     now: datetime,
     *,
     days: int = MEMBER_DAYS,
@@ -123,7 +123,7 @@ def admit(
     return Admission(outcome, member)
 
 
-def check_request(home: Path, request: Request, *, passphrase: str | None = None) -> None:
+def check_request(home: Path, request: AdmissionRequest, *, passphrase: str | None = None) -> None:
     """Raise FederationError, with an audit line, when the request's proofs do not fit.
 
     `admit` looks too; this is for the caller who would have people compare fingerprints first.
@@ -248,7 +248,9 @@ def _changing(home: Path, passphrase: str | None) -> Iterator[_Change]:
         os.close(handle)
 
 
-def _admitted(registry: Registry, request: Request, until: datetime) -> tuple[Outcome, Member]:
+def _admitted(
+    registry: Registry, request: AdmissionRequest, until: datetime
+) -> tuple[Outcome, Member]:
     name = request.claim.name
     member = registry.sites.get(name)
     if member is None:

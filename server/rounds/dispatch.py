@@ -10,7 +10,7 @@ from common.config.study import Study
 from common.wire.messages import Task, content_bytes, read_head
 from common.wire.vector_codec import Vector, encode
 from server.rounds.messaging import Reply, Roster, exchange, unusable
-from server.rounds.observer import Watcher
+from server.rounds.observer import Observer
 
 
 @dataclass
@@ -30,10 +30,10 @@ class Traffic:
 class Dispatch:
     """Asks the connected sites of a cohort."""
 
-    def __init__(self, study: Study, grid: Grid, watcher: Watcher) -> None:
+    def __init__(self, study: Study, grid: Grid, observer: Observer) -> None:
         self._study = study
         self._grid = grid
-        self._watcher = watcher
+        self._observer = observer
         self._roster = Roster(grid, set(study.cohort))
         self.heads: dict[str, str] = {}
         """Site -> the head of its ledger, shown to it with each question."""
@@ -51,12 +51,12 @@ class Dispatch:
         """
         messages = self._messages(kind, task, model, sites, but)
         waiting = set(messages)
-        self._watcher.waits_for(waiting)
+        self._observer.waits_for(waiting)
         self.traffic.down += sum(content_bytes(one.content) for one in messages.values())
         for site, reply in exchange(self._grid, messages, self._study.round.deadline_seconds):
             yield site, self._noted(site, reply)
             waiting.discard(site)
-            self._watcher.waits_for(waiting)
+            self._observer.waits_for(waiting)
 
     def _noted(self, site: str, reply: Reply) -> Reply:
         """The reply, once its bytes and its site's ledger head are noted."""
@@ -75,7 +75,7 @@ class Dispatch:
     ) -> dict[str, Message]:
         """One message a connected site, those with most cells first: they take longest."""
         wait = self._study.round.deadline_seconds
-        present = self._roster.wait_for(self.least, wait, but=but, tell=self._watcher.waits_for)
+        present = self._roster.wait_for(self.least, wait, but=but, tell=self._observer.waits_for)
         order = sorted(sites, key=lambda site: (-self._study.cohort[site].units, site))
         number, vector = str(task.round), encode(model, self._study.transport.down)
         return {

@@ -21,7 +21,7 @@ _CHANCE = 0.05
 
 
 @dataclass(frozen=True)
-class Kept:
+class SelectedModel:
     """The model that is tested and written, of which round, and why it is that one."""
 
     model: Vector
@@ -48,13 +48,15 @@ def note_score(state: State, pooled: Tally | NoisedTally) -> None:
         state.stale += 1
 
 
-def kept(state: State) -> Kept:
+def kept(state: State) -> SelectedModel:
     """The model to keep of a run that ends here."""
     if state.best is None:
-        return Kept(state.average, state.round, "the last: no round has a score")
+        return SelectedModel(state.average, state.round, "the last: no round has a score")
     if _better(state):
-        return Kept(state.best, state.best_round, "the best score")
-    return Kept(state.average, state.round, "the last: noise hides whether another is better")
+        return SelectedModel(state.best, state.best_round, "the best score")
+    return SelectedModel(
+        state.average, state.round, "the last: noise hides whether another is better"
+    )
 
 
 def _better(state: State) -> bool:

@@ -8,6 +8,7 @@ from threading import Event
 from flwr.app import Message
 from flwr.serverapp import Grid
 
+from common.backoff import Backoff
 from common.errors import FederationError
 from common.untrusted_text import shown
 from common.wire.messages import proposal_content, read_name
@@ -70,7 +71,9 @@ class _Asking:
         self._roster = Roster(grid, set(self._study.cohort))
         self._under_way: dict[str, _Asked] = {}
         self._due = dict.fromkeys(self._study.cohort, 0.0)
-        self._patience = dict.fromkeys(self._study.cohort, _ANSWER_SECONDS)
+        self._patience = {
+            site: Backoff(_ANSWER_SECONDS, _LONGEST_ANSWER_SECONDS) for site in self._study.cohort
+        }
         self._ready: dict[str, float] = {}
         self.said: dict[str, ReplyStatus] = dict.fromkeys(self._study.cohort, AWAY)
 
@@ -103,7 +106,7 @@ class _Asking:
         self._withdraw(list(self._under_way))
 
     def _ask(self, site: str, node: int, now: float) -> None:
-        wait = self._within(self._patience[site])
+        wait = self._within(self._patience[site].seconds)
         message = Message(self._content, node, "query.prepare", ttl=wait)
         for identifier in self._grid.push_messages([message]):
             self._under_way[identifier] = _Asked(site, now + wait)
@@ -121,7 +124,7 @@ class _Asking:
                 if word is READY:
                     self._ready[asked.site] = now
                 elif word == IN_TIME:
-                    self._be_patient(asked.site)
+                    self._patience[asked.site].grow()
 
     def _give_up(self, now: float, present: Collection[str]) -> None:
         late = {name: one for name, one in self._under_way.items() if now >= one.end}
@@ -129,11 +132,8 @@ class _Asking:
         for asked in late.values():
             self.said[asked.site] = IN_TIME
             self._due[asked.site] = now + _ASK_AGAIN_SECONDS
-            self._be_patient(asked.site)
+            self._patience[asked.site].grow()
         self._withdraw([*late, *gone])
-
-    def _be_patient(self, site: str) -> None:
-        self._patience[site] = min(2 * self._patience[site], _LONGEST_ANSWER_SECONDS)
 
     def _withdraw(self, identifiers: Collection[str]) -> None:
         for identifier in identifiers:

@@ -6,7 +6,7 @@ same Grid.
 
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -32,14 +32,12 @@ from server.rounds.collection import Collection
 from server.rounds.dispatch import Dispatch
 from server.rounds.messaging import Reply, unusable
 from server.rounds.model_selection import kept, note_score
-from server.rounds.observer import Unwatched, Watcher
+from server.rounds.observer import Observer
 from server.rounds.record import RoundRecord, Scores, SiteRecord, append, cut
 from server.rounds.scores import scores
 from server.rounds.suspension import Offences, asked_to_lift, note_lifted
 
 OUTCOME = "outcome.json"
-
-Observer = Callable[[RoundRecord], None]
 """Called after each round."""
 
 
@@ -79,17 +77,15 @@ class Rounds:
         study: Study,
         grid: Grid,
         out: Path,
-        observe: Observer | None,
-        watcher: Watcher | None = None,
+        observer: Observer,
     ) -> None:
         self._study = study
         self._out = out
-        self._observe = observe
-        self._watcher = watcher or Unwatched()
+        self._observer = observer
         self._model = build(study.model, len(study.cell_types), study.image_side, study.seed)
         self._parameters = federated(self._model)
         self._layout = Layout.of(self._model)
-        self._dispatch = Dispatch(study, grid, self._watcher)
+        self._dispatch = Dispatch(study, grid, observer)
         self._offences = Offences({}, study.round.suspend_after)
 
     def run(self) -> Outcome:
@@ -103,8 +99,7 @@ class Rounds:
             record.seconds = time.perf_counter() - started
             append(self._out, record)
             checkpoints.save(self._checkpoints, state, self._study.digest)
-            if self._observe:
-                self._observe(record)
+            self._observer.round_done(record)
         return self._finish(state)
 
     def finish(self) -> Outcome:
@@ -204,7 +199,7 @@ class Rounds:
     def _tell_left_out(self, task: Task, site: str, status: ReplyStatus) -> None:
         """Have it written down when a reply came and could not be used."""
         if status.kind is Kind.LEFT_OUT:
-            self._watcher.left_out(task.round, site, status.words)
+            self._observer.left_out(task.round, site, status.words)
 
     def _pooled(self, tallies: dict[str, Counted]) -> Counted:
         """The sum over the sites that train."""

@@ -16,7 +16,7 @@ from common.text import count
 from common.untrusted_text import one_line, shown
 
 if TYPE_CHECKING:
-    from server.service.overview import MemberState, Overview
+    from server.service.overview import MemberState, ServerOverview
 
 app = typer.Typer(help="The running aggregator.", no_args_is_help=True)
 
@@ -151,7 +151,7 @@ def status(
         time.sleep(_WATCH_SECONDS)
 
 
-def _print(found: "Overview", console: Console) -> None:
+def _print(found: "ServerOverview", console: Console) -> None:
     for line in found.processes:
         console.print(escape(shown(line)), soft_wrap=True)
     for warning in found.warnings:

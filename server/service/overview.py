@@ -74,7 +74,7 @@ class MemberState:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Overview:
+class ServerOverview:
     """All of it."""
 
     serves: bool
@@ -89,14 +89,14 @@ class Overview:
         return asdict(self)
 
 
-def overview(home: Path, now: datetime) -> Overview:
+def overview(home: Path, now: datetime) -> ServerOverview:
     """The home as it is at `now`. Raises ConfigError or FederationError: it is no server's."""
     registry, parts = Registry.load(home), running_parts(home)
     warnings = (lack_of_room(home), *expiries(home, registry, now))
     studies = stored_studies(home)
     seen = sightings(home, now.timestamp())
     about = _asked_last(studies)
-    return Overview(
+    return ServerOverview(
         serves=parts >= {LISTENER, ROUNDS},
         processes=processes(home.absolute()),
         warnings=[warning for warning in warnings if warning],

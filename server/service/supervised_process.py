@@ -1,6 +1,7 @@
 """A process that the service keeps alive.
 
-One that ends is started again, sooner the longer it had lived.
+One that ends is started again: at once the first time, then after pauses that double, until it
+lives for a minute.
 """
 
 import logging
@@ -9,12 +10,14 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from common.backoff import Backoff
 from common.files import last_line
 from common.log_file import keep_short
 from common.process_hardening import environment
 
 _log = logging.getLogger("hemofed.server")
 _FIRST_PAUSE, _LONGEST_PAUSE, _LONG_LIFE = 0.5, 30.0, 60.0
+"""Seconds."""
 _SHORT_LIFE = 20.0
 """A part takes some seconds to load; one that ends before this did not begin its work."""
 
@@ -32,7 +35,7 @@ class Part:
     _started: float = 0.0
     _short_lives: int = 0
     """In a row."""
-    _pause: float = field(default=_FIRST_PAUSE)
+    _pauses: Backoff = field(default_factory=lambda: Backoff(_FIRST_PAUSE, _LONGEST_PAUSE))
     _due: float = 0.0
 
     def runs(self) -> bool:
@@ -63,14 +66,16 @@ class Part:
     def _note_end(self, now: float) -> None:
         """Say when to start it again; that it ends right after its start, the second time on."""
         lived, self.process = now - self._started, None
-        self._pause = _FIRST_PAUSE if lived > _LONG_LIFE else min(2 * self._pause, _LONGEST_PAUSE)
-        self._due = now + (self._pause if self.restarts else 0.0)
+        if lived > _LONG_LIFE:
+            self._pauses.reset()
+        pause = self._pauses.next() if self.restarts else 0.0
+        self._due = now + pause
         self._short_lives = self._short_lives + 1 if lived < _SHORT_LIFE else 0
         if self._short_lives > 1:
             _log.error(
                 "%s: ended right after its start, %d times in a row; it is started again in %g s. "
                 "The last line of %s: %s",
-                *(self.name, self._short_lives, self._pause, self.log, last_line(self.log)),
+                *(self.name, self._short_lives, pause, self.log, last_line(self.log)),
             )
 
     def stop(self, seconds: float) -> None:

@@ -8,14 +8,12 @@ room for a round none is begun: one that is cut off costs the sites privacy for 
 import argparse
 import logging
 import sys
-from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from threading import Event
 
 from flwr.app import Context, RecordDict
 
-from common.audit.entry import loggable
 from common.audit.log import AuditLog
 from common.config.study import Study
 from common.disk_space import LEAST, NoRoomError, check_room, lack_of_room
@@ -26,31 +24,24 @@ from common.models.released import MODEL
 from common.process_hardening import keep_secrets, told_to_stop
 from common.untrusted_text import log_plainly
 from common.wire.flower_internals import SUPERLINK_NODE_ID
-from common.wire.reply_status import ASKED, ReplyStatus
+from common.wire.reply_status import ReplyStatus
 from server.app import server_app
 from server.flower.grid import StateGrid, StoppedError
 from server.flower.internals import LinkState
 from server.flower.link_state import open_state
 from server.flower.message_audit import Envelopes
 from server.flower.run import FlowerRun, end_unfinished
-from server.rounds.observer import Notes
 from server.rounds.readiness import wait_until_ready
-from server.rounds.record import RoundRecord
 from server.studies.disk_space import round_bytes
+from server.studies.progress import StudyProgress
 from server.studies.store import Stored, next_wanted, stored_studies
 from server.studies.withdrawals import Withdrawals
 
 _IDLE_SECONDS, _ROOM_SECONDS = 0.5, 2.0
-_WAITING = "waiting for sites"
 _log = logging.getLogger("hemofed.rounds")
 
 
-def _reasons(statuses: Mapping[str, ReplyStatus]) -> dict[str, str]:
-    """Site -> its own word for why it refuses or sits out, of those that said one."""
-    return {site: status.reason.value for site, status in statuses.items() if status.reason}
-
-
-class Runner:
+class RoundsProcess:
     """The rounds' process. `halt` ends it at the next look at the sites."""
 
     def __init__(self, home: Path, state: LinkState, log: AuditLog, halt: Event) -> None:
@@ -102,11 +93,11 @@ class Runner:
         with FlowerRun(self._state) as flower:
             envelopes = Envelopes(self._home, self._audit)
             grid = StateGrid(self._state, flower.run, self._halt, envelopes)
+            progress = StudyProgress(
+                stored, study, self._audit, lambda: self._may_go_on(stored, study)
+            )
             if not finish:
-                wait_until_ready(
-                    stored.proposal(), grid, lambda sites: self._waiting(stored, sites), self._halt
-                )
-                self._give_up_if_unwanted(stored)
+                self._wait_for_sites(stored, progress, grid)
                 self._audit.append("study_started", study=study.name, digest=study.digest)
                 _log.info("%s: starts", stored.folder.name)
             config: dict[str, bool | float | int | str] = {
@@ -115,40 +106,9 @@ class Runner:
                 "finish": finish,
             }
             context = Context(flower.run.run_id, SUPERLINK_NODE_ID, {}, RecordDict(), config)
-            notes = Notes(stored, study, self._audit)
-            server_app(lambda record: self._after_round(stored, study, record), notes)(
-                grid, context
-            )
+            server_app(progress)(grid, context)
         model = file_digest(stored.out / MODEL)
         self._audit.append("exported", study=study.name, digest=study.digest, model=model)
-
-    def _waiting(self, stored: Stored, sites: dict[str, ReplyStatus]) -> None:
-        words = {site: str(said) for site, said in sites.items()}
-        before = stored.said()
-        if before["state"] != _WAITING:
-            _log.info("%s: waits for sites", stored.folder.name)
-        news = words.items() - before.get("sites", {}).items()
-        if told := {site: word for site, word in sorted(news) if word != str(ASKED)}:
-            _log.info("%s: %s", stored.folder.name, _list(told))
-        stored.say(_WAITING, sites=words, reasons=_reasons(sites))
-        self._give_up_if_unwanted(stored)
-
-    def _after_round(self, stored: Stored, study: Study, record: RoundRecord) -> None:
-        statuses = {site: one.status for site, one in record.sites.items()}
-        sites = {site: str(status) for site, status in statuses.items()}
-        number = {"round": record.round, "rounds": study.rounds}
-        stored.say("running", **number, sites=sites, reasons=_reasons(statuses))
-        _log.info(
-            "%s: round %d of %d: %s",
-            stored.folder.name,
-            record.round,
-            study.rounds,
-            _list(sites),
-        )
-        self._audit.append("round", digest=study.digest, round=record.round, sites=record.good)
-        self._audit_suspensions(study, record)
-        self._give_up_if_unwanted(stored)
-        check_room(self._home, round_bytes(study))
 
     def _wait_for_room(self, stored: Stored, lack: str) -> None:
         """Say what is lacking, as far as that can be written; the study stays wanted."""
@@ -163,14 +123,18 @@ class Runner:
         stored.want("stop")
         self._end(stored, "failed", reason=reason)
 
-    def _audit_suspensions(self, study: Study, record: RoundRecord) -> None:
-        facts: dict[str, str | int] = {"digest": study.digest, "round": record.round}
-        for site in record.lifted:
-            self._audit.append("suspension_lifted", **facts, site=site)
-        for site, one in record.sites.items():
-            if one.suspended:
-                why = loggable(str(one.status))
-                self._audit.append("site_suspended", **facts, site=site, reason=why)
+    def _wait_for_sites(self, stored: Stored, progress: StudyProgress, grid: StateGrid) -> None:
+        def tell(sites: dict[str, ReplyStatus]) -> None:
+            progress.not_ready(sites)
+            self._give_up_if_unwanted(stored)
+
+        wait_until_ready(stored.proposal(), grid, tell, self._halt)
+        self._give_up_if_unwanted(stored)
+
+    def _may_go_on(self, stored: Stored, study: Study) -> None:
+        """Raise StoppedError: it is wanted no more. NoRoomError: there is none for a round."""
+        self._give_up_if_unwanted(stored)
+        check_room(self._home, round_bytes(study))
 
     def _give_up_if_unwanted(self, stored: Stored) -> None:
         if stored.wanted != "run" or self._halt.is_set():
@@ -180,14 +144,6 @@ class Runner:
         _log.info("%s: %s", stored.folder.name, state)
         stored.say(state, **details)
         self._audit.append("study_ended", study=stored.folder.name, state=state)
-
-
-def _list(sites: dict[str, str]) -> str:
-    """`2 ok; c: paused`: those of like words together."""
-    named: dict[str, list[str]] = {}
-    for site, words in sites.items():
-        named.setdefault(words, []).append(site)
-    return "; ".join(f"{', '.join(names)}: {words}" for words, names in sorted(named.items()))
 
 
 def main() -> None:
@@ -201,7 +157,7 @@ def main() -> None:
     try:
         check_room(home)
         with AuditLog.open(home / "audit.jsonl", load_signing_key(home / "signing.key")) as log:
-            Runner(home, open_state(home), log, halt).serve()
+            RoundsProcess(home, open_state(home), log, halt).serve()
     except HemofedError as error:
         _log.error("%s", error)
         sys.exit(error.exit_code)

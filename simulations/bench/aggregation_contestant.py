@@ -28,7 +28,7 @@ from server.aggregation.running_mean import RunningMean
 _MAX_NORM = 1e4
 
 
-class Clock:
+class Stopwatch:
     """Adds up the processor's and the wall's time of what runs in its `with`."""
 
     def __init__(self) -> None:
@@ -43,7 +43,7 @@ class Clock:
         self.wall += time.perf_counter()
 
 
-def fedavg(shapes: list[tuple[int, ...]], base: Vector, sites: int, clock: Clock) -> None:
+def fedavg(shapes: list[tuple[int, ...]], base: Vector, sites: int, clock: Stopwatch) -> None:
     """Flower's aggregate of all replies, which it holds."""
     replies = [
         RecordDict(
@@ -59,7 +59,7 @@ def fedavg(shapes: list[tuple[int, ...]], base: Vector, sites: int, clock: Clock
         aggregate_arrayrecords(replies, "num-examples")
 
 
-def running_mean(base: Vector, sites: int, clock: Clock) -> None:
+def running_mean(base: Vector, sites: int, clock: Stopwatch) -> None:
     """The running mean of all replies, one at a time."""
     names = [str(site) for site in range(sites)]
     with clock:
@@ -93,7 +93,7 @@ def main() -> None:
     layout = Layout.of(model)
     base = np.random.default_rng(0).standard_normal(layout.size, dtype=np.float32) * 1e-3
     del model
-    held, clock = _memory("VmRSS"), Clock()
+    held, clock = _memory("VmRSS"), Stopwatch()
     match arguments.contestant:
         case "layers":
             fedavg([shape for _, shape in layout.shapes], base, arguments.sites, clock)

@@ -26,7 +26,7 @@ import torch
 from common.errors import HemofedError
 from common.files import write_text
 from simulations.bench.clipping_contestants import BOUND, CONTESTANTS, Case, Smooth, losses
-from simulations.bench.harness import Measure, Outcome, in_turn, record, report
+from simulations.bench.harness import Measure, Samples, in_turn, record, report
 from simulations.host_info import machine
 
 CASES = (
@@ -84,9 +84,9 @@ def _reference(case: Case, rows: int) -> list[float]:
     return total.tolist()
 
 
-def _measure(case: Case, tunables: str, reference: list[float], repetitions: int) -> list[Outcome]:
+def _measure(case: Case, tunables: str, reference: list[float], repetitions: int) -> list[Samples]:
     """Each rival in turn with plain SGD and hemofed; all at once would not fit in memory."""
-    merged = {name: Outcome(name) for name in CONTESTANTS}
+    merged = {name: Samples(name) for name in CONTESTANTS}
     for rival in CONTESTANTS:
         if rival not in BASES:
             for outcome in _trio(case, (*BASES, rival), tunables, reference, repetitions):
@@ -97,7 +97,7 @@ def _measure(case: Case, tunables: str, reference: list[float], repetitions: int
 
 def _trio(
     case: Case, names: tuple[str, ...], tunables: str, reference: list[float], repetitions: int
-) -> list[Outcome]:
+) -> list[Samples]:
     with contextlib.ExitStack() as stack:
         peers = {name: stack.enter_context(_peer(case, name, tunables)) for name in names}
         steps = {name: _step(connection) for name, connection in peers.items()}

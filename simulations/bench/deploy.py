@@ -18,7 +18,14 @@ from statistics import median
 from typing import Any
 
 from common.config.loading import dump
-from common.config.study import EvaluationSpec, Member, ModelSpec, RoundPolicy, Study, TrainingSpec
+from common.config.study import (
+    EvaluationSpec,
+    ModelSpec,
+    Participant,
+    RoundPolicy,
+    Study,
+    TrainingSpec,
+)
 from common.files import write_text
 from simulations.bench import deploy_app, deploy_flower, deploy_hemofed
 from simulations.bench.harness import Measure, in_turn, report
@@ -32,7 +39,7 @@ _SMALL, _LARGE = ModelSpec(name="cnn", width=WIDTH), ModelSpec(name="resnet18")
 
 
 @dataclass(frozen=True)
-class Contestant:
+class Framework:
     """How a deployment is started, and read."""
 
     start: Callable[[Path, Study, int, int, Processes], Path]
@@ -42,13 +49,13 @@ class Contestant:
 
 
 _CONTESTANTS = {
-    "stock Flower": Contestant(deploy_flower.start, deploy_flower.good),
-    "hemofed": Contestant(deploy_hemofed.start, deploy_hemofed.good, deploy_hemofed.figures),
+    "stock Flower": Framework(deploy_flower.start, deploy_flower.good),
+    "hemofed": Framework(deploy_hemofed.start, deploy_hemofed.good, deploy_hemofed.figures),
 }
 
 
 @dataclass(frozen=True)
-class Case:
+class Deployment:
     """A federation to measure."""
 
     sites: int
@@ -72,7 +79,7 @@ class Case:
             training=TrainingSpec(
                 batch_size=8, max_local_steps=1, learning_rate=0.05, augment=False
             ),
-            cohort={name: Member(units=IMAGES) for name in names},
+            cohort={name: Participant(units=IMAGES) for name in names},
             evaluation=EvaluationSpec(every=100_000),
             round=RoundPolicy(min_sites=self.sites, deadline_seconds=_ROUND_SECONDS),
         )
@@ -86,10 +93,10 @@ def run(quick: bool, json_file: Path | None) -> None:
     processes, much less.
     """
     if quick:
-        cases = [Case(2, _SMALL, "18k", 2), Case(2, _LARGE, "11.2M", 1)]
+        cases = [Deployment(2, _SMALL, "18k", 2), Deployment(2, _LARGE, "11.2M", 1)]
     else:
         models = ((_SMALL, "18k", 8), (_LARGE, "11.2M", 3))
-        cases = [Case(sites, *model) for sites in (2, 10) for model in models]
+        cases = [Deployment(sites, *model) for sites in (2, 10) for model in models]
     results = {}
     for case in cases:
         contestants: dict[str, Measure] = {
@@ -114,7 +121,7 @@ class _End:
     good: int
 
 
-def _measure(case: Case, contestant: Contestant) -> dict[str, float]:
+def _measure(case: Deployment, contestant: Framework) -> dict[str, float]:
     """One deployment, from its first round to the one before its last."""
     study, port = case.study(), free_port()
     folder = Path(tempfile.mkdtemp(prefix="hemofed-bench-"))

@@ -24,7 +24,7 @@ Measure = Callable[[], dict[str, float]]
 
 
 @dataclass
-class Outcome:
+class Samples:
     """What one contestant measured: each figure's samples, in order."""
 
     name: str
@@ -34,9 +34,9 @@ class Outcome:
         return statistics.median(self.samples[figure])
 
 
-def in_turn(contestants: dict[str, Measure], repetitions: int, warmup: int = 1) -> list[Outcome]:
+def in_turn(contestants: dict[str, Measure], repetitions: int, warmup: int = 1) -> list[Samples]:
     """Run every contestant `warmup + repetitions` times, A B C A B C ...; keep the latter."""
-    outcomes = {name: Outcome(name) for name in contestants}
+    outcomes = {name: Samples(name) for name in contestants}
     for repetition in range(-warmup, repetitions):
         for name, measure in contestants.items():
             figures = measure()
@@ -62,7 +62,7 @@ def said_by(
 
 
 def report(
-    title: str, outcomes: list[Outcome], reference: str, json_file: Path | None
+    title: str, outcomes: list[Samples], reference: str, json_file: Path | None
 ) -> dict[str, Any]:
     """Print medians, with the ratio of seconds to `reference`; return them, written if asked."""
     base = _named(outcomes, reference).median("seconds")
@@ -80,7 +80,7 @@ def report(
     return content
 
 
-def record(title: str, outcomes: list[Outcome], reference: str) -> dict[str, Any]:
+def record(title: str, outcomes: list[Samples], reference: str) -> dict[str, Any]:
     """All samples, medians, and each ratio of seconds to `reference`, for JSON."""
     base = _named(outcomes, reference).median("seconds")
     return {
@@ -97,5 +97,5 @@ def record(title: str, outcomes: list[Outcome], reference: str) -> dict[str, Any
     }
 
 
-def _named(outcomes: list[Outcome], name: str) -> Outcome:
+def _named(outcomes: list[Samples], name: str) -> Samples:
     return next(outcome for outcome in outcomes if outcome.name == name)

@@ -15,8 +15,8 @@ import numpy as np
 from common.config.loading import dump
 from common.config.study import (
     EvaluationSpec,
-    Member,
     ModelSpec,
+    Participant,
     PrivacySpec,
     Study,
     TrainingSpec,
@@ -60,7 +60,7 @@ def private_study(rounds: int) -> Study:
         model=ModelSpec(name="cnn", width=WIDTH, encoder="frozen"),
         training=TrainingSpec(learning_rate=0.05, augment=False, warmup_steps=0),
         privacy=PrivacySpec(mode="local", epsilon=8.0, delta=1e-4, sample_rate=0.1),
-        cohort={name: Member(units=IMAGES) for name in names},
+        cohort={name: Participant(units=IMAGES) for name in names},
         evaluation=EvaluationSpec(every=100_000),
     )
 

@@ -18,8 +18,8 @@ from common.config.loading import dump
 from common.config.study import (
     CellSource,
     EvaluationSpec,
-    Member,
     ModelSpec,
+    Participant,
     Runtime,
     Site,
     Study,
@@ -73,7 +73,7 @@ def _study(clients: int, rounds: int) -> Study:
         training=TrainingSpec(
             batch_size=BATCH, learning_rate=0.05, augment=False, gradient_clip=None, warmup_steps=0
         ),
-        cohort={name: Member(units=IMAGES) for name in names},
+        cohort={name: Participant(units=IMAGES) for name in names},
         evaluation=EvaluationSpec(every=100_000),
     )
 

@@ -21,7 +21,7 @@ _PEERS_ROUNDS = 100
 """Of another's engine, in which a round costs the same from first to last."""
 
 
-class Clock:
+class RoundTimes:
     """Notes when each round ends, and what memory is in use at the last."""
 
     def __init__(self, rounds: int) -> None:
@@ -46,7 +46,7 @@ def _memory() -> int:
     return total
 
 
-def bare(folder: Path) -> Clock:
+def bare(folder: Path) -> RoundTimes:
     """Train the same clients one after the other: PyTorch and nothing else."""
     import numpy as np
     import torch
@@ -62,7 +62,7 @@ def bare(folder: Path) -> Clock:
     study = load(Study, folder / "study.yaml")
     cache = CellCache.open(next((folder / "cache").iterdir()))
     model = build(study.model, len(study.cell_types), study.image_side, study.seed)
-    clock, codes = Clock(study.rounds), np.unique(cache.labels)
+    clock, codes = RoundTimes(study.rounds), np.unique(cache.labels)
     start = {name: value.clone() for name, value in model.state_dict().items()}
     for _ in range(study.rounds):
         total = {name: torch.zeros_like(value) for name, value in start.items()}
@@ -84,17 +84,17 @@ def bare(folder: Path) -> Clock:
     return clock
 
 
-def federated(folder: Path, backend: str, workers: int) -> Clock:
+def federated(folder: Path, backend: str, workers: int) -> RoundTimes:
     """The same clients through the apps, on one of the engines."""
     from client.ledger.binding import create_simulated_ledger
     from client.site import open_site
     from common.config.loading import load
     from common.config.study import Runtime, Study
     from simulations.engine.seeded import workers_of
-    from simulations.experiments import FEDERATED, Plan
+    from simulations.experiments import FEDERATED, PlannedStudy
 
     study = load(Study, folder / "study.yaml")
-    plan, clock = Plan(FEDERATED, study, folder), Clock(study.rounds)
+    plan, clock = PlannedStudy(FEDERATED, study, folder), RoundTimes(study.rounds)
     for file in plan.site_files if study.privacy.mode != "none" else ():
         create_simulated_ledger(open_site(file))
     runtime = Runtime(workers=workers)

@@ -18,7 +18,7 @@ from rich.table import Table
 
 from common.files import write_text
 from common.metrics import Counts, Tally
-from common.noised_tally import SENSITIVITY, TELLING, NoisedTally, Share, total
+from common.noised_tally import SENSITIVITY, TELLING, NoisedShare, NoisedTally, total
 from common.privacy.accounting import calibrate
 from common.privacy.discrete_gaussian import discrete_gaussian
 from common.privacy.noise import count_sigma
@@ -58,7 +58,7 @@ SETTINGS = (
 
 
 @dataclass(frozen=True)
-class Seen:
+class Telling:
     """Of all studies of a setting, by one way of telling."""
 
     setting: Setting
@@ -98,7 +98,7 @@ def run(quick: bool, json_file: Path | None) -> None:
         write_text(json_file, json.dumps({"machine": machine(), "seen": rows}))
 
 
-def look(setting: Setting, studies: int) -> list[Seen]:
+def look(setting: Setting, studies: int) -> list[Telling]:
     """What the three ways say in so many studies, the same for each."""
     rng, source = np.random.default_rng(1), NoiseSource.seeded(bytes(32))
     noise = calibrate(setting.epsilon, 1e-5, 1.0, setting.evaluations)
@@ -112,9 +112,9 @@ def look(setting: Setting, studies: int) -> list[Seen]:
     return [_seen(setting, way, found.get(way, []), studies) for way in WAYS]
 
 
-def _seen(setting: Setting, way: str, told: list[Said], studies: int) -> Seen:
+def _seen(setting: Setting, way: str, told: list[Said], studies: int) -> Telling:
     missed = sum(not said.low <= said.truth <= said.high for said in told)
-    return Seen(
+    return Telling(
         setting,
         way,
         1 - missed / studies,
@@ -161,7 +161,7 @@ def _ways(
 def _of_matrix(matrix: Counts, variance: float) -> tuple[float | None, list[float] | None]:
     classes, right = len(matrix), float(matrix.trace())
     spread = classes * variance, (classes**2 - classes) * variance
-    share = Share(right, float(matrix.sum()) - right, *spread)
+    share = NoisedShare(right, float(matrix.sum()) - right, *spread)
     if not share.known or np.diff(share.interval())[0] > TELLING:
         return None, None
     return share.value, list(share.interval())

@@ -2,40 +2,37 @@
 
 import hashlib
 import http
-import http.client
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import httpx
+
+from common.backoff import Backoff
 from common.errors import DataError
 
 Progress = Callable[[int, int], None]
 """Called with the bytes there and the bytes in all."""
 
-_BLOCK = 1 << 18
 _AGAIN = {408, 425, 429, 500, 502, 503, 504}
-_BROKEN = (OSError, http.client.HTTPException)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Patience:
+class Retries:
     """How long a server that fails is tried."""
 
     attempts: int = 6
     """Tries in a row that bring no byte, before giving up."""
-    pause: float = 1.0
+    first: float = 1.0
     """Seconds before the second try; doubled each time, up to `longest`."""
     longest: float = 60.0
     timeout: float = 60.0
     """Seconds without a byte after which a connection counts as broken."""
 
-    def before(self, attempt: int) -> float:
-        """Seconds to wait before try number `attempt`, counted from 0."""
-        return min(self.pause * 2.0 ** (attempt - 1), self.longest) if attempt else 0.0
+    def pauses(self) -> Backoff:
+        return Backoff(self.first, self.longest)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,21 +45,22 @@ class Remote:
     md5: str
 
 
-def get(url: str, patience: Patience) -> bytes:
+def get(url: str, retries: Retries) -> bytes:
     """A small document. Raises DataError: it cannot be had."""
-    failure: BaseException | None = None
-    for attempt in range(patience.attempts):
-        time.sleep(patience.before(attempt))
+    pauses, failure = retries.pauses(), None
+    for attempt in range(retries.attempts):
+        if attempt:
+            time.sleep(pauses.next())
         try:
-            with _request(url, patience.timeout) as response:
-                return bytes(response.read())
-        except _BROKEN as error:
+            with _response(url, retries.timeout) as response:
+                return response.read()
+        except httpx.HTTPError as error:
             failure = error
-    raise DataError(_given_up(url, failure))
+    raise DataError(_given_up(url, failure)) from failure
 
 
 def download(
-    remote: Remote, folder: Path, patience: Patience, progress: Progress | None = None
+    remote: Remote, folder: Path, retries: Retries, progress: Progress | None = None
 ) -> Path:
     """`remote` as a file in `folder`, with its size and MD5 as published.
 
@@ -75,7 +73,7 @@ def download(
         return path
     folder.mkdir(parents=True, exist_ok=True)
     for _ in range(2):
-        _complete(remote, part, patience, progress)
+        _complete(remote, part, retries, progress)
         found = _md5(part)
         if found == remote.md5:
             part.replace(path)
@@ -87,20 +85,24 @@ def download(
     )
 
 
-def _complete(remote: Remote, part: Path, patience: Patience, progress: Progress | None) -> None:
+def _complete(remote: Remote, part: Path, retries: Retries, progress: Progress | None) -> None:
     """Fetch until `part` has the published size."""
-    failure: BaseException | None = None
-    attempt = 0
+    failure: httpx.HTTPError | None = None
+    attempt, pauses = 0, retries.pauses()
     while (there := _size(part)) < remote.size:
-        if attempt == patience.attempts:
+        if attempt == retries.attempts:
             raise DataError(_given_up(remote.url, failure))
-        time.sleep(patience.before(attempt))
+        if attempt:
+            time.sleep(pauses.next())
         try:
-            _append(remote, part, there, patience.timeout, progress)
-            failure = None
-        except _BROKEN as error:
+            _append(remote, part, there, retries.timeout, progress)
+        except httpx.HTTPError as error:
             failure = error
-        attempt = 0 if _size(part) > there else attempt + 1
+        if _size(part) > there:
+            attempt, failure = 0, None
+            pauses.reset()
+        else:
+            attempt += 1
     if _size(part) > remote.size:
         part.unlink()
         raise DataError(f"{remote.url}: is longer than the {remote.size} bytes published")
@@ -110,30 +112,21 @@ def _append(
     remote: Remote, part: Path, there: int, timeout: float, progress: Progress | None
 ) -> None:
     """Ask for what is missing and write it; a connection that ends early just ends it."""
-    with _request(remote.url, timeout, there) as response, _told(part):
+    with _response(remote.url, timeout, there) as response, _told(part):
         # 206 continues from `there`; with 200 the server sends everything, from the start.
-        continued = response.status == http.HTTPStatus.PARTIAL_CONTENT
+        continued = response.status_code == http.HTTPStatus.PARTIAL_CONTENT
         sent = response.headers.get("Content-Range", "")
         if continued and not sent.startswith(f"bytes {there}-"):
-            raise http.client.HTTPException(f"asked for bytes from {there}, got {sent!r}")
+            raise httpx.RemoteProtocolError(f"asked for bytes from {there}, got {sent!r}")
         done = there if continued else 0
         with part.open("ab" if continued else "wb") as file:
-            while done <= remote.size and (block := _read(response)):
+            for block in response.iter_raw():
                 file.write(block)
                 done += len(block)
                 if progress:
                     progress(done, remote.size)
-
-
-class _Lost(http.client.HTTPException):
-    """The connection broke while the body came."""
-
-
-def _read(response: http.client.HTTPResponse) -> bytes:
-    try:
-        return response.read(_BLOCK)
-    except OSError as error:
-        raise _Lost(str(error)) from error
+                if done > remote.size:
+                    break
 
 
 @contextmanager
@@ -145,25 +138,30 @@ def _told(part: Path) -> Iterator[None]:
         raise DataError(f"{part}: cannot be written ({error.strerror or error})") from error
 
 
-def _request(url: str, timeout: float, start: int = 0) -> http.client.HTTPResponse:
+@contextmanager
+def _response(url: str, timeout: float, start: int = 0) -> Iterator[httpx.Response]:
+    """The answer to a GET from byte `start` on, its body still to be read.
+
+    Raises DataError where another try would not help, httpx.HTTPError where it may.
+    """
     if not url.startswith(("https://", "http://")):
         raise DataError(f"{url}: expected an https address")
-    headers = {"User-Agent": "hemofed"} | ({"Range": f"bytes={start}-"} if start else {})
-    request = urllib.request.Request(url, headers=headers)  # noqa: S310 - the scheme is checked
-    try:
-        response: http.client.HTTPResponse = urllib.request.urlopen(  # noqa: S310
-            request, timeout=timeout
-        )
-    except urllib.error.HTTPError as error:
-        error.close()
-        if error.code not in _AGAIN:
-            answer = f"the server answers {error.code} {error.reason}"
-            raise DataError(f"{url}: {answer}") from error
-        raise http.client.HTTPException(f"{error.code} {error.reason}") from error
-    return response
+    # As it is: a body that is compressed on the way has another size than the one published.
+    headers = {"User-Agent": "hemofed", "Accept-Encoding": "identity"}
+    if start:
+        headers["Range"] = f"bytes={start}-"
+    with httpx.stream(
+        "GET", url, headers=headers, timeout=timeout, follow_redirects=True
+    ) as response:
+        said = f"{response.status_code} {response.reason_phrase}"
+        if response.status_code in _AGAIN:
+            raise httpx.RemoteProtocolError(said)
+        if not response.is_success:
+            raise DataError(f"{url}: the server answers {said}")
+        yield response
 
 
-def _given_up(url: str, failure: BaseException | None) -> str:
+def _given_up(url: str, failure: httpx.HTTPError | None) -> str:
     reason = f" ({failure})" if failure else ""
     return (
         f"{url}: cannot be fetched{reason}; gave up after several tries. "

@@ -11,7 +11,7 @@ from typing import Any
 
 from common.errors import DataError
 from common.files import write_text
-from simulations.datasets.download import Patience, Progress, Remote, download, get
+from simulations.datasets.download import Progress, Remote, Retries, download, get
 from simulations.datasets.unpack import unpack
 
 MLL23 = "https://zenodo.org/api/records/14277609"
@@ -24,7 +24,7 @@ _DOWNLOADS = ".downloads"
 def fetch(
     folder: Path,
     url: str = MLL23,
-    patience: Patience | None = None,
+    retries: Retries | None = None,
     progress: Progress | None = None,
 ) -> Path:
     """Bring the record at `url` to `folder`/<class>/*, one zip at a time; a broken run goes on.
@@ -32,14 +32,14 @@ def fetch(
     A zip is deleted when its images are there, so the room needed is that of the images and one
     zip. Raises DataError: see `listing`, `download` and `unpack`.
     """
-    patience = patience or Patience()
+    retries = retries or Retries()
     done = _read_done(folder)
-    remotes = listing(url, patience)
+    remotes = listing(url, retries)
     total, before = sum(remote.size for remote in remotes), 0
     for remote in remotes:
         if done.get(remote.name) != remote.md5:
             report = partial(_shift, progress, before, total) if progress else None
-            archive = download(remote, folder / _DOWNLOADS, patience, report)
+            archive = download(remote, folder / _DOWNLOADS, retries, report)
             unpack(archive, folder)
             done[remote.name] = remote.md5
             write_text(folder / _DONE, json.dumps(done, indent=2))
@@ -53,10 +53,10 @@ def _shift(progress: Progress, before: int, total: int, done: int, _: int) -> No
     progress(before + done, total)
 
 
-def listing(url: str, patience: Patience) -> list[Remote]:
+def listing(url: str, retries: Retries) -> list[Remote]:
     """The zips of a Zenodo record. Raises DataError: no such record, or not in the known form."""
     try:
-        files = json.loads(get(url, patience))["files"]
+        files = json.loads(get(url, retries))["files"]
         remotes = [_remote(file) for file in files]
     except (ValueError, KeyError, TypeError) as error:
         raise DataError(f"{url}: is not a Zenodo record in the known form ({error!r})") from error

@@ -20,7 +20,7 @@ from common.config.loading import CONFIGS, load
 from common.config.study import Study
 from common.files import write_text
 from common.folders import whole_folder
-from common.identity.admission_request import Request
+from common.identity.admission_request import AdmissionRequest
 from server.membership.provisioning import admit, make_kit, make_server
 from simulations.config import DataSpec, Rendered
 from simulations.demo.own_cells import copy_cache, say_source
@@ -72,7 +72,7 @@ def _render(sites: int, study: Study, progress: Progress) -> list[CellCache]:
 
 def _make_lab(
     home: Path, final: Path, cells: CellCache, now: datetime, passphrase: str | None
-) -> Request:
+) -> AdmissionRequest:
     """A lab's home up to its request: site.yaml, policy, keys, images, cells, ledger.
 
     final: where the home will be.

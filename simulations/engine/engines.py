@@ -18,18 +18,19 @@ from common.files import last_line
 from common.wire.messages import Task
 from server.app import server_app
 from server.rounds.messaging import exchange
+from server.rounds.observer import Observer
 from server.rounds.record import RoundRecord
 from simulations.engine.grid import LocalGrid
 from simulations.engine.seeded import make_client
 from simulations.engine.workers import WorkerPool
-from simulations.experiments import FEDERATED, Plan
+from simulations.experiments import FEDERATED, PlannedStudy
 from simulations.labs import Progress
 
-Observe = Callable[[Plan, RoundRecord], None]
+Observe = Callable[[PlannedStudy, RoundRecord], None]
 """Called after each round of a plan, from any thread."""
 
 
-def warm(plan: Plan, pool: WorkerPool, progress: Progress) -> None:
+def warm(plan: PlannedStudy, pool: WorkerPool, progress: Progress) -> None:
     """Let each site open its cells and compute a frozen encoder's features, before any run does.
 
     Runs that start together would each compute what one can leave on disk for all. Raises
@@ -47,7 +48,7 @@ def warm(plan: Plan, pool: WorkerPool, progress: Progress) -> None:
         progress("features" if plan.study.model.encoder == "frozen" else "sites", done, len(sites))
 
 
-def run_local(plans: list[Plan], pool: WorkerPool, observe: Observe) -> dict[str, str]:
+def run_local(plans: list[PlannedStudy], pool: WorkerPool, observe: Observe) -> dict[str, str]:
     """Run all plans at once on the pool: what one run leaves idle, another uses.
 
     A plan's numbers do not depend on the others, nor on the number of workers. A baseline that
@@ -70,7 +71,7 @@ def run_local(plans: list[Plan], pool: WorkerPool, observe: Observe) -> dict[str
     return {name: fault for name, fault in faults.items() if fault}
 
 
-def _attempt(plan: Plan, grid: Grid, observe: Observe) -> str | None:
+def _attempt(plan: PlannedStudy, grid: Grid, observe: Observe) -> str | None:
     """Run the plan; why it could not go on, if it is a baseline."""
     try:
         _serve(plan, grid, observe)
@@ -81,12 +82,22 @@ def _attempt(plan: Plan, grid: Grid, observe: Observe) -> str | None:
     return None
 
 
-def _serve(plan: Plan, grid: Grid, observe: Observe) -> None:
-    app = server_app(lambda record: observe(plan, record))
+class _Told(Observer):
+    """Tells which study's round is over."""
+
+    def __init__(self, plan: PlannedStudy, observe: Observe) -> None:
+        self._plan, self._observe = plan, observe
+
+    def round_done(self, record: RoundRecord) -> None:
+        self._observe(self._plan, record)
+
+
+def _serve(plan: PlannedStudy, grid: Grid, observe: Observe) -> None:
+    app = server_app(_Told(plan, observe))
     app(grid, _context(plan))
 
 
-def run_ray(plans: list[Plan], runtime: Runtime, seed: int, observe: Observe) -> None:
+def run_ray(plans: list[PlannedStudy], runtime: Runtime, seed: int, observe: Observe) -> None:
     """Run the plans one after the other on Flower's simulation engine, with the same apps."""
     # Flower keeps files of its own below HOME, which a container may lack.
     os.environ.setdefault("FLWR_HOME", str(default_root() / "flwr"))
@@ -112,9 +123,9 @@ def run_ray(plans: list[Plan], runtime: Runtime, seed: int, observe: Observe) ->
             )
 
 
-def _ray_server(plan: Plan, observe: Observe) -> ServerApp:
+def _ray_server(plan: PlannedStudy, observe: Observe) -> ServerApp:
     """The ServerApp, told by us what Flower's engine has no way to tell it: its run config."""
-    inner = server_app(lambda record: observe(plan, record))
+    inner = server_app(_Told(plan, observe))
     app = ServerApp()
 
     @app.main()
@@ -125,6 +136,6 @@ def _ray_server(plan: Plan, observe: Observe) -> ServerApp:
     return app
 
 
-def _context(plan: Plan) -> Context:
+def _context(plan: PlannedStudy) -> Context:
     config: dict[str, Any] = {"study": str(plan.study_file), "out": str(plan.folder)}
     return Context(1, 1, {}, RecordDict(), config)

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import binom
 
-from client.ledger.spending import study_noise
+from client.ledger.cost import StudyCost
 from client.randomness import Entropy
 from common.config.study import Study
 from common.errors import PrivacyError
@@ -45,7 +45,7 @@ class Test:
 
 
 @dataclass(frozen=True, kw_only=True)
-class View:
+class Achievement:
     """What another adversary achieves: told, not tested, so it spends no confidence."""
 
     name: str
@@ -72,7 +72,7 @@ class Audit:
     canaries: int
     confidence: float
     tests: tuple[Test, ...]
-    views: tuple[View, ...]
+    views: tuple[Achievement, ...]
 
     @property
     def epsilon_lower(self) -> float:
@@ -107,7 +107,7 @@ def audit(
         )
     event, delta = study_event(study.privacy, study.rounds), study.privacy.delta
     chosen = make_canaries(canaries, study, rng)
-    sight = attack(study, chosen, study_noise(study), entropy)
+    sight = attack(study, chosen, StudyCost(study).noise_multiplier, entropy)
     return Audit(
         study=study.name,
         digest=study.digest,
@@ -224,13 +224,13 @@ def _views(
     event: Event,
     delta: float,
     confidence: float,
-) -> tuple[View, ...]:
+) -> tuple[Achievement, ...]:
     count = len(included)
     few = choose.for_epsilon(
         count, event.noise_multiplier, event.sample_rate, event.steps, delta, confidence
     )
     return tuple(
-        View(
+        Achievement(
             name=name,
             accuracy=choose.correct(scores, included, count) / count,
             epsilon_lower=lower_bound(

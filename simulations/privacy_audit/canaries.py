@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from client.site import SiteCells
 from client.training.inputs import Inputs
 from client.training.job import Job
-from common.config.study import Member, Study, TrainingSpec
+from common.config.study import Participant, Study, TrainingSpec
 
 MOST_AN_AXIS = 4
 """Canaries that share an axis, where there are labels enough to keep them apart."""
@@ -118,7 +118,7 @@ def audited(study: Study, canaries: Canaries, noise_multiplier: float) -> Study:
         class_prior=study.training.class_prior,
         augment=False,
     )
-    member = Member(units=math.ceil(logit / (DRIFT * privacy.sample_rate)))
+    member = Participant(units=math.ceil(logit / (DRIFT * privacy.sample_rate)))
     model = study.model.model_copy(update={"centre": False})
     return study.model_copy(update={"training": training, "cohort": {SITE: member}, "model": model})
 

@@ -26,7 +26,7 @@ from client.training.inputs import Inputs
 from client.training.job import Job
 from client.training.training import train
 from common.cell_types import CODES
-from common.config.study import Member, ModelSpec, Study, TrainingSpec
+from common.config.study import ModelSpec, Participant, Study, TrainingSpec
 from common.models import build
 from common.privacy.accounting import study_event
 from simulations.synthetic import STYLES, Patient, render_cell
@@ -68,7 +68,7 @@ class Inference:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Membership:
+class MembershipAttack:
     """The attack on training under the study's privacy, and without any."""
 
     cells: int
@@ -79,7 +79,7 @@ class Membership:
 
 def infer(
     study: Study, entropy: Callable[[int], Entropy], rng: np.random.Generator, size: Size = FULL
-) -> Membership:
+) -> MembershipAttack:
     """Attack `size.models` models of each kind; `entropy(n)` is what the n-th training draws from.
 
     Raises PrivacyError for a study of mode "none".
@@ -96,7 +96,7 @@ def infer(
             ]
         )
         found.append(roc(likelihood_ratios(confidences, member), member, rng))
-    return Membership(cells=size.cells, models=size.models, private=found[0], plain=found[1])
+    return MembershipAttack(cells=size.cells, models=size.models, private=found[0], plain=found[1])
 
 
 def likelihood_ratios(confidences: Floats, member: Bools) -> Floats:
@@ -209,7 +209,7 @@ def _altered(study: Study, training: TrainingSpec, cells: int, mode: str) -> Stu
             "model": ModelSpec(name="cnn", width=WIDTH),
             "training": training,
             "privacy": privacy,
-            "cohort": {"shadow": Member(units=cells // 2)},
+            "cohort": {"shadow": Participant(units=cells // 2)},
         }
     )
 

@@ -4,7 +4,7 @@ from rich.console import Console
 from rich.table import Table
 
 from simulations.privacy_audit.audit import Audit
-from simulations.privacy_audit.membership_inference import FALSE_ALARMS, Membership
+from simulations.privacy_audit.membership_inference import FALSE_ALARMS, MembershipAttack
 
 
 def print_audit(audit: Audit, console: Console) -> None:
@@ -23,7 +23,7 @@ def print_audit(audit: Audit, console: Console) -> None:
         console.print(table)
 
 
-def print_membership(found: Membership, console: Console) -> None:
+def print_membership(found: MembershipAttack, console: Console) -> None:
     """What the shadow models tell."""
     table = Table(
         "training", "area under ROC (chance 0.5)", f"true positives at {FALSE_ALARMS:.0%} false"

@@ -15,7 +15,7 @@ from client.training.evaluation import predict
 from client.training.workspace import workspace
 from common.metrics import NAMES, Tally, interval_of, metrics_of, places_of
 from common.models.released import MODEL, read_model
-from simulations.experiments import Plan
+from simulations.experiments import PlannedStudy
 
 _RESAMPLES = 1000
 _AT_ONCE = 100
@@ -88,7 +88,7 @@ class Judged:
         return metrics_of(counts.reshape(shape), confidence.reshape(shape))
 
 
-def judge(plan: Plan) -> dict[str, Judged]:
+def judge(plan: PlannedStudy) -> dict[str, Judged]:
     """Site -> its test cells as the plan's released model sees them; of sites that have some.
 
     Empty where no two test cells of a site are known to be of one patient: then a tally says it.

@@ -18,14 +18,14 @@ _ENTRY = re.compile(r"^\S+ \[([0-9a-f]{8})\] ", re.MULTILINE)
 
 
 @dataclass(frozen=True)
-class Entry:
+class LoggedError:
     """What a reference stands for."""
 
     site: str
     text: str
 
 
-Logs = dict[str, Entry]
+Logs = dict[str, LoggedError]
 """Reference -> its entry."""
 
 
@@ -35,7 +35,7 @@ def read_logs(folder: Path) -> Logs:
     for log in sorted(folder.rglob("site.log")):
         _, *parts = _ENTRY.split(log.read_text(encoding="utf-8", errors="replace"))
         for reference, text in zip(parts[::2], parts[1::2], strict=True):
-            found[reference] = Entry(log.parent.name, _short(text, log.relative_to(folder)))
+            found[reference] = LoggedError(log.parent.name, _short(text, log.relative_to(folder)))
     return found
 
 

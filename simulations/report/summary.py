@@ -24,7 +24,7 @@ from common.privacy.planning.plausibility import doubts, expected_units
 from server.rounds.record import read
 from server.rounds.rounds import OUTCOME
 from simulations.config import Simulation
-from simulations.experiments import CENTRALISED, LOCAL, Plan
+from simulations.experiments import CENTRALISED, LOCAL, PlannedStudy
 from simulations.host_info import machine
 from simulations.labs import Labs
 from simulations.partition import POOLED, DealtSite
@@ -38,7 +38,7 @@ _LOOKED_AT = 24
 def summarise(
     simulation: Simulation,
     sites: tuple[DealtSite, ...],
-    plans: list[Plan],
+    plans: list[PlannedStudy],
     labs: Labs,
     given_up: Mapping[str, str],
 ) -> dict[str, Any]:
@@ -87,7 +87,7 @@ def write_summary(out: Path, summary: dict[str, Any]) -> None:
     write_text(out / "summary.json", json.dumps(summary, indent=2))
 
 
-def write_examples(federation: Plan, path: Path) -> None:
+def write_examples(federation: PlannedStudy, path: Path) -> None:
     """Example test cells with the released model's predictions, as an .npz."""
     study, found = federation.study, []
     for file in federation.site_files:
@@ -106,7 +106,7 @@ def write_examples(federation: Plan, path: Path) -> None:
         )
 
 
-def _site_examples(plan: Plan, file: Path) -> list[dict[str, Any]]:
+def _site_examples(plan: PlannedStudy, file: Path) -> list[dict[str, Any]]:
     """Predictions on the first few test cells of each class of a site."""
     site, study = open_site(file), plan.study
     bench = workspace(site, study)
@@ -145,18 +145,18 @@ def _choose(found: list[dict[str, Any]], classes: int) -> list[dict[str, Any]]:
     return chosen
 
 
-def _outcome(plan: Plan) -> dict[str, Any]:
+def _outcome(plan: PlannedStudy) -> dict[str, Any]:
     outcome: dict[str, Any] = json.loads((plan.folder / OUTCOME).read_text(encoding="utf-8"))
     return outcome
 
 
-def _tallies(plan: Plan) -> dict[str, Tally]:
+def _tallies(plan: PlannedStudy) -> dict[str, Tally]:
     classes = len(plan.study.cell_types)
     test = _outcome(plan)["test"]
     return {site: Tally.from_json(places, classes) for site, places in test.items()}
 
 
-def _pooled(plan: Plan) -> Tally:
+def _pooled(plan: PlannedStudy) -> Tally:
     """All test cells of the federation's training sites; a held-out lab is shown by itself."""
     cohort, tallies = plan.study.cohort, _tallies(plan)
     shown = (tally for name, tally in tallies.items() if cohort[name].role != "held_out")
@@ -170,20 +170,20 @@ def _figures(tally: Tally, judged: Iterable[Judged] = ()) -> dict[str, Any]:
     return {**tally.metrics(), "intervals": intervals}
 
 
-def _judged(plan: Plan) -> dict[str, Judged]:
+def _judged(plan: PlannedStudy) -> dict[str, Judged]:
     """`judge`, of the sites whose test counts."""
     tallies = _tallies(plan)
     return {name: part for name, part in judge(plan).items() if name in tallies}
 
 
-def _of_training(judged: Mapping[str, Judged], plan: Plan) -> list[Judged]:
+def _of_training(judged: Mapping[str, Judged], plan: PlannedStudy) -> list[Judged]:
     """What `_pooled` counts."""
     cohort = plan.study.cohort
     return [part for name, part in judged.items() if cohort[name].role != "held_out"]
 
 
 def _site(
-    site: DealtSite, plan: Plan, tallies: dict[str, Tally], judged: Judged | None
+    site: DealtSite, plan: PlannedStudy, tallies: dict[str, Tally], judged: Judged | None
 ) -> dict[str, Any]:
     tally = tallies.get(site.name, Tally.empty(len(plan.study.cell_types)))
     held_out = plan.study.cohort[site.name].role == "held_out"
@@ -204,14 +204,14 @@ def _site(
     }
 
 
-def _epsilon(plan: Plan, site: str) -> float | None:
+def _epsilon(plan: PlannedStudy, site: str) -> float | None:
     """What the site's ledger says the study has cost, or None without privacy."""
     if plan.study.privacy.mode == "none":
         return None
     return spent_epsilon(open_site(plan.folder / "sites" / site / "site.yaml"), plan.study)
 
 
-def _baselines(plans: list[Plan]) -> dict[str, Any]:
+def _baselines(plans: list[PlannedStudy]) -> dict[str, Any]:
     """Each baseline on the same test cells as the federation."""
     found: dict[str, Any] = {}
     local = {}
@@ -240,7 +240,7 @@ def _mean(sites: Iterable[dict[str, Any]]) -> dict[str, float | None]:
     return means
 
 
-def _model(study: Study, plan: Plan) -> dict[str, Any]:
+def _model(study: Study, plan: PlannedStudy) -> dict[str, Any]:
     model = workspace(open_site(plan.site_files[0]), study).model
     return {
         "name": study.model.name,

@@ -15,11 +15,12 @@ from client.data.cache import prepare
 from client.home import SiteHome
 from client.ledger.binding import create_ledger
 from client.membership.membership import Membership
-from client.policy.policy import Policy
+from client.policy.policy import Policy, read_policy
 from client.randomness import SystemEntropy
+from client.request import Request
 from client.site import open_site
 from common.config.loading import dump
-from common.config.study import CellSource, Member, Site, Study
+from common.config.study import CellSource, Participant, Site, Study
 from common.models import build, trainable
 from common.models.parameter_vector import flatten
 from common.privacy.accounting import Event
@@ -56,6 +57,16 @@ def refused(reply: Message) -> Reason | None:
     return said.reason if said else None
 
 
+def check(approvals: SignedApprovals, site: Site, of: Study) -> None:
+    """Whether the study is approved, by the site's policy as it stands."""
+    approvals.check(site, read_policy(site.policy), of)
+
+
+def request(site: Site, task: Task) -> Request:
+    """What the site is asked, by its policy as it stands."""
+    return Request(site, read_policy(site.policy), task)
+
+
 def study(**changes: object) -> Study:
     fields: dict[str, object] = {
         "name": "lab-test",
@@ -65,7 +76,7 @@ def study(**changes: object) -> Study:
         "model": {"name": "cnn", "width": 1},
         "training": {"batch_size": 8, "learning_rate": 0.1},
         "privacy": PRIVACY,
-        "cohort": {"lab": Member(units=30)},
+        "cohort": {"lab": Participant(units=30)},
     }
     return Study.model_validate(fields | changes)
 

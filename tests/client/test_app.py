@@ -18,9 +18,10 @@ from client.data.cache import prepare
 from client.ledger.binding import continue_ledger, create_simulated_ledger
 from client.ledger.hash_chain import Kind
 from client.ledger.ledger import Ledger
+from client.policy.policy import Policy
 from client.site import SITES_VARIABLE, open_cells, open_site, site_file
 from common.config.loading import dump
-from common.config.study import CellSource, Member, Site, Study
+from common.config.study import CellSource, Participant, Site, Study
 from common.errors import ConfigError, DataError, PrivacyError
 from common.metrics import Tally
 from common.noised_tally import NoisedTally
@@ -291,7 +292,7 @@ def test_a_study_calibrated_to_the_whole_lifetime_may_train(tmp_path: Path) -> N
 
 def test_a_site_outside_the_cohort_does_not_train(tmp_path: Path) -> None:
     site = make_lab(tmp_path)
-    one = study(cohort={"other": Member(units=5)})
+    one = study(cohort={"other": Participant(units=5)})
     assert refused(app(message(one), context(site))) is Reason.BAD_QUESTION
     assert "site lab is not asked to train" in logged(site)
 
@@ -338,7 +339,7 @@ def test_what_leaves_without_privacy_stands_in_the_ledger_first(tmp_path: Path, 
 
 def test_a_deployed_lab_refuses_a_simulated_sites_ledger(tmp_path: Path) -> None:
     class Given:
-        def check(self, site: Site, study: Study) -> None:
+        def check(self, site: Site, policy: Policy, study: Study) -> None:
             """Every study is approved."""
 
     site = make_lab(tmp_path)
@@ -490,7 +491,7 @@ def test_a_study_that_the_policy_refuses_is_not_evaluated_either(tmp_path: Path)
     one = study(privacy={"mode": "none"})
     assert refused(app(message(one, "evaluate"), context(site))) is Reason.WITHOUT_PRIVACY
     assert "the policy does not allow it" in logged(site)
-    stranger = study(cohort={"other": Member(units=5)})
+    stranger = study(cohort={"other": Participant(units=5)})
     reply = app(message(stranger, "evaluate"), context(site))
     assert refused(reply) is Reason.BAD_QUESTION
     assert "site lab is not in its cohort" in logged(site)

@@ -11,14 +11,15 @@ from flwr.app import ArrayRecord, Message
 
 from client import app as client
 from client.app import client_app
-from client.ledger.hash_chain import Row
+from client.ledger.cost import StudyCost
+from client.ledger.hash_chain import LedgerRow
 from client.ledger.ledger import Ledger
 from client.policy.policy import Policy
 from client.site import open_site
 from client.training import metrics_release
 from client.training.job import Job
 from common.config.loading import dump
-from common.config.study import Member, Runtime, Site, Study
+from common.config.study import Participant, Runtime, Site, Study
 from common.errors import PrivacyError
 from common.models import build
 from common.models.classifier import federated
@@ -32,7 +33,7 @@ NOISED = OPEN.model_copy(update={"metrics": "noised"})
 CENTRED = {"name": "cnn", "width": 2, "encoder": "frozen", "centre": True}
 
 
-def debits(site: Path) -> tuple[Row, ...]:
+def debits(site: Path) -> tuple[LedgerRow, ...]:
     with Ledger.read(open_site(site).ledger) as ledger:
         return ledger.rows("debit")
 
@@ -108,7 +109,7 @@ def test_what_the_policy_refuses_opens_no_cell(
 class NeverApproved:
     """A site at which nobody approved anything."""
 
-    def check(self, site: Site, study: Study) -> None:
+    def check(self, site: Site, policy: Policy, study: Study) -> None:
         raise PrivacyError("nobody approved it")
 
 
@@ -131,7 +132,7 @@ def test_an_approval_that_ends_before_the_answer_is_there_holds_it_back(
         def __init__(self) -> None:
             self.asked = 0
 
-        def check(self, site: Site, study: Study) -> None:
+        def check(self, site: Site, policy: Policy, study: Study) -> None:
             self.asked += 1
             if self.asked == 2:
                 raise PrivacyError("taken back", Reason.WITHDRAWN)
@@ -159,7 +160,7 @@ def test_outside_its_hours_a_site_opens_no_cell_and_says_that_it_is_away(
 @pytest.mark.parametrize(
     ("kind", "where", "check"),
     [
-        ("train", client, "check_drawable"),
+        ("train", StudyCost, "check_drawable"),
         ("train", client, "check_alone"),
         ("train", Job, "check"),
         ("evaluate", client, "check_alone"),
@@ -237,7 +238,10 @@ def test_two_studies_that_ask_in_turn_have_a_line_of_the_log_each(tmp_path: Path
 @pytest.mark.parametrize("role", ["test", "held_out"])
 def test_a_site_that_only_tests_never_trains(tmp_path: Path, role: str) -> None:
     site = make_lab(tmp_path, NOISED)
-    cohort = {"lab": Member.model_validate({"role": role, "units": 20}), "other": Member(units=20)}
+    cohort = {
+        "lab": Participant.model_validate({"role": role, "units": 20}),
+        "other": Participant(units=20),
+    }
     assert refused(asked(site, study(cohort=cohort))) is Reason.BAD_QUESTION
     assert debits(site) == ()
     assert read_refusal(asked(site, study(cohort=cohort), "evaluate", split="test")) is None

@@ -7,7 +7,7 @@ import pytest
 
 from client.data.cache import prepare
 from client.site import SiteCells, open_cells, open_site
-from common.config.study import CellSource, Member, Site, Study
+from common.config.study import CellSource, Participant, Site, Study
 from common.errors import DataError
 from tests.client.lab import PRIVACY, make_lab, study
 
@@ -63,7 +63,7 @@ def test_a_split_is_its_own_cells_and_a_held_out_sites_all_of_them(tmp_path: Pat
     assert all((cells.splits[found] == split).all() for found, split in zip(
         rows, ("train", "validation", "test"), strict=True
     ))  # fmt: skip
-    cohort = {"lab": Member(role="held_out"), "other": Member(units=20)}
+    cohort = {"lab": Participant(role="held_out"), "other": Participant(units=20)}
     held = opened(tmp_path / "b", cohort=cohort)
     assert held.rows("test").tolist() == list(range(40))
 

@@ -113,7 +113,7 @@ def test_commands_are_printed_as_a_shell_takes_them(tmp_path: Path) -> None:
     kit = make_kit(server, "lab")
     join(home, kit, kit.fingerprint)
     with pytest.raises(PrivacyError) as missing:
-        SignedApprovals(lab).check(open_site(lab.site_file), study())
+        check(SignedApprovals(lab), open_site(lab.site_file), study())
     assert command_in(str(missing.value)) == ["hemofed", "site", "approve", str(home), "lab-test"]
 
 

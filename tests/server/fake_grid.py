@@ -8,9 +8,21 @@ from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
 
 from common.wire.messages import name_content
+from server.rounds.observer import Observer
+from server.rounds.record import RoundRecord
 
 Answer = Callable[[Message], RecordDict | None]
 """The content of a site's reply; None: it stays silent."""
+
+
+class AfterRound(Observer):
+    """Calls a function with the record of each round."""
+
+    def __init__(self, observe: Callable[[RoundRecord], object]) -> None:
+        self._observe = observe
+
+    def round_done(self, record: RoundRecord) -> None:
+        self._observe(record)
 
 
 class FakeGrid(Grid):

@@ -6,7 +6,7 @@ from typing import Any
 from common.config.loading import parse
 from server.rounds.record import RoundRecord
 from simulations.config import Simulation
-from simulations.experiments import Plan
+from simulations.experiments import PlannedStudy
 from simulations.labs import Labs
 from simulations.partition import DealtSite
 
@@ -40,7 +40,7 @@ PRIVATE = {
 
 
 class Silent:
-    """A watcher that keeps what it is told."""
+    """An observer that keeps what it is told."""
 
     def __init__(self) -> None:
         self.rounds: list[tuple[str, int]] = []
@@ -49,9 +49,9 @@ class Silent:
 
     def gathered(self, labs: Labs) -> None: ...
 
-    def planned(self, plans: list[Plan], sites: tuple[DealtSite, ...]) -> None: ...
+    def planned(self, plans: list[PlannedStudy], sites: tuple[DealtSite, ...]) -> None: ...
 
-    def round_done(self, plan: Plan, record: RoundRecord) -> None:
+    def round_done(self, plan: PlannedStudy, record: RoundRecord) -> None:
         self.rounds.append((plan.name, record.round))
 
     def reporting(self) -> None: ...

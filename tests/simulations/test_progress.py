@@ -11,7 +11,7 @@ from rich.console import Console
 
 from common.wire.reply_status import OK
 from server.rounds.record import RoundRecord, SiteRecord
-from simulations.experiments import Plan
+from simulations.experiments import PlannedStudy
 from simulations.partition import DealtSite, Share
 from simulations.progress import Terminal, results_table
 from tests.simulations.report import report_run
@@ -39,8 +39,8 @@ def terminal(width: int) -> Terminal:
     )
 
 
-def plans(folder: Path, *names: str) -> list[Plan]:
-    return [Plan(name, STUDY, folder / name) for name in names]
+def plans(folder: Path, *names: str) -> list[PlannedStudy]:
+    return [PlannedStudy(name, STUDY, folder / name) for name in names]
 
 
 @pytest.mark.parametrize("width", [80, 100])

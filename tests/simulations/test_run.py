@@ -27,7 +27,7 @@ from hemofed import app
 from server.rounds.record import RoundRecord
 from simulations.engine import engines
 from simulations.engine.engines import Observe
-from simulations.experiments import Plan
+from simulations.experiments import PlannedStudy
 from simulations.run import federate, prepare, run
 from tests.simulations.small import PRIVATE, Silent, numbers, simulation
 from tests.simulations.test_bad_input import make_lab
@@ -65,9 +65,9 @@ class Stopped(Exception):
 
 
 class StopsAt(Silent):
-    """A watcher that breaks the run off after the second round of the federation."""
+    """An observer that breaks the run off after the second round of the federation."""
 
-    def round_done(self, plan: Plan, record: RoundRecord) -> None:
+    def round_done(self, plan: PlannedStudy, record: RoundRecord) -> None:
         super().round_done(plan, record)
         if plan.name == "federated" and record.round == 2:
             raise Stopped
@@ -235,7 +235,7 @@ def test_patients_of_one_name_at_two_labs_are_one_in_one_place(tmp_path: Path) -
 def test_a_baseline_that_cannot_go_on_does_not_take_the_report_with_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def serve(plan: Plan, grid: Grid, observe: Observe) -> None:
+    def serve(plan: PlannedStudy, grid: Grid, observe: Observe) -> None:
         if plan.name.startswith("local_only"):
             raise FederationError("round 1: 0 sound updates")
         served(plan, grid, observe)

@@ -12,7 +12,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from client.data.decoding.chunk import Chunk, Geometry
+from client.data.decoding.chunk import Geometry, PixelChunk
 from client.data.decoding.image import quiet
 from client.data.decoding.processes import decoders
 
@@ -54,7 +54,7 @@ def write_images(
 @contextmanager
 def _workers(
     number: int, geometry: Geometry, images: int
-) -> Iterator[tuple[ThreadPoolExecutor, Callable[[Chunk], str]]]:
+) -> Iterator[tuple[ThreadPoolExecutor, Callable[[PixelChunk], str]]]:
     """Threads and what they do; what has not begun is dropped as soon as something fails.
 
     Pillow lets go of the interpreter while it decodes and resizes, so threads by themselves do for
@@ -73,11 +73,11 @@ def _workers(
             pool.shutdown(cancel_futures=True)
 
 
-def _write(geometry: Geometry, chunk: Chunk) -> str:
+def _write(geometry: Geometry, chunk: PixelChunk) -> str:
     return chunk.write(geometry)
 
 
-def _reserve(path: Path, sources: Sequence[Path], side: int) -> list[Chunk]:
+def _reserve(path: Path, sources: Sequence[Path], side: int) -> list[PixelChunk]:
     """Write the .npy's header and take the room for all pixels; who goes where in it.
 
     A map of a file with holes dies of SIGBUS when the disk fills; room taken first is an error
@@ -88,7 +88,7 @@ def _reserve(path: Path, sources: Sequence[Path], side: int) -> list[Chunk]:
     size = side * side * 3
     step = max(1, min(_CHUNK, _CHUNK_BYTES // size))
     return [
-        Chunk(
+        PixelChunk(
             target=str(path),
             offset=start + at * size,
             sources=tuple(str(source) for source in sources[at : at + step]),

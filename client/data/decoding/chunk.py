@@ -49,7 +49,7 @@ class Geometry:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Chunk:
+class PixelChunk:
     """Images that are neighbours in the array, and where their pixels go."""
 
     target: str

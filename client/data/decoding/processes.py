@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict
 
-from client.data.decoding.chunk import Chunk, Geometry
+from client.data.decoding.chunk import Geometry, PixelChunk
 from client.data.decoding.image import silence
 from common.errors import DataError
 from common.process_hardening import environment, keep_to_itself, python
@@ -30,7 +30,7 @@ class Decoders:
         for child in children:
             self._idle.put(child)
 
-    def write(self, geometry: Geometry, chunk: Chunk) -> str:
+    def write(self, geometry: Geometry, chunk: PixelChunk) -> str:
         """`chunk.write(geometry)`, with its errors, in a child; from as many threads at once."""
         child = self._idle.get()
         try:
@@ -73,11 +73,11 @@ def serve() -> None:
     with suppress(BrokenPipeError), open(1, "wb", buffering=0, closefd=False) as replies:
         for line in sys.stdin:
             geometry, chunk = json.loads(line)
-            reply = _reply(Geometry(**geometry), Chunk(**chunk))
+            reply = _reply(Geometry(**geometry), PixelChunk(**chunk))
             replies.write(json.dumps(reply).encode() + b"\n")
 
 
-def _reply(geometry: Geometry, chunk: Chunk) -> dict[str, str | int | None]:
+def _reply(geometry: Geometry, chunk: PixelChunk) -> dict[str, str | int | None]:
     try:
         return {"digest": chunk.write(geometry)}
     except DataError as error:

@@ -4,10 +4,10 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from client.data.listing import Entry, listing
+from client.data.listing import ListedImage, listing
 from client.data.patient_names import ALIKE, alike, unknown
 from client.data.quality import duplicates, floors, names, outliers, stain
-from client.data.quality.findings import Case, CheckResult, Finding, Severity
+from client.data.quality.findings import CheckResult, Finding, Instance, Severity
 from client.data.quality.measurements import Measured, Progress, measure_all
 from client.data.stated_scale import look
 from common.text import count
@@ -85,13 +85,13 @@ def _reference(path: Path, label_map: Mapping[str, str] | None) -> stain.Profile
     return _profile(entries, measure_all([str(entry.path) for entry in entries]))
 
 
-def _profile(entries: Sequence[Entry], measured: Measured) -> stain.Profile:
+def _profile(entries: Sequence[ListedImage], measured: Measured) -> stain.Profile:
     rows = measured.readable
     nucleus, background = (measured.records[name][rows] for name in ("nucleus", "background"))
     return stain.profile(nucleus, background, [entries[row].label for row in rows])
 
 
-def _unreadable(entries: Sequence[Entry], measured: Measured) -> list[Finding]:
+def _unreadable(entries: Sequence[ListedImage], measured: Measured) -> list[Finding]:
     if not measured.errors:
         return []
     return [
@@ -102,14 +102,14 @@ def _unreadable(entries: Sequence[Entry], measured: Measured) -> list[Finding]:
             advice="Copy them again from where they came from, or leave them out.",
             leave_out=tuple(entries[row].name for row in sorted(measured.errors)),
             cases=tuple(
-                Case(files=(entries[row].name,), note=reason)
+                Instance(files=(entries[row].name,), note=reason)
                 for row, reason in sorted(measured.errors.items())
             ),
         )
     ]
 
 
-def _refused(entries: Sequence[Entry], measured: Measured) -> list[Finding]:
+def _refused(entries: Sequence[ListedImage], measured: Measured) -> list[Finding]:
     if not measured.refused:
         return []
     return [
@@ -126,14 +126,14 @@ def _refused(entries: Sequence[Entry], measured: Measured) -> list[Finding]:
                 if row not in measured.scaled or len(measured.scaled) <= len(measured.readable)
             ),
             cases=tuple(
-                Case(files=(entries[row].name,), note=reason)
+                Instance(files=(entries[row].name,), note=reason)
                 for row, reason in sorted(measured.refused.items())
             ),
         )
     ]
 
 
-def patients(entries: Sequence[Entry]) -> list[Finding]:
+def patients(entries: Sequence[ListedImage]) -> list[Finding]:
     """Patients whose cells are in two splits, or have a split for some of them only, and names
     that may be one patient's."""
     splits: dict[str, Counter[str]] = defaultdict(Counter)
@@ -142,12 +142,12 @@ def patients(entries: Sequence[Entry]) -> list[Finding]:
         if entry.patient:
             splits[entry.patient][entry.split] += 1
             files[entry.patient].append(entry.name)
-    torn: list[Case] = []
-    partly: list[Case] = []
+    torn: list[Instance] = []
+    partly: list[Instance] = []
     for patient, found in sorted(splits.items()):
         if len(found) > 1:
             kind = torn if len(found.keys() - {""}) > 1 else partly
-            kind.append(Case(files=tuple(files[patient]), note=_spread(patient, found)))
+            kind.append(Instance(files=tuple(files[patient]), note=_spread(patient, found)))
     return [*_torn(torn), *_partly(partly), *_alike(files)]
 
 
@@ -164,7 +164,7 @@ def _alike(files: Mapping[str, Sequence[str]]) -> list[Finding]:
             advice="If they are one, name it one way: else its cells count as those of several "
             "patients, and may come to lie in several splits.",
             cases=tuple(
-                Case(
+                Instance(
                     files=tuple(name for one in group for name in files[one]), note=", ".join(group)
                 )
                 for group in groups
@@ -181,7 +181,7 @@ def _spread(patient: str, found: Counter[str]) -> str:
     return f"patient {patient}: {numbers}"
 
 
-def _torn(cases: list[Case]) -> list[Finding]:
+def _torn(cases: list[Instance]) -> list[Finding]:
     if not cases:
         return []
     return [
@@ -196,7 +196,7 @@ def _torn(cases: list[Case]) -> list[Finding]:
     ]
 
 
-def _partly(cases: list[Case]) -> list[Finding]:
+def _partly(cases: list[Instance]) -> list[Finding]:
     if not cases:
         return []
     said = count(len(cases), "patient has", "patients have")
@@ -213,7 +213,7 @@ def _partly(cases: list[Case]) -> list[Finding]:
     ]
 
 
-def types(entries: Sequence[Entry]) -> list[Finding]:
+def types(entries: Sequence[ListedImage]) -> list[Finding]:
     """Types with too few images, and a source of one type."""
     counts = Counter(entry.label for entry in entries if entry.known)
     found = []

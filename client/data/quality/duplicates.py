@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from client.data.listing import Entry
-from client.data.quality.findings import Case, Finding, Severity
+from client.data.listing import ListedImage
+from client.data.quality.findings import Finding, Instance, Severity
 from client.data.quality.measurements import Measured, Records
 from client.data.quality.perceptual_hash import THUMBNAIL, Pairs, near_pairs, neighbours, turn
 from common.text import count
@@ -80,7 +80,7 @@ def plain(records: Records, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
     return found
 
 
-def findings(entries: Sequence[Entry], measured: Measured) -> list[Finding]:
+def findings(entries: Sequence[ListedImage], measured: Measured) -> list[Finding]:
     """Duplicates, sorted by what they spoil: labels, then splits, then counts."""
     exact = same_bytes(measured)
     alike = same_picture(measured, exact)
@@ -94,7 +94,7 @@ def findings(entries: Sequence[Entry], measured: Measured) -> list[Finding]:
 
 
 def by_consequence(
-    entries: Sequence[Entry],
+    entries: Sequence[ListedImage],
     groups: Iterable[Group],
     turned: frozenset[int],
     code: str,
@@ -102,9 +102,9 @@ def by_consequence(
     two_labels: Severity,
 ) -> list[Finding]:
     """Findings on groups of like rows; `what` they share, `two_labels` how bad two labels are."""
-    conflicts: list[Case] = []
-    leaks: list[Case] = []
-    others: list[Case] = []
+    conflicts: list[Instance] = []
+    leaks: list[Instance] = []
+    others: list[Instance] = []
     for group in groups:
         if len({entries[row].label for row in group}) > 1:
             conflicts.append(_case(entries, group, turned))
@@ -153,7 +153,7 @@ def by_consequence(
     ]
 
 
-def _case(entries: Sequence[Entry], group: Group, turned: frozenset[int]) -> Case:
+def _case(entries: Sequence[ListedImage], group: Group, turned: frozenset[int]) -> Instance:
     labels = Counter(entries[row].label for row in group)
     splits = Counter(entries[row].split for row in group if entries[row].split)
     notes = []
@@ -163,7 +163,7 @@ def _case(entries: Sequence[Entry], group: Group, turned: frozenset[int]) -> Cas
         notes.append("splits: " + ", ".join(sorted(splits)))
     if turned.intersection(group):
         notes.append("mirrored or rotated")
-    return Case(files=tuple(entries[row].name for row in group), note="; ".join(notes))
+    return Instance(files=tuple(entries[row].name for row in group), note="; ".join(notes))
 
 
 def _unit(thumbnails: NDArray[np.uint8]) -> NDArray[np.float32]:

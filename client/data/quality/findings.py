@@ -21,7 +21,7 @@ class Severity(Enum):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Case:
+class Instance:
     """One instance of a finding: an image, or images that belong together."""
 
     files: tuple[str, ...]
@@ -38,7 +38,7 @@ class Finding:
     """Short and stable, for scripts: `unreadable`, `two-labels`, `blur`, ..."""
     what: str
     advice: str
-    cases: tuple[Case, ...] = ()
+    cases: tuple[Instance, ...] = ()
     leave_out: tuple[str, ...] = ()
     """The files that the advice says to leave out, where that needs no person: what cannot be
     read, shows nothing, is there once more, or has two labels."""

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from client.data.listing import Entry
+from client.data.listing import ListedImage
 from client.data.quality.duplicates import plain
-from client.data.quality.findings import Case, Finding, Severity
+from client.data.quality.findings import Finding, Instance, Severity
 from client.data.quality.measurements import Measured, Records
 from common.text import count
 
@@ -49,7 +49,7 @@ _SEVERAL = Floor(
 )
 
 
-def findings(entries: Sequence[Entry], measured: Measured) -> list[Finding]:
+def findings(entries: Sequence[ListedImage], measured: Measured) -> list[Finding]:
     """A finding for each floor that pictures lie under: a failure where most of the lab's do.
 
     Pictures that show nothing are left to `outliers`.
@@ -73,12 +73,12 @@ def _under(records: Records, rows: NDArray[np.int64]) -> list[tuple[Floor, NDArr
     ]
 
 
-def _finding(floor: Floor, under: Sequence[Entry], images: int) -> Finding:
+def _finding(floor: Floor, under: Sequence[ListedImage], images: int) -> Finding:
     most = 2 * len(under) > images
     return Finding(
         severity=Severity.FAILURE if most else Severity.WARNING,
         code=floor.code,
         what=f"{count(len(under), 'picture')} of {images:,}: {floor.what}",
         advice=floor.advice,
-        cases=tuple(Case(files=(entry.name,)) for entry in under),
+        cases=tuple(Instance(files=(entry.name,)) for entry in under),
     )

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from client.data.listing import Entry
+from client.data.listing import ListedImage
 from client.data.quality.check import patients, types
 from client.data.quality.duplicates import Group, by_consequence
 from client.data.quality.findings import Finding, Severity
@@ -57,8 +57,10 @@ def _digest(pixels: NDArray[np.uint8]) -> bytes:
     return hashlib.blake2b(np.ascontiguousarray(pixels).tobytes(), digest_size=16).digest()
 
 
-def _entries(cache: CellCache) -> Iterator[Entry]:
+def _entries(cache: CellCache) -> Iterator[ListedImage]:
     labels = np.array([cell.name for cell in CELL_TYPES])[cache.labels]
     columns = (cache.sources, labels, cache.patients, cache.splits)
     for source, label, patient, split in zip(*(column.tolist() for column in columns), strict=True):
-        yield Entry(folder=cache.folder, name=source, label=label, patient=patient, split=split)
+        yield ListedImage(
+            folder=cache.folder, name=source, label=label, patient=patient, split=split
+        )

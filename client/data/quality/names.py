@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from client.data.decoding.formats import refused
 from client.data.listing import Listing, lost, nested_tree, not_read
-from client.data.quality.findings import Case, Finding, Severity
+from client.data.quality.findings import Finding, Instance, Severity
 from common.cell_types import may_mean
 from common.text import count
 
@@ -32,7 +32,7 @@ def _unknown(found: Listing) -> list[Finding]:
             code="unknown-label",
             what=f"{count(len(names), 'name')} that no cell type is known by: {said}",
             advice="Correct the names, or map them with --label-map.",
-            cases=tuple(Case(files=tuple(of), note=_note(name)) for name, of in names),
+            cases=tuple(Instance(files=tuple(of), note=_note(name)) for name, of in names),
         )
     ]
 
@@ -51,7 +51,7 @@ def _refused(found: Listing) -> list[Finding]:
             code="form",
             what=not_read(found),
             advice="docs/pictures.md says which forms are read.",
-            cases=tuple(Case(files=(name,), note=str(refused(name))) for name in found.refused),
+            cases=tuple(Instance(files=(name,), note=str(refused(name))) for name in found.refused),
             leave_out=tuple(found.refused),
         )
     ]
@@ -66,7 +66,7 @@ def _nested(found: Listing) -> list[Finding]:
             code="nested-folder",
             what=f"{count(len(found.nested), 'folder')} where images are expected",
             advice=f"One folder a cell type, images in it. {nested_tree(found)}.",
-            cases=tuple(Case(files=(name,)) for name in found.nested),
+            cases=tuple(Instance(files=(name,)) for name in found.nested),
         )
     ]
 
@@ -92,7 +92,7 @@ def _passed_over(found: Listing) -> Iterator[Finding]:
                 code=code,
                 what=f"{count(len(names), 'picture')} {what}",
                 advice=advice,
-                cases=tuple(Case(files=(name,)) for name in names),
+                cases=tuple(Instance(files=(name,)) for name in names),
             )
 
 
@@ -110,7 +110,8 @@ def _rows(found: Listing) -> list[Finding]:
             + (f": {said}" if said else ""),
             advice="Correct the rows; paths are relative to the CSV.",
             cases=tuple(
-                Case(files=(f"line {line}: {name}",), note=reason) for line, name, reason in rows
+                Instance(files=(f"line {line}: {name}",), note=reason)
+                for line, name, reason in rows
             ),
         )
     ]

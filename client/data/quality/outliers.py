@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from client.data.listing import Entry
+from client.data.listing import ListedImage
 from client.data.quality.duplicates import plain
-from client.data.quality.findings import Case, Finding, Severity
+from client.data.quality.findings import Finding, Instance, Severity
 from client.data.quality.measurements import Measured, Records
 from common.text import count
 
@@ -96,7 +96,7 @@ def robust_z(values: Values, floor: float) -> Values:
     return np.asarray((values - middle) / max(float(spread), floor))
 
 
-def findings(entries: Sequence[Entry], measured: Measured) -> list[Finding]:
+def findings(entries: Sequence[ListedImage], measured: Measured) -> list[Finding]:
     """One finding for each trait that has outliers, and one for pictures that show nothing."""
     rows = measured.readable
     blank = plain(measured.records, rows)
@@ -111,7 +111,7 @@ def findings(entries: Sequence[Entry], measured: Measured) -> list[Finding]:
         if len(far):
             order = far[np.argsort(-np.abs(z[far]), kind="stable")]
             cases = [
-                Case(
+                Instance(
                     files=(entries[rows[at]].name,),
                     note=_note(trait, values[at], z[at], measured.records["size"][rows[at]]),
                 )
@@ -131,7 +131,7 @@ def _scores(values: Values, labels: NDArray[np.str_] | None, floor: float) -> Va
     return z
 
 
-def _finding(trait: Trait, cases: list[Case], z: Values, images: int) -> Finding:
+def _finding(trait: Trait, cases: list[Instance], z: Values, images: int) -> Finding:
     below, above = int((z < 0).sum()), int((z > 0).sum())
     sides = [
         f"{number:,} {name}"
@@ -157,12 +157,12 @@ def _note(trait: Trait, value: float, z: float, size: NDArray[np.int32]) -> str:
     return f"{trait.names[int(z > 0)]}: {shown.strip()}, {abs(z):.0f} deviations"
 
 
-def _blank(entries: Sequence[Entry], rows: NDArray[np.int64]) -> Finding:
+def _blank(entries: Sequence[ListedImage], rows: NDArray[np.int64]) -> Finding:
     return Finding(
         severity=Severity.WARNING,
         code="blank",
         what=f"{count(len(rows), 'image shows', 'images show')} an even field, no cell",
         advice="Leave them out.",
-        cases=tuple(Case(files=(entries[row].name,)) for row in rows),
+        cases=tuple(Instance(files=(entries[row].name,)) for row in rows),
         leave_out=tuple(entries[row].name for row in rows),
     )

@@ -8,7 +8,7 @@ import numpy as np
 
 from client.data.decoding.image import quiet, read_rgb
 from client.data.quality.colour import rgb
-from client.data.quality.findings import Case, CheckResult
+from client.data.quality.findings import CheckResult, Instance
 from client.data.quality.stain import ALL
 from client.data.quality.terminal import distance
 from common import pages
@@ -66,7 +66,7 @@ def swatches(result: CheckResult) -> dict[str, Swatch]:
     return found
 
 
-def _pictures(result: CheckResult, case: Case) -> list[Picture]:
+def _pictures(result: CheckResult, case: Instance) -> list[Picture]:
     return [
         Picture(name=name, uri=_thumbnail(result.paths[name]) if name in result.paths else "")
         for name in case.files[:PICTURES]

@@ -16,7 +16,7 @@ from torch import nn
 
 from common.privacy.clipping.accumulator import Accumulator
 from common.privacy.clipping.closed_forms import known_layers
-from common.privacy.clipping.contributions import Kept, Piece
+from common.privacy.clipping.contributions import KeptGradients, Piece
 from common.privacy.clipping.engine_api import (
     Problem,
     Rectangle,
@@ -184,6 +184,6 @@ def _merged(pieces: list[Piece]) -> list[Piece]:
 def _sum(uses: list[Piece]) -> Piece:
     if len(uses) == 1:
         return uses[0]
-    kept = [piece.gradients for piece in uses if isinstance(piece, Kept)]
+    kept = [piece.gradients for piece in uses if isinstance(piece, KeptGradients)]
     assert len(kept) == len(uses), "a parameter with several uses has kept gradients only"
-    return Kept(uses[0].parameter, torch.stack(kept).sum(0))
+    return KeptGradients(uses[0].parameter, torch.stack(kept).sum(0))

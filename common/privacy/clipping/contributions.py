@@ -23,7 +23,7 @@ class Piece(Protocol):
 
 
 @dataclass
-class Kept:
+class KeptGradients:
     """Per-unit gradients, kept: cheap where the parameter is small beside its layer's work."""
 
     parameter: torch.nn.Parameter

@@ -6,7 +6,7 @@ from torch.nn import functional as F
 
 from common.models.layers import WSConv2d
 from common.privacy.clipping.accumulator import Accumulator
-from common.privacy.clipping.contributions import Apart, Ghost, Kept, Piece
+from common.privacy.clipping.contributions import Apart, Ghost, KeptGradients, Piece
 from common.privacy.clipping.gram import GramForm, gram_form, patch_gram, patch_sums, settled
 from common.privacy.clipping.layers import Call, Layer
 from common.privacy.clipping.patches import padded_last, patches
@@ -69,7 +69,7 @@ class ConvLayer(Layer):
         if (parameter := self.parameter("weight")) is not None:
             pieces.append(self._weight(parameter, call))
         if (bias := self.parameter("bias")) is not None:
-            pieces.append(Kept(bias, call.by_unit(call.backprops).sum((1, 3, 4))))
+            pieces.append(KeptGradients(bias, call.by_unit(call.backprops).sum((1, 3, 4))))
         return gradient, pieces
 
     def _weight(self, parameter: nn.Parameter, call: Call) -> Piece:
@@ -93,10 +93,10 @@ class ConvLayer(Layer):
         ghost = _MULTIPLY * (pixels**2 * channels_in + outputs**2 * channels_out)
         return _KEEP * self.weight.numel() < ghost + _SHIFT * kernel * outputs**2
 
-    def _kept(self, parameter: nn.Parameter, call: Call) -> Kept:
+    def _kept(self, parameter: nn.Parameter, call: Call) -> KeptGradients:
         """By products of patches and backprops where the patches are few."""
         if call.keep or not self._patches_are_few(call):
-            return Kept(parameter, self._unit_gradients(call))
+            return KeptGradients(parameter, self._unit_gradients(call))
         m, size = self.module, (call.backprops.shape[2], call.backprops.shape[3])
         out, channels, *kernel = self.weight.shape
         gradients = self.weight.new_empty(call.units, out, *kernel, channels)
@@ -111,7 +111,7 @@ class ConvLayer(Layer):
             torch.bmm(
                 backprops[units], found.view(some, -1, products.shape[2]), out=products[units]
             )
-        return Kept(parameter, gradients, order=(0, 3, 1, 2))
+        return KeptGradients(parameter, gradients, order=(0, 3, 1, 2))
 
     def _patches_are_few(self, call: Call) -> bool:
         """And each unit's numbers begin at a multiple of `_LINE` bytes: a product's last bits hang
@@ -240,8 +240,8 @@ class WSConvLayer(ConvLayer):
                 view[filters] += self._to_raw(self.owed[None, filters], filters)[0]
         self.owed = None
 
-    def _kept(self, parameter: nn.Parameter, call: Call) -> Kept:
-        return Kept(parameter, self._unit_gradients(call))
+    def _kept(self, parameter: nn.Parameter, call: Call) -> KeptGradients:
+        return KeptGradients(parameter, self._unit_gradients(call))
 
     def _weight(self, parameter: nn.Parameter, call: Call) -> Piece:
         piece = super()._weight(parameter, call)

@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from common.privacy.clipping.accumulator import Accumulator
-from common.privacy.clipping.contributions import Kept, Piece, TokenRows
+from common.privacy.clipping.contributions import KeptGradients, Piece, TokenRows
 
 
 @dataclass
@@ -118,7 +118,7 @@ class GroupNormLayer(Layer):
         for name, values in found.items():
             if (parameter := self.parameter(name)) is not None:
                 by_unit = values.view(call.units, call.width, channels).sum(1)
-                yield Kept(parameter, by_unit)
+                yield KeptGradients(parameter, by_unit)
 
 
 class LayerNormLayer(Layer):
@@ -151,9 +151,9 @@ class LayerNormLayer(Layer):
         pieces: list[Piece] = []
         if (weight := self.parameter("weight")) is not None:
             normalised = (call.inputs - mean) * rstd
-            pieces.append(Kept(weight, self._summed(call, call.backprops * normalised)))
+            pieces.append(KeptGradients(weight, self._summed(call, call.backprops * normalised)))
         if (bias := self.parameter("bias")) is not None:
-            pieces.append(Kept(bias, self._summed(call, call.backprops)))
+            pieces.append(KeptGradients(bias, self._summed(call, call.backprops)))
         return gradient, pieces
 
     def _summed(self, call: Call, values: torch.Tensor) -> torch.Tensor:
@@ -180,9 +180,11 @@ class AffineLayer(Layer):
         pieces: list[Piece] = []
         if (weight := self.parameter("weight")) is not None:
             centred = call.inputs - _channels(self.mean, call.inputs)
-            pieces.append(Kept(weight, _channel_sums(call, call.backprops * centred) * self.rstd))
+            pieces.append(
+                KeptGradients(weight, _channel_sums(call, call.backprops * centred) * self.rstd)
+            )
         if (bias := self.parameter("bias")) is not None:
-            pieces.append(Kept(bias, _channel_sums(call, call.backprops)))
+            pieces.append(KeptGradients(bias, _channel_sums(call, call.backprops)))
         if not call.needs_input:
             return None, pieces
         return call.backprops * _channels(self._scale(), call.inputs), pieces
@@ -210,7 +212,7 @@ class EmbeddingLayer(Layer):
         if self.module.padding_idx is not None:
             values = values.masked_fill((tokens == self.module.padding_idx)[..., None], 0)
         if call.keep:
-            return None, [Kept(weight, _dense(tokens, values, len(weight)))]
+            return None, [KeptGradients(weight, _dense(tokens, values, len(weight)))]
         return None, [TokenRows.of(weight, tokens, values)]
 
 

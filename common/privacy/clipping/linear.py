@@ -5,7 +5,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from common.privacy.clipping.accumulator import block_sum
-from common.privacy.clipping.contributions import Apart, Ghost, Kept, Piece
+from common.privacy.clipping.contributions import Apart, Ghost, KeptGradients, Piece
 from common.privacy.clipping.engine_api import squared_norms
 from common.privacy.clipping.gram import gram_form, settled
 from common.privacy.clipping.layers import Call, Layer
@@ -29,7 +29,7 @@ class LinearLayer(Layer):
             pieces.append(_weight(parameter, inputs, backprops, call.keep))
         if (bias := self.parameter("bias")) is not None:
             pieces.append(
-                Kept(bias, backprops.sum(1) if backprops.shape[1] > 1 else backprops[:, 0])
+                KeptGradients(bias, backprops.sum(1) if backprops.shape[1] > 1 else backprops[:, 0])
             )
         return gradient, pieces
 
@@ -40,7 +40,7 @@ def _weight(
     """The cheaper of the gradients themselves and the norm from two Gram matrices."""
     positions, outputs, features = inputs.shape[1], backprops.shape[2], inputs.shape[2]
     if keep or positions * (outputs + features) > outputs * features:
-        return Kept(parameter, torch.bmm(backprops.transpose(1, 2), inputs))
+        return KeptGradients(parameter, torch.bmm(backprops.transpose(1, 2), inputs))
     if positions == 1:
         squares = squared_norms(inputs) * squared_norms(backprops)
         return Ghost(parameter, squares, inputs, backprops, _contract)

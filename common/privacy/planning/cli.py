@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 if TYPE_CHECKING:
-    from common.privacy.planning.plan import Plan
+    from common.privacy.planning.plan import PrivacyPlan
 
 app = typer.Typer(no_args_is_help=True, help="What a study's privacy means, before it runs.")
 
@@ -62,7 +62,7 @@ def plan(
         _print(made, Console())
 
 
-def _print(made: "Plan", console: Console) -> None:
+def _print(made: "PrivacyPlan", console: Console) -> None:
     console.print(f"[bold]{made.study}[/bold] ({made.digest[:12]})", highlight=False)
     console.print(
         f"noise multiplier {made.noise_multiplier:.5g} on gradients clipped to "
@@ -80,7 +80,7 @@ def _print(made: "Plan", console: Console) -> None:
         console.print(doubt, style="yellow", markup=False)
 
 
-def _steps(made: "Plan") -> str:
+def _steps(made: "PrivacyPlan") -> str:
     """How many units a step has, against what it takes."""
     told = ", ".join(f"{name} {_rounded(units)}" for name, units in made.units.items())
     here = f"; of the cohort: {told}" if told else ""
@@ -99,13 +99,13 @@ def _rounded(number: float) -> str:
     return f"{number:,.0f}" if number >= 10 else f"{number:.2g}"
 
 
-def _asked(made: "Plan") -> str:
+def _asked(made: "PrivacyPlan") -> str:
     """How often a site may be asked to train."""
     spare = f" and {made.spare_rounds} spare" if made.spare_rounds else ""
     return f"{made.rounds}{spare} rounds"
 
 
-def _against(made: "Plan") -> Table:
+def _against(made: "PrivacyPlan") -> Table:
     table = Table("", "mode", "against", title="Each site's epsilon, by who attacks it")
     for name in ("noise", f"epsilon after {_asked(made)}"):
         table.add_column(name, justify="right")
@@ -115,7 +115,7 @@ def _against(made: "Plan") -> Table:
     return table
 
 
-def _sharing(made: "Plan") -> str:
+def _sharing(made: "PrivacyPlan") -> str:
     cohort = made.cohort
     return (
         "local: each site adds the whole noise by itself.\n"
@@ -126,7 +126,7 @@ def _sharing(made: "Plan") -> str:
     )
 
 
-def _rounds(made: "Plan") -> Table:
+def _rounds(made: "PrivacyPlan") -> Table:
     table = Table(title="Epsilon by round")
     for name in ("rounds done", *ascii_uppercase[: len(made.views)]):
         table.add_column(name, justify="right")
@@ -135,7 +135,7 @@ def _rounds(made: "Plan") -> Table:
     return table
 
 
-def _choices(made: "Plan") -> Table:
+def _choices(made: "PrivacyPlan") -> Table:
     table = Table(title="Other choices")
     table.add_column("choice", no_wrap=True)
     for name in ("rounds x steps", "rate", "noise", "gradient", "epsilon"):
@@ -157,13 +157,13 @@ def _choices(made: "Plan") -> Table:
     return table
 
 
-def _scores(made: "Plan") -> str:
+def _scores(made: "PrivacyPlan") -> str:
     if made.scores is None:
         return "how sharp noised ones will be is told where the cohort names the sites' units"
     return made.scores.words
 
 
-def _patients(made: "Plan") -> Table:
+def _patients(made: "PrivacyPlan") -> Table:
     table = Table("images of a patient", "epsilon of that patient", title="For a patient")
     for images, value in made.by_patient:
         table.add_row(str(images), f"{value:.4g}")

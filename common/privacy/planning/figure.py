@@ -8,8 +8,8 @@ from matplotlib.figure import Figure
 
 from common.files import replacing
 from common.pages.label_placement import spread
-from common.privacy.planning.plan import Plan
-from common.privacy.planning.threat_models import View
+from common.privacy.planning.plan import PrivacyPlan
+from common.privacy.planning.threat_models import AdversaryView
 
 _LOCAL = "#2b6cb0"
 _DISTRIBUTED = ("#2f855a", "#b7791f", "#6b46c1")
@@ -19,7 +19,7 @@ _LINE_HEIGHT = 0.055
 """Of a label, as a share of the axes' height."""
 
 
-def draw(plan: Plan, path: Path) -> None:
+def draw(plan: PrivacyPlan, path: Path) -> None:
     """Write a PNG: epsilon by round against each adversary, and by a patient's number of images."""
     figure = Figure(figsize=(12, 5), layout="constrained")
     FigureCanvasAgg(figure)
@@ -37,7 +37,7 @@ def draw(plan: Plan, path: Path) -> None:
         figure.savefig(temporary, format="png", dpi=120)
 
 
-def _draw_rounds(plan: Plan, axes: Axes) -> None:
+def _draw_rounds(plan: PrivacyPlan, axes: Axes) -> None:
     top = 1.08 * max(plan.epsilon_asked, *(view.epsilon for view in plan.views))
     axes.set(xlabel="rounds done", ylabel=f"epsilon at delta {plan.delta:g}", ylim=(0, top))
     axes.set_xlim(0, plan.rounds)
@@ -52,14 +52,14 @@ def _draw_rounds(plan: Plan, axes: Axes) -> None:
         _draw_view(view, axes, colour, height)
 
 
-def _sharing(plan: Plan) -> str:
+def _sharing(plan: PrivacyPlan) -> str:
     return (
         f"\ndistributed: {plan.cohort.sites} sites, each 1/sqrt({plan.cohort.shares}) of the "
         "noise; a forecast, training is local"
     )
 
 
-def _draw_view(view: View, axes: Axes, colour: str, height: float) -> None:
+def _draw_view(view: AdversaryView, axes: Axes, colour: str, height: float) -> None:
     """A curve, and beside its end a label at `height` of the axes. Local's lies below others."""
     rounds, spent = zip(*view.by_round, strict=True)
     local = view.mode == "local"

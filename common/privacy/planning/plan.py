@@ -11,7 +11,7 @@ from common.privacy.events import ADJACENCY
 from common.privacy.planning.patient_level import patient_epsilon
 from common.privacy.planning.plausibility import MUCH_NOISE, doubts, expected_units
 from common.privacy.planning.score_precision import Forecast, forecast
-from common.privacy.planning.threat_models import Cohort, View, views
+from common.privacy.planning.threat_models import AdversaryView, Cohort, views
 
 IMAGES_A_PATIENT = (1, 2, 5, 10, 50)
 DISTRIBUTED = (
@@ -41,7 +41,7 @@ class Choice:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
+class PrivacyPlan:
     """A study's privacy in numbers; epsilon at `delta`, by `accountant`."""
 
     study: str
@@ -63,7 +63,7 @@ class Plan:
     local_steps: int
     cohort: Cohort
     """Whom distributed mode is forecast for."""
-    views: tuple[View, ...]
+    views: tuple[AdversaryView, ...]
     """Each site's epsilon against each adversary; the first is local mode's, against anyone."""
     distributed: str
     """What distributed mode's numbers are."""
@@ -84,7 +84,7 @@ class Plan:
         return asdict(self)
 
 
-def make_plan(study: Study, cohort: Cohort) -> Plan:
+def make_plan(study: Study, cohort: Cohort) -> PrivacyPlan:
     """The plan of a private study, with a forecast of distributed mode for `cohort`.
 
     Raises PrivacyError for a study of mode "none".
@@ -96,7 +96,7 @@ def make_plan(study: Study, cohort: Cohort) -> Plan:
             "nothing to plan; set privacy.mode: local"
         )
     event = study_event(privacy, study.rounds)
-    return Plan(
+    return PrivacyPlan(
         study=study.name,
         digest=study.digest,
         unit=privacy.unit,

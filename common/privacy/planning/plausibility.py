@@ -6,7 +6,7 @@ told in a sentence each.
 
 from collections.abc import Mapping
 
-from common.config.study import Member, Study
+from common.config.study import Participant, Study
 from common.text import count
 
 MUCH_NOISE = 0.02
@@ -47,7 +47,7 @@ def noise_of_mean(study: Study, noise_multiplier: float) -> float:
     return float(noise_multiplier * (sum(part**2 for part in parts) / steps) ** 0.5)
 
 
-def _training(study: Study) -> Mapping[str, Member]:
+def _training(study: Study) -> Mapping[str, Participant]:
     """The sites that train and have a say."""
     return {
         name: member
@@ -56,7 +56,7 @@ def _training(study: Study) -> Mapping[str, Member]:
     }
 
 
-def _of_delta(study: Study, training: Mapping[str, Member]) -> str | None:
+def _of_delta(study: Study, training: Mapping[str, Participant]) -> str | None:
     """A mechanism that publishes one unit in n whole has delta 1/n."""
     delta, unit = study.privacy.delta, study.privacy.unit
     name, most = max(training.items(), key=lambda item: item[1].units)
@@ -69,7 +69,7 @@ def _of_delta(study: Study, training: Mapping[str, Member]) -> str | None:
     )
 
 
-def _of_noise(study: Study, training: Mapping[str, Member], noise: float) -> str | None:
+def _of_noise(study: Study, training: Mapping[str, Participant], noise: float) -> str | None:
     blur = noise_of_mean(study, noise)
     if blur < MUCH_NOISE:
         return None

@@ -49,7 +49,7 @@ class Cohort:
 
 
 @dataclass(frozen=True, kw_only=True)
-class View:
+class AdversaryView:
     """What one adversary learns of one site's data; the same for every site of the study."""
 
     mode: Mode
@@ -83,18 +83,18 @@ def seen(event: Event, cohort: Cohort, insiders: int = 0, dropped: int = 0) -> E
 
 def views(
     event: Event, cohort: Cohort, delta: float, rounds: Sequence[int], local_steps: int
-) -> tuple[View, ...]:
+) -> tuple[AdversaryView, ...]:
     """Local mode's one view, then distributed mode's from the weakest adversary to the strongest.
 
     `event` is all of a study's steps in local mode; `rounds`, rising, is where epsilon is asked.
     """
 
-    def view(adversary: str, seen_event: Event) -> View:
+    def view(adversary: str, seen_event: Event) -> AdversaryView:
         spent = tuple(
             (done, epsilon([replace(seen_event, steps=done * local_steps)], delta))
             for done in rounds
         )
-        return View(
+        return AdversaryView(
             mode=seen_event.mode,
             adversary=adversary,
             noise_multiplier=seen_event.noise_multiplier,

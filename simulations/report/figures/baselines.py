@@ -24,14 +24,14 @@ SAME = 0.0005
 
 
 @dataclass(frozen=True)
-class Row:
+class Bar:
     label: str
     value: float
     bounds: tuple[float, float] | None
     colour: str
 
 
-def rows(run: Run) -> list[Row]:
+def rows(run: Run) -> list[Bar]:
     """What is compared, best-informed first; a model without the metric is left out."""
     found = []
     if run.centralised:
@@ -45,11 +45,11 @@ def rows(run: Run) -> list[Row]:
     return [row for row in found if row is not None]
 
 
-def _row(label: str, part: dict[str, object], colour: str) -> Row | None:
+def _row(label: str, part: dict[str, object], colour: str) -> Bar | None:
     value = part.get(METRIC)
     if not isinstance(value, int | float):
         return None
-    return Row(label, float(value), interval(part, METRIC), colour)
+    return Bar(label, float(value), interval(part, METRIC), colour)
 
 
 def chart(run: Run) -> Chart | None:
@@ -79,7 +79,7 @@ def chart(run: Run) -> Chart | None:
     )
 
 
-def _crowd(run: Run, axes: Axes, found: list[Row]) -> None:
+def _crowd(run: Run, axes: Axes, found: list[Bar]) -> None:
     """Many single sites as small dots on the mean's row."""
     sites = run.local_only["sites"] if run.local_only else {}
     if len(sites) > MANY_SITES:

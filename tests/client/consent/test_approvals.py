@@ -10,7 +10,7 @@ import pytest
 from client.app import client_app
 from client.consent.approvals import Consent, SignedApprovals
 from client.consent.cohort import describe, pinned
-from client.consent.decisions import DecisionFile, Entry
+from client.consent.decisions import DecisionFile, SignedDecision
 from client.consent.explanation import explain
 from client.home import SiteHome
 from client.membership.enrolment import join, make_site, rotate_keys
@@ -18,13 +18,23 @@ from client.membership.membership import Membership
 from client.site import open_site
 from common.audit.log import verify
 from common.config.loading import dump
-from common.config.study import Member, Site, Study
+from common.config.study import Participant, Site, Study
 from common.errors import ConfigError, PrivacyError
 from common.identity.documents import read_json
 from common.wire.messages import read_refusal
 from common.wire.reasons import Fault, Reason
 from server.membership.provisioning import admit, make_kit, make_server, revoke
-from tests.client.lab import OPEN, Meanwhile, approve, context, make_lab, message, refused, study
+from tests.client.lab import (
+    OPEN,
+    Meanwhile,
+    approve,
+    check,
+    context,
+    make_lab,
+    message,
+    refused,
+    study,
+)
 
 NOW = datetime.now(UTC)
 
@@ -70,9 +80,9 @@ def test_a_decision_that_nobody_at_the_site_signed_is_none(site: Path) -> None:
         path.write_text(altered)
         for asked in (one, other):
             with pytest.raises(PrivacyError, match=said):
-                SignedApprovals(home).check(lab, asked)
+                check(SignedApprovals(home), lab, asked)
     path.write_text(sound)
-    SignedApprovals(home).check(lab, one)
+    check(SignedApprovals(home), lab, one)
 
 
 def test_a_withdrawn_approval_cannot_be_put_back(site: Path) -> None:
@@ -81,21 +91,21 @@ def test_a_withdrawn_approval_cannot_be_put_back(site: Path) -> None:
     approved = approve(home, one)
     before = {path.name: path.read_bytes() for path in home.approvals.iterdir()}
     running = SignedApprovals(home)
-    running.check(lab, one)
+    check(running, lab, one)
     SignedApprovals(home).withdraw(one.name, "Dr. Grün")
     for one_of in (running, SignedApprovals(home)):
         with pytest.raises(PrivacyError, match=r"was withdrawn on 2\d+-\d+-\d+ by Dr. Grün"):
-            one_of.check(lab, one)
+            check(one_of, lab, one)
     for name, content in before.items():
         (home.approvals / name).write_bytes(content)
     for one_of in (running, SignedApprovals(home)):
         with pytest.raises(PrivacyError, match="lacks decision 2, which this site's audit log nam"):
-            one_of.check(lab, one)
+            check(one_of, lab, one)
     with pytest.raises(PrivacyError, match="lacks decision 2"):
         approve(home, study(rounds=2))
     approved.unlink()
     with pytest.raises(PrivacyError, match=r"is not approved .*decisions.jsonl is missing"):
-        SignedApprovals(home).check(lab, one)
+        check(SignedApprovals(home), lab, one)
 
 
 def test_lines_of_the_audit_log_copied_to_its_end_take_no_decision_back(site: Path) -> None:
@@ -108,7 +118,7 @@ def test_lines_of_the_audit_log_copied_to_its_end_take_no_decision_back(site: Pa
     with home.audit.open("ab") as log:
         log.write(line)
     with pytest.raises(PrivacyError, match="lacks decision 2"):
-        SignedApprovals(home).check(lab, one)
+        check(SignedApprovals(home), lab, one)
 
 
 def test_a_running_site_notices_that_log_and_decisions_were_rolled_back_together(
@@ -118,18 +128,18 @@ def test_a_running_site_notices_that_log_and_decisions_were_rolled_back_together
     path = approve(home, one)
     before = path.read_bytes(), home.audit.read_bytes()
     running = SignedApprovals(home)
-    running.check(lab, one)
+    check(running, lab, one)
     running.withdraw(one.name, "Dr. Grün")
     with pytest.raises(PrivacyError, match="was withdrawn"):
-        running.check(lab, one)
+        check(running, lab, one)
     path.write_bytes(before[0])
     home.audit.write_bytes(before[1])
     with pytest.raises(PrivacyError, match="is shorter than it was; an older copy"):
-        running.check(lab, one)
+        check(running, lab, one)
     home.audit.unlink()
     home.audit.write_bytes(before[1] + b"\n" * 10_000)
     with pytest.raises(PrivacyError, match="lacks decision 2"):
-        running.check(lab, one)
+        check(running, lab, one)
 
 
 def test_a_lost_list_is_begun_anew_and_gives_back_nothing(site: Path) -> None:
@@ -138,12 +148,12 @@ def test_a_lost_list_is_begun_anew_and_gives_back_nothing(site: Path) -> None:
     old = path.read_bytes()
     path.unlink()
     approve(home, other)
-    SignedApprovals(home).check(lab, other)
+    check(SignedApprovals(home), lab, other)
     with pytest.raises(PrivacyError, match="is not approved"):
-        SignedApprovals(home).check(lab, one)
+        check(SignedApprovals(home), lab, one)
     path.write_bytes(old)
     with pytest.raises(PrivacyError, match="lacks decision 2"):
-        SignedApprovals(home).check(lab, one)
+        check(SignedApprovals(home), lab, one)
 
 
 def test_a_crash_between_list_and_log_leaves_a_decision_that_is_logged_later(site: Path) -> None:
@@ -152,7 +162,7 @@ def test_a_crash_between_list_and_log_leaves_a_decision_that_is_logged_later(sit
     for begun_anew in (False, True):
         path = approve(home, one)
         home.audit.write_bytes(before)
-        SignedApprovals(home).check(lab, one)
+        check(SignedApprovals(home), lab, one)
         SignedApprovals(home).catch_up()
         SignedApprovals(home).catch_up()
         assert home.audit.read_text().count('"event":"approved"') == 1 + begun_anew
@@ -164,25 +174,25 @@ def test_the_log_is_read_across_its_rotation(site: Path) -> None:
     home, one, lab = SiteHome(site.parent), study(), open_site(site)
     approve(home, one)
     running = SignedApprovals(home)
-    running.check(lab, one)
+    check(running, lab, one)
     with Membership.load(home.folder).audit_log() as log:
         log.rotate()
     for one_of in (running, SignedApprovals(home)):
-        one_of.check(lab, one)
+        check(one_of, lab, one)
     approve(home, study(rounds=2)).unlink()
     for one_of in (running, SignedApprovals(home)):
         with pytest.raises(PrivacyError, match="decisions.jsonl is missing"):
-            one_of.check(lab, one)
+            check(one_of, lab, one)
 
 
 def test_an_approval_ends_at_its_date_and_says_who_and_what_for(site: Path) -> None:
     home, one, lab = SiteHome(site.parent), study(), open_site(site)
     end = NOW + timedelta(days=1)
     approve(home, one, until=end)
-    SignedApprovals(home, lambda: end - timedelta(seconds=1)).check(lab, one)
+    check(SignedApprovals(home, lambda: end - timedelta(seconds=1)), lab, one)
     later = SignedApprovals(home, lambda: end)
     with pytest.raises(PrivacyError, match=f"its approval ended at {end:%Y-%m-%d}"):
-        later.check(lab, one)
+        check(later, lab, one)
     reply = client_app(approvals=later)(message(one), context(site))
     assert refused(reply) is Reason.EXPIRED
     with pytest.raises(ConfigError, match="is past; nothing is written"):
@@ -216,12 +226,12 @@ def test_what_was_approved_before_the_keys_changed_must_be_approved_again(site: 
     admit(server, rotate_keys(home.folder, NOW), NOW)
     rejoin(home, server)
     with pytest.raises(PrivacyError, match=r"keys that this site has changed since; approve it ag"):
-        approvals.check(lab, one)
+        check(approvals, lab, one)
     approve(home, one)
-    approvals.check(lab, one)
+    check(approvals, lab, one)
     approvals.withdraw(one.name, "Dr. Grün")
     with pytest.raises(PrivacyError, match="was withdrawn"):
-        approvals.check(lab, one)
+        check(approvals, lab, one)
 
 
 def rejoin(home: SiteHome, server: Path) -> None:
@@ -239,17 +249,17 @@ def described(home: SiteHome, one: Study, name: str) -> str:
 def test_a_member_whose_key_nobody_saw_needs_a_new_approval(site: Path) -> None:
     """The operator admits a lab of its own making, under a name that the cohort had all along."""
     home, server, lab = SiteHome(site.parent), site.parent.parent / "server", open_site(site)
-    pair = study(cohort={"lab": Member(units=20), "other": Member(units=20)})
+    pair = study(cohort={"lab": Participant(units=20), "other": Participant(units=20)})
     approve(home, pair)
-    SignedApprovals(home).check(lab, pair)
+    check(SignedApprovals(home), lab, pair)
     assert "NO MEMBER: once it is one" in described(home, pair, "other")
     admit(server, make_site(server.parent / "other", "other", NOW), NOW)
     rejoin(home, server)
     with pytest.raises(PrivacyError, match="other: the key is none that was shown"):
-        SignedApprovals(home).check(lab, pair)
+        check(SignedApprovals(home), lab, pair)
     assert "NEW: no approval of this site has shown it" in described(home, pair, "other")
     approve(home, pair)
-    SignedApprovals(home).check(lab, pair)
+    check(SignedApprovals(home), lab, pair)
     assert described(home, pair, "other").endswith("shown before")
     assert described(home, pair, "lab").endswith("this site")
 
@@ -259,7 +269,7 @@ def test_a_member_that_is_in_no_cohort_concerns_no_approval(site: Path) -> None:
     approve(home, one)
     admit(server, make_site(server.parent / "other", "other", NOW), NOW)
     rejoin(home, server)
-    SignedApprovals(home).check(open_site(site), one)
+    check(SignedApprovals(home), open_site(site), one)
 
 
 def test_a_member_that_changed_its_keys_by_its_own_consent_is_the_lab_that_was_shown(
@@ -267,18 +277,18 @@ def test_a_member_that_changed_its_keys_by_its_own_consent_is_the_lab_that_was_s
 ) -> None:
     home, server, lab = SiteHome(site.parent), site.parent.parent / "server", open_site(site)
     other = server.parent / "other"
-    pair = study(cohort={"lab": Member(units=20), "other": Member(units=20)})
+    pair = study(cohort={"lab": Participant(units=20), "other": Participant(units=20)})
     admit(server, make_site(other, "other", NOW), NOW)
     rejoin(home, server)
     approve(home, pair)
     admit(server, rotate_keys(other, NOW), NOW)
     rejoin(home, server)
-    SignedApprovals(home).check(lab, pair)
+    check(SignedApprovals(home), lab, pair)
     assert "changed its keys since, by consent of the old" in described(home, pair, "other")
     with Membership.load(home.folder).audit_log() as log:
         revoke(server, "other", NOW)
         Membership.load(home.folder).accept(read_json(server / "registry.json"), log)
-    SignedApprovals(home).check(lab, pair)
+    check(SignedApprovals(home), lab, pair)
     assert described(home, pair, "other").endswith("REVOKED")
 
 
@@ -289,20 +299,20 @@ def test_members_that_were_revoked_or_never_were_do_not_make_a_cohort(site: Path
     join(home.folder, kit, kit.fingerprint)
     (home.folder / "policy.yaml").write_text(dump(OPEN.model_copy(update={"min_cohort": 2})))
     approvals, lab = SignedApprovals(home), open_site(site)
-    pair = study(cohort={"lab": Member(units=20), "other": Member(units=20)})
-    phantom = study(cohort={"lab": Member(units=20), "nobody": Member(units=20)})
+    pair = study(cohort={"lab": Participant(units=20), "other": Participant(units=20)})
+    phantom = study(cohort={"lab": Participant(units=20), "nobody": Participant(units=20)})
     for one in (pair, phantom):
         approve(home, one)
-    approvals.check(lab, pair)
+    check(approvals, lab, pair)
     with pytest.raises(PrivacyError, match=r"active members 1 sites train; .* min_cohort is 2"):
-        approvals.check(lab, phantom)
+        check(approvals, lab, phantom)
     topics = dict(explain(lab, phantom, {"lab", "other"}).topics)
     assert "NOT active members, so they will not: nobody" in topics["together"]
     with Membership.load(home.folder).audit_log() as log:
         revoke(server, "other", NOW)
         Membership.load(home.folder).accept(read_json(server / "registry.json"), log)
     with pytest.raises(PrivacyError, match="min_cohort is 2"):
-        approvals.check(lab, pair)
+        check(approvals, lab, pair)
 
 
 def test_a_site_that_calls_itself_otherwise_is_not_the_one_that_approved(site: Path) -> None:
@@ -313,7 +323,7 @@ def test_a_site_that_calls_itself_otherwise_is_not_the_one_that_approved(site: P
     renamed = Site.model_validate(lab.model_dump() | {"name": "other"})
     site.write_text(dump(renamed))
     with pytest.raises(PrivacyError, match="site.yaml says other, the identity lab"):
-        approvals.check(open_site(site), one)
+        check(approvals, open_site(site), one)
 
 
 def test_an_answer_does_not_leave_when_its_approval_is_withdrawn_meanwhile(site: Path) -> None:
@@ -332,14 +342,14 @@ def test_a_decision_made_while_a_message_is_looked_at_is_no_fault(
     approve(home, one)
     reads, others = DecisionFile.entries, [study(rounds=2)]
 
-    def entries(file: DecisionFile, keys: Sequence[str]) -> tuple[Entry, ...]:
+    def entries(file: DecisionFile, keys: Sequence[str]) -> tuple[SignedDecision, ...]:
         found = reads(file, keys)
         if others:
             approve(home, others.pop())
         return found
 
     monkeypatch.setattr(DecisionFile, "entries", entries)
-    SignedApprovals(home).check(lab, one)
+    check(SignedApprovals(home), lab, one)
     assert len(SignedApprovals(home).approved()) == 2
 
 
@@ -375,7 +385,7 @@ def test_what_the_log_was_not_told_of_is_told_whatever_else_it_was(site: Path) -
     for log, told in ((between, 2), (before, 1)):
         home.audit.write_bytes(log)
         assert home.audit.read_text().count('"event":"approved"') == told
-        SignedApprovals(home).check(lab, one)
+        check(SignedApprovals(home), lab, one)
         SignedApprovals(home).catch_up()
         assert home.audit.read_text().count('"event":"approved"') == 3
         whole = home.audit.read_bytes()
@@ -424,14 +434,14 @@ def test_a_no_is_the_reason_until_a_yes_and_does_not_come_back_with_a_lost_list(
 
     def reason() -> Reason:
         with pytest.raises(PrivacyError, match="is not approved at this site") as refusal:
-            SignedApprovals(home).check(lab, one)
+            check(SignedApprovals(home), lab, one)
         return refusal.value.reason
 
     assert reason() is Reason.NOT_APPROVED
     SignedApprovals(home).decline(one, Fault(Reason.DECLINED, "no time"))
     assert reason() is Reason.DECLINED
     path = approve(home, one)
-    SignedApprovals(home).check(lab, one)
+    check(SignedApprovals(home), lab, one)
     path.unlink()
     assert reason() is Reason.NOT_APPROVED
 
@@ -442,7 +452,7 @@ def test_a_home_that_others_may_write_decides_and_allows_nothing(site: Path) -> 
     before = home.decisions.read_bytes()
     (site.parent / "policy.yaml").chmod(0o666)
     with pytest.raises(ConfigError, match="lets other users write it"):
-        SignedApprovals(home).check(lab, one)
+        check(SignedApprovals(home), lab, one)
     with pytest.raises(ConfigError, match="lets other users write it"):
         approve(home, study(rounds=2))
     assert home.decisions.read_bytes() == before

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from client.consent import decisions
-from client.consent.decisions import BEGINNING, Decision, DecisionFile, Entry, Signed
+from client.consent.decisions import BEGINNING, Decision, DecisionFile, Signed, SignedDecision
 from client.consent.rollback import DecisionMemory, Named
 from common.audit.log import AuditLog
 from common.errors import FederationError, PrivacyError
@@ -56,7 +56,7 @@ def test_decisions_come_back_in_order_with_whose_key_it_was(file: DecisionFile) 
     assert [entry.decision.number for entry in entries] == [1, 2, 3]
     assert [entry.current for entry in entries] == [False, True, True]
     first = decision()
-    assert entries[0] == Entry(first, current=False)
+    assert entries[0] == SignedDecision(first, current=False)
     assert entries[1].decision.previous == first.hash
     assert DecisionFile(file.path.with_name("none")).entries(KEYS) == ()
 

@@ -12,7 +12,7 @@ from client.data.cache import prepare
 from client.data.splits import SPLITS
 from client.site import open_cells, open_site
 from common.config.loading import dump
-from common.config.study import CellSource, Member, Site, Study
+from common.config.study import CellSource, Participant, Site, Study
 from tests.client.lab import PRIVACY, TYPES, study
 
 PATIENTS = PRIVACY | {"unit": "patient"}
@@ -85,7 +85,7 @@ def test_a_site_needs_cells_for_the_part_that_it_takes(
     tmp_path: Path, role: Any, split: str, nothing: str | None
 ) -> None:
     site = lab(tmp_path, [(TYPES[n % 2], f"p{n}", split) for n in range(6)])
-    cohort = {"lab": Member(role=role, units=6), "other": Member(units=5)}
+    cohort = {"lab": Participant(role=role, units=6), "other": Participant(units=5)}
     told = taking_part(site, study(cohort=cohort))
     assert (told.nothing is None) == (nothing is None)
     assert nothing is None or nothing in str(told.nothing)
@@ -101,7 +101,7 @@ def test_a_declared_number_may_be_a_fifth_off(
     tmp_path: Path, declared: int, said: str | None
 ) -> None:
     site = lab(tmp_path, [(TYPES[n % 2], f"p{n}", "train") for n in range(10)])
-    of: Study = study(cohort={"lab": Member(units=declared)})
+    of: Study = study(cohort={"lab": Participant(units=declared)})
     told: TakingPart = taking_part(site, of)
     assert (told.differs is None) == (said is None)
     assert said is None or said in str(told.differs)

@@ -28,14 +28,14 @@ from client.site import open_site
 from client.training import selftest
 from client.training.own_figures import read_figures
 from common.config.loading import dump, load
-from common.config.study import CellSource, Member, Runtime, Site, Study
+from common.config.study import CellSource, Participant, Runtime, Site, Study
 from common.errors import ConfigError, FederationError, PrivacyError
 from common.identity import load_signing_key
 from common.identity.keys import make_signing_key
 from common.wire.messages import read_refusal
 from common.wire.proposal import Proposal
 from server.membership.provisioning import admit, make_kit, make_server
-from tests.client.lab import OPEN, context, make_lab, message, study
+from tests.client.lab import OPEN, check, context, make_lab, message, study
 
 NOW = datetime.now(UTC)
 YES = ("--yes", "--by", "Dr. Grün", "--purpose", "leukaemia in children")
@@ -118,13 +118,13 @@ def test_a_home_that_others_may_write_is_not_gone_by(
     typed("approve", str(home.folder), str(proposed(home, one, tmp_path / "one.json")), *YES)
     next(home.proposals.glob("*.json")).rename(home.proposals / "one.json")
     site.log.touch()
-    SignedApprovals(home).check(site, one)
+    check(SignedApprovals(home), site, one)
     assert said_of(home, "home") == ("ok", "nobody else can write what this site goes by")
     (home.folder / name).chmod(0o762)
     verdict, text = said_of(home, "home")
     assert verdict == "wrong" and "mode 0762 lets other users write it; type `chmod go-w" in text
     for does in (
-        lambda: SignedApprovals(home).check(site, one),
+        lambda: check(SignedApprovals(home), site, one),
         lambda: typed("approve", str(home.folder), one.name, *YES),
         lambda: serve(home, Event()),
     ):
@@ -178,15 +178,15 @@ def test_policy_and_ledger_may_be_links_and_what_is_replaced_may_not(
         assert len(ledger.rows("debit")) == 1
     elsewhere.chmod(0o770)
     with pytest.raises(ConfigError, match="elsewhere: mode 0770"):
-        SignedApprovals(home).check(site, one)
+        check(SignedApprovals(home), site, one)
     elsewhere.chmod(0o700)
     for path in (home.decisions, home.audit, home.folder / "kit" / "server.json"):
         path.rename(elsewhere / path.name)
         path.symlink_to(elsewhere / path.name)
         with pytest.raises(ConfigError, match=f"{path.name}: is a link; put the file itself there"):
-            SignedApprovals(home).check(site, one)
+            check(SignedApprovals(home), site, one)
         (elsewhere / path.name).replace(path)
-    SignedApprovals(home).check(site, one)
+    check(SignedApprovals(home), site, one)
 
 
 def said_of(home: SiteHome, topic: str) -> tuple[str, str]:
@@ -255,13 +255,13 @@ def test_approve_explains_asks_and_signs(home: SiteHome, tmp_path: Path) -> None
     said_no = {"study": one.name, "digest": one.digest, "reason": "declined"}
     assert audited(home, "not_approved") == [said_no] and audited(home, "approved") == []
     with pytest.raises(PrivacyError, match="is not approved at this site"):
-        SignedApprovals(home).check(site, one)
+        check(SignedApprovals(home), site, one)
     said = typed("approve", str(home.folder), str(file), answer="y\nDr. Grün\nresearch\n")
     mine = Membership.load(home.folder).member.fingerprint
     words = (one.digest, "epsilon 4", "float32 numbers leaves", "left for one more study: 100")
     for word in (*words, "lab train", f"lab: {mine}; this site"):
         assert word in said, said
-    SignedApprovals(home).check(site, one)
+    check(SignedApprovals(home), site, one)
     (line,) = audited(home, "approved")
     assert (line["by"], line["purpose"], line["until"]) == ("Dr. Grün", "research", "none")
     today = datetime.now(UTC).date()
@@ -271,7 +271,7 @@ def test_approve_explains_asks_and_signs(home: SiteHome, tmp_path: Path) -> None
     typed("approve", str(home.folder), one.name, "--withdraw", answer="Dr. Blau\n")
     assert audited(home, "approval_withdrawn")[0]["by"] == "Dr. Blau"
     with pytest.raises(PrivacyError, match="its approval was withdrawn on .* by Dr. Blau"):
-        SignedApprovals(home).check(site, one)
+        check(SignedApprovals(home), site, one)
 
 
 def folded(home: SiteHome) -> str:
@@ -345,7 +345,7 @@ def test_all_that_stands_in_the_way_is_said_at_once(home: SiteHome, tmp_path: Pa
 def test_a_declared_number_that_is_far_off_needs_a_second_yes(
     home: SiteHome, tmp_path: Path, units: int, kept: bool
 ) -> None:
-    one = study(cohort={"lab": Member(units=units)})
+    one = study(cohort={"lab": Participant(units=units)})
     file = str(proposed(home, one, tmp_path / "one.json"))
     if not kept:
         assert "approved" in typed("approve", str(home.folder), file, *YES)
@@ -377,7 +377,7 @@ def test_a_study_that_no_cell_can_take_part_in_is_not_approved(
     assert "myeloblast" not in home.audit.read_text()
     assert "myeloblast 20" in site.log.read_text()
     with pytest.raises(PrivacyError, match="is not approved at this site"):
-        SignedApprovals(home).check(site, one)
+        check(SignedApprovals(home), site, one)
 
 
 def test_a_person_reads_how_many_cells_take_part(home: SiteHome, tmp_path: Path) -> None:
@@ -415,7 +415,7 @@ def test_only_what_this_sites_server_signed_can_be_approved(home: SiteHome, tmp_
     with pytest.raises(ConfigError, match="is no file, and 0 proposals are called so"):
         typed("approve", str(home.folder), one.name, *YES)
     with pytest.raises(PrivacyError, match="is not approved at this site"):
-        SignedApprovals(home).check(open_site(home.site_file), one)
+        check(SignedApprovals(home), open_site(home.site_file), one)
 
 
 def test_studies_prints_long_names_and_reasons_whole(home: SiteHome, tmp_path: Path) -> None:

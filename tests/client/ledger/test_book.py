@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from client.ledger import book
-from client.ledger.hash_chain import Row
+from client.ledger.hash_chain import LedgerRow
 from client.ledger.ledger import Ledger
 from client.ledger.sqlite_file import LedgerFile
 from common.errors import PrivacyError
@@ -37,7 +37,7 @@ def read(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
     found: list[int] = []
     rows = LedgerFile.rows
 
-    def counted(file: LedgerFile, start: int) -> list[Row]:
+    def counted(file: LedgerFile, start: int) -> list[LedgerRow]:
         brought = rows(file, start)
         found.append(len(brought))
         return brought

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from client.ledger.hash_chain import Row, chained, event_body, planned
+from client.ledger.hash_chain import LedgerRow, chained, event_body, planned
 from client.ledger.ledger import Ledger
 from client.ledger.sqlite_file import LedgerFile
 from client.policy.budget import Budget
@@ -388,7 +388,7 @@ def test_a_rows_hash_is_of_text_that_any_version_writes() -> None:
 
 
 def test_a_binding_of_an_earlier_version_is_no_simulations() -> None:
-    row = Row(
+    row = LedgerRow(
         number=0,
         kind="bind",
         study="",

@@ -13,7 +13,7 @@ from common.audit.log import verify
 from common.config.loading import load
 from common.config.study import Site
 from common.errors import ConfigError, FederationError
-from common.identity.admission_request import Request
+from common.identity.admission_request import AdmissionRequest
 from common.identity.certificates import certificate_pem, make_authority
 from common.identity.keys import (
     make_node_key,
@@ -35,7 +35,7 @@ class Operator:
         self.authority = certificate_pem(make_authority(make_node_key(), NOW)).decode()
         self.registry = Registry(version=1, issued=NOW, address="127.0.0.1:9092")
 
-    def put(self, *requests: Request, status: str = "active", name: str = "") -> None:
+    def put(self, *requests: AdmissionRequest, status: str = "active", name: str = "") -> None:
         member = Member(status=status, not_after=NOW + timedelta(days=365), requests=requests)
         sites = {**self.registry.sites, name or member.name: member}
         self.change(sites=sites)
@@ -140,7 +140,7 @@ def test_a_kit_with_an_altered_registry_is_refused(home: Path, operator: Operato
 
 def test_a_kit_without_this_sites_own_keys_is_refused(home: Path, operator: Operator) -> None:
     honest = operator.registry
-    stranger = Request.make("lab", make_node_key(), make_signing_key(), NOW)
+    stranger = AdmissionRequest.make("lab", make_node_key(), make_signing_key(), NOW)
     operator.put(stranger)
     with pytest.raises(FederationError, match="bears other keys for lab"):
         joined(home, operator)
@@ -178,10 +178,10 @@ def test_a_running_site_accepts_what_follows_and_no_swapped_key(
     honest = operator.registry
     with membership.audit_log() as log:
         assert membership.accept(honest.signed(operator.key), log) is membership
-        operator.put(Request.make("other", make_node_key(), make_signing_key(), NOW))
+        operator.put(AdmissionRequest.make("other", make_node_key(), make_signing_key(), NOW))
         swapped = operator.registry
         operator.registry = honest
-        operator.put(Request.make("lab", make_node_key(), make_signing_key(), NOW))
+        operator.put(AdmissionRequest.make("lab", make_node_key(), make_signing_key(), NOW))
         for wrong in (swapped, operator.registry):
             with pytest.raises(FederationError, match="given other keys"):
                 membership.accept(wrong.signed(operator.key), log)
@@ -201,7 +201,7 @@ def test_keys_that_a_thief_of_the_old_ones_asked_for_are_refused(
 ) -> None:
     membership = joined(home, operator)
     stolen = membership.signing_key()
-    thief = Request.make("lab", make_node_key(), make_signing_key(), NOW, stolen)
+    thief = AdmissionRequest.make("lab", make_node_key(), make_signing_key(), NOW, stolen)
     operator.put(read_request(home), thief)
     with (
         membership.audit_log() as log,

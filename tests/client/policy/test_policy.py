@@ -8,11 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from client.ledger.spending import check_affordable, study_noise
+from client.ledger.cost import StudyCost
+from client.ledger.spending import check_affordable
 from client.policy.policy import Policy, cohort_refusal, permit, read_policy, refusals
 from client.site import open_site
 from common.config.loading import CONFIGS, dump, read_study
-from common.config.study import Member, Study
+from common.config.study import Participant, Study
 from common.errors import ConfigError, PrivacyError
 from common.wire.reasons import Fault, Reason
 from tests.client.lab import OPEN, PRIVACY, make_lab, study
@@ -57,15 +58,15 @@ def test_the_shipped_study_fits_the_shipped_policy(tmp_path: Path) -> None:
     """Where a lab knows its patients; its budget lasts, evaluations and spare rounds counted."""
     policy = read_policy(CONFIGS / "sites" / "policy.yaml")
     shipped = read_study(CONFIGS / "studies" / "first.yaml", [])
-    permit(policy, shipped, study_noise(shipped))
+    permit(policy, shipped, StudyCost(shipped).noise_multiplier)
     (tmp_path / "lab").mkdir()
     site = open_site(make_lab(tmp_path / "lab" / "home", policy))
-    check_affordable(site, shipped)
+    check_affordable(site, policy, StudyCost(shipped))
     images = shipped.model_copy(
         update={"privacy": shipped.privacy.model_copy(update={"unit": "image"})}
     )
     with pytest.raises(PrivacyError, match="the policy's unit is patient"):
-        permit(policy, images, study_noise(images))
+        permit(policy, images, StudyCost(images).noise_multiplier)
 
 
 def test_a_study_at_every_bound_is_let_in() -> None:
@@ -123,7 +124,7 @@ def test_only_members_that_train_make_a_cohort(
     cohort: dict[str, str], members: set[str], least: int
 ) -> None:
     """A site that only tests, or is held out, gives no crowd to hide in."""
-    given_ = {name: Member.model_validate({"role": role}) for name, role in cohort.items()}
+    given_ = {name: Participant.model_validate({"role": role}) for name, role in cohort.items()}
     of = Study.model_construct(**(dict(ONE) | {"cohort": given_}))
     training = sum(role == "train" and name in members for name, role in cohort.items())
     reason = cohort_refusal(with_policy(min_cohort=least), of, members)
@@ -134,14 +135,14 @@ def test_only_members_that_train_make_a_cohort(
 
 def test_the_cohort_that_a_study_names_is_counted_the_same_way() -> None:
     cohort = {
-        "lab": Member(units=20),
-        "tester": Member(role="test"),
-        "external": Member(role="held_out"),
+        "lab": Participant(units=20),
+        "tester": Participant(role="test"),
+        "external": Participant(role="held_out"),
     }
     of = study(privacy=PATIENTS, cohort=cohort)
     assert refusal(JUST, of, NOISE) is None
     assert "1 sites train" in str(refusal(with_policy(min_cohort=2), of, NOISE))
-    both = study(privacy=PATIENTS, cohort=cohort | {"other": Member(units=20)})
+    both = study(privacy=PATIENTS, cohort=cohort | {"other": Participant(units=20)})
     assert refusal(with_policy(min_cohort=2), both, NOISE) is None
 
 

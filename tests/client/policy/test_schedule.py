@@ -15,7 +15,6 @@ from client.policy.policy import Policy
 from client.policy.schedule import Window
 from client.service.cli import app as site_app
 from client.site import open_site
-from client.training.workspace import workspace
 from common.config.loading import dump, load, parse
 from common.config.study import RoundPolicy
 from common.device import limit_memory
@@ -26,7 +25,7 @@ from common.wire.reply_status import Kind, ReplyStatus
 from server.rounds.record import RoundRecord, SiteRecord
 from server.rounds.rounds import Rounds
 from tests.client.lab import OPEN, context, make_lab, message, study
-from tests.server.fake_grid import Answer, FakeGrid
+from tests.server.fake_grid import AfterRound, Answer, FakeGrid
 
 MONDAY, TUESDAY, SUNDAY = "2026-11-23", "2026-11-24", "2026-11-29"
 
@@ -120,7 +119,7 @@ def test_a_round_goes_on_without_who_sits_out_and_asks_it_again(tmp_path: Path) 
         now = at(MONDAY, "23:00")
 
     sites = {"lab": site("lab", ()), "night": site("night", ("20:00-06:00",))}
-    Rounds(one, FakeGrid(sites), tmp_path / "out", then_night).run()
+    Rounds(one, FakeGrid(sites), tmp_path / "out", AfterRound(then_night)).run()
     said = [[str(record[name].status) for name in sites] for record in records]
     assert said == [["ok", "sits out: outside its hours"], ["ok", "ok"]]
 
@@ -137,12 +136,11 @@ def test_the_share_of_the_gpu_is_the_policys(
     limit_memory(torch.device("cpu"), 0.5)
     assert asked == [(0.5, None), (0.25, 1)]
     told: list[float] = []
-    monkeypatch.setattr(
-        "client.training.workspace.limit_memory", lambda _, share: told.append(share)
-    )
+    monkeypatch.setattr("client.app.limit_memory", lambda _, share: told.append(share))
     site = make_lab(tmp_path, OPEN.model_copy(update={"gpu_memory_share": 0.3}))
-    workspace(open_site(site), study())
-    assert told == [0.3]
+    for kind in ("query.prepare", "train", "evaluate"):
+        client_app()(message(study(), kind), context(site))
+    assert told == [0.3] * 3
 
 
 def test_check_shows_both(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from client.home import SiteHome
 from client.ledger.rollback import adopt, check_own_ledger
 from client.membership.enrolment import join, make_site
 from client.membership.membership import Membership
-from client.service.message_audit import SiteRecord
+from client.service.message_audit import MessageAudit
 from client.service.service import serve
 from client.site import open_site
 from common.audit.log import AuditLog, SignedHead, verify, witnessed
@@ -25,7 +25,7 @@ from common.audit.witness import NO_HEAD
 from common.errors import FederationError, PrivacyError
 from common.files import file_digest
 from common.identity import Registry, load_signing_key
-from common.identity.admission_request import Request
+from common.identity.admission_request import AdmissionRequest
 from common.identity.keys import make_node_key, make_signing_key
 from common.wire.envelope import Envelope, take_off
 from common.wire.messages import Update, absence_content, proposal_content, refusal_content
@@ -52,7 +52,7 @@ class Setting:
         self.membership = Membership.load(home)
         self.log = self.membership.audit_log()
         self.server_log = AuditLog.open(self.server, load_signing_key(server / "signing.key"))
-        self.record = SiteRecord(self.home, self.membership, self.log)
+        self.record = MessageAudit(self.home, self.membership, self.log)
 
     def asked(
         self,
@@ -212,7 +212,7 @@ def test_a_registry_that_came_is_what_the_site_goes_by(setting: Setting) -> None
 def swapped(setting: Setting) -> str:
     """A registry in which somebody else has the other lab's name, signed by the server."""
     registry = Registry.load(setting.operator)
-    request = Request.make("other", make_node_key(), make_signing_key(), NOW)
+    request = AdmissionRequest.make("other", make_node_key(), make_signing_key(), NOW)
     other = registry.sites["other"].model_copy(update={"requests": (request,)})
     changes = {"version": registry.version + 1, "sites": {**registry.sites, "other": other}}
     return changed(setting, changes)
@@ -400,13 +400,13 @@ def answered(setting: Setting, number: int) -> SignedHead:
     return take_off(reply).head
 
 
-def restarted(setting: Setting, log: bytes | None = None) -> SiteRecord:
+def restarted(setting: Setting, log: bytes | None = None) -> MessageAudit:
     """The lab's record after a restart, with an older copy of the log if one is given."""
     setting.log.close()
     if log is not None:
         setting.home.audit.write_bytes(log)
     setting.log = setting.membership.audit_log()
-    return SiteRecord(setting.home, setting.membership, setting.log)
+    return MessageAudit(setting.home, setting.membership, setting.log)
 
 
 def test_a_log_put_back_with_its_ledger_answers_no_more(setting: Setting) -> None:

@@ -16,7 +16,7 @@ from client.app import client_app
 from client.consent.proposals import Proposals
 from client.fleet_api.fleet_client import FleetLink, RunOverError
 from client.service.journal import Journal, read_notes
-from client.service.message_audit import SiteRecord
+from client.service.message_audit import MessageAudit
 from client.service.node import SuperNode
 from client.service.worker import Runner
 from common.wire.bundle import BUNDLE_HASH
@@ -222,7 +222,7 @@ def test_an_ordered_round_that_is_sent_again_is_answered_once(
     first, _ = handled(setting, sent(1))
     assert read_refusal(first) is None and "update" in first.content
     for number in (1, 1, 2, 1):
-        setting.record = SiteRecord(setting.home, setting.membership, setting.log)
+        setting.record = MessageAudit(setting.home, setting.membership, setting.log)
         reply, _ = handled(setting, sent(number))
         assert ("update" in reply.content) == (number == 2)
     assert setting.lines("order_refused") == []

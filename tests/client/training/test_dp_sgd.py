@@ -16,7 +16,7 @@ from client.training import dp_sgd, inputs
 from client.training.inputs import Drawn, Rows
 from client.training.job import Job
 from client.training.training import train
-from common.config.study import Member, Study
+from common.config.study import Participant, Study
 from common.errors import DataError, PrivacyError
 from common.models.parameter_vector import flatten
 from common.privacy.clipping.clip_rule import MARGIN
@@ -39,7 +39,7 @@ def trained(
 ) -> Vector:
     """What the round adds to the vector; the noise is next to none."""
     made = bench(lab, of)
-    job = Job(of, "lab", Member(units=UNITS), number, noise)
+    job = Job(of, "lab", Participant(units=UNITS), number, noise)
     assert train(job, made.inputs, entropy or SeededEntropy(1)) is None
     return flatten(made.parameters) - first_model(of)
 
@@ -243,13 +243,13 @@ def test_who_is_sampled_and_the_noise_come_from_two_streams_of_each_round(lab: P
 def test_a_study_that_declares_no_units_for_the_site_is_refused(lab: Path) -> None:
     of = study()
     with pytest.raises(DataError, match="declares 0 units for it"):
-        train(Job(of, "lab", Member(units=0), 1, 1.0), bench(lab, of).inputs, SystemEntropy())
+        train(Job(of, "lab", Participant(units=0), 1, 1.0), bench(lab, of).inputs, SystemEntropy())
 
 
 def test_a_job_that_names_no_noise_does_not_train_in_private(lab: Path) -> None:
     of = study()
     with pytest.raises(PrivacyError, match="noise_multiplier=0.0: expected"):
-        train(Job(of, "lab", Member(units=UNITS), 1), bench(lab, of).inputs, SystemEntropy())
+        train(Job(of, "lab", Participant(units=UNITS), 1), bench(lab, of).inputs, SystemEntropy())
 
 
 def test_no_step_leaves_a_weight_beyond_the_sites_bound(lab: Path) -> None:
@@ -257,7 +257,7 @@ def test_no_step_leaves_a_weight_beyond_the_sites_bound(lab: Path) -> None:
     of = empty(local_steps=1)
     for most, beyond in ((2.0, False), (math.inf, True)):
         made = bench(lab, of)
-        train(Job(of, "lab", Member(units=UNITS), 1, 2.0, most), made.inputs, SystemEntropy())
+        train(Job(of, "lab", Participant(units=UNITS), 1, 2.0, most), made.inputs, SystemEntropy())
         weights = flatten(made.parameters)
         if beyond:
             assert weights.min() < -2 and weights.max() > 2
@@ -268,7 +268,7 @@ def test_no_step_leaves_a_weight_beyond_the_sites_bound(lab: Path) -> None:
 def test_no_step_leaves_a_weight_beyond_the_policys(lab: Path) -> None:
     of = study(training={"learning_rate": 100.0})
     made = bench(lab, of)
-    train(Job(of, "lab", Member(units=UNITS), 1, 1.0, 0.5), made.inputs, SeededEntropy(1))
+    train(Job(of, "lab", Participant(units=UNITS), 1, 1.0, 0.5), made.inputs, SeededEntropy(1))
     assert np.abs(flatten(made.parameters)).max() == pytest.approx(0.5, rel=2e-3)
 
 

@@ -18,7 +18,7 @@ from client.training import feature_centring
 from client.training.job import Job
 from client.training.training import train
 from client.training.workspace import Workspace, workspace
-from common.config.study import Member, Study
+from common.config.study import Participant, Study
 from common.models.layers import standardised
 from common.models.parameter_vector import flatten, load
 from common.privacy.clipping import clipped_gradient_sum
@@ -54,7 +54,7 @@ def trained(
 ) -> Vector:
     """The vector after the round, which begins where the model stands."""
     units = len(made.inputs.cells.rows("train"))
-    job = Job(of, "lab", Member(units=units), number, noise)
+    job = Job(of, "lab", Participant(units=units), number, noise)
     loss = train(job, made.inputs, entropy or SeededEntropy(1))
     assert (loss is None) == (number == 1 or of.privacy.mode != "none")
     return flatten(made.parameters)
@@ -93,7 +93,9 @@ def test_it_stays_within_the_weights_that_a_site_takes(site: Path) -> None:
     """Else much noise would end the study: no site takes the next round's model."""
     of = centred(privacy=ALL)
     made = bench(site, of)
-    train(Job(of, "lab", Member(units=1), 1, 50.0, max_weight=2.0), made.inputs, SeededEntropy(1))
+    train(
+        Job(of, "lab", Participant(units=1), 1, 50.0, max_weight=2.0), made.inputs, SeededEntropy(1)
+    )
     assert float(feature_centring.centre_of(made.model).abs().max()) == pytest.approx(2.0, rel=2e-3)
 
 

@@ -15,7 +15,7 @@ from client.training.inputs import Inputs
 from client.training.job import Job
 from client.training.training import train
 from client.training.workspace import workspace
-from common.config.study import Member, Number, Study
+from common.config.study import Number, Participant, Study
 from common.models.parameter_vector import flatten, load
 from common.wire.messages import read_refusal
 from common.wire.vector_codec import decode, encode
@@ -51,7 +51,7 @@ def test_no_local_step_leaves_weights_beyond_the_policys(tmp_path: Path) -> None
     site = open_site(make_lab(tmp_path))
     wild = study(training={"learning_rate": 100})
     inputs = workspace(site, wild).inputs
-    job = Job(wild, "lab", Member(units=20), 1, noise_multiplier=1.0, max_weight=2.0)
+    job = Job(wild, "lab", Participant(units=20), 1, noise_multiplier=1.0, max_weight=2.0)
     train(job, inputs, SeededEntropy(1))
     largest = max(float(value.detach().abs().max()) for value in inputs.network.parameters())
     assert largest == pytest.approx(2.0, rel=2e-3)
@@ -68,7 +68,7 @@ def test_an_update_that_was_cut_leads_to_a_model_that_is_taken(
     size = bench.layout.size
     before = np.random.default_rng(1).uniform(-most, most, size).astype(np.float32)
     load(bench.parameters, before)
-    job = Job(wild, "lab", Member(units=20), 1, noise_multiplier=1.0, max_weight=most)
+    job = Job(wild, "lab", Participant(units=20), 1, noise_multiplier=1.0, max_weight=most)
     train(job, bench.inputs, SeededEntropy(1))
     change = decode(encode(flatten(bench.parameters) - before, number), size, number)
     assert np.abs(decode(encode(before + change, number), size, number)).max() <= most
@@ -82,7 +82,7 @@ FAINT = study(
 @pytest.mark.parametrize(
     ("asked", "said"),
     [
-        (study(cohort={"lab": Member(units=0)}), "declares 0 units"),
+        (study(cohort={"lab": Participant(units=0)}), "declares 0 units"),
         (FAINT, "grid steps, and at most 1.07e+09 can be drawn exactly"),
     ],
 )

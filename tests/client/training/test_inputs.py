@@ -13,7 +13,7 @@ from client.training.inputs import poisson, seed_of, shuffled
 from client.training.job import Job
 from client.training.training import train
 from client.training.workspace import workspace
-from common.config.study import Member
+from common.config.study import Participant
 from common.device import quickest
 from common.errors import DataError
 from common.models import trainable
@@ -89,7 +89,7 @@ def test_bfloat16_trains_near_float32_and_never_under_privacy_nor_on_a_cpu(tmp_p
     start = flatten(trainable(inputs.network))
     for precision in ("float32", "bfloat16"):
         load(trainable(inputs.network), start)
-        job = Job(plain, "lab", Member(units=20), 1, 0.0)
+        job = Job(plain, "lab", Participant(units=20), 1, 0.0)
         train(job, replace(inputs, precision=precision), SystemEntropy())
         found[precision] = flatten(trainable(inputs.network)) - start
     near, exact = found["bfloat16"], found["float32"]

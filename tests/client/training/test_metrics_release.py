@@ -25,14 +25,14 @@ from client.training.own_figures import read_figures
 from client.training.workspace import workspace
 from common import log_file
 from common.cell_types import CELL_TYPES
-from common.config.study import Member, Site, Study
+from common.config.study import Participant, Site, Study
 from common.errors import PrivacyError
 from common.metrics import Tally
 from common.noised_tally import NoisedTally
 from common.privacy.metrics_noise import metrics_sigma
 from common.privacy.noise_source import NoiseSource
 from common.wire.messages import Task, read_tally
-from tests.client.lab import OPEN, PRIVACY, context, make_lab, message, study
+from tests.client.lab import OPEN, PRIVACY, context, make_lab, message, request, study
 
 NOISED = OPEN.model_copy(update={"metrics": "noised"})
 PATIENTS = PRIVACY | {"unit": "patient"}
@@ -46,14 +46,14 @@ def lab(folder: Path, policy: Policy = NOISED, cells: int = 120) -> Site:
 
 def released(site: Site, of: Study, split: str = "test") -> tuple[Tally, str]:
     inputs = workspace(site, of).inputs
-    tally, head = released_tally(site, Task(of, 1, split=split), inputs, SystemEntropy())
+    tally, head = released_tally(request(site, Task(of, 1, split=split)), inputs, SystemEntropy())
     assert isinstance(tally, Tally)
     return tally, head
 
 
 def noised(site: Site, of: Study) -> tuple[NoisedTally, str]:
     inputs = workspace(site, of).inputs
-    tally, head = released_tally(site, Task(of, 1, split="test"), inputs, SystemEntropy())
+    tally, head = released_tally(request(site, Task(of, 1, split="test")), inputs, SystemEntropy())
     assert isinstance(tally, NoisedTally)
     return tally, head
 
@@ -201,7 +201,7 @@ def test_a_split_without_cells_is_noise_like_any_other(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = silent(monkeypatch)
-    of = study(cell_types=("basophil", "monocyte"), cohort={"lab": Member(units=20)})
+    of = study(cell_types=("basophil", "monocyte"), cohort={"lab": Participant(units=20)})
     tally, _ = noised(lab(tmp_path), of)
     assert not tally.counts.any() and tally.confusion.shape == (2, 2) and len(asked) == 1
 
@@ -224,7 +224,7 @@ def test_a_site_sees_its_exact_figures_whatever_leaves(tmp_path: Path, metrics: 
     of = study(privacy=PATIENTS | {"max_cells_per_patient": 1})
     site = lab(tmp_path, OPEN.model_copy(update={"metrics": metrics}))
     inputs: Inputs = workspace(site, of).inputs
-    released_tally(site, Task(of, 1, split="test"), inputs, SystemEntropy())
+    released_tally(request(site, Task(of, 1, split="test")), inputs, SystemEntropy())
     (mine,) = read_figures(site.figures)
     cells = inputs.cells
     labels = cells.labels[cells.rows("test")]
@@ -263,5 +263,5 @@ def test_figures_that_were_put_aside_are_read_too(
     site, of = lab(tmp_path), study()
     noised(site, of)
     monkeypatch.setattr(log_file.keep_short, "__defaults__", (10,))
-    released_tally(site, Task(of, 2), workspace(site, of).inputs, SystemEntropy())
+    released_tally(request(site, Task(of, 2)), workspace(site, of).inputs, SystemEntropy())
     assert [one.round for one in read_figures(site.figures)] == [1, 2]

@@ -12,7 +12,7 @@ from client.site import Rows, open_site
 from client.training import selftest
 from client.training.selftest import check_alone
 from common.config.loading import dump
-from common.config.study import Member, ModelSpec, Study
+from common.config.study import ModelSpec, Participant, Study
 from common.errors import PrivacyError
 from common.privacy.clipping.linear import LinearLayer
 from common.wire.reasons import Reason
@@ -133,8 +133,8 @@ def test_a_site_that_is_only_evaluated_asks_for_its_classes(
     site: Path, monkeypatch: pytest.MonkeyPatch, role: str
 ) -> None:
     """Noised counts rest on it as sums do; such a site declares no units."""
-    mine = Member.model_validate({"role": role})
-    evaluated = study(cohort={"lab": mine, "other": Member(units=20)})
+    mine = Participant.model_validate({"role": role})
+    evaluated = study(cohort={"lab": mine, "other": Participant(units=20)})
     check_alone(open_site(site), evaluated)
     monkeypatch.setattr(selftest, "build", with_mixing_head)
     forget()
@@ -158,7 +158,7 @@ def test_sites_of_like_size_and_the_studies_of_a_federation_ask_once(
 
     monkeypatch.setattr(selftest, "build", counted)
     for name, units in (("lab-test", 20), ("lab-test", 21), ("baseline", 20), ("lab-test", 20)):
-        check_alone(open_site(site), study(name=name, cohort={"lab": Member(units=units)}))
+        check_alone(open_site(site), study(name=name, cohort={"lab": Participant(units=units)}))
     assert len(built) == 2, "for the cells, and for the sums"
-    check_alone(open_site(site), study(cohort={"lab": Member(units=20_000)}))
+    check_alone(open_site(site), study(cohort={"lab": Participant(units=20_000)}))
     assert len(built) == 3, "larger chunks are other kernels"

@@ -16,7 +16,7 @@ from client.training.feature_centring import Offset
 from client.training.inputs import Inputs
 from client.training.job import Job
 from client.training.selftest import _Images, _inputs, _orders, _same, _shares, _sizes, _unsettle
-from common.config.study import Member, ModelSpec
+from common.config.study import ModelSpec, Participant
 from common.models import build, trainable
 from common.privacy.clipping import EngineName
 from common.privacy.clipping.clip_rule import ClipRule
@@ -94,7 +94,7 @@ def test_the_sizes_are_the_fewest_cells_of_a_unit_and_the_most() -> None:
     patients = PRIVACY | {"unit": "patient", "max_cells_per_patient": 3}
     for privacy, sizes in ((PRIVACY, [1]), (patients, [1, 3])):
         job = selftest._job(study(privacy=privacy), 20)
-        assert _sizes(job) == sizes and job.member == Member(units=20)
+        assert _sizes(job) == sizes and job.member == Participant(units=20)
 
 
 def test_one_bit_is_another_answer() -> None:

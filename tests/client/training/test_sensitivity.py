@@ -25,7 +25,7 @@ from client.ledger.ledger import Ledger
 from client.site import open_site
 from client.training import metrics_release
 from common.config.loading import dump
-from common.config.study import CellSource, Member, Site, Study
+from common.config.study import CellSource, Participant, Site, Study
 from common.models import build, federated
 from common.models.parameter_vector import flatten
 from common.noised_tally import NoisedTally
@@ -168,7 +168,7 @@ def studies(draw: st.DrawFn) -> Study:
             "model": model,
             "training": training,
             "privacy": privacy,
-            "cohort": {"lab": Member(units=draw(st.sampled_from([8, 40])))},
+            "cohort": {"lab": Participant(units=draw(st.sampled_from([8, 40])))},
         }
     )
 

@@ -14,7 +14,7 @@ from client.randomness import SystemEntropy
 from client.training.inputs import shuffled
 from client.training.job import Job
 from client.training.training import train
-from common.config.study import Member, Study
+from common.config.study import Participant, Study
 from common.errors import ModelError
 from common.models.parameter_vector import flatten, load
 from common.wire.vector_codec import Vector
@@ -34,7 +34,7 @@ def plain_study(**spec: Any) -> Study:
 
 def train_plain(lab: Path, of: Study, number: int = 1) -> tuple[Vector, float]:
     made = bench(lab, of)
-    loss = train(Job(of, "lab", Member(units=UNITS), number), made.inputs, SystemEntropy())
+    loss = train(Job(of, "lab", Participant(units=UNITS), number), made.inputs, SystemEntropy())
     assert loss is not None
     return flatten(made.parameters) - first_model(of), loss
 
@@ -46,7 +46,7 @@ def by_hand(lab: Path, of: Study, steps: int, rates: list[float]) -> tuple[Vecto
     start = [value.detach().clone() for value in model.parameters()]
     optimizer = torch.optim.SGD(model.parameters(), lr=RATE)
     rows, losses = made.inputs.cells.rows("train"), []
-    seed = Job(of, "lab", Member(units=UNITS), 1).seed("shuffle")
+    seed = Job(of, "lab", Participant(units=UNITS), 1).seed("shuffle")
     for at, positions in zip(range(steps), shuffled(rows, 8, 9, seed), strict=False):
         optimizer.zero_grad()
         loss = F.cross_entropy(model(made.inputs.batch(positions)), made.inputs.targets(positions))
@@ -95,4 +95,4 @@ def test_training_that_diverges_is_an_error_and_says_so(lab: Path) -> None:
     made = bench(lab, of)
     load(made.parameters, first_model(of) * np.float32(1e30))
     with pytest.raises(ModelError, match="round 1: the loss is (nan|inf); lower training"):
-        train(Job(of, "lab", Member(), 1), made.inputs, SystemEntropy())
+        train(Job(of, "lab", Participant(), 1), made.inputs, SystemEntropy())

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from common.config.loading import CONFIGS, dump, find, load, merge, override, parse, read_study
-from common.config.study import Member, Site, Study
+from common.config.study import Participant, Site, Study
 from common.errors import ConfigError
 
 
@@ -78,7 +78,7 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
 
 
 def test_what_is_dumped_is_read_back_the_same(tmp_path: Path) -> None:
-    study = Study(name="a", seed=3, cohort={"x": Member(units=10)})
+    study = Study(name="a", seed=3, cohort={"x": Participant(units=10)})
     again = load(Study, write(tmp_path, dump(study)))
     assert again == study
     assert again.digest == study.digest

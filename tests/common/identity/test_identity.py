@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from common.errors import ConfigError, FederationError
 from common.identity import keys
-from common.identity.admission_request import Request
+from common.identity.admission_request import AdmissionRequest
 from common.identity.keys import (
     load_node_key,
     load_signing_key,
@@ -196,14 +196,14 @@ def test_canonical_json_is_one_text() -> None:
         canonical({"a": float("nan")})
 
 
-def request(name: str = "munich") -> Request:
-    return Request.make(name, make_node_key(), make_signing_key(), NOW)
+def request(name: str = "munich") -> AdmissionRequest:
+    return AdmissionRequest.make(name, make_node_key(), make_signing_key(), NOW)
 
 
 def test_a_request_proves_both_keys() -> None:
     asked, other = request(), request()
     asked.check()
-    assert Request.model_validate_json(asked.text()) == asked
+    assert AdmissionRequest.model_validate_json(asked.text()) == asked
     for field in ("node_public_key", "signing_public_key", "name", "created"):
         value = {"name": "berlin", "created": NOW + timedelta(seconds=1)}.get(
             field, getattr(other.claim, field)
@@ -218,9 +218,13 @@ def test_a_request_proves_both_keys() -> None:
 
 def test_new_keys_need_the_old_keys_consent() -> None:
     old = make_signing_key()
-    first = Request.make("munich", make_node_key(), old, NOW)
-    Request.make("munich", make_node_key(), make_signing_key(), NOW, old).check_consent(first)
-    stranger = Request.make("munich", make_node_key(), make_signing_key(), NOW, make_signing_key())
+    first = AdmissionRequest.make("munich", make_node_key(), old, NOW)
+    AdmissionRequest.make("munich", make_node_key(), make_signing_key(), NOW, old).check_consent(
+        first
+    )
+    stranger = AdmissionRequest.make(
+        "munich", make_node_key(), make_signing_key(), NOW, make_signing_key()
+    )
     for wrong in (stranger, request()):
         with pytest.raises(FederationError, match="new keys of munich, by the old key"):
             wrong.check_consent(first)
@@ -243,17 +247,19 @@ def test_a_request_holds_keys_of_the_right_kind_only() -> None:
     ):
         changed = asked | {"claim": asked["claim"] | {"node_public_key": pem}}
         with pytest.raises(FederationError, match=said):
-            Request.model_validate(changed)
+            AdmissionRequest.model_validate(changed)
 
 
 def test_a_signing_key_has_one_spelling_and_one_kind() -> None:
     asked = request().model_dump(mode="json")
     sound = asked["claim"]["signing_public_key"]
     other = asked | {"claim": asked["claim"] | {"signing_public_key": f"a key\r\n{sound}\r\n"}}
-    assert Request.model_validate(other).claim.signing_public_key == sound
+    assert AdmissionRequest.model_validate(other).claim.signing_public_key == sound
     wrong = asked["claim"]["node_public_key"]
     with pytest.raises(FederationError, match="expected Ed25519"):
-        Request.model_validate(asked | {"claim": asked["claim"] | {"signing_public_key": wrong}})
+        AdmissionRequest.model_validate(
+            asked | {"claim": asked["claim"] | {"signing_public_key": wrong}}
+        )
 
 
 @pytest.mark.parametrize("key", ["node_public_key", "signing_public_key"])
@@ -263,32 +269,35 @@ def test_a_key_is_read_to_a_thousand_characters(key: str) -> None:
         text = asked["claim"][key].ljust(spaces)
         content = asked | {"claim": asked["claim"] | {key: text}}
         if fits:
-            assert Request.model_validate(content).model_dump(mode="json") == asked
+            assert AdmissionRequest.model_validate(content).model_dump(mode="json") == asked
         else:
             with pytest.raises(ValueError, match="at most 1000"):
-                Request.model_validate(content)
+                AdmissionRequest.model_validate(content)
 
 
 @pytest.mark.parametrize("name", ["signature", "node_signature", "consent"])
 def test_a_signature_is_read_to_512_characters(name: str) -> None:
     asked = request().model_dump(mode="json")
-    assert Request.model_validate(asked | {name: "0" * 512})
+    assert AdmissionRequest.model_validate(asked | {name: "0" * 512})
     with pytest.raises(ValueError, match="at most 512"):
-        Request.model_validate(asked | {name: "0" * 513})
+        AdmissionRequest.model_validate(asked | {name: "0" * 513})
     assert (
-        Request.model_validate({k: v for k, v in asked.items() if k != "consent"}).consent is None
+        AdmissionRequest.model_validate({k: v for k, v in asked.items() if k != "consent"}).consent
+        is None
     )
 
 
 def test_a_requests_fingerprint_is_of_the_name_and_both_keys_and_no_other_thing() -> None:
     """Asked again with the same keys it is the same: two people compare it by telephone."""
     node, signing = make_node_key(), make_signing_key()
-    first = Request.make("munich", node, signing, NOW)
-    later = Request.make("munich", node, signing, NOW + timedelta(days=1), make_signing_key())
+    first = AdmissionRequest.make("munich", node, signing, NOW)
+    later = AdmissionRequest.make(
+        "munich", node, signing, NOW + timedelta(days=1), make_signing_key()
+    )
     assert first.fingerprint == later.fingerprint
     others = (
-        Request.make("berlin", node, signing, NOW),
-        Request.make("munich", make_node_key(), signing, NOW),
-        Request.make("munich", node, make_signing_key(), NOW),
+        AdmissionRequest.make("berlin", node, signing, NOW),
+        AdmissionRequest.make("munich", make_node_key(), signing, NOW),
+        AdmissionRequest.make("munich", node, make_signing_key(), NOW),
     )
     assert len({first.fingerprint, *(other.fingerprint for other in others)}) == 4

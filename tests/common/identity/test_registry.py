@@ -9,7 +9,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from common.errors import ConfigError, FederationError
-from common.identity.admission_request import Request
+from common.identity.admission_request import AdmissionRequest
 from common.identity.keys import make_node_key, make_signing_key, signing_public_pem
 from common.identity.registry import Member, Registry
 
@@ -20,11 +20,11 @@ PUBLIC = signing_public_pem(SERVER)
 
 def ask(
     name: str, key: Ed25519PrivateKey | None = None, old: Ed25519PrivateKey | None = None
-) -> Request:
-    return Request.make(name, make_node_key(), key or make_signing_key(), NOW, old)
+) -> AdmissionRequest:
+    return AdmissionRequest.make(name, make_node_key(), key or make_signing_key(), NOW, old)
 
 
-def member(*requests: Request, status: Any = "active", days: int = 365) -> Member:
+def member(*requests: AdmissionRequest, status: Any = "active", days: int = 365) -> Member:
     return Member(status=status, not_after=NOW + timedelta(days=days), requests=requests)
 
 
@@ -77,9 +77,9 @@ def test_even_the_server_cannot_put_keys_under_a_name_without_proof() -> None:
         with pytest.raises(FederationError, match=said):
             opened(registry(a=wrong))
     shared = member(honest)
-    again = Request.make("b", make_node_key(), key := make_signing_key(), NOW)
+    again = AdmissionRequest.make("b", make_node_key(), key := make_signing_key(), NOW)
     assert opened(registry(a=shared, b=member(again)))
-    twin = Request.make("c", make_node_key(), key, NOW)
+    twin = AdmissionRequest.make("c", make_node_key(), key, NOW)
     with pytest.raises(FederationError, match="share a key"):
         opened(registry(b=member(again), c=member(twin)))
 

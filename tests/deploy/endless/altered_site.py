@@ -65,7 +65,7 @@ def _other(word: str, values: Vector) -> Vector:
 time.time = lambda: _right() + _off()
 node_auth_http_interceptor.now = _now
 fleet_client.HEARTBEAT_SECONDS = 10.0  # the least that Flower accepts
-fleet_client._LONGEST_PAUSE = 1.0
+fleet_client._PAUSES = (0.5, 1.0)
 reconnect.SECONDS = 20.0
 Runner.answer = _answer  # type: ignore[method-assign]
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from common.config.study import Member, RoundPolicy, ServerOptimizer, Study
+from common.config.study import Participant, RoundPolicy, ServerOptimizer, Study
 from common.errors import FederationError, ModelError
 from server.aggregation import byzantine
 from server.aggregation.rules import aggregation_for
@@ -25,7 +25,7 @@ def study(rule: str, bad: int, sites: int) -> Study:
         name="test",
         server=ServerOptimizer(aggregation=rule, byzantine_sites=bad),  # type: ignore[arg-type]
         round=RoundPolicy(min_sites=sites, max_update_norm=MAX_NORM),
-        cohort={name: Member(units=1, weight=n + 1) for n, name in enumerate(names)},
+        cohort={name: Participant(units=1, weight=n + 1) for n, name in enumerate(names)},
     )
 
 
@@ -178,7 +178,7 @@ def test_a_declared_weight_helps_nobody(rule: str) -> None:
     draws = np.random.default_rng(0)
     updates = drawn(draws, 5, 30)
     one = study(rule, 1, 5)
-    heavy = one.cohort | {"s00": Member(units=1, weight=1e6)}
+    heavy = one.cohort | {"s00": Participant(units=1, weight=1e6)}
     other = one.model_copy(update={"cohort": heavy})
     assert aggregate(one, updates).tobytes() == aggregate(other, updates).tobytes()
 
@@ -217,14 +217,17 @@ def test_no_rule_takes_what_is_not_sound(rule: str, value: float) -> None:
 
 @pytest.mark.parametrize("role", ["test", "held_out"])
 def test_the_weight_of_a_site_that_does_not_train_is_none(role: str) -> None:
-    cohort = {"a": Member(weight=0.0), "b": Member.model_validate({"role": role, "weight": 1.0})}
+    cohort = {
+        "a": Participant(weight=0.0),
+        "b": Participant.model_validate({"role": role, "weight": 1.0}),
+    }
     with pytest.raises(FederationError, match="no training site with a positive weight"):
         aggregation_for(Study(name="test", cohort=cohort), 3)
 
 
 def test_large_weights_are_shares_like_any_others() -> None:
     """However large the numbers that a cohort names, their sum stays within the accumulator."""
-    cohort = {"a": Member(weight=1e6), "b": Member(weight=3e6)}
+    cohort = {"a": Participant(weight=1e6), "b": Participant(weight=3e6)}
     of = Study(name="test", round=RoundPolicy(max_update_norm=MAX_NORM), cohort=cohort)
     rule = aggregation_for(of, 1)
     for site in cohort:

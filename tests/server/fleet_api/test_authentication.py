@@ -19,7 +19,7 @@ from starlette.types import Message, Scope
 from common.audit.log import AuditLog
 from common.errors import FederationError
 from common.identity import Registry, load_signing_key, node_public_pem
-from common.identity.admission_request import Request
+from common.identity.admission_request import AdmissionRequest
 from common.identity.keys import make_node_key, make_signing_key
 from server.fleet_api import asgi, body_limits, rejection_log
 from server.fleet_api.asgi import Listener
@@ -54,12 +54,14 @@ class Door:
 
     def _admit(self, name: str) -> None:
         node, signing = make_node_key(), make_signing_key()
-        admit(self.home, Request.make(name, node, signing, NOW), NOW)
+        admit(self.home, AdmissionRequest.make(name, node, signing, NOW), NOW)
         self.keys[name] = node
         if name == "late":
-            admit(self.home, Request.make(name, node, signing, NOW), NOW, days=-1)
+            admit(self.home, AdmissionRequest.make(name, node, signing, NOW), NOW, days=-1)
         if name == "moved":
-            following = Request.make(name, make_node_key(), make_signing_key(), NOW, signing)
+            following = AdmissionRequest.make(
+                name, make_node_key(), make_signing_key(), NOW, signing
+            )
             admit(self.home, following, NOW)
 
     @property

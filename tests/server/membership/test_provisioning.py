@@ -13,7 +13,7 @@ import pytest
 
 from common.audit.log import verify
 from common.errors import ConfigError, FederationError
-from common.identity.admission_request import Request
+from common.identity.admission_request import AdmissionRequest
 from common.identity.certificates import load_certificate
 from common.identity.keys import make_node_key, make_signing_key
 from common.identity.registry import Registry
@@ -37,8 +37,8 @@ def home(tmp_path: Path) -> Path:
     return tmp_path / "server"
 
 
-def ask(name: str) -> Request:
-    return Request.make(name, make_node_key(), make_signing_key(), NOW)
+def ask(name: str) -> AdmissionRequest:
+    return AdmissionRequest.make(name, make_node_key(), make_signing_key(), NOW)
 
 
 def events(home: Path) -> list[str]:
@@ -81,14 +81,14 @@ def test_nothing_is_made_over_something(home: Path, tmp_path: Path) -> None:
 
 def test_admission_renewal_rotation_revocation(home: Path) -> None:
     old = make_signing_key()
-    first = Request.make("a", make_node_key(), old, NOW)
+    first = AdmissionRequest.make("a", make_node_key(), old, NOW)
     assert admit(home, first, NOW, days=10).outcome == "admitted"
     member = Registry.load(home).active(NOW)["a"]
     assert member.node_public_key == first.claim.node_public_key.encode()
     assert set(Registry.load(home).active(NOW + timedelta(days=11))) == set()
     assert admit(home, first, NOW, days=100).outcome == "renewed"
     assert set(Registry.load(home).active(NOW + timedelta(days=11))) == {"a"}
-    following = Request.make("a", make_node_key(), make_signing_key(), NOW, old)
+    following = AdmissionRequest.make("a", make_node_key(), make_signing_key(), NOW, old)
     assert admit(home, following, NOW).outcome == "keys_changed"
     assert Registry.load(home).sites["a"].requests == (first, following)
     with pytest.raises(FederationError, match="name is taken"):
@@ -110,11 +110,11 @@ def test_a_stranger_cannot_take_a_name_or_a_key(home: Path) -> None:
     first = ask("a")
     admit(home, first, NOW)
     key = make_signing_key()
-    stranger = Request.make("a", make_node_key(), key, NOW, key)
+    stranger = AdmissionRequest.make("a", make_node_key(), key, NOW, key)
     swapped = first.model_copy(update={"claim": stranger.claim})
     node, signing = make_node_key(), make_signing_key()
-    admit(home, Request.make("b", node, signing, NOW), NOW)
-    twin = Request.make("c", node, make_signing_key(), NOW)
+    admit(home, AdmissionRequest.make("b", node, signing, NOW), NOW)
+    twin = AdmissionRequest.make("c", node, make_signing_key(), NOW)
     before = (home / "registry.json").read_bytes()
     for wrong, said in (
         (ask("a"), "the name is taken by the keys"),

@@ -5,7 +5,6 @@ from collections.abc import Callable
 from collections.abc import Set as AbstractSet
 from datetime import UTC, datetime
 from pathlib import Path
-from threading import Event
 from typing import Any
 
 import numpy as np
@@ -22,11 +21,11 @@ from common.wire.reasons import Reason
 from common.wire.reply_status import AWAY, READY, Kind, ReplyStatus
 from server.membership.provisioning import make_server
 from server.rounds.messaging import Roster
-from server.rounds.observer import Notes
+from server.rounds.observer import Observer
 from server.rounds.rounds import Rounds
 from server.service.cli import app
-from server.studies.runner import Runner
-from server.studies.store import propose
+from server.studies.progress import StudyProgress
+from server.studies.store import Stored, propose
 from tests.server.fake_grid import Answer, FakeGrid
 from tests.server.rounds.test_rounds import instead, layout, sites_of, study
 
@@ -35,6 +34,10 @@ from tests.server.rounds.test_rounds import instead, layout, sites_of, study
 def home(tmp_path: Path) -> Path:
     make_server(tmp_path / "server", "127.0.0.1:9092", datetime.now(UTC))
     return tmp_path / "server"
+
+
+def progress(stored: Stored, of: Study, log: AuditLog | None = None) -> StudyProgress:
+    return StudyProgress(stored, of, log, lambda: None)  # type: ignore[arg-type]
 
 
 def update(of: Study, value: float = 0.0, digest: str = "") -> RecordDict:
@@ -70,7 +73,7 @@ def test_a_reply_left_out_is_an_audit_line_at_the_first_time(
     stored = propose(home, one)
     grid = FakeGrid(sites_of(one) | {"b": instead(one, lambda: content(one))})
     with AuditLog.open(home / "audit.jsonl", load_signing_key(home / "signing.key")) as log:
-        rounds = Rounds(one, grid, stored.out, None, Notes(stored, one, log))
+        rounds = Rounds(one, grid, stored.out, progress(stored, one, log))
         if quorum == 2:
             with pytest.raises(FederationError, match="1 sound updates"):
                 rounds.run()
@@ -86,8 +89,8 @@ def lines(home: Path, event: str) -> list[dict[str, Any]]:
     return [row["facts"] for row in rows if row["event"] == event]
 
 
-class Seen:
-    """A watcher that remembers."""
+class Seen(Observer):
+    """Remembers."""
 
     def __init__(self) -> None:
         self.waits: list[set[str]] = []
@@ -111,7 +114,7 @@ def test_each_round_says_whom_it_waits_for(tmp_path: Path) -> None:
         return sites_of(one)["b"](message)
 
     answers: dict[str, Answer] = sites_of(one) | {"b": sometimes}
-    Rounds(one, FakeGrid(answers), tmp_path, None, seen).run()
+    Rounds(one, FakeGrid(answers), tmp_path, seen).run()
     (start,) = silent_at
     assert seen.waits[start:][:3] == [{"b"}, set(), {"a", "b"}]
     assert seen.waits[0] == {"a", "b"} and seen.waits[-1] == set()
@@ -135,7 +138,7 @@ def test_the_status_shows_whom_a_round_waits_for(home: Path) -> None:
     one = study()
     stored = propose(home, one)
     stored.say("running", round=2, rounds=4, sites={"a": "left out: x", "b": "refused: [/x]"})
-    notes = Notes(stored, one, None)  # type: ignore[arg-type]
+    notes = progress(stored, one)
     notes.waits_for({"a"})
     assert "2/4" in shown(home) and "waits for a; b: refused: [/x]" in shown(home)
     notes.waits_for(set())
@@ -146,9 +149,8 @@ def test_a_study_that_waits_again_for_its_sites_keeps_its_round(home: Path) -> N
     stored = propose(home, study())
     stored.want("run")
     stored.say("running", round=3, rounds=4, sites={"a": "ok"}, waits=["a"])
-    runner = Runner(home, None, None, Event())  # type: ignore[arg-type]
     away, refuses = AWAY, ReplyStatus(Kind.REFUSED, reason=Reason.BUDGET)
-    runner._waiting(stored, {"a": READY, "b": away, "c": refuses})
+    progress(stored, study()).not_ready({"a": READY, "b": away, "c": refuses})
     assert stored.said() == {
         "state": "waiting for sites",
         "round": 3,

@@ -10,8 +10,8 @@ from safetensors.numpy import load_file
 
 from common.config.study import (
     EvaluationSpec,
-    Member,
     ModelSpec,
+    Participant,
     RoundPolicy,
     ServerOptimizer,
     Study,
@@ -34,10 +34,10 @@ from common.wire.messages import (
 from common.wire.reasons import Reason
 from common.wire.reply_status import ReplyStatus
 from common.wire.vector_codec import decode, encode, encoded_bytes
-from server.rounds.observer import Unwatched
+from server.rounds.observer import Observer
 from server.rounds.record import RoundRecord
 from server.rounds.rounds import Rounds
-from tests.server.fake_grid import Answer, FakeGrid
+from tests.server.fake_grid import AfterRound, Answer, FakeGrid
 
 TYPES = ("myeloblast", "lymphocyte")
 MODEL = ModelSpec(name="cnn", width=1)
@@ -50,7 +50,7 @@ def study(**changes: object) -> Study:
         "image_side": 16,
         "rounds": 4,
         "model": MODEL,
-        "cohort": {name: Member(units=10, weight=w) for name, w in (("a", 1), ("b", 3))},
+        "cohort": {name: Participant(units=10, weight=w) for name, w in (("a", 1), ("b", 3))},
         "round": RoundPolicy(deadline_seconds=0.2),
         "server": ServerOptimizer(name="fedadam", learning_rate=0.1),
     }
@@ -98,10 +98,9 @@ def instead(of: Study, content: Callable[[], RecordDict | None]) -> Answer:
 
 
 def run(
-    of: Study, out: Path, sites: dict[str, Answer], observe: object = None
+    of: Study, out: Path, sites: dict[str, Answer], observe: Callable[[RoundRecord], object] = id
 ) -> list[dict[str, Any]]:
-    seen: list[RoundRecord] = []
-    Rounds(of, FakeGrid(sites), out, observe or seen.append).run()  # type: ignore[arg-type]
+    Rounds(of, FakeGrid(sites), out, AfterRound(observe)).run()
     return [json.loads(line) for line in (out / "rounds.jsonl").read_text().splitlines()]
 
 
@@ -299,7 +298,7 @@ def test_a_bad_reply_is_named_and_left_out_and_the_others_count(tmp_path: Path, 
         np.testing.assert_allclose(mixed[name], expected[name], atol=1e-7)
 
 
-class Told(Unwatched):
+class Told(Observer):
     """What the audit log would hear."""
 
     def __init__(self) -> None:
@@ -328,7 +327,7 @@ def test_whatever_is_raised_at_reading_a_reply_costs_that_site_its_reply(
         return READERS[which](reply, *rest)
 
     monkeypatch.setattr(f"server.rounds.{which}", raises)
-    rounds = Rounds(one, FakeGrid(sites_of(one)), tmp_path, None, told)
+    rounds = Rounds(one, FakeGrid(sites_of(one)), tmp_path, told)
     rounds.run()
     record = json.loads((tmp_path / "rounds.jsonl").read_text())
     trained = which == "rounds.read_tally"
@@ -347,7 +346,7 @@ def five(rule: str, bad: int = 1, rounds: int = 2) -> Study:
     """Five sites; the last one has declared a weight that lets it decide a mean."""
     return study(
         rounds=rounds,
-        cohort={name: Member(units=10, weight=99 if name == "e" else 1) for name in "abcde"},
+        cohort={name: Participant(units=10, weight=99 if name == "e" else 1) for name in "abcde"},
         round=RoundPolicy(min_sites=5, deadline_seconds=0.2, max_update_norm=50),
         server=ServerOptimizer(aggregation=rule, byzantine_sites=bad),  # type: ignore[arg-type]
     )
@@ -409,7 +408,7 @@ def test_sites_that_never_come_are_named(tmp_path: Path) -> None:
 def test_a_stranger_is_not_asked_to_train(tmp_path: Path) -> None:
     one = study()
     grid = FakeGrid(sites_of(one) | {"stranger": honest(one, 9)})
-    Rounds(one, grid, tmp_path, None).run()
+    Rounds(one, grid, tmp_path, Observer()).run()
     assert {kind for name, kind in grid.sent if name == "stranger"} == {"query"}
 
 
@@ -491,7 +490,11 @@ def test_noise_alone_gives_no_figure_and_chooses_no_round(tmp_path: Path) -> Non
 
 
 def test_evaluation_counts_training_sites_together_and_every_site_alone(tmp_path: Path) -> None:
-    cohort = {"a": Member(units=9), "b": Member(units=9), "far": Member(role="held_out")}
+    cohort = {
+        "a": Participant(units=9),
+        "b": Participant(units=9),
+        "far": Participant(role="held_out"),
+    }
     one = study(cohort=cohort, rounds=2, evaluation=EvaluationSpec(every=2))
     records = run(one, tmp_path, sites_of(one))
     assert records[0]["evaluation"] is None
@@ -525,7 +528,7 @@ def test_a_study_that_stopped_is_finished_with_the_rounds_that_it_has(
     shorter = study(rounds=2)
     run(shorter, tmp_path / "short", sites_of(shorter))
     grid = FakeGrid({name: honest(one, number) for number, name in enumerate(connected)})
-    outcome = Rounds(one, grid, tmp_path / "stopped", None).finish()
+    outcome = Rounds(one, grid, tmp_path / "stopped", Observer()).finish()
     assert (outcome.rounds, outcome.stopped, set(outcome.test)) == (2, "finished", set(connected))
     assert [kind for _, kind in grid.sent if kind != "query"] == ["evaluate"] * len(connected)
     assert len((tmp_path / "stopped" / "rounds.jsonl").read_text().splitlines()) == 2
@@ -538,7 +541,7 @@ def test_a_study_that_stopped_is_finished_with_the_rounds_that_it_has(
 def test_without_a_whole_round_there_is_nothing_to_finish(tmp_path: Path) -> None:
     one = study()
     with pytest.raises(FederationError, match="no round is whole"):
-        Rounds(one, FakeGrid(sites_of(one)), tmp_path, None).finish()
+        Rounds(one, FakeGrid(sites_of(one)), tmp_path, Observer()).finish()
     assert not (tmp_path / "model.safetensors").exists()
 
 

@@ -3,7 +3,6 @@
 import json
 from datetime import UTC, datetime
 from pathlib import Path
-from threading import Event
 from typing import Any, cast
 
 import numpy as np
@@ -12,7 +11,7 @@ from flwr.app import Error, Message, RecordDict
 from flwr.app.message import make_message
 from typer.testing import CliRunner
 
-from common.config.study import Member, RoundPolicy, Study
+from common.config.study import Participant, RoundPolicy, Study
 from common.errors import ConfigError, FederationError
 from common.wire.messages import Task, Update, refusal_content
 from common.wire.reasons import Reason
@@ -23,16 +22,16 @@ from server.rounds.record import RoundRecord, SiteRecord
 from server.rounds.rounds import Rounds
 from server.rounds.suspension import Offences, ask_to_lift, asked_to_lift
 from server.service.cli import app
-from server.studies.runner import Runner
+from server.studies.progress import StudyProgress
 from server.studies.store import Stored, propose
-from tests.server.fake_grid import Answer, FakeGrid
+from tests.server.fake_grid import AfterRound, Answer, FakeGrid
 from tests.server.rounds.test_rounds import honest, instead, layout, run, sites_of, study
 
 
 def three(**changes: Any) -> Study:
     fields = {
         "rounds": 6,
-        "cohort": {name: Member(units=10) for name in "abc"},
+        "cohort": {name: Participant(units=10) for name in "abc"},
         "round": RoundPolicy(suspend_after=2, deadline_seconds=0.2),
     }
     return study(**(fields | changes))
@@ -59,7 +58,7 @@ def test_a_site_that_is_left_out_so_often_in_a_row_is_asked_no_more(tmp_path: Pa
     one = three()
     grid = FakeGrid(sites_of(one) | {"c": bad_in(one, set(range(9)), honest(one, 2))})
     seen: list[dict[str, Any]] = []
-    Rounds(one, grid, tmp_path, lambda record: seen.append(record.to_json())).run()
+    Rounds(one, grid, tmp_path, AfterRound(lambda record: seen.append(record.to_json()))).run()
     assert statuses(seen, "c") == ["left out", "left out"] + ["suspended"] * 4
     assert [r["sites"]["c"].get("suspended", False) for r in seen] == [False, True, *[False] * 4]
     asked = [kind for name, kind in grid.sent if name == "c"]
@@ -179,12 +178,11 @@ def test_the_audit_log_says_when_a_site_is_suspended_and_when_that_is_lifted(
             lines.append((event, facts.get("site")))
 
     stored = Stored(tmp_path / "study")
-    stored.want("run")
-    runner = Runner(tmp_path, None, Log(), Event())  # type: ignore[arg-type]
+    progress = StudyProgress(stored, one, Log(), lambda: None)  # type: ignore[arg-type]
     bad = SiteRecord(status=ReplyStatus(Kind.LEFT_OUT, "x"), suspended=True)
     sites = {"a": SiteRecord(status=OK), "c": bad}
-    runner._after_round(stored, one, RoundRecord(round=2, attempt=1, sites=sites))
-    runner._after_round(stored, one, RoundRecord(round=3, attempt=1, lifted=["c"]))
+    progress.round_done(RoundRecord(round=2, attempt=1, sites=sites))
+    progress.round_done(RoundRecord(round=3, attempt=1, lifted=["c"]))
     assert [line for line in lines if line[0] != "round"] == [
         ("site_suspended", "c"),
         ("suspension_lifted", "c"),

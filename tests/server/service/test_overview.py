@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from client.membership.enrolment import make_site
-from common.config.study import Member, Study
+from common.config.study import Participant, Study
 from common.errors import ConfigError
 from common.version import HEADER, version
 from common.wire.reasons import Reason
@@ -25,7 +25,7 @@ from server.flower.link_state import database
 from server.membership.provisioning import admit, make_server, revoke
 from server.service import overview as looked_at
 from server.service.cli import app
-from server.service.overview import MemberState, Overview, overview
+from server.service.overview import MemberState, ServerOverview, overview
 from server.service.service import LISTENER, ROUNDS
 from server.studies.store import Stored, below_minimum, next_wanted, propose
 
@@ -59,7 +59,10 @@ class Server:
             connection.commit()
 
     def proposed(self, name: str = "first", **changes: object) -> Stored:
-        fields: dict[str, Any] = {"name": name, "cohort": dict.fromkeys(SITES, Member(units=20))}
+        fields: dict[str, Any] = {
+            "name": name,
+            "cohort": dict.fromkeys(SITES, Participant(units=20)),
+        }
         fields["round"] = {"min_sites": 2}
         return propose(self.home, Study.model_validate(fields | changes))
 
@@ -82,7 +85,7 @@ def serving(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     yield
 
 
-def member(found: Overview, site: str) -> MemberState:
+def member(found: ServerOverview, site: str) -> MemberState:
     return next(one for one in found.members if one.site == site)
 
 
@@ -323,7 +326,11 @@ def test_which_studies_fall_below_their_minimum_is_known(server: Server) -> None
     assert below_minimum(server.home, {"munich", "ulm"}) == []
     (line,) = below_minimum(server.home, {"munich"})
     assert line.startswith(f"{stored.folder.name}: 1 of the 2 sites")
-    cohort = {"munich": Member(units=20), "ulm": Member(role="test"), "vienna": Member(units=9)}
+    cohort = {
+        "munich": Participant(units=20),
+        "ulm": Participant(role="test"),
+        "vienna": Participant(units=9),
+    }
     server.proposed("tests", cohort=cohort).want("run")
     found = below_minimum(server.home, {"munich", "ulm"})
     assert len(found) == 1 and found[0].startswith("tests-")

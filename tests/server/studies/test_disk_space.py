@@ -10,13 +10,13 @@ from unittest.mock import Mock
 import pytest
 
 from common.audit.log import AuditLog
-from common.config.study import Member
+from common.config.study import Participant
 from common.disk_space import LEAST
 from common.errors import FederationError
 from common.identity import load_signing_key
 from server.membership.provisioning import make_server
 from server.studies.disk_space import round_bytes
-from server.studies.runner import Runner
+from server.studies.runner import RoundsProcess
 from server.studies.store import Stored, propose
 from tests import full_disk
 from tests.client.lab import first_model, study
@@ -33,7 +33,7 @@ def proposed(tmp_path: Path) -> tuple[Path, Stored]:
 def test_a_round_needs_the_vector_to_each_site_and_back_and_a_checkpoint() -> None:
     size = 4 * len(first_model(study()))
     one = round_bytes(study())
-    many = round_bytes(study(cohort={f"s{n}": Member(units=1) for n in range(11)}))
+    many = round_bytes(study(cohort={f"s{n}": Participant(units=1) for n in range(11)}))
     assert many - one == 10 * 2 * size
     assert one >= LEAST + 2 * size + 3 * size + 2 * 2 * size
 
@@ -47,10 +47,10 @@ def test_a_study_waits_for_room_and_begins_no_round(
 ) -> None:
     home, stored = proposed(tmp_path)
     begun: list[Stored] = []
-    monkeypatch.setattr(Runner, "_rounds", lambda _, stored, *__: begun.append(stored))
+    monkeypatch.setattr(RoundsProcess, "_rounds", lambda _, stored, *__: begun.append(stored))
     halt = Event()
     with AuditLog.open(home / "audit.jsonl", load_signing_key(home / "signing.key")) as log:
-        runner = Runner(home, Mock(), log, halt)
+        runner = RoundsProcess(home, Mock(), log, halt)
         halt.set()
         with monkeypatch.context() as patch, caplog.at_level(logging.ERROR):
             full_disk.fill(patch, round_bytes(study()) - lacking)
@@ -79,10 +79,10 @@ def test_an_error_on_a_full_disk_is_a_wait_and_on_another_a_failure(
             then()
             raise FederationError("no reply came")
 
-        monkeypatch.setattr(Runner, "_rounds", fails)
+        monkeypatch.setattr(RoundsProcess, "_rounds", fails)
         stored.want("run")
         with AuditLog.open(home / "audit.jsonl", load_signing_key(home / "signing.key")) as log:
-            Runner(home, Mock(), log, halt)._run(stored)
+            RoundsProcess(home, Mock(), log, halt)._run(stored)
         return stored.said()["state"], stored.wanted
 
     assert end(lambda: None) == ("failed", "stop")

@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 
 from client.membership.enrolment import make_site
 from common.config.loading import dump
-from common.config.study import Member, Study
+from common.config.study import Participant, Study
 from common.errors import ConfigError
 from server.membership.provisioning import admit, make_server
 from server.service.cli import app
@@ -31,7 +31,7 @@ def test_a_private_study_that_no_round_may_fail_is_named(
     make_server(tmp_path / "server", "127.0.0.1:9092", NOW)
     for site in ("one", "two"):
         admit(tmp_path / "server", make_site(tmp_path / site, site, NOW), NOW)
-    cohort = {"one": Member(units=20), "two": Member(units=20)}
+    cohort = {"one": Participant(units=20), "two": Participant(units=20)}
     study = Study.model_validate({"name": "first", "privacy": privacy, "cohort": cohort})
     (tmp_path / "study.yaml").write_text(dump(study))
     asked = ["run", str(tmp_path / "server"), str(tmp_path / "study.yaml")]
@@ -45,7 +45,7 @@ def test_a_completed_study_is_not_begun_again(tmp_path: Path) -> None:
     home, file = tmp_path / "server", tmp_path / "study.yaml"
     make_server(home, "127.0.0.1:9092", NOW)
     admit(home, make_site(tmp_path / "one", "one", NOW), NOW)
-    file.write_text(dump(Study(name="first", cohort={"one": Member(units=20)})))
+    file.write_text(dump(Study(name="first", cohort={"one": Participant(units=20)})))
     commands = (
         ["run", str(home), str(file)],
         *([do, str(home), "first"] for do in ("resume", "stop")),

@@ -8,13 +8,13 @@ import pytest
 from flwr.app import Message
 
 from client.membership.enrolment import make_site
-from common.config.study import Member
+from common.config.study import Participant
 from common.wire.messages import WITHDRAW, Task, name_content
 from common.wire.reply_status import IN_TIME
 from server.membership.provisioning import admit, revoke
 from server.rounds.messaging import Reply
 from server.studies import withdrawals
-from server.studies.runner import Runner
+from server.studies.runner import RoundsProcess
 from server.studies.store import Stored, propose
 from server.studies.withdrawals import Withdrawals
 from tests.client.lab import study
@@ -25,7 +25,7 @@ from tests.server.nodes import SITES, Setting
 @pytest.fixture
 def stored(setting: Setting, tmp_path: Path) -> Stored:
     admit(setting.home, make_site(tmp_path / "absent", "absent", NOW), NOW)
-    cohort = dict.fromkeys((*SITES, "absent"), Member(units=20))
+    cohort = dict.fromkeys((*SITES, "absent"), Participant(units=20))
     found = propose(setting.home, study(cohort=cohort))
     found.withdraw()
     return found
@@ -79,9 +79,9 @@ def test_a_study_that_was_changed_is_told_to_nobody(
 def test_a_service_that_is_stopped_while_a_study_waits_has_not_started_it(
     setting: Setting,
 ) -> None:
-    found = propose(setting.home, study(cohort=dict.fromkeys(SITES, Member(units=20))))
+    found = propose(setting.home, study(cohort=dict.fromkeys(SITES, Participant(units=20))))
     found.want("run")
     halt = Event()
     halt.set()
-    Runner(setting.home, setting.state, setting.log, halt)._run(found)
+    RoundsProcess(setting.home, setting.state, setting.log, halt)._run(found)
     assert setting.lines("study_started") == [] and found.wanted == "run"

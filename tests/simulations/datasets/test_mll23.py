@@ -21,11 +21,11 @@ from PIL import Image
 from client.data.cache import CellCache
 from client.data.index import scan
 from common.errors import ConfigError, DataError
-from simulations.datasets.download import Patience, Remote, download
+from simulations.datasets.download import Remote, Retries, download
 from simulations.datasets.mll23 import fetch, listing
 from simulations.datasets.unpack import unpack
 
-QUICK = Patience(attempts=3, pause=0.0, timeout=5.0)
+QUICK = Retries(attempts=3, first=0.0, timeout=5.0)
 
 
 def send(handler: BaseHTTPRequestHandler, content: bytes, start: int, cut: int | None) -> None:

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
 
-from common.privacy.clipping.contributions import Kept
+from common.privacy.clipping.contributions import KeptGradients
 from common.privacy.clipping.convolution import ConvLayer
 from common.privacy.clipping.engine import _taken
 from common.privacy.clipping.layers import Call
@@ -40,7 +40,7 @@ def test_patches_are_those_of_unfold(
     assert torch.equal(found, expected)
 
 
-def _kept(shape: tuple[int, ...], inputs: torch.Tensor, backprops: torch.Tensor) -> Kept:
+def _kept(shape: tuple[int, ...], inputs: torch.Tensor, backprops: torch.Tensor) -> KeptGradients:
     channels, out, kernel, stride, padding, _ = shape
     layer = ConvLayer(nn.Conv2d(channels, out, kernel, stride, padding, bias=False))
     call = Call(inputs, backprops, backprops, (), 1, keep=False, needs_input=False)

@@ -12,11 +12,11 @@ import pytest
 from PIL import Image
 
 from common.config.loading import dump, parse
-from common.config.study import Member, Study
+from common.config.study import Participant, Study
 from common.errors import ConfigError, PrivacyError
 from common.privacy.accounting import Event, epsilon
 from common.privacy.planning.patient_level import patient_epsilon
-from common.privacy.planning.plan import Plan, make_plan
+from common.privacy.planning.plan import PrivacyPlan, make_plan
 from common.privacy.planning.plausibility import MUCH_NOISE, noise_of_mean
 from common.privacy.planning.threat_models import Cohort
 
@@ -33,7 +33,7 @@ def study(**privacy: object) -> Study:
 
 
 @pytest.fixture(scope="module")
-def plan() -> Plan:
+def plan() -> PrivacyPlan:
     return make_plan(study(), COHORT)
 
 
@@ -49,13 +49,13 @@ def command(monkeypatch: pytest.MonkeyPatch) -> Callable[..., "Result"]:
     return lambda *words: CliRunner().invoke(app, [str(word) for word in words])
 
 
-def test_the_plan_covers_patients_of_many_images(plan: Plan) -> None:
+def test_the_plan_covers_patients_of_many_images(plan: PrivacyPlan) -> None:
     images, costs = zip(*plan.by_patient, strict=True)
     assert images == (1, 2, 5, 10, 50)
     assert costs[0] == plan.epsilon and list(costs) == sorted(costs)
 
 
-def test_the_plan_ends_at_the_epsilon_that_was_asked(plan: Plan) -> None:
+def test_the_plan_ends_at_the_epsilon_that_was_asked(plan: PrivacyPlan) -> None:
     rounds, spent = zip(*plan.views[0].by_round, strict=True)
     assert rounds[0] == 1 and rounds[-1] == 6
     assert list(spent) == sorted(spent)
@@ -66,11 +66,11 @@ def test_the_plan_ends_at_the_epsilon_that_was_asked(plan: Plan) -> None:
 def test_the_plan_says_how_many_units_a_step_has_and_what_means_little(
     command: Callable[..., "Result"], tmp_path: Path
 ) -> None:
-    few = {"a": Member(units=4, weight=4), "b": Member(units=1000, weight=1000)}
+    few = {"a": Participant(units=4, weight=4), "b": Participant(units=1000, weight=1000)}
     made = make_plan(study(delta=1e-3).model_copy(update={"cohort": few}), COHORT)
     assert made.units == {"a": 4.0, "b": 1000.0} and len(made.doubts) == 1
     assert "privacy.delta is 0.001, and b has 1,000 images" in made.doubts[0]
-    alone = {"a": Member(units=round(1000 * made.enough), weight=1)}
+    alone = {"a": Participant(units=round(1000 * made.enough), weight=1)}
     blur = noise_of_mean(
         study(sample_rate=1e-3).model_copy(update={"cohort": alone}), made.noise_multiplier
     )
@@ -82,7 +82,7 @@ def test_the_plan_says_how_many_units_a_step_has_and_what_means_little(
     assert made.doubts[0] in said
 
 
-def test_other_choices_say_what_they_would_need_and_cost(plan: Plan) -> None:
+def test_other_choices_say_what_they_would_need_and_cost(plan: PrivacyPlan) -> None:
     choices = {choice.change: choice for choice in plan.choices}
     assert "rate x 2" not in choices, "a rate of 1 cannot be raised"
     assert choices["as planned"].epsilon_as_is == plan.epsilon

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from common.config.loading import parse
-from common.config.study import Member, Study
+from common.config.study import Participant, Study
 from common.errors import PrivacyError
 from common.privacy.accounting import Event, calibrate, epsilon
 from common.privacy.planning.plan import cohort_of
@@ -122,7 +122,12 @@ def test_the_studys_training_sites_are_the_cohort_unless_a_number_is_given() -> 
     alone = parse(Study, {"name": "s"}, "test")
     assert cohort_of(alone) == Cohort(sites=5), "an example where the study names none"
     assert cohort_of(alone, sites=4, colluders=2) == Cohort(sites=4, colluders=2)
-    members = {"a": Member(), "b": Member(), "t": Member(role="test"), "h": Member(role="held_out")}
+    members = {
+        "a": Participant(),
+        "b": Participant(),
+        "t": Participant(role="test"),
+        "h": Participant(role="held_out"),
+    }
     study = alone.model_copy(update={"cohort": members})
     assert cohort_of(study) == Cohort(sites=2)
     assert cohort_of(study, sites=9) == Cohort(sites=9)
