@@ -30,7 +30,7 @@ client = ClientApp()
 _STUDY = "HEMOFED_BENCH_STUDY"
 
 
-class Noted(FedAvg):
+class NotedRounds(FedAvg):
     """FedAvg that tells when a round is over, and refuses one that a site did not answer."""
 
     def __init__(self, sites: int, over: Callable[[], None]) -> None:
@@ -60,7 +60,7 @@ def run(folder: Path, workers: int, rounds: int, over: Callable[[], None]) -> No
     def main(grid: Grid, _context: Context) -> None:
         head = _network(study).state_dict()
         config = ConfigRecord({"noise": noise})
-        strategy = Noted(len(study.cohort), over)
+        strategy = NotedRounds(len(study.cohort), over)
         strategy.start(grid, ArrayRecord(head), num_rounds=rounds, train_config=config)
 
     resources: dict[str, Any] = {

@@ -110,14 +110,14 @@ def federated(folder: Path, backend: str, workers: int) -> RoundTimes:
     return clock
 
 
-def opacus(folder: Path, workers: int) -> Clock:
+def opacus(folder: Path, workers: int) -> RoundTimes:
     """Opacus on Flower's Ray simulation, of a private study's head; its first rounds are enough."""
     from common.config.loading import load
     from common.config.study import Study
     from simulations.bench import private_opacus
 
     rounds = min(load(Study, folder / "study.yaml").rounds, _PEERS_ROUNDS)
-    clock = Clock(rounds)
+    clock = RoundTimes(rounds)
     private_opacus.run(folder, workers, rounds, clock.tick)
     return clock
 
