@@ -137,7 +137,7 @@ class Ours(Contestant):
     engine: EngineName = "bookkeeping"
 
     def step(self) -> None:
-        gradient = self.clipped_sum(len(self.inputs))
+        gradient = self._sum(len(self.inputs))
         self.update(gradient + torch.normal(0.0, BOUND, gradient.shape, device=gradient.device))
 
     def update(self, gradient: Tensor) -> None:
@@ -149,7 +149,10 @@ class Ours(Contestant):
 
     def clipped_sum(self, rows: int) -> Tensor:
         """The sum without the engine's margin, which is a choice and no error."""
-        found = clipped_gradient_sum(
+        return self._sum(rows) / MARGIN
+
+    def _sum(self, rows: int) -> Tensor:
+        return clipped_gradient_sum(
             self.model,
             losses,
             self.inputs[:rows],
@@ -158,8 +161,7 @@ class Ours(Contestant):
             engine=self.engine,
             # Features: one chunk; images: the engine's, of which the batch is a multiple.
             chunk=len(self.inputs) if self.inputs.dim() == 2 else None,
-        )
-        return found.gradient / MARGIN
+        ).gradient
 
 
 class Vmap(Ours):

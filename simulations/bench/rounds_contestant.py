@@ -1,6 +1,6 @@
 """One contestant of `hemofed bench rounds`, in a process of its own; prints JSON.
 
-    python -m simulations.bench.rounds_contestant FOLDER {bare,local,ray} [--workers N]
+    python -m simulations.bench.rounds_contestant FOLDER {bare,local,ray,opacus} [--workers N]
 
 `ends` are the times (seconds since the epoch) at which the rounds ended; `memory` is the
 proportional set size of the process and all its children at the last of them, in bytes.
@@ -16,6 +16,9 @@ import time
 from pathlib import Path
 
 import psutil
+
+_PEERS_ROUNDS = 100
+"""Of another's engine, in which a round costs the same from first to last."""
 
 
 class RoundTimes:
@@ -106,10 +109,22 @@ def federated(folder: Path, backend: str, workers: int) -> RoundTimes:
     return clock
 
 
+def opacus(folder: Path, workers: int) -> RoundTimes:
+    """Opacus on Flower's Ray simulation, of a private study's head; its first rounds are enough."""
+    from common.config.loading import load
+    from common.config.study import Study
+    from simulations.bench import private_opacus
+
+    rounds = min(load(Study, folder / "study.yaml").rounds, _PEERS_ROUNDS)
+    clock = RoundTimes(rounds)
+    private_opacus.run(folder, workers, rounds, clock.tick)
+    return clock
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("folder", type=Path)
-    parser.add_argument("backend", choices=("bare", "local", "ray"))
+    parser.add_argument("backend", choices=("bare", "local", "ray", "opacus"))
     parser.add_argument("--workers", type=int, default=1)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
@@ -117,6 +132,8 @@ def main() -> None:
         shutil.copytree(arguments.folder, folder, symlinks=True)
         if arguments.backend == "bare":
             clock = bare(folder)
+        elif arguments.backend == "opacus":
+            clock = opacus(folder, arguments.workers)
         else:
             clock = federated(folder, arguments.backend, arguments.workers)
     print(json.dumps({"ends": clock.ends, "memory": clock.memory}), flush=True)
