@@ -14,7 +14,7 @@ simulate: setup
 	$(BIN)/hemofed simulate quickstart
 
 test: setup
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
 # An hour or two on two cores; stop it when you like, it goes on from there. See docs/testing.md.
 mutants: setup

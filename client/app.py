@@ -2,6 +2,7 @@
 
 import errno
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -50,17 +51,19 @@ def client_app(
     entropy: Entropy | None = None,
     approvals: Approvals | None = None,
     clock: Clock = datetime.now,
+    turn: int = 0,
 ) -> ClientApp:
     """A ClientApp that draws its private randomness from `entropy` (default: the system's).
 
     approvals: what a deployed site's runner asks before anything else; None (simulations): the
-    policy alone decides. clock: the local time, for the policy's hours.
+    policy alone decides. clock: the local time, for the policy's hours. turn: of several clients on
+    a machine, the number of this one, by which it chooses among the GPUs (`resolve`).
     """
     bits: Entropy = entropy or SystemEntropy()
     log = LabLog()
 
     def answer(message: Message, context: Context, handler: Handler) -> Message:
-        return _answer(message, context, partial(_asked, handler, approvals, clock), log)
+        return _answer(message, context, partial(_asked, handler, approvals, clock, turn), log)
 
     app = ClientApp()
 
@@ -84,7 +87,12 @@ def client_app(
 
 
 def _asked(
-    handler: Handler, approvals: Approvals | None, clock: Clock, message: Message, site: Site
+    handler: Handler,
+    approvals: Approvals | None,
+    clock: Clock,
+    turn: int,
+    message: Message,
+    site: Site,
 ) -> RecordDict:
     """The handler's answer, once the message's study is approved, the ledger is no simulation's,
     and it is the site's hour.
@@ -98,7 +106,7 @@ def _asked(
         with because_of(Reason.OTHER_LEDGER), Ledger.read(site.ledger) as ledger:
             check_deployable(ledger)
     attend(request.policy, clock)
-    content = handler(message, request)
+    content = handler(message, replace(request, site=_on_its_device(site, turn)))
     policy = read_policy(site.policy)
     if approvals is not None:
         approvals.check(site, policy, request.study)
@@ -130,6 +138,15 @@ def _answer(
         about = f"{message.metadata.message_type} {(task_facts(message) or {}).get('study')}"
         content = refusal_content(_reason(error), log.note(file, about, error))
     return Message(content, reply_to=message)
+
+
+def _on_its_device(site: Site, turn: int) -> Site:
+    """The site with its device named, so that all that is computed for it is computed there."""
+    device = str(resolve(site.runtime.device, turn))
+    if device == site.runtime.device:
+        return site
+    runtime = site.runtime.model_copy(update={"device": device})
+    return site.model_copy(update={"runtime": runtime})
 
 
 def _prepare(message: Message, request: Request) -> RecordDict:

@@ -12,17 +12,46 @@ from common.wire.reasons import Reason
 Precision = Literal["float32", "bfloat16"]
 
 
-def resolve(device: Literal["auto", "cpu", "cuda"]) -> torch.device:
-    """The device that a runtime's setting means. Raises ConfigError: cuda asked for, none there."""
-    if device == "cuda" and not torch.cuda.is_available():
+def resolve(device: str, turn: int = 0) -> torch.device:
+    """The device that a runtime's setting means: auto, cpu, cuda, or one GPU, like cuda:1.
+
+    turn: the worker's number on this machine: where none is named, worker i has GPU i modulo n of
+    n. Raises ConfigError: a GPU is asked for that is not there.
+    """
+    found = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if device == "cpu" or (device == "auto" and not found):
+        return torch.device("cpu")
+    if not found:
         raise ConfigError(
-            "runtime.device: cuda was asked for and torch finds no CUDA device; "
+            f"runtime.device: {device} was asked for and torch finds no CUDA device; "
             "set device to auto or cpu, or install a CUDA build of torch",
             Reason.DEVICE,
         )
-    if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return torch.device(device)
+    if device in ("auto", "cuda"):
+        return torch.device("cuda", turn % found)
+    named = torch.device(device)
+    if named.index >= found:
+        there = ", ".join(f"cuda:{number}" for number in range(found))
+        raise ConfigError(
+            f"runtime.device: {device} was asked for and is not there; this machine has {there}",
+            Reason.DEVICE,
+        )
+    return named
+
+
+def clients_on_gpus(share: float) -> int:
+    """Clients that have room on this machine's GPUs, at `share` (0 to 1] of one each.
+
+    Raises ConfigError: there is no GPU.
+    """
+    found = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if not found:
+        raise ConfigError(
+            f"runtime.gpus_per_client: {share:g} was asked for and torch finds no CUDA device; "
+            "leave it out, or install a CUDA build of torch",
+            Reason.DEVICE,
+        )
+    return found * int(1 / share)
 
 
 def limit_memory(device: torch.device, share: float) -> None:

@@ -33,8 +33,15 @@ def simulate(
     ] = None,
     backend: Annotated[
         Literal["local", "ray"],
-        typer.Option(help="Workers of this process, or Flower's Ray engine."),
+        typer.Option(help="Workers on this machine, or on the nodes of a Ray cluster."),
     ] = "local",
+    ray_address: Annotated[
+        str | None,
+        typer.Option(
+            help="HOST:PORT of the cluster to join, or auto; default RAY_ADDRESS; without either, "
+            "one is started here."
+        ),
+    ] = None,
     workers: Annotated[
         int | None, typer.Option(min=1, help="Processes; default one a core.")
     ] = None,
@@ -43,7 +50,7 @@ def simulate(
         bool, typer.Option(help="Write sites and study for `flwr run .`, and stop.")
     ] = False,
 ) -> None:
-    """Play a federation of hospitals on this machine, and write a report."""
+    """Play a federation of hospitals, on this machine or a cluster, and write a report."""
     from common.config.loading import find
     from common.errors import ConfigError, FederationError
     from common.text import typed
@@ -53,6 +60,8 @@ def simulate(
 
     if (config is None) == (resume is None):
         raise typer.BadParameter("give a CONFIG, or --resume DIR")
+    if ray_address is not None and backend != "ray":
+        raise typer.BadParameter("--ray-address is for --backend ray")
     if resume is not None:
         if settings or data or out:
             raise typer.BadParameter("--resume goes on as it was: leave out --set, --data, --out")
@@ -75,7 +84,7 @@ def simulate(
 
                 plan = prepare(for_flower(simulation), folder, terminal).plans[0]
             else:
-                summary = run(simulation, folder, terminal, backend)
+                summary = run(simulation, folder, terminal, backend, ray_address)
     except KeyboardInterrupt:
         again = typed("hemofed", "simulate", "--resume", folder)
         typer.echo(f"\nstopped; go on with: {again}")

@@ -14,6 +14,7 @@ from common.errors import ConfigError
 from common.files import write_text
 from simulations.config import Simulation
 from simulations.engine.seeded import workers_of
+from simulations.engine.workers import WorkerPool
 from simulations.experiments import PlannedStudy, make_plans
 from simulations.labs import Labs, gather, studied
 from simulations.partition import DealtSite, deal
@@ -68,35 +69,58 @@ def prepare(simulation: Simulation, out: Path, observer: SimulationObserver) -> 
 
 
 def run(
-    simulation: Simulation, out: Path, observer: SimulationObserver, backend: Backend = "local"
+    simulation: Simulation,
+    out: Path,
+    observer: SimulationObserver,
+    backend: Backend = "local",
+    address: str | None = None,
 ) -> dict[str, Any]:
     """Run the federation and its baselines, and write everything of the run folder; the summary.
 
     A folder that holds a run of this config is gone on with: finished rounds are not done again,
-    and the numbers are those of an unbroken run. Raises ConfigError when it holds another run.
+    and the numbers are those of an unbroken run. address: of the Ray cluster to join (`Cluster`).
+    Raises ConfigError when the folder holds another run.
     """
-    prepared = federate(simulation, out, observer, backend)
+    prepared = federate(simulation, out, observer, backend, address)
     observer.reporting()
     return _conclude(prepared, out)
 
 
 def federate(
-    simulation: Simulation, out: Path, observer: SimulationObserver, backend: Backend = "local"
+    simulation: Simulation,
+    out: Path,
+    observer: SimulationObserver,
+    backend: Backend = "local",
+    address: str | None = None,
 ) -> Prepared:
     """`run` up to the trained and tested models, without the summary and the report."""
-    runtime, seed = simulation.runtime, simulation.study.seed
     if backend == "ray":
-        from simulations.engine.engines import run_ray
+        return _on_ray(simulation, out, observer, address)
+    with workers_of(simulation.runtime, simulation.study.seed) as pool:
+        from common.device import resolve
 
-        prepared = prepare(simulation, out, observer)
-        run_ray(prepared.plans, runtime, seed, observer.round_done)
-        return prepared
-    with workers_of(runtime, seed) as pool:
-        from simulations.engine.engines import run_local, warm
+        resolve(simulation.runtime.device)
+        return _on(pool, prepare(simulation, out, observer), observer)
 
+
+def _on_ray(
+    simulation: Simulation, out: Path, observer: SimulationObserver, address: str | None
+) -> Prepared:
+    from simulations.engine.ray_workers import ray_cluster, ray_workers_of
+
+    runtime = simulation.runtime
+    with ray_cluster(runtime, address) as cluster:
         prepared = prepare(simulation, out, observer)
-        warm(prepared.plans[0], pool, observer.preparing)
-        given_up = run_local(prepared.plans, pool, observer.round_done)
+        with ray_workers_of(cluster, runtime, prepared.plans[0]) as pool:
+            return _on(pool, prepared, observer)
+
+
+def _on(pool: WorkerPool, prepared: Prepared, observer: SimulationObserver) -> Prepared:
+    """Run the plans on the pool; what they were, with the baselines that were given up."""
+    from simulations.engine.engines import run_plans, warm
+
+    warm(prepared.plans[0], pool, observer.preparing)
+    given_up = run_plans(prepared.plans, pool, observer.round_done)
     return replace(prepared, given_up=given_up)
 
 
@@ -131,4 +155,4 @@ def _same_run(simulation: Simulation, out: Path) -> None:
 
 def _what(simulation: Simulation) -> dict[str, Any]:
     """The config without what only affects speed."""
-    return simulation.model_dump(mode="json", exclude={"runtime": {"workers"}})
+    return simulation.model_dump(mode="json", exclude={"runtime": {"workers", "gpus_per_client"}})

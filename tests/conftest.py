@@ -1,5 +1,6 @@
 """What every test runs under: no telemetry, one torch thread, its files and its cache its own."""
 
+import gc
 import os
 import warnings
 from collections.abc import Callable, Iterator
@@ -13,6 +14,7 @@ from xdist.scheduler import LoadFileScheduling
 if TYPE_CHECKING:
     from click.testing import Result
 
+gc.disable()  # until everything is imported: it would look through all modules again and again
 os.environ["FLWR_TELEMETRY_ENABLED"] = "0"
 os.environ["FLWR_DISABLE_UPDATE_CHECK"] = "1"
 os.environ["FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION"] = "1"
@@ -22,6 +24,7 @@ settings.load_profile("untimed")
 os.umask(0o077)  # as the command does first: a home that others may write is not gone by
 
 _ONE_FEDERATION = "tests/deploy/endless"
+_MOST_WORKERS = 8
 
 
 class _ByFixture(LoadFileScheduling):
@@ -33,6 +36,11 @@ class _ByFixture(LoadFileScheduling):
         return str(super()._split_scope(nodeid))
 
 
+def pytest_xdist_auto_num_workers() -> int:
+    """One more than cores: tests of real processes wait for those as long as they compute."""
+    return min(len(os.sched_getaffinity(0)) + 1, _MOST_WORKERS)
+
+
 def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> _ByFixture:
     return _ByFixture(config, log)
 
@@ -40,6 +48,12 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> _ByFixtur
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Files whose tests start many processes come first, so that none is left alone at the end."""
     items.sort(key=lambda item: "deploy" not in item.path.parts)
+
+
+def pytest_collection_finish() -> None:
+    """Everything is imported: what lives now lives to the end, and is not looked through again."""
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -110,7 +110,10 @@ def test_nothing_unpickles() -> None:
                 assert "allow_pickle=True" not in ast.unparse(node), path
 
 
-@pytest.mark.parametrize("module", ["client.service.service", "server.service.service", "hemofed"])
+@pytest.mark.parametrize(
+    "module",
+    ["client.service.service", "server.service.service", "server.studies.runner", "hemofed"],
+)
 def test_what_waits_most_of_the_time_is_light(module: str) -> None:
     """torch is for the processes that compute: elsewhere it is seconds and 150 MB for nothing."""
     code = f"import sys, {module}; sys.exit('torch' in sys.modules)"

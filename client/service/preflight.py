@@ -32,6 +32,7 @@ from client.service.worker import Runner, RunnerDiedError
 from client.site import open_site
 from client.training.selftest import check_alone
 from common.config.study import Site
+from common.device import resolve
 from common.disk_space import check_room
 from common.errors import ConfigError, FederationError, HemofedError
 from common.file_permissions import check_ours
@@ -196,11 +197,11 @@ def _disk(home: SiteHome, site: Site) -> tuple[Verdict, str]:
 def _device(home: SiteHome, site: Site) -> tuple[Verdict, str]:
     if site.runtime.device == "cpu":
         return "ok", f"CPU, {count(site.runtime.threads, 'thread')}"
-    if not torch.cuda.is_available():
-        said = "no CUDA device is seen by PyTorch"
-        return ("wrong" if site.runtime.device == "cuda" else "ok"), f"{said}; the CPU trains"
-    free, total = torch.cuda.mem_get_info()
-    name = torch.cuda.get_device_name()
+    device = resolve(site.runtime.device)
+    if device.type == "cpu":
+        return "ok", "no CUDA device is seen by PyTorch; the CPU trains"
+    free, total = torch.cuda.mem_get_info(device)
+    name = torch.cuda.get_device_name(device)
     return "ok", f"{name}, {free / 2**30:.1f} of {total / 2**30:.1f} GiB free"
 
 

@@ -24,7 +24,7 @@ class Inputs:
     network: nn.Module
     device: torch.device
     features: Tensor | None = None
-    """(N, D) when the encoder is frozen."""
+    """(N, D) on the device, when the encoder is frozen."""
     images: Tensor | None = None
     """uint8 (N, S, S, 3) on the device, where it has room for all; None: read batch by batch."""
     precision: Precision = "float32"
@@ -33,7 +33,7 @@ class Inputs:
     def batch(self, positions: Rows, draws: Tensor | None = None) -> Tensor:
         """Network input for the cells at `positions`; augmented by `draws` (B, VIEW_DRAWS)."""
         if self.features is not None:
-            return _chosen(self.features, positions).to(self.device)
+            return _chosen(self.features, positions)
         if self.images is not None:
             images = to_tensor(_chosen(self.images, positions), self.device)
         else:

@@ -8,6 +8,7 @@ what only affects speed; no field of it can change the mechanism.
 import difflib
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
@@ -360,16 +361,46 @@ def _require_cell_types(key: str, names: Iterable[str]) -> None:
             raise ValueError(f"{key}: {name!r} is not an MLL23 cell type; nearest: {near}")
 
 
+def _known_device(name: str) -> str:
+    if re.fullmatch(r"auto|cpu|cuda(:(0|[1-9][0-9]{0,2}))?", name) is None:
+        raise ValueError(f"{name!r} is not auto, cpu, cuda, or a GPU's number like cuda:1")
+    return name
+
+
+Device = Annotated[str, AfterValidator(_known_device)]
+"""What `common.device.resolve` takes."""
+
+
 class Runtime(Strict):
     """Speed only: nothing here changes the mechanism or what it protects."""
 
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    device: Device = "auto"
+    """cpu, cuda, or a GPU by its number, like cuda:1; auto: a GPU where there is one. Of several
+    GPUs the workers of a machine take one each, in turn, unless one is named."""
     workers: int | None = Field(default=None, ge=1, le=1024)
-    """Processes; None: one a core."""
+    """Processes; None: one a core (of all nodes, on a Ray cluster)."""
+    gpus_per_client: float | None = Field(default=None, ge=0, le=1)
+    """GPUs that each worker of a simulation has to itself: 1, or a share like 0.25, so that four
+    workers use one; 0: none. It decides how many workers there are at most. None: workers share the
+    GPUs of this machine; on a Ray cluster each has one to itself, where there is one."""
     threads: int = Field(default=1, ge=1, le=1024)
     """Torch threads a worker. Sums of floats depend on it, so it is fixed, not the core count."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """On a GPU, for what is neither clipped nor noised; a CPU computes in float32."""
+
+    @model_validator(mode="after")
+    def _has_a_gpu_to_share(self) -> Self:
+        if self.gpus_per_client and self.device == "cpu":
+            raise ValueError(
+                f"gpus_per_client: {self.gpus_per_client:g} with device: cpu, which uses none; "
+                "leave it out, or set device to auto or cuda"
+            )
+        if self.gpus_per_client == 0 and self.device.startswith("cuda"):
+            raise ValueError(
+                f"gpus_per_client: 0 with device: {self.device}: give each client a share, or set "
+                "device to cpu"
+            )
+        return self
 
 
 class CellSource(Strict):

@@ -9,7 +9,7 @@ which has learnt longest.
 import math
 from dataclasses import dataclass
 
-from scipy.stats import norm
+from scipy.special import ndtri
 
 from common.metrics import Tally
 from common.noised_tally import NoisedTally
@@ -63,7 +63,7 @@ def _better(state: State) -> bool:
     """Whether the best score is better than the last one, beyond what noise explains."""
     if state.last_score is None:
         return state.best_noise == 0
-    most = norm.isf(_CHANCE / 2 / max(state.judged, 1)) * math.hypot(
+    most = -ndtri(_CHANCE / 2 / max(state.judged, 1)) * math.hypot(
         state.best_noise, state.last_noise
     )
     return bool(state.best_score - state.last_score >= most)

@@ -3,6 +3,7 @@
 A part that the service supervises. When it dies in the middle of a round, its successor finds the
 study still wanted and goes on from the last checkpoint, as a new Flower run. While the disk has no
 room for a round none is begun: one that is cut off costs the sites privacy for nothing.
+What needs torch is imported once a study is wanted: most of the time none is.
 """
 
 import argparse
@@ -20,19 +21,16 @@ from common.disk_space import LEAST, NoRoomError, check_room, lack_of_room
 from common.errors import HemofedError
 from common.files import file_digest
 from common.identity import load_signing_key
-from common.models.released import MODEL
 from common.process_hardening import keep_secrets, told_to_stop
 from common.untrusted_text import log_plainly
 from common.wire.flower_internals import SUPERLINK_NODE_ID
 from common.wire.reply_status import ReplyStatus
-from server.app import server_app
 from server.flower.grid import StateGrid, StoppedError
 from server.flower.internals import LinkState
 from server.flower.link_state import open_state
 from server.flower.message_audit import Envelopes
 from server.flower.run import FlowerRun, end_unfinished
 from server.rounds.readiness import wait_until_ready
-from server.studies.disk_space import round_bytes
 from server.studies.progress import StudyProgress
 from server.studies.store import Stored, next_wanted, stored_studies
 from server.studies.withdrawals import Withdrawals
@@ -68,8 +66,7 @@ class RoundsProcess:
         needed, finish = LEAST, stored.wanted == "finish"
         try:
             study = stored.study()
-            needed = round_bytes(study)
-            check_room(self._home, needed)
+            needed = self._check_room(study)
             self._rounds(stored, study, finish)
             stored.want("stop")
             self._end(stored, "finished" if finish else "completed")
@@ -90,6 +87,9 @@ class RoundsProcess:
 
     def _rounds(self, stored: Stored, study: Study, finish: bool) -> None:
         """finish: only test and write the model of the last whole round."""
+        from common.models.released import MODEL
+        from server.app import server_app
+
         with FlowerRun(self._state) as flower:
             envelopes = Envelopes(self._home, self._audit)
             grid = StateGrid(self._state, flower.run, self._halt, envelopes)
@@ -109,6 +109,14 @@ class RoundsProcess:
             server_app(progress)(grid, context)
         model = file_digest(stored.out / MODEL)
         self._audit.append("exported", study=study.name, digest=study.digest, model=model)
+
+    def _check_room(self, study: Study) -> int:
+        """Bytes that a round needs. Raises NoRoomError where the disk has them not."""
+        from server.studies.disk_space import round_bytes
+
+        needed = round_bytes(study)
+        check_room(self._home, needed)
+        return needed
 
     def _wait_for_room(self, stored: Stored, lack: str) -> None:
         """Say what is lacking, as far as that can be written; the study stays wanted."""
@@ -134,7 +142,7 @@ class RoundsProcess:
     def _may_go_on(self, stored: Stored, study: Study) -> None:
         """Raise StoppedError: it is wanted no more. NoRoomError: there is none for a round."""
         self._give_up_if_unwanted(stored)
-        check_room(self._home, round_bytes(study))
+        self._check_room(study)
 
     def _give_up_if_unwanted(self, stored: Stored) -> None:
         if stored.wanted != "run" or self._halt.is_set():

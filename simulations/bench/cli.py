@@ -22,12 +22,19 @@ class Bench(StrEnum):
     AGGREGATION = "aggregation"
     COMPANY = "company"
     SCORES = "scores"
+    GPU = "gpu"
 
 
 def bench(
     name: Annotated[Bench, typer.Argument(help="What to measure.")],
     quick: Annotated[bool, typer.Option(help="Fewer repetitions and smaller cases.")] = False,
     json_file: Annotated[Path | None, typer.Option("--json", help="Also write JSON.")] = None,
+    device: Annotated[
+        str | None, typer.Option(help="For gpu: cuda:1, say; cpu, with --quick, tries its code.")
+    ] = None,
 ) -> None:
     """Measure hemofed beside its alternatives, in turn in one run: medians, ratios, machine."""
-    import_module(f"simulations.bench.{name.value}").run(quick, json_file)
+    if device is not None and name != Bench.GPU:
+        raise typer.BadParameter("--device is for gpu")
+    named = {} if device is None else {"device": device}
+    import_module(f"simulations.bench.{name.value}").run(quick, json_file, **named)

@@ -137,8 +137,11 @@ class Ours(Contestant):
     engine: EngineName = "bookkeeping"
 
     def step(self) -> None:
-        gradient = self.clipped_sum(len(self.inputs))
-        gradient += torch.normal(0.0, BOUND, gradient.shape)
+        gradient = self._sum(len(self.inputs))
+        self.update(gradient + torch.normal(0.0, BOUND, gradient.shape, device=gradient.device))
+
+    def update(self, gradient: Tensor) -> None:
+        """Step against the noisy sum (P,)."""
         pieces = torch.split(gradient, [p.numel() for p in self.parameters])
         with torch.no_grad():
             for parameter, piece in zip(self.parameters, pieces, strict=True):
@@ -146,7 +149,10 @@ class Ours(Contestant):
 
     def clipped_sum(self, rows: int) -> Tensor:
         """The sum without the engine's margin, which is a choice and no error."""
-        found = clipped_gradient_sum(
+        return self._sum(rows) / MARGIN
+
+    def _sum(self, rows: int) -> Tensor:
+        return clipped_gradient_sum(
             self.model,
             losses,
             self.inputs[:rows],
@@ -155,8 +161,7 @@ class Ours(Contestant):
             engine=self.engine,
             # Features: one chunk; images: the engine's, of which the batch is a multiple.
             chunk=len(self.inputs) if self.inputs.dim() == 2 else None,
-        )
-        return found.gradient / MARGIN
+        ).gradient
 
 
 class Vmap(Ours):

@@ -46,10 +46,15 @@ def in_turn(contestants: dict[str, Measure], repetitions: int, warmup: int = 1) 
     return list(outcomes.values())
 
 
-def said_by(module: str, *arguments: str) -> dict[str, Any]:
-    """What `python -m module` prints last, as JSON; a fresh process. RuntimeError: it failed."""
+def said_by(
+    module: str, *arguments: str, environment: dict[str, str] | None = None
+) -> dict[str, Any]:
+    """What `python -m module` prints last, as JSON; a fresh process, in this one's environment if
+    none is given. RuntimeError: it failed."""
     command = python("-m", module, *arguments)
-    done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
+    done = subprocess.run(  # noqa: S603
+        command, capture_output=True, text=True, check=False, env=environment
+    )
     if done.returncode:
         raise RuntimeError(f"{' '.join(command)} failed:\n{done.stderr[-2000:]}")
     said: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])

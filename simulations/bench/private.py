@@ -1,7 +1,8 @@
 """`hemofed bench private`: what a private round costs beside its training, and whether that grows.
 
 Five sites train a head on the features of a frozen network under privacy: so little work that what
-is paid, written down and sent is most of a round. Each contestant is a fresh process.
+is paid, written down and sent is most of a round. Each contestant is a fresh process; Opacus's
+(`private_opacus`) goes through the first 100 rounds.
 """
 
 import json
@@ -35,11 +36,11 @@ _CONTESTANTS = {
 def run(quick: bool, json_file: Path | None) -> None:
     """Print seconds a round: in the median, around round 10, and of the last rounds."""
     with tempfile.TemporaryDirectory() as folder:
-        plan, study = Path(folder), _study(rounds=200 if quick else 1000)
+        plan, study = Path(folder), private_study(rounds=200 if quick else 1000)
         write_text(plan / "study.yaml", dump(study))
         write_sites(plan, study)
         contestants: dict[str, Measure] = {
-            name: partial(_measure, plan, arguments) for name, arguments in _CONTESTANTS.items()
+            name: partial(measure, plan, arguments) for name, arguments in _CONTESTANTS.items()
         }
         outcomes = in_turn(contestants, repetitions=1 if quick else 3, warmup=0)
     title = f"{SITES} sites, {study.rounds} private rounds"
@@ -48,7 +49,8 @@ def run(quick: bool, json_file: Path | None) -> None:
         write_text(json_file, json.dumps(result, indent=2))
 
 
-def _study(rounds: int) -> Study:
+def private_study(rounds: int) -> Study:
+    """The study that is measured."""
     names = [f"client-{number:03d}" for number in range(SITES)]
     return Study(
         name="bench",
@@ -63,8 +65,12 @@ def _study(rounds: int) -> Study:
     )
 
 
-def _measure(plan: Path, arguments: list[str]) -> dict[str, float]:
-    said = said_by("simulations.bench.rounds_contestant", str(plan), *arguments)
+def measure(
+    plan: Path, arguments: list[str], environment: dict[str, str] | None = None
+) -> dict[str, float]:
+    """One run of a contestant in a fresh process, by the code that `environment` names."""
+    module = "simulations.bench.rounds_contestant"
+    said = said_by(module, str(plan), *arguments, environment=environment)
     seconds = np.diff(said["ends"])
     return {
         "seconds": float(np.median(seconds)),

@@ -1,6 +1,6 @@
 """One contestant of `hemofed bench rounds`, in a process of its own; prints JSON.
 
-    python -m simulations.bench.rounds_contestant FOLDER {bare,local,ray} [--workers N]
+    python -m simulations.bench.rounds_contestant FOLDER {bare,local,ray,opacus} [--workers N]
 
 `ends` are the times (seconds since the epoch) at which the rounds ended; `memory` is the
 proportional set size of the process and all its children at the last of them, in bytes.
@@ -16,6 +16,9 @@ import time
 from pathlib import Path
 
 import psutil
+
+_PEERS_ROUNDS = 100
+"""Of another's engine, in which a round costs the same from first to last."""
 
 
 class RoundTimes:
@@ -94,23 +97,34 @@ def federated(folder: Path, backend: str, workers: int) -> RoundTimes:
     plan, clock = PlannedStudy(FEDERATED, study, folder), RoundTimes(study.rounds)
     for file in plan.site_files if study.privacy.mode != "none" else ():
         create_simulated_ledger(open_site(file))
-    runtime = Runtime(workers=workers)
     if backend == "ray":
-        from simulations.engine.engines import run_ray
+        from simulations.bench.flower_ray import run_on_flower
 
-        run_ray([plan], runtime, study.seed, lambda _plan, _record: clock.tick())
+        run_on_flower(plan, workers, lambda _plan, _record: clock.tick())
     else:
-        with workers_of(runtime, study.seed) as pool:
-            from simulations.engine.engines import run_local
+        with workers_of(Runtime(workers=workers), study.seed) as pool:
+            from simulations.engine.engines import run_plans
 
-            run_local([plan], pool, lambda _plan, _record: clock.tick())
+            run_plans([plan], pool, lambda _plan, _record: clock.tick())
+    return clock
+
+
+def opacus(folder: Path, workers: int) -> RoundTimes:
+    """Opacus on Flower's Ray simulation, of a private study's head; its first rounds are enough."""
+    from common.config.loading import load
+    from common.config.study import Study
+    from simulations.bench import private_opacus
+
+    rounds = min(load(Study, folder / "study.yaml").rounds, _PEERS_ROUNDS)
+    clock = RoundTimes(rounds)
+    private_opacus.run(folder, workers, rounds, clock.tick)
     return clock
 
 
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("folder", type=Path)
-    parser.add_argument("backend", choices=("bare", "local", "ray"))
+    parser.add_argument("backend", choices=("bare", "local", "ray", "opacus"))
     parser.add_argument("--workers", type=int, default=1)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
@@ -118,6 +132,8 @@ def main() -> None:
         shutil.copytree(arguments.folder, folder, symlinks=True)
         if arguments.backend == "bare":
             clock = bare(folder)
+        elif arguments.backend == "opacus":
+            clock = opacus(folder, arguments.workers)
         else:
             clock = federated(folder, arguments.backend, arguments.workers)
     print(json.dumps({"ends": clock.ends, "memory": clock.memory}), flush=True)

@@ -33,7 +33,7 @@ def pretrain(
         str | None, typer.Option(help="Start from: imagenet, or an encoder's file.")
     ] = None,
     label_map: Annotated[Path | None, typer.Option(help="YAML: other names of types.")] = None,
-    device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option()] = "auto",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, or a GPU like cuda:1.")] = "auto",
 ) -> None:
     """Train an encoder on public cells. No privacy: never use a hospital's own cells."""
     from client.data.cache import CellCache, prepare
@@ -87,7 +87,7 @@ def project(
         Literal["last", "middle"], typer.Option(help="Which of its features; see model.features.")
     ] = "last",
     side: Annotated[int, typer.Option(min=16, max=512, help="Pixels along an image's edge.")] = 96,
-    device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option()] = "auto",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, or a GPU like cuda:1.")] = "auto",
 ) -> None:
     """Fit the map to fewer features that makes a private head's noise smaller. No privacy."""
     import importlib.metadata

@@ -1,18 +1,12 @@
-"""Running plans: on the worker pool of this process, or on Flower's Ray engine."""
+"""Running plans on a pool of workers."""
 
-import logging
-import os
-import warnings
 from collections.abc import Callable
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from typing import Any
 
 from flwr.app import Context, Message, RecordDict
-from flwr.serverapp import Grid, ServerApp
+from flwr.serverapp import Grid
 
-from client.data.cache import default_root
-from client.site import SITES_VARIABLE
-from common.config.study import Runtime
 from common.errors import FederationError
 from common.files import last_line
 from common.wire.messages import Task
@@ -21,8 +15,7 @@ from server.rounds.messaging import exchange
 from server.rounds.observer import Observer
 from server.rounds.record import RoundRecord
 from simulations.engine.grid import LocalGrid
-from simulations.engine.seeded import make_client
-from simulations.engine.workers import WorkerPool
+from simulations.engine.workers import WorkerPool, WorkersGoneError
 from simulations.experiments import FEDERATED, PlannedStudy
 from simulations.labs import Progress
 
@@ -48,7 +41,7 @@ def warm(plan: PlannedStudy, pool: WorkerPool, progress: Progress) -> None:
         progress("features" if plan.study.model.encoder == "frozen" else "sites", done, len(sites))
 
 
-def run_local(plans: list[PlannedStudy], pool: WorkerPool, observe: Observe) -> dict[str, str]:
+def run_plans(plans: list[PlannedStudy], pool: WorkerPool, observe: Observe) -> dict[str, str]:
     """Run all plans at once on the pool: what one run leaves idle, another uses.
 
     A plan's numbers do not depend on the others, nor on the number of workers. A baseline that
@@ -75,6 +68,8 @@ def _attempt(plan: PlannedStudy, grid: Grid, observe: Observe) -> str | None:
     """Run the plan; why it could not go on, if it is a baseline."""
     try:
         _serve(plan, grid, observe)
+    except WorkersGoneError:
+        raise
     except FederationError as fault:
         if plan.name == FEDERATED:
             raise
@@ -82,7 +77,7 @@ def _attempt(plan: PlannedStudy, grid: Grid, observe: Observe) -> str | None:
     return None
 
 
-class _Told(Observer):
+class Told(Observer):
     """Tells which study's round is over."""
 
     def __init__(self, plan: PlannedStudy, observe: Observe) -> None:
@@ -93,49 +88,11 @@ class _Told(Observer):
 
 
 def _serve(plan: PlannedStudy, grid: Grid, observe: Observe) -> None:
-    app = server_app(_Told(plan, observe))
-    app(grid, _context(plan))
+    app = server_app(Told(plan, observe))
+    app(grid, context_of(plan))
 
 
-def run_ray(plans: list[PlannedStudy], runtime: Runtime, seed: int, observe: Observe) -> None:
-    """Run the plans one after the other on Flower's simulation engine, with the same apps."""
-    # Flower keeps files of its own below HOME, which a container may lack.
-    os.environ.setdefault("FLWR_HOME", str(default_root() / "flwr"))
-    from flwr.simulation import run_simulation
-
-    for name in ("flwr", "ray"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-    workers = runtime.workers or os.cpu_count() or 1
-    resources: dict[str, Any] = {
-        "init_args": {"num_cpus": workers, "include_dashboard": False, "log_to_driver": False},
-        "client_resources": {"num_cpus": 1, "num_gpus": 0.0},
-    }
-    for plan in plans:
-        # Ray's actors inherit the environment; their nodes have a number and no site.yaml.
-        os.environ[SITES_VARIABLE] = str((plan.folder / "sites").absolute())
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            run_simulation(
-                _ray_server(plan, observe),
-                make_client(seed),
-                num_supernodes=len(plan.site_files),
-                backend_config=resources,
-            )
-
-
-def _ray_server(plan: PlannedStudy, observe: Observe) -> ServerApp:
-    """The ServerApp, told by us what Flower's engine has no way to tell it: its run config."""
-    inner = server_app(_Told(plan, observe))
-    app = ServerApp()
-
-    @app.main()
-    def main(grid: Grid, context: Context) -> None:
-        context.run_config.update(_context(plan).run_config)
-        inner(grid, context)
-
-    return app
-
-
-def _context(plan: PlannedStudy) -> Context:
+def context_of(plan: PlannedStudy) -> Context:
+    """The ServerApp's context of a plan's run."""
     config: dict[str, Any] = {"study": str(plan.study_file), "out": str(plan.folder)}
     return Context(1, 1, {}, RecordDict(), config)

@@ -26,7 +26,7 @@ class LocalGrid(RunGrid):
         super().__init__(Run.create_empty(run_id))
         self._pool = pool
         self._contexts = {
-            node: Context(run_id, node, {"site": str(path)}, RecordDict(), {})
+            node: Context(run_id, node, {"site": str(path.absolute())}, RecordDict(), {})
             for node, path in enumerate(sites, start=_SERVER_NODE + 1)
         }
         self._ids = count(1)

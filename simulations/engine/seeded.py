@@ -5,12 +5,15 @@ ClientApp as an object, here; a deployed client has no way to be given one.
 """
 
 import hashlib
+import os
 from dataclasses import dataclass
 
 from flwr.clientapp import ClientApp
 
 from common.config.study import Runtime
+from common.errors import ConfigError
 from common.privacy.noise_source import NoiseSource
+from simulations.engine.processes import processes
 from simulations.engine.workers import WorkerPool
 
 
@@ -26,11 +29,11 @@ class SeededEntropy:
         return NoiseSource.seeded(hashlib.sha256("\0".join(parts).encode()).digest())
 
 
-def make_client(seed: int) -> ClientApp:
-    """The ClientApp of a simulated site."""
+def make_client(seed: int, number: int) -> ClientApp:
+    """The ClientApp of simulated sites, in worker `number` of its machine."""
     from client.app import client_app  # loads torch; see `workers_of`
 
-    return client_app(SeededEntropy(seed))
+    return client_app(SeededEntropy(seed), turn=number)
 
 
 def workers_of(runtime: Runtime, seed: int) -> WorkerPool:
@@ -38,5 +41,23 @@ def workers_of(runtime: Runtime, seed: int) -> WorkerPool:
 
     This module leaves torch to the workers, so who starts the pool before loading torch itself
     waits for one load of it and not for two.
+    Raises ConfigError: a share of the GPUs is asked for that this machine does not have.
     """
-    return WorkerPool(runtime.workers, make_client, seed, preload=("client.app",))
+    start = processes(make_client, seed, preload=("client.app",))
+    return WorkerPool(_local_size(runtime), start)
+
+
+def _local_size(runtime: Runtime) -> int:
+    cores = os.cpu_count() or 1
+    if not runtime.gpus_per_client:
+        return runtime.workers or cores
+    from common.device import clients_on_gpus
+
+    room = clients_on_gpus(runtime.gpus_per_client)
+    if runtime.workers and runtime.workers > room:
+        raise ConfigError(
+            f"runtime.gpus_per_client: {runtime.gpus_per_client:g} for each of {runtime.workers} "
+            f"workers is more than this machine's GPUs, which have room for {room}; set "
+            f"runtime.workers to {room}, or give each worker less"
+        )
+    return runtime.workers or min(cores, room)

@@ -1,29 +1,22 @@
-"""Persistent worker processes that run the ClientApp, one message at a time each.
+"""A pool of workers that run the ClientApp, one message at a time each.
 
-Messages cross as Flower's own protobuf. A worker keeps what it has loaded (model, cell caches)
-from one message to the next; what it answers depends on the message alone.
+A worker is a process of this machine (`processes`) or of a Ray node (`ray_workers`). It keeps what
+it has loaded (model, cell caches) from one message to the next; what it answers depends on the
+message alone.
 """
 
 import heapq
-import multiprocessing
-import os
-import queue
-import signal
-import tempfile
 import threading
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import CancelledError, Future
 from dataclasses import dataclass, field
 from itertools import count
-from multiprocessing import forkserver
-from multiprocessing.connection import Connection
-from multiprocessing.process import BaseProcess
-from typing import Self
+from typing import Protocol, Self
 
 from flwr.app import Context, Error, Message
 
-from common.errors import ConfigError
+from common.errors import FederationError
 from common.wire.flower_internals import (
     ProtoContext,
     ProtoMessage,
@@ -34,41 +27,58 @@ from common.wire.flower_internals import (
 )
 
 ClientFunction = Callable[[Message, Context], Message]
-MakeClient = Callable[[int], ClientFunction]
-"""Importable function: the seed -> the ClientApp; called once in each worker."""
+MakeClient = Callable[[int, int], ClientFunction]
+"""Importable function: (seed, the worker's number on its machine) -> the ClientApp; called once in
+each worker."""
 
 Answer = tuple[Message, Context]
 """A reply, and the node's context after it."""
 
 _CLIENT_FAILED = 3
 """Flower's code of a ClientApp that raised or died."""
-_LONGEST_SOCKET = 107
-"""Bytes of a Unix socket's path."""
-_SOCKET = "/pymp-xxxxxxxx/listener-xxxxxxxx"
-"""What multiprocessing adds to the folder's."""
-_SHORT = "/tmp"  # noqa: S108  a folder of our own is made in it
 _MANY = 4
 """So many messages wait for each other worker before one is handed over ahead of its turn."""
 
 
-def _start_forkserver() -> None:
-    """Start the server of processes, whose socket lies below TMPDIR where its path fits in there.
+class WorkersGoneError(FederationError):
+    """Where the workers run is gone, or has no room for them: no plan can go on."""
 
-    Raises ConfigError: the path is too long, and /tmp cannot be written.
-    """
-    folder, before = tempfile.gettempdir(), tempfile.tempdir
-    fits = len(os.fsencode(folder)) <= _LONGEST_SOCKET - len(_SOCKET)
-    try:
-        tempfile.tempdir = folder if fits else _SHORT
-        forkserver.ensure_running()
-    except OSError as error:
-        raise ConfigError(
-            f"{tempfile.tempdir}: no socket for the worker processes can be made there "
-            f"({error.strerror or error}); set TMPDIR to a folder that can be written, with a path "
-            "of 70 letters at most"
-        ) from error
-    finally:
-        tempfile.tempdir = before
+
+class Worker(Protocol):
+    """One worker, wherever it runs; used by one thread, but for `stop`."""
+
+    def send(self, message: Message, context: Context) -> None:
+        """Hand a message over. Raises EOFError or OSError: the worker died."""
+
+    def receive(self) -> Answer:
+        """The answer to the first message that has none yet.
+
+        Raises EOFError or OSError: the worker died.
+        """
+
+    def stop(self) -> str:
+        """End the worker, whatever it does; how it ended, in words. May be called twice, at once:
+        by the pool's end and by the thread that meets the dead worker."""
+
+
+def packed(message: Message, context: Context) -> tuple[bytes, bytes]:
+    """The two as they cross to another process: Flower's own protobuf."""
+    return (
+        message_to_proto(message).SerializeToString(),
+        context_to_proto(context).SerializeToString(),
+    )
+
+
+def unpacked(message: bytes, context: bytes) -> Answer:
+    """What was `packed`."""
+    return (
+        message_from_proto(ProtoMessage.FromString(message)),
+        context_from_proto(ProtoContext.FromString(context)),
+    )
+
+
+StartWorker = Callable[[int], Worker]
+"""The worker's number -> the worker. Whatever it raises is raised to who waits for an answer."""
 
 
 @dataclass(order=True)
@@ -83,29 +93,21 @@ class _Job:
 
 
 class WorkerPool:
-    """`workers` processes; `submit` queues a message for the next free one.
+    """`size` workers; `submit` queues a message for the next free one."""
 
-    Processes come from a server that has the heavy modules loaded, so a worker starts in
-    milliseconds and shares their memory; that server starts beside whatever the caller does next.
-    """
-
-    def __init__(
-        self, workers: int | None, make: MakeClient, seed: int, preload: tuple[str, ...] = ()
-    ) -> None:
-        """preload: modules that the clients need, besides the one of `make`."""
-        self.size = workers or os.cpu_count() or 1
-        self._context = multiprocessing.get_context("forkserver")
-        self._context.set_forkserver_preload([make.__module__, __name__, *preload])
-        self._start = (make, seed)
+    def __init__(self, size: int, start: StartWorker) -> None:
+        self.size = size
+        self._start = start
         self._numbers = count()
         self._waiting: list[_Job] = []
-        self._all: list[_Worker] = []
+        self._all: list[Worker] = []
         self._closed = False
         self._change = threading.Condition()
         """Guards the three above."""
-        _start_forkserver()
-        for _ in range(self.size):
-            threading.Thread(target=self._attend, name="worker", daemon=True).start()
+        for number in range(size):
+            threading.Thread(
+                target=self._attend, args=(number,), name="worker", daemon=True
+            ).start()
 
     def submit(self, message: Message, context: Context, rank: int = 0) -> Future[Answer]:
         """The reply and the node's context after it; an error reply when the worker died.
@@ -117,7 +119,7 @@ class WorkerPool:
         return job.future
 
     def close(self) -> None:
-        """End the processes; what is under way or has not begun is cancelled."""
+        """End the workers; what is under way or has not begun is cancelled."""
         with self._change:
             self._closed = True
             self._change.notify_all()
@@ -151,7 +153,7 @@ class WorkerPool:
             self._change.wait_for(lambda: self._waiting or self._closed)
             return None if self._closed else heapq.heappop(self._waiting)
 
-    def _attend(self) -> None:
+    def _attend(self, number: int) -> None:
         """Serve one worker, and its successors, until the pool is closed.
 
         Where many messages wait, a worker has the next one at hand when it has answered one, and
@@ -162,7 +164,7 @@ class WorkerPool:
             if job is not None:
                 sent.append(job)
             try:
-                worker = worker or self._hire()
+                worker = worker or self._hire(number)
                 if job is not None:
                     worker.send(job.message, job.context)
                 if job is None or len(sent) > 1:
@@ -172,13 +174,13 @@ class WorkerPool:
                 self._fail(worker, sent, error)
                 worker = None
 
-    def _fail(self, worker: "_Worker | None", sent: deque[_Job], error: Exception) -> None:
+    def _fail(self, worker: Worker | None, sent: deque[_Job], error: Exception) -> None:
         """End the worker; a death is the answer to the message that it was at, the next one has not
         begun. Another error, a fault of ours, is raised to all who wait for this worker."""
-        code = self._dismiss(worker) if worker else None
+        end = self._dismiss(worker) if worker else ""
         if worker and isinstance(error, EOFError | OSError) and not self._closed:
             job = sent.popleft()
-            reason = f"the worker died (exit code {code}, {type(error).__name__})"
+            reason = f"the worker died ({end}, {type(error).__name__})"
             reply = Message(Error(_CLIENT_FAILED, reason), reply_to=job.message)
             job.future.set_result((reply, job.context))
             while sent:
@@ -190,8 +192,8 @@ class WorkerPool:
             else:
                 future.set_exception(error)
 
-    def _hire(self) -> "_Worker":
-        worker = _Worker(self._context, *self._start)
+    def _hire(self, number: int) -> Worker:
+        worker = self._start(number)
         with self._change:
             if not self._closed:
                 self._all.append(worker)
@@ -199,75 +201,9 @@ class WorkerPool:
         worker.stop()
         raise CancelledError("the worker pool is closed")
 
-    def _dismiss(self, worker: "_Worker") -> int | None:
-        """End a worker; its exit code."""
-        code = worker.stop()
+    def _dismiss(self, worker: Worker) -> str:
+        """End a worker; how it ended."""
+        end = worker.stop()
         with self._change:
             self._all.remove(worker)
-        return code
-
-
-class _Worker:
-    """One process and the line to it."""
-
-    def __init__(
-        self, context: multiprocessing.context.ForkServerContext, make: MakeClient, seed: int
-    ) -> None:
-        self._line, theirs = context.Pipe()
-        self._process: BaseProcess = context.Process(
-            target=_serve, args=(theirs, make, seed), daemon=True
-        )
-        self._process.start()
-        theirs.close()
-        self._ending = threading.Lock()
-
-    def send(self, message: Message, context: Context) -> None:
-        self._line.send_bytes(context_to_proto(context).SerializeToString())
-        self._line.send_bytes(message_to_proto(message).SerializeToString())
-
-    def receive(self) -> Answer:
-        """The answer to the first message that has none yet. Raises EOFError: the worker died."""
-        after = context_from_proto(ProtoContext.FromString(self._line.recv_bytes()))
-        reply = message_from_proto(ProtoMessage.FromString(self._line.recv_bytes()))
-        return reply, after
-
-    def stop(self) -> int | None:
-        """End the process, whatever it does; its exit code.
-
-        The pool's end and the thread that meets the dead worker may both come here, at once.
-        """
-        with self._ending:
-            self._process.kill()
-            self._process.join()
-            self._line.close()
-            return self._process.exitcode
-
-
-def _serve(line: Connection, make: MakeClient, seed: int) -> None:
-    """A worker's whole life: answer messages until the line closes."""
-    _leave_interrupts_to_parent()
-    come: queue.SimpleQueue[tuple[Message, Context] | None] = queue.SimpleQueue()
-    threading.Thread(target=_read, args=(line, come), daemon=True).start()
-    client = make(seed)
-    while asked := come.get():
-        message, context = asked
-        reply = client(message, context)
-        line.send_bytes(context_to_proto(context).SerializeToString())
-        line.send_bytes(message_to_proto(reply).SerializeToString())
-
-
-def _read(line: Connection, come: "queue.SimpleQueue[tuple[Message, Context] | None]") -> None:
-    """Take what the parent sends, while the client computes: the parent never waits to send."""
-    try:
-        while True:
-            context = context_from_proto(ProtoContext.FromString(line.recv_bytes()))
-            come.put((message_from_proto(ProtoMessage.FromString(line.recv_bytes())), context))
-    except EOFError:
-        pass
-    finally:
-        come.put(None)
-
-
-def _leave_interrupts_to_parent() -> None:
-    """Ctrl-C reaches the whole group; the parent decides when a worker ends."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+        return end

@@ -10,18 +10,18 @@ Cell i of a site depends on (seed, site, i) alone, whatever the number of worker
 import csv
 import io
 import json
-import multiprocessing
 import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, wait
 from dataclasses import asdict
 from pathlib import Path
 
 from common.cell_types import CELL_TYPES
 from common.errors import ConfigError, DataError
 from common.files import write_text
+from common.process_pool import process_pool
 from simulations.synthetic.plan import (
     PlannedCell,
     SiteSpec,
@@ -174,16 +174,12 @@ def _each(
         for task in tasks:
             yield _render_chunk(*task)
         return
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(min(workers, len(tasks)), mp_context=context) as pool:
+    with process_pool(min(workers, len(tasks))) as pool:
         waiting = {pool.submit(_render_chunk, *task) for task in tasks}
-        try:
-            while waiting:
-                ended, waiting = wait(waiting, return_when=FIRST_COMPLETED)
-                for future in ended:
-                    yield future.result()
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+        while waiting:
+            ended, waiting = wait(waiting, return_when=FIRST_COMPLETED)
+            for future in ended:
+                yield future.result()
 
 
 def _render_chunk(

@@ -65,11 +65,14 @@ def typed(group: object, *arguments: str) -> str:
     return result.output
 
 
-def wait_until(true: Callable[[], bool], what: str, seconds: float = DEADLINE) -> None:
+def wait_until(
+    true: Callable[[], bool], what: str, seconds: float = DEADLINE, pause: float = 0.02
+) -> None:
+    """pause: seconds between two looks; longer where a look itself takes the machine's time."""
     end = time.monotonic() + seconds
     while not true():
         assert time.monotonic() < end, f"after {seconds:g} s not yet: {what}"
-        time.sleep(0.02)
+        time.sleep(pause)
 
 
 class Federation:

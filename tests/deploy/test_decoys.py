@@ -16,12 +16,12 @@ from threading import Event
 
 import pytest
 
-from client.data.decoding.processes import decoders
 from client.home import SiteHome
 from client.service.worker import Runner
 from common.config.loading import dump
+from common.process_pool import process_pool
 from common.wire.messages import read_name
-from tests.client.lab import make_lab, message, study
+from tests.client.lab import PRIVACY, make_lab, message, study
 from tests.deploy.federation import wait_until
 from tests.simulations.small import simulation
 
@@ -68,8 +68,13 @@ def test_a_decoy_is_seen_when_it_is_run(shared: Path) -> None:
     assert ran(shared) == ["torch"]
 
 
-def test_the_command_runs_nothing_that_lies_where_it_is_typed(shared: Path, script: Path) -> None:
-    asks = ["privacy", "plan", "quickstart"]
+def test_the_command_runs_nothing_that_lies_where_it_is_typed(
+    shared: Path, script: Path, tmp_path: Path
+) -> None:
+    config = tmp_path / "study.yaml"
+    # Of everybody in each step: an accountant's quickest question.
+    config.write_text(dump(study(privacy=PRIVACY | {"sample_rate": 1.0})))
+    asks = ["privacy", "plan", str(config)]
     subprocess.run([sys.executable, str(script), *asks], check=True, capture_output=True)
     assert ran(shared) == []
 
@@ -120,9 +125,9 @@ def keeps_to_itself(pid: int | None) -> bool:
     return "Umask:\t0077" in status and core.split()[4:6] == ["0", "0"]
 
 
-def test_processes_that_decode_run_none(shared: Path) -> None:
-    with decoders(2):
-        pass
+def test_processes_that_share_out_work_run_none(shared: Path) -> None:
+    with process_pool(2) as pool:
+        assert list(pool.map(abs, [-1, -2])) == [1, 2]
     assert ran(shared) == []
 
 

@@ -118,7 +118,7 @@ def test_a_stopped_study_is_finished_and_every_member_is_shown(federation: Feder
         content = json.loads(typed(server_app, "status", str(federation.server), "--json"))
         return {member["site"]: member for member in content["members"]}
 
-    wait_until(lambda: not seen()[gone]["connected"], "it is missed")
+    wait_until(lambda: not seen()[gone]["connected"], "it is missed", pause=0.5)
     assert set(seen()) == set(federation.sites) and seen()[gone]["last_seen"] is not None
     there = {site for site, member in seen().items() if member["connected"]}
     assert there == set(federation.sites) - {gone}
@@ -129,7 +129,7 @@ def test_a_stopped_study_is_finished_and_every_member_is_shown(federation: Feder
     assert (outcome["rounds"], set(outcome["test"])) == (whole, there)
     assert len(records(stored)) == whole and (stored.out / "model.safetensors").exists()
     federation.start(gone)
-    wait_until(lambda: bool(seen()[gone]["connected"]), "it is back")
+    wait_until(lambda: bool(seen()[gone]["connected"]), "it is back", pause=0.5)
 
 
 def test_no_crash_changes_a_bit_of_the_model(federation: Federation) -> None:

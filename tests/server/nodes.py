@@ -1,10 +1,13 @@
 """Three connected nodes on a SuperLink's state, without a network."""
 
 import json
+import sqlite3
+import tempfile
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime
+from functools import lru_cache
 from pathlib import Path
 from threading import Event
 
@@ -15,6 +18,7 @@ from flwr.server.superlink.linkstate import LinkState
 
 from client.membership.enrolment import make_site
 from common.audit.log import AuditLog, SignedHead
+from common.files import make_folder
 from common.identity import load_signing_key, node_public_pem
 from common.identity.keys import make_node_key
 from common.wire.envelope import Envelope
@@ -22,7 +26,7 @@ from common.wire.flower_objects import SMALL_BYTES, put_together, take_apart
 from common.wire.messages import Task
 from common.wire.vector_codec import Vector, encode
 from server.flower.grid import StateGrid
-from server.flower.link_state import open_state
+from server.flower.link_state import database, open_state
 from server.flower.message_audit import Envelopes
 from server.flower.run import FlowerRun
 from server.membership.provisioning import admit, make_server
@@ -98,9 +102,25 @@ def state_of(home: Path) -> LinkState:
         return open_state(home)
 
 
+@lru_cache
+def empty_database() -> bytes:
+    """A database with Flower's tables, which are made in many steps, and nothing in them."""
+    with tempfile.TemporaryDirectory() as folder:
+        state_of(Path(folder))
+        whole = Path(folder) / "whole"
+        with (
+            closing(sqlite3.connect(database(Path(folder)))) as made,
+            closing(sqlite3.connect(whole)) as copy,
+        ):
+            made.backup(copy)
+        return whole.read_bytes()
+
+
 @contextmanager
 def connected(folder: Path) -> Iterator[Setting]:
     """The nodes of SITES, online, and a run."""
+    make_folder(database(folder).parent)
+    database(folder).write_bytes(empty_database())
     state = state_of(folder)
     nodes, keys, home, now = {}, {}, folder / "server", datetime.now(UTC)
     make_server(home, "127.0.0.1:9092", now)

@@ -4,8 +4,9 @@ import hashlib
 import math
 import os
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import BinaryIO
@@ -14,7 +15,8 @@ import numpy as np
 
 from client.data.decoding.chunk import Geometry, PixelChunk
 from client.data.decoding.image import quiet
-from client.data.decoding.processes import decoders
+from common.errors import DataError
+from common.process_pool import process_pool
 
 Progress = Callable[[int, int], None]
 """Called with the images done and the images in all."""
@@ -42,8 +44,9 @@ def write_images(
     digest = hashlib.blake2b(digest_size=16)
     chunks = _reserve(path, sources, geometry.side)
     done = 0
-    with _workers(workers or min(8, os.cpu_count() or 1), geometry, len(sources)) as (pool, work):
-        for chunk, part in zip(chunks, pool.map(work, chunks), strict=True):
+    with _workers(workers or min(8, os.cpu_count() or 1), len(sources)) as (pool, write):
+        parts = pool.map(partial(write, geometry), chunks)
+        for chunk, part in zip(chunks, _unless_killed(parts), strict=True):
             digest.update(part.encode())
             done += len(chunk.sources)
             if progress:
@@ -53,28 +56,42 @@ def write_images(
 
 @contextmanager
 def _workers(
-    number: int, geometry: Geometry, images: int
-) -> Iterator[tuple[ThreadPoolExecutor, Callable[[PixelChunk], str]]]:
-    """Threads and what they do; what has not begun is dropped as soon as something fails.
+    number: int, images: int
+) -> Iterator[tuple[Executor, Callable[[Geometry, PixelChunk], str]]]:
+    """Threads, for many images processes, and what they do.
+
+    What has not begun is dropped when something fails.
 
     Pillow lets go of the interpreter while it decodes and resizes, so threads by themselves do for
-    few images. For many, each has a child process, which shares out the work around that too.
+    few images. For many, processes share out the work around that too.
     """
-    with ExitStack() as stack:
-        if number > 1 and images >= _PROCESSES_PAY:
-            work = partial(stack.enter_context(decoders(number)).write, geometry)
-        else:
-            stack.enter_context(quiet())
-            work = partial(_write, geometry)
-        pool = ThreadPoolExecutor(number)
+    if number > 1 and images >= _PROCESSES_PAY:
+        with process_pool(number) as pool:
+            yield pool, _write_alone
+    else:
+        threads = ThreadPoolExecutor(number)
         try:
-            yield pool, work
+            with quiet():
+                yield threads, _write
         finally:
-            pool.shutdown(cancel_futures=True)
+            threads.shutdown(cancel_futures=True)
+
+
+def _unless_killed(parts: Iterator[str]) -> Iterator[str]:
+    try:
+        yield from parts
+    except BrokenProcessPool as error:
+        raise DataError("a process that decodes images died; is memory short?") from error
 
 
 def _write(geometry: Geometry, chunk: PixelChunk) -> str:
     return chunk.write(geometry)
+
+
+def _write_alone(geometry: Geometry, chunk: PixelChunk) -> str:
+    """In a process with one thread."""
+    with quiet():
+        return chunk.write(geometry)
 
 
 def _reserve(path: Path, sources: Sequence[Path], side: int) -> list[PixelChunk]:

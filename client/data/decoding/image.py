@@ -61,14 +61,9 @@ def quiet() -> Iterator[None]:
     Python's warning filters are shared by all threads: enter it once, around them.
     """
     with warnings.catch_warnings():
-        silence()
+        warnings.simplefilter("ignore")
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
         yield
-
-
-def silence() -> None:
-    """As `quiet`, for good: for a process that does nothing else."""
-    warnings.simplefilter("ignore")
-    warnings.simplefilter("error", Image.DecompressionBombWarning)
 
 
 def square(image: Image.Image, side: int, field_px: float | None = None) -> Image.Image:

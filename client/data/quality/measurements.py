@@ -1,9 +1,7 @@
 """What is measured of each image: about a kilobyte, never the image itself."""
 
 import hashlib
-import multiprocessing
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -19,6 +17,7 @@ from client.data.quality.nuclei import count_nuclei
 from client.data.quality.perceptual_hash import THUMBNAIL, hashes
 from client.data.scale import ScaleError, refuse_implausible
 from common.errors import DataError
+from common.process_pool import process_pool
 
 WORKERS = 2
 IN_PROCESS = 256
@@ -103,8 +102,7 @@ def _results(paths: Sequence[str], um_per_px: float | None) -> Iterator[bytes | 
         with quiet():
             yield from (measure(Path(path), um_per_px) for path in paths)
         return
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(WORKERS, mp_context=context) as pool:
+    with process_pool(WORKERS) as pool:
         chunks = [paths[start : start + _CHUNK] for start in range(0, len(paths), _CHUNK)]
         for chunk in pool.map(partial(_measure_chunk, um_per_px=um_per_px), chunks):
             yield from chunk

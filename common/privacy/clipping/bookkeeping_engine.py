@@ -25,6 +25,7 @@ from common.privacy.clipping.engine_api import (
     weighted_loss,
 )
 from common.privacy.clipping.layers import Call, Layer, as_precise
+from common.privacy.clipping.precision import no_autocast
 
 _checked: WeakKeyDictionary[nn.Module, set[tuple[int, ...]]] = WeakKeyDictionary()
 
@@ -47,9 +48,9 @@ class BookkeepingEngine:
             scalar = weighted_loss(problem, part)
             # Autocast, if the caller wants it, ends with the forward pass: norms and sums that
             # were rounded to 8 bits would not keep the bound.
-            with torch.autocast(part.inputs.device.type, enabled=False):
+            with no_autocast(part.inputs.device):
                 _backward(scalar, problem, tape)
-        with torch.no_grad(), torch.autocast(part.inputs.device.type, enabled=False):
+        with torch.no_grad(), no_autocast(part.inputs.device):
             pieces = _merged(tape.pieces)
             norms = _norms(pieces, part)
             factors = problem.rule.factors(norms)
@@ -107,7 +108,7 @@ class _Tap(torch.autograd.Function):
     def backward(ctx: Any, *backprops: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         layer: Layer = ctx.layer
         tape: _Tape = ctx.tape
-        own = [p for p in layer.module.parameters(recurse=False) if p.requires_grad]
+        own = layer.own
         given: torch.Tensor = ctx.saved_tensors[0].detach()
         inputs = as_precise(given, own[0])
         saved = tuple(t for t, v in ctx.kept if t._version == v and t.dtype == own[0].dtype)
@@ -145,7 +146,7 @@ def _forward(layer: Layer, tape: _Tape, rows: int) -> Callable[[torch.Tensor], t
             raise UnsupportedLayerError(
                 f"{type(layer.module).__name__} on {len(inputs)} rows in a batch of {rows}"
             )
-        for parameter in layer.module.parameters(recurse=False):
+        for parameter in layer.own:
             tape.uses[id(parameter)] += 1
         output: torch.Tensor = _Tap.apply(inputs, tape.anchor, layer, tape)  # type: ignore[no-untyped-call]
         return output

@@ -40,6 +40,8 @@ class Chunk:
     """float64 (room, width)."""
     units: int
     """Units that are there: the first ones of the rectangle."""
+    run: slice | None = None
+    """The positions, if they are known to follow one another."""
 
 
 def chunks(units: torch.Tensor | None, batch: int, limit: int, views: int = 1) -> Iterator[Chunk]:
@@ -58,6 +60,9 @@ def chunks(units: torch.Tensor | None, batch: int, limit: int, views: int = 1) -
     if limit < 1 or views < 1:
         raise PrivacyError(f"Expected chunk={limit} >= 1 rows and views={views} >= 1.")
     if batch == 0:
+        return
+    if views == 1 and (units is None or _in_order(units, batch)):
+        yield from (_rows(start, batch, limit) for start in range(0, batch, limit))
         return
     order, counts = _by_unit(units, batch)
     starts = counts.cumsum(0) - counts
@@ -98,11 +103,7 @@ def _by_unit(units: torch.Tensor | None, batch: int) -> tuple[torch.Tensor, torc
     """Positions (batch,), unit after unit, and how many each unit has (units,)."""
     if units is None:
         return torch.arange(batch), torch.ones(batch, dtype=torch.int64)
-    if units.shape != (batch,) or units.dtype != torch.int64:
-        raise PrivacyError(
-            f"Expected units to be int64 of shape ({batch},), one unit a row; "
-            f"got {units.dtype} of shape {tuple(units.shape)}."
-        )
+    _check_units(units, batch)
     _, inverse, counts = torch.unique(units.cpu(), return_inverse=True, return_counts=True)
     return torch.argsort(inverse, stable=True), counts
 
@@ -121,6 +122,30 @@ def _rectangle(
     column = torch.arange(width)
     own = column < counts[:, None]
     return order[starts[:, None] + column * own], own / counts[:, None].double()
+
+
+def _in_order(units: torch.Tensor, batch: int) -> bool:
+    """Whether the rows are one unit each, by ascending names, as a sample of images has them."""
+    _check_units(units, batch)
+    return bool((units[1:] > units[:-1]).all())
+
+
+def _check_units(units: torch.Tensor, batch: int) -> None:
+    if units.shape != (batch,) or units.dtype != torch.int64:
+        raise PrivacyError(
+            f"Expected units to be int64 of shape ({batch},), one unit a row; "
+            f"got {units.dtype} of shape {tuple(units.shape)}."
+        )
+
+
+def _rows(start: int, batch: int, room: int) -> Chunk:
+    """A chunk of `room` units of one row each, from position `start` on."""
+    there = min(room, batch - start)
+    rows, weights = torch.arange(start, start + room), torch.ones(room, 1, dtype=torch.float64)
+    if there == room:
+        return Chunk(rows[:, None], weights, there, run=slice(start, start + room))
+    rows[there:], weights[there:] = start, 0
+    return Chunk(rows[:, None], weights, there)
 
 
 def _filled(rows: torch.Tensor, weights: torch.Tensor, room: int) -> Chunk:

@@ -7,7 +7,7 @@ from typing import Protocol
 import torch
 
 from common.privacy.clipping.accumulator import Accumulator
-from common.privacy.clipping.engine_api import add_scaled, squared_norms
+from common.privacy.clipping.engine_api import scaled_sum, squared_norms
 
 
 class Piece(Protocol):
@@ -29,12 +29,15 @@ class KeptGradients:
     parameter: torch.nn.Parameter
     gradients: torch.Tensor
     """(units, *parameter.shape)"""
+    order: tuple[int, ...] | None = None
+    """The parameter's dimensions among those of a unit's gradient, if they lie otherwise."""
 
     def squares(self) -> torch.Tensor:
         return squared_norms(self.gradients)
 
     def add(self, factors: torch.Tensor, total: Accumulator) -> None:
-        add_scaled(self.gradients, factors, self.parameter, total)
+        found = scaled_sum(self.gradients, factors)
+        total.add(self.parameter, found if self.order is None else found.permute(self.order))
 
 
 @dataclass(frozen=True)
@@ -133,7 +136,8 @@ class TokenRows:
 
 def _by_row(values: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
     """Per-unit values repeated over the unit's rows, shaped to broadcast over `rows`."""
-    repeated = values.repeat_interleave(len(rows) // len(values))
+    width = len(rows) // len(values)
+    repeated = values if width == 1 else values.repeat_interleave(width)
     return repeated.view(-1, *[1] * (rows.dim() - 1))
 
 

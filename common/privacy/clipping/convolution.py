@@ -9,6 +9,7 @@ from common.privacy.clipping.accumulator import Accumulator
 from common.privacy.clipping.contributions import Apart, Ghost, KeptGradients, Piece
 from common.privacy.clipping.gram import GramForm, gram_form, patch_gram, patch_sums, settled
 from common.privacy.clipping.layers import Call, Layer
+from common.privacy.clipping.patches import padded_last, patches
 
 _MULTIPLY = 0.03
 _KEEP = 1.2
@@ -27,6 +28,12 @@ _SMALL = 2**16
 _SLOW = 20480
 """PyTorch leaves the fast kernels of oneDNN for one image of at most this many values; several
 images as groups of one convolution have them."""
+
+_FEW_PATCHES = 2**16
+"""Values of a unit's patches, up to which a product with them is faster than a convolution."""
+
+_LINE = 64
+"""Bytes of a processor's cache line, and of its largest vector."""
 
 _SCALES = 2.0**60
 
@@ -67,7 +74,7 @@ class ConvLayer(Layer):
 
     def _weight(self, parameter: nn.Parameter, call: Call) -> Piece:
         if call.keep or self._keeping_is_cheaper(call):
-            return KeptGradients(parameter, self._unit_gradients(call))
+            return self._kept(parameter, call)
 
         def gradient(unit: int) -> torch.Tensor:
             return self._unit_gradients(call.only(unit))[0]
@@ -85,6 +92,37 @@ class ConvLayer(Layer):
         channels_out, channels_in = self.weight.shape[:2]
         ghost = _MULTIPLY * (pixels**2 * channels_in + outputs**2 * channels_out)
         return _KEEP * self.weight.numel() < ghost + _SHIFT * kernel * outputs**2
+
+    def _kept(self, parameter: nn.Parameter, call: Call) -> KeptGradients:
+        """By products of patches and backprops where the patches are few."""
+        if call.keep or not self._patches_are_few(call):
+            return KeptGradients(parameter, self._unit_gradients(call))
+        m, size = self.module, (call.backprops.shape[2], call.backprops.shape[3])
+        out, channels, *kernel = self.weight.shape
+        gradients = self.weight.new_empty(call.units, out, *kernel, channels)
+        products = gradients.view(call.units, out, -1)
+        some = _FEW if call.units % _FEW == 0 else 1
+        padded = padded_last(call.inputs, self.padding)
+        backprops = _columns(call, call.backprops).contiguous()
+        for start in range(0, call.units, some):
+            units = slice(start, start + some)
+            rows = padded[start * call.width : (start + some) * call.width]
+            found = patches(rows, m.kernel_size, m.stride, m.dilation, size)
+            torch.bmm(
+                backprops[units], found.view(some, -1, products.shape[2]), out=products[units]
+            )
+        return KeptGradients(parameter, gradients, order=(0, 3, 1, 2))
+
+    def _patches_are_few(self, call: Call) -> bool:
+        """And each unit's numbers begin at a multiple of `_LINE` bytes: a product's last bits hang
+        on that too, and a unit's company would decide it."""
+        positions = call.width * call.backprops[0, 0].numel()
+        values, out = self.weight[0].numel(), len(self.weight)
+        if call.inputs.device.type != "cpu" or self.module.groups > 1:
+            return False
+        line = _LINE // self.weight.element_size()
+        aligned = all(n % line == 0 for n in (positions * values, positions * out, out * values))
+        return aligned and positions * values <= _FEW_PATCHES
 
     def _unit_gradients(self, call: Call) -> torch.Tensor:
         """(units, *weight.shape), a few units at a time as the groups of one convolution."""
@@ -201,6 +239,9 @@ class WSConvLayer(ConvLayer):
                 filters = slice(start, start + some)
                 view[filters] += self._to_raw(self.owed[None, filters], filters)[0]
         self.owed = None
+
+    def _kept(self, parameter: nn.Parameter, call: Call) -> KeptGradients:
+        return KeptGradients(parameter, self._unit_gradients(call))
 
     def _weight(self, parameter: nn.Parameter, call: Call) -> Piece:
         piece = super()._weight(parameter, call)

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from common.errors import PrivacyError
+from common.memory import keep_freed_memory
 from common.privacy.clipping.accumulator import Accumulator, trainable
 from common.privacy.clipping.bookkeeping_engine import BookkeepingEngine
 from common.privacy.clipping.chunking import Chunk, chunk_rows, chunks
@@ -33,6 +34,9 @@ _log = logging.getLogger(__name__)
 
 EngineName = Literal["bookkeeping", "opacus", "vmap"]
 
+_ALIGNED = 64
+"""Bytes of which a new tensor's address on a processor is a multiple."""
+
 
 @dataclass(frozen=True)
 class Spread:
@@ -43,10 +47,10 @@ class Spread:
     largest: float = 0.0
 
     @classmethod
-    def of(cls, values: npt.NDArray[np.float64]) -> "Spread":
-        if not len(values):
+    def of(cls, ordered: npt.NDArray[np.float64]) -> "Spread":
+        """Of values in ascending order."""
+        if not len(ordered):
             return cls()
-        ordered = np.sort(values)
         return cls(float(ordered.mean()), float(ordered[len(ordered) // 2]), float(ordered[-1]))
 
 
@@ -66,7 +70,6 @@ class ClippedSum:
     clipped: int
     """Units whose norm exceeded the bound."""
     norms: Spread
-    factors: Spread
 
 
 def clipped_gradient_sum(
@@ -135,6 +138,7 @@ def clipped_gradient_sum(
             parameter has fewer bits than float32, the loss is reduced, or an argument is out of
             range.
     """
+    keep_freed_memory()
     rule = ClipRule(max_grad_norm, clipping, gamma)
     refuse_row_mixing(model)
     problem = Problem(model, loss, trainable(model), rule)
@@ -168,17 +172,29 @@ class _Batch:
         most = engine.chunk(problem, self._made(torch.zeros(1, dtype=torch.int64)))
         return most if self.expected is None else chunk_rows(self.expected, most)
 
-    def part(self, rows: torch.Tensor, weights: torch.Tensor) -> Rectangle:
-        """The rows (units, width) of the batch."""
-        inputs = self._made(rows.flatten())
-        device = inputs.device
-        targets = self.targets[rows.flatten().to(self.targets.device)]
-        return Rectangle(inputs, targets, weights.flatten().to(device), rows.shape[1])
+    def part(
+        self, rows: torch.Tensor, weights: torch.Tensor, run: slice | None = None
+    ) -> Rectangle:
+        """The rows (units, width) of the batch; `run`: the same, if they follow one another."""
+        positions, width = rows.flatten(), rows.shape[1]
+        inputs = self._made(positions, run)
+        targets = _taken(self.targets, positions, run)
+        return Rectangle(inputs, targets, weights.flatten().to(inputs.device), width)
 
-    def _made(self, positions: torch.Tensor) -> torch.Tensor:
+    def _made(self, positions: torch.Tensor, run: slice | None = None) -> torch.Tensor:
         if isinstance(self.inputs, torch.Tensor):
-            return self.inputs[positions.to(self.inputs.device)]
+            return _taken(self.inputs, positions, run)
         return self.inputs(positions)
+
+
+def _taken(values: torch.Tensor, positions: torch.Tensor, run: slice | None) -> torch.Tensor:
+    """values[positions]; no copy of a run that lies in memory as its copy would: kernels may
+    choose by that too, and a unit's company would decide where in a batch it lies."""
+    if run is not None and values.device.type == "cpu" and values.is_contiguous():
+        found = values[run]
+        if found.data_ptr() % _ALIGNED == 0:
+            return found
+    return values[positions.to(values.device)]
 
 
 def _clipped_sum(problem: Problem, engine: Engine, batch: _Batch) -> ClippedSum:
@@ -193,7 +209,8 @@ def _clipped_sum(problem: Problem, engine: Engine, batch: _Batch) -> ClippedSum:
             if piece.rows.numel() > limit:
                 large.append(piece)
             else:
-                found = engine.add(problem, batch.part(piece.rows, piece.weights), total)
+                part = batch.part(piece.rows, piece.weights, piece.run)
+                found = engine.add(problem, part, total)
                 norms.append(found[: piece.units].cpu())
         engine.finish(total)
         for piece in large:
@@ -257,12 +274,12 @@ def _add_large_unit(
 def _summary(gradient: torch.Tensor, norms: torch.Tensor, rule: ClipRule) -> ClippedSum:
     if not bool(gradient.sum().isfinite()):
         gradient, norms = torch.zeros_like(gradient), torch.full_like(norms, torch.nan)
-    finite = norms[rule.usable(norms)].numpy()
+    finite = np.sort(norms.numpy()[rule.usable(norms).numpy()])
+    within = int(np.searchsorted(finite, rule.max_grad_norm, side="right"))
     return ClippedSum(
         gradient=gradient,
         units=len(norms),
         nonfinite=len(norms) - len(finite),
-        clipped=int((finite > rule.max_grad_norm).sum()),
+        clipped=len(finite) - within,
         norms=Spread.of(finite),
-        factors=Spread.of(rule.factors(torch.from_numpy(finite)).numpy()),
     )

@@ -10,6 +10,7 @@ from torch import nn
 from common.errors import PrivacyError
 from common.privacy.clipping.accumulator import Accumulator, block_sum
 from common.privacy.clipping.clip_rule import ClipRule
+from common.privacy.clipping.precision import no_autocast
 
 Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 """(logits of B rows, targets of B rows) -> B losses, each of its own row alone."""
@@ -89,18 +90,17 @@ def total_loss(problem: Problem, logits: torch.Tensor, part: Rectangle) -> torch
     return (losses * part.weights.to(losses.dtype)).sum()
 
 
-def add_scaled(
-    gradients: torch.Tensor, factors: torch.Tensor, parameter: torch.Tensor, total: Accumulator
-) -> None:
-    """Add sum_u factors[u] * gradients[u]; a unit with factor 0 adds nothing, NaN included.
+def scaled_sum(gradients: torch.Tensor, factors: torch.Tensor) -> torch.Tensor:
+    """sum_u factors[u] * gradients[u], float64; a unit with factor 0 adds nothing, NaN included.
 
     It stays in its place, as zeros: how a sum is computed must not depend on what others are.
     """
     rows = gradients.reshape(len(factors), -1)
     if not bool(factors.all()):
         rows = rows.masked_fill((factors == 0)[:, None], 0)
-    with torch.autocast(rows.device.type, enabled=False):
-        total.add(parameter, block_sum(factors.to(rows.dtype)[:, None], rows))
+    with no_autocast(rows.device):
+        found = block_sum(factors.to(rows.dtype)[:, None], rows)
+    return found.view(gradients.shape[1:])
 
 
 def add_clipped(
@@ -110,7 +110,7 @@ def add_clipped(
     norms = torch.stack([squared_norms(g) for g in gradients.values()]).sum(0).sqrt()
     factors = problem.rule.factors(norms)
     for name, parameter in problem.parameters.items():
-        add_scaled(gradients[name], factors, parameter, total)
+        total.add(parameter, scaled_sum(gradients[name], factors))
     return norms
 
 

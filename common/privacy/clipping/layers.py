@@ -50,6 +50,9 @@ class Layer(ABC):
 
     def __init__(self, module: nn.Module) -> None:
         self.module = module
+        every = (p for p in module._parameters.values() if p is not None)
+        self.own = tuple(p for p in every if p.requires_grad)
+        """The module's own parameters that train; one at least."""
 
     def parameter(self, name: str) -> nn.Parameter | None:
         """The module's parameter if it is there and trains."""

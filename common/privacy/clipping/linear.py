@@ -28,7 +28,9 @@ class LinearLayer(Layer):
         if (parameter := self.parameter("weight")) is not None:
             pieces.append(_weight(parameter, inputs, backprops, call.keep))
         if (bias := self.parameter("bias")) is not None:
-            pieces.append(KeptGradients(bias, backprops.sum(1)))
+            pieces.append(
+                KeptGradients(bias, backprops.sum(1) if backprops.shape[1] > 1 else backprops[:, 0])
+            )
         return gradient, pieces
 
 

@@ -5,8 +5,7 @@ holds is what was written before that word: a random kill would hardly ever fall
 """
 
 import signal
-import subprocess
-import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,18 +14,17 @@ from client.ledger.binding import data_fingerprint
 from client.ledger.ledger import Ledger
 from client.site import open_site
 from tests.client.lab import OPEN, make_lab
-
-ROOT = Path(__file__).parents[3]
+from tests.nursery import Nursery, nursery
 
 _LAB = """
-import os, signal, sys
+import os, signal
 from pathlib import Path
 import torch
 from client.app import client_app
+from common.privacy.noise_source import NoiseSource
 from tests.client.lab import context, message, study
 
 torch.set_num_threads(1)
-site, kind, deadly = Path(sys.argv[1]), sys.argv[2], sys.argv[3]
 
 class Deadly:
     def words(self, count):
@@ -34,13 +32,21 @@ class Deadly:
 
 class Entropy:
     repeats = False
+    def __init__(self, deadly):
+        self.deadly = deadly
     def source(self, *purpose):
-        from common.privacy.noise_source import NoiseSource
-        return Deadly() if purpose[-1] == deadly else NoiseSource.secure()
+        return Deadly() if purpose[-1] == self.deadly else NoiseSource.secure()
 
-reply = client_app(Entropy())(message(study(), kind), context(site))
-print("an answer came out:", reply.content)
+def child(site, kind, deadly):
+    reply = client_app(Entropy(deadly))(message(study(), kind), context(Path(site)))
+    raise AssertionError(f"an answer came out: {reply.content}")
 """
+
+
+@pytest.fixture(scope="module")
+def labs() -> Iterator[Nursery]:
+    with nursery(_LAB) as one:
+        yield one
 
 
 @pytest.mark.parametrize(
@@ -48,12 +54,11 @@ print("an answer came out:", reply.content)
     [("train", "sampling"), ("train", "noise"), ("evaluate", "metrics")],
 )
 def test_the_row_is_on_disk_before_the_first_word_is_drawn(
-    tmp_path: Path, kind: str, word: str
+    labs: Nursery, tmp_path: Path, kind: str, word: str
 ) -> None:
     site = make_lab(tmp_path, OPEN.model_copy(update={"metrics": "noised"}))
-    command = [sys.executable, "-c", _LAB, str(site), kind, word]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
-    assert done.returncode == -signal.SIGKILL, done.stdout + done.stderr
+    labs.starts(site, kind, word)
+    assert labs.ended() == -signal.SIGKILL
     opened = open_site(site)
     with Ledger.open(opened.ledger, data_fingerprint(opened)) as ledger:
         assert ledger.verify() == 2

@@ -9,8 +9,6 @@ small server process that has the modules imported, so that 200 kills take secon
 import os
 import random
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -18,12 +16,12 @@ from client.ledger.binding import data_fingerprint
 from client.ledger.ledger import Ledger
 from client.site import open_site
 from tests.client.lab import OPEN, make_lab
+from tests.nursery import nursery
 
 KILLS = 200
 ROUNDS = 4000
-ROOT = Path(__file__).parents[3]
 
-_NURSERY = f"""
+_LAB = f"""
 import os, sys
 from pathlib import Path
 import torch
@@ -40,7 +38,7 @@ size = len(first_model(of))
 # What a first round loads and calculates is had once, for all children.
 client_app()(message(of), context(Path(sys.argv[3])))
 
-def lab():
+def child():
     app = client_app()
     with Ledger.read(open_site(site).ledger) as ledger:
         number = max((row.round for row in ledger.rows("debit")), default=0) + 1
@@ -53,18 +51,6 @@ def lab():
         os.write(handle, f"{{number}} {{Update.read(reply, size).head}}\\n".encode())
         os.close(handle)
         number += 1
-
-for line in sys.stdin:
-    child = os.fork()
-    if child == 0:
-        try:
-            lab()
-        except BaseException as error:
-            releases.with_name("failure").write_text(repr(error))
-        os._exit(1)
-    print(child, flush=True)
-    os.waitpid(child, 0)
-    print("dead", flush=True)
 """
 
 
@@ -77,30 +63,17 @@ def test_no_release_without_its_row_over_many_kills(tmp_path: Path) -> None:
     site, releases = make_lab(tmp_path / "lab", policy), tmp_path / "releases"
     other = make_lab(tmp_path / "other", policy)
     chance = random.Random(7)
-    nursery = subprocess.Popen(
-        [sys.executable, "-c", _NURSERY, str(site), str(releases), str(other)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        bufsize=1,
-        cwd=ROOT,
-    )
-    assert nursery.stdin and nursery.stdout
-    with nursery:
+    with nursery(_LAB, site, releases, other) as labs:
         longest, before = 0.1, 0
         for _ in range(KILLS):
-            nursery.stdin.write("\n")
-            child = int(nursery.stdout.readline())
+            child = labs.starts()
             time.sleep(chance.uniform(0.0, longest))
             os.kill(child, signal.SIGKILL)
-            assert nursery.stdout.readline() == "dead\n"
+            assert labs.ended() == -signal.SIGKILL, "it ended by itself"
             # However busy the machine is, about one child in two lives to release something.
             now = lines(releases)
             longest *= 1.1 if now == before else 0.9
             before = now
-        nursery.stdin.close()
-    failure = tmp_path / "failure"
-    assert not failure.exists(), failure.read_text()
     released = [line.split() for line in releases.read_text().splitlines()]
     opened = open_site(site)
     with Ledger.open(opened.ledger, data_fingerprint(opened)) as ledger:

@@ -3,7 +3,6 @@
 import logging
 import signal
 import sqlite3
-import subprocess
 from contextlib import closing
 from pathlib import Path
 
@@ -11,38 +10,34 @@ import pytest
 from flwr.common.constant import NOOP_ACCOUNT_NAME, NOOP_FLWR_AID
 from sqlalchemy.exc import OperationalError
 
+from common.files import make_folder
 from common.identity import node_public_pem
 from common.identity.keys import make_node_key
-from common.process_hardening import python
 from server.flower import link_state
 from server.flower.link_state import database
-from tests.server.nodes import state_of
+from tests.nursery import nursery
+from tests.server.nodes import empty_database, state_of
 
-ROOT = Path(__file__).parents[3]
-_DIES = """
-import os, signal, sys
+_MAKES = """
+import os, signal
 from pathlib import Path
 from sqlalchemy import Engine, event
 from server.flower.link_state import open_state
 
-left = int(sys.argv[2])
+def child(home, dies_after):
+    left = int(dies_after)
 
-@event.listens_for(Engine, "after_cursor_execute")
-def count(*_):
-    global left
-    left -= 1
-    if not left:
-        os.kill(os.getpid(), signal.SIGKILL)
+    def count(*_):
+        nonlocal left
+        left -= 1
+        if not left:
+            os.kill(os.getpid(), signal.SIGKILL)
 
-open_state(Path(sys.argv[1]))
-print(left)
+    event.listen(Engine, "after_cursor_execute", count)
+    open_state(Path(home))
+    (Path(home) / "left").write_text(str(left))
 """
-
-
-def makes_state(home: Path, dies_after: int) -> subprocess.CompletedProcess[str]:
-    """A process that makes the state, and is killed when it has executed so many statements."""
-    command = [*python("-c", _DIES), str(home), str(dies_after)]
-    return subprocess.run(command, cwd=ROOT, env={"PYTHONPATH": str(ROOT)}, text=True, stdout=-1)
+"""Makes the state, and is killed when it has executed so many statements."""
 
 
 def works(home: Path) -> bool:
@@ -53,13 +48,28 @@ def works(home: Path) -> bool:
     return number in [node.node_id for node in made.get_node_info()]
 
 
-def test_a_state_whose_maker_was_killed_at_any_moment_is_made_anew(tmp_path: Path) -> None:
-    whole = 1_000_000 - int(makes_state(tmp_path / "whole", 1_000_000).stdout)
-    assert whole > 30 and works(tmp_path / "whole")
-    for part in range(1, 10):
-        home = tmp_path / str(part)
-        assert makes_state(home, whole * part // 10).returncode == -signal.SIGKILL
-        assert works(home)
+def test_a_state_whose_maker_was_killed_at_any_moment_is_made_anew(
+    tmp_path: Path,
+) -> None:
+    with nursery(_MAKES) as makers:
+        makers.starts(tmp_path / "whole", 1_000_000)
+        assert makers.ended() == 0
+        whole = 1_000_000 - int((tmp_path / "whole" / "left").read_text())
+        assert whole > 30 and works(tmp_path / "whole")
+        for part in range(1, 10):
+            home = tmp_path / str(part)
+            makers.starts(home, whole * part // 10)
+            assert makers.ended() == -signal.SIGKILL
+            assert works(home)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """The database of a state that was made whole."""
+    made = database(tmp_path)
+    make_folder(made.parent)
+    made.write_bytes(empty_database())
+    return made
 
 
 def change(path: Path, statement: str) -> None:
@@ -70,10 +80,8 @@ def change(path: Path, statement: str) -> None:
 
 @pytest.mark.parametrize("kind", ["no database", "of a later Flower", "half made", "damaged"])
 def test_a_state_that_cannot_be_used_is_made_anew(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, kind: str
+    path: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, kind: str
 ) -> None:
-    makes_state(tmp_path, 1_000_000)
-    path = database(tmp_path)
     if kind == "no database":
         path.write_bytes(b"none of SQLite's" * 10_000)
     elif kind == "of a later Flower":
@@ -88,16 +96,18 @@ def test_a_state_that_cannot_be_used_is_made_anew(
 
 
 def test_a_state_that_can_be_used_is_kept(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    path: Path,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """What keeps it from being opened now may pass; it is not what lies in it."""
     monkeypatch.setitem(link_state._SETTINGS, "busy_timeout", "1")
-    makes_state(tmp_path, 1_000_000)
-    change(database(tmp_path), "CREATE TABLE mark (content)")
-    with closing(sqlite3.connect(database(tmp_path), isolation_level=None)) as other:
+    change(path, "CREATE TABLE mark (content)")
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
         other.execute("PRAGMA locking_mode = EXCLUSIVE")
         other.execute("BEGIN EXCLUSIVE")
         with pytest.raises(OperationalError, match="locked"):
             state_of(tmp_path)
     assert works(tmp_path) and "is made anew" not in caplog.text
-    change(database(tmp_path), "INSERT INTO mark VALUES (1)")
+    change(path, "INSERT INTO mark VALUES (1)")

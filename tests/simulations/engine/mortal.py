@@ -1,4 +1,4 @@
-"""A client that repeats a message's number, and dies of one that tells it to."""
+"""A client that repeats a message's number and says which GPUs it sees; some messages kill it."""
 
 import os
 from collections.abc import Callable
@@ -8,12 +8,13 @@ from flwr.app import ConfigRecord, Context, Message, MessageType, RecordDict
 CODE = 7
 
 
-def make(seed: int) -> Callable[[Message, Context], Message]:
+def make(seed: int, number: int) -> Callable[[Message, Context], Message]:
     def answer(message: Message, context: Context) -> Message:
         if message.content.config_records["asked"]["die"]:
             os._exit(CODE)
         number = message.content.config_records["asked"]["number"]
-        content = RecordDict({"said": ConfigRecord({"number": number})})
+        gpus = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+        content = RecordDict({"said": ConfigRecord({"number": number, "gpus": gpus})})
         return Message(content, reply_to=message)
 
     return answer

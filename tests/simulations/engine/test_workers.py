@@ -2,13 +2,20 @@
 
 import time
 from concurrent.futures import CancelledError, ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
 
 import pytest
 from flwr.supercore.task_identity import TaskIdentity
 
+from common.errors import FederationError
+from simulations.engine import engines
+from simulations.engine.processes import _ProcessWorker, processes
 from simulations.engine.seeded import make_client
-from simulations.engine.workers import WorkerPool
+from simulations.engine.workers import WorkerPool, WorkersGoneError
+from simulations.experiments import CENTRALISED, PlannedStudy
 from tests.simulations.engine import mortal
+from tests.simulations.small import simulation
 
 
 @pytest.fixture(autouse=True)
@@ -20,7 +27,7 @@ def _identity() -> None:
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_death_is_the_answer_to_the_message_that_caused_it_alone(workers: int) -> None:
     deadly = {3, 4, 11}
-    with WorkerPool(workers, mortal.make, 0) as pool:
+    with WorkerPool(workers, processes(mortal.make, 0)) as pool:
         futures = [
             pool.submit(mortal.asked(number, number in deadly), mortal.context())
             for number in range(20)
@@ -34,7 +41,7 @@ def test_a_death_is_the_answer_to_the_message_that_caused_it_alone(workers: int)
 
 
 def test_what_cannot_be_sent_is_raised_to_who_asked_and_the_pool_goes_on() -> None:
-    with WorkerPool(1, mortal.make, 0) as pool:
+    with WorkerPool(1, processes(mortal.make, 0)) as pool:
         with pytest.raises(AttributeError, match="NoneType"):
             pool.submit(None, mortal.context()).result(120)  # type: ignore[arg-type]
         assert pool.submit(mortal.asked(1), mortal.context()).result(120)[0].has_content()
@@ -42,7 +49,7 @@ def test_what_cannot_be_sent_is_raised_to_who_asked_and_the_pool_goes_on() -> No
 
 def test_messages_of_a_lower_rank_go_first() -> None:
     order: list[int] = []
-    with WorkerPool(1, mortal.make, 0) as pool:
+    with WorkerPool(1, processes(mortal.make, 0)) as pool:
         futures = [
             pool.submit(mortal.asked(rank), mortal.context(), rank) for rank in range(40, 0, -1)
         ]
@@ -55,7 +62,7 @@ def test_messages_of_a_lower_rank_go_first() -> None:
 
 
 def test_what_a_closed_pool_has_not_answered_is_cancelled() -> None:
-    pool = WorkerPool(1, mortal.make, 0)
+    pool = WorkerPool(1, processes(mortal.make, 0))
     futures = [pool.submit(mortal.asked(number), mortal.context()) for number in range(200)]
     futures[0].result(120)
     pool.close()
@@ -67,6 +74,22 @@ def test_what_a_closed_pool_has_not_answered_is_cancelled() -> None:
         except CancelledError:
             cancelled += 1
     assert cancelled and futures[-1].cancelled()
+
+
+def test_a_baseline_is_given_up_alone_and_never_for_want_of_workers(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    faults = iter((FederationError("no quorum"), WorkersGoneError("Ray has ended")))
+
+    def serve(*_: object) -> None:
+        raise next(faults)
+
+    monkeypatch.setattr(engines, "_serve", serve)
+    plan = PlannedStudy(CENTRALISED, simulation().study, tmp_path)
+    attempt = partial(engines._attempt, plan, None, lambda *_: None)
+    assert attempt() == "no quorum"
+    with pytest.raises(WorkersGoneError):
+        attempt()
 
 
 class Line:
@@ -83,10 +106,11 @@ class Line:
 
 
 def test_a_worker_that_dies_while_the_pool_ends_is_closed_by_one_at_a_time() -> None:
-    with WorkerPool(1, make_client, 0) as pool:
-        worker = pool._hire()
+    with WorkerPool(1, processes(make_client, 0)) as pool:
+        worker = pool._hire(0)
+        assert isinstance(worker, _ProcessWorker)
         worker._line.close()
         worker._line = Line()  # type: ignore[assignment]
         with ThreadPoolExecutor(4) as threads:
-            codes = set(threads.map(lambda _: worker.stop(), range(4)))
-    assert len(codes) == 1
+            ends = set(threads.map(lambda _: worker.stop(), range(4)))
+    assert len(ends) == 1

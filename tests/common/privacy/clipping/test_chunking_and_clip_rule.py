@@ -75,6 +75,14 @@ def test_rows_that_are_units_stay_in_order(batch: int, limit: int) -> None:
     there = [row for chunk in found for row in chunk.rows[: chunk.units, 0].tolist()]
     assert there == list(range(batch))
     assert {len(chunk.rows) for chunk in found} <= {limit}
+    upwards = chunks(3 * torch.arange(batch), batch, limit)
+    downwards = chunks(torch.arange(batch).flip(0), batch, limit)
+    for chunk, up, down in zip(found, upwards, downwards, strict=True):
+        assert torch.equal(chunk.rows, up.rows) and torch.equal(chunk.rows, batch - 1 - down.rows)
+        assert torch.equal(chunk.weights, up.weights) and torch.equal(chunk.weights, down.weights)
+        assert chunk.units == up.units == down.units
+        if chunk.run is not None:
+            assert chunk.rows.flatten().tolist() == list(range(batch))[chunk.run]
 
 
 @pytest.mark.parametrize(("limit", "views"), [(0, 1), (4, 0)])

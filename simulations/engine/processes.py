@@ -1,0 +1,130 @@
+"""Workers that are processes of this machine."""
+
+import multiprocessing
+import os
+import queue
+import signal
+import tempfile
+import threading
+from multiprocessing import forkserver
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
+
+from flwr.app import Context, Message
+
+from common.errors import ConfigError
+from simulations.engine.workers import (
+    Answer,
+    MakeClient,
+    StartWorker,
+    Worker,
+    packed,
+    unpacked,
+)
+
+_LONGEST_SOCKET = 107
+"""Bytes of a Unix socket's path."""
+_SOCKET = "/pymp-xxxxxxxx/listener-xxxxxxxx"
+"""What multiprocessing adds to the folder's."""
+_SHORT = "/tmp"  # noqa: S108  a folder of our own is made in it
+
+
+def processes(make: MakeClient, seed: int, preload: tuple[str, ...] = ()) -> StartWorker:
+    """What starts a `WorkerPool`'s processes. preload: modules that the clients need, besides the
+    one of `make`.
+
+    Processes come from a server that has the heavy modules loaded, so a worker starts in
+    milliseconds and shares their memory; that server starts here, beside whatever the caller does
+    next.
+    """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([make.__module__, __name__, *preload])
+    _start_forkserver()
+
+    def start(number: int) -> Worker:
+        return _ProcessWorker(context, make, seed, number)
+
+    return start
+
+
+def _start_forkserver() -> None:
+    """Start the server of processes, whose socket lies below TMPDIR where its path fits in there.
+
+    Raises ConfigError: the path is too long, and /tmp cannot be written.
+    """
+    folder, before = tempfile.gettempdir(), tempfile.tempdir
+    fits = len(os.fsencode(folder)) <= _LONGEST_SOCKET - len(_SOCKET)
+    try:
+        tempfile.tempdir = folder if fits else _SHORT
+        forkserver.ensure_running()
+    except OSError as error:
+        raise ConfigError(
+            f"{tempfile.tempdir}: no socket for the worker processes can be made there "
+            f"({error.strerror or error}); set TMPDIR to a folder that can be written, with a path "
+            "of 70 letters at most"
+        ) from error
+    finally:
+        tempfile.tempdir = before
+
+
+class _ProcessWorker:
+    """One process and the line to it."""
+
+    def __init__(
+        self,
+        context: multiprocessing.context.ForkServerContext,
+        make: MakeClient,
+        seed: int,
+        number: int,
+    ) -> None:
+        self._line, theirs = context.Pipe()
+        self._process: BaseProcess = context.Process(
+            target=_serve, args=(theirs, make, seed, number), daemon=True
+        )
+        self._process.start()
+        theirs.close()
+        self._ending = threading.Lock()
+
+    def send(self, message: Message, context: Context) -> None:
+        for part in packed(message, context):
+            self._line.send_bytes(part)
+
+    def receive(self) -> Answer:
+        """The answer to the first message that has none yet. Raises EOFError: the worker died."""
+        return unpacked(self._line.recv_bytes(), self._line.recv_bytes())
+
+    def stop(self) -> str:
+        with self._ending:
+            self._process.kill()
+            self._process.join()
+            self._line.close()
+            return f"exit code {self._process.exitcode}"
+
+
+def _serve(line: Connection, make: MakeClient, seed: int, number: int) -> None:
+    """A worker's whole life: answer messages until the line closes."""
+    _leave_interrupts_to_parent()
+    come: queue.SimpleQueue[tuple[Message, Context] | None] = queue.SimpleQueue()
+    threading.Thread(target=_read, args=(line, come), daemon=True).start()
+    client = make(seed, number)
+    while asked := come.get():
+        message, context = asked
+        reply = client(message, context)
+        for part in packed(reply, context):
+            line.send_bytes(part)
+
+
+def _read(line: Connection, come: "queue.SimpleQueue[tuple[Message, Context] | None]") -> None:
+    """Take what the parent sends, while the client computes: the parent never waits to send."""
+    try:
+        while True:
+            come.put(unpacked(line.recv_bytes(), line.recv_bytes()))
+    except EOFError:
+        pass
+    finally:
+        come.put(None)
+
+
+def _leave_interrupts_to_parent() -> None:
+    """Ctrl-C reaches the whole group; the parent decides when a worker ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -1,0 +1,149 @@
+"""Workers that are processes of a Ray cluster's nodes."""
+
+import contextlib
+import os
+from collections import deque
+from collections.abc import Sequence
+from typing import Any
+
+import ray
+from flwr.app import Context, Message
+from ray.exceptions import GetTimeoutError, ObjectLostError, RayActorError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from common.config.study import Runtime
+from common.errors import ConfigError
+from simulations.engine.cluster import ClientShare, Cluster, Node, places
+from simulations.engine.node_check import check_nodes
+from simulations.engine.seeded import make_client
+from simulations.engine.workers import (
+    Answer,
+    MakeClient,
+    StartWorker,
+    Worker,
+    WorkerPool,
+    WorkersGoneError,
+    packed,
+    unpacked,
+)
+from simulations.experiments import PlannedStudy
+
+_START_SECONDS = 300.0
+"""In which a node has a worker running: it loads torch, maybe over a network."""
+
+
+class _Client:
+    """The ClientApp in an actor's process."""
+
+    def __init__(self, make: MakeClient, seed: int, folder: str) -> None:
+        """folder: what relative paths start from."""
+        with contextlib.suppress(OSError):
+            os.chdir(folder)
+        # Ray shows a process the GPUs that it was given and no other: whose number is 0 is its own.
+        self._answer = make(seed, 0)
+
+    def ready(self) -> None:
+        """Answered once the process runs."""
+
+    def answer(self, message: bytes, context: bytes) -> tuple[bytes, bytes]:
+        asked, node = unpacked(message, context)
+        return packed(self._answer(asked, node), node)
+
+
+def actors(
+    cluster: Cluster, nodes: Sequence[Node], share: ClientShare, make: MakeClient, seed: int
+) -> StartWorker:
+    """What starts a `WorkerPool`'s workers: number i on the i-th of `nodes`, which has room."""
+    cluster.use(nodes)
+    kind = ray.remote(_Client)
+
+    def start(number: int) -> Worker:
+        cluster.check()
+        node = nodes[number]
+        actor = kind.options(
+            num_cpus=share.cpus,
+            num_gpus=share.gpus,
+            scheduling_strategy=NodeAffinitySchedulingStrategy(node.identifier, soft=False),
+        ).remote(make, seed, os.getcwd())
+        worker = _RayWorker(cluster, node, actor)
+        worker.wait_until_ready(share)
+        return worker
+
+    return start
+
+
+class _RayWorker:
+    """One actor."""
+
+    def __init__(self, cluster: Cluster, node: Node, actor: Any) -> None:
+        self._cluster, self._node, self._actor = cluster, node, actor
+        self._asked: deque[Any] = deque()
+
+    def wait_until_ready(self, share: ClientShare) -> None:
+        """Raises WorkersGoneError: the node has no room, or the process cannot be started."""
+        try:
+            self._cluster.wait_for(self._actor.ready.remote(), _START_SECONDS)
+        except GetTimeoutError as error:
+            self.stop()
+            raise WorkersGoneError(
+                f"Ray node {self._node}: no room for a client ({share}) within "
+                f"{_START_SECONDS:.0f} s; is the cluster used by another job?"
+            ) from error
+        except RayActorError as error:
+            self._cluster.check_node(self._node)
+            raise WorkersGoneError(
+                f"Ray node {self._node}: no client can be started: {error}"
+            ) from error
+
+    def send(self, message: Message, context: Context) -> None:
+        self._cluster.check()
+        self._asked.append(self._actor.answer.remote(*packed(message, context)))
+
+    def receive(self) -> Answer:
+        """The answer to the first message that has none yet.
+
+        Raises EOFError: the process died, and its node lives. WorkersGoneError: both are gone.
+        """
+        try:
+            return unpacked(*self._cluster.wait_for(self._asked.popleft()))
+        except (RayActorError, ObjectLostError) as death:
+            self._cluster.check_node(self._node)
+            raise EOFError from death
+
+    def stop(self) -> str:
+        if self._cluster.there:
+            ray.kill(self._actor)
+        return f"on Ray node {self._node.name}"
+
+
+def ray_cluster(runtime: Runtime, address: str | None) -> Cluster:
+    """The cluster for the clients of `runtime`: joined, or started with room for its workers.
+
+    Raises ConfigError: none answers at the address; one GPU of a machine is named, and Ray hands
+    them out.
+    """
+    if runtime.device.startswith("cuda:"):
+        raise ConfigError(
+            f"runtime.device: {runtime.device}: Ray hands out the GPUs of its nodes; set device to "
+            "cuda, and runtime.gpus_per_client to each client's share"
+        )
+    return Cluster(address, cpus=(runtime.workers or os.cpu_count() or 1) * runtime.threads)
+
+
+def ray_workers_of(cluster: Cluster, runtime: Runtime, plan: PlannedStudy) -> WorkerPool:
+    """The pool that `runtime` asks for on the cluster's nodes, which see the plan's sites.
+
+    Raises ConfigError: no node has room, or one does not see what this machine does.
+    """
+    share = ClientShare(runtime.threads, _gpus(cluster.nodes, runtime))
+    nodes = places(cluster.nodes, share, runtime.workers)
+    check_nodes(cluster, nodes, plan)
+    return WorkerPool(len(nodes), actors(cluster, nodes, share, make_client, plan.study.seed))
+
+
+def _gpus(nodes: Sequence[Node], runtime: Runtime) -> float:
+    """GPUs of a client: what is asked for; else one, where a node has one."""
+    if runtime.gpus_per_client is not None or runtime.device == "cpu":
+        return runtime.gpus_per_client or 0.0
+    wanted = runtime.device == "cuda" or any(node.gpus for node in nodes)
+    return 1.0 if wanted else 0.0
