@@ -27,6 +27,7 @@ def full_float32() -> Iterator[None]:
 
 def no_autocast(device: torch.device) -> AbstractContextManager[object]:
     """Autocast off inside the block; nothing where it is off, for entering takes microseconds."""
-    if torch.is_autocast_enabled(device.type):
-        return torch.autocast(device.type, enabled=False)
+    kind = device.type
+    if torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind):
+        return torch.autocast(kind, enabled=False)
     return nullcontext()
