@@ -20,10 +20,11 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from pydantic import AwareDatetime, Field
 
 from common.audit.entry import Fact
+from common.canonical_json import canonical
 from common.config.study import Strict
 from common.errors import FederationError, PrivacyError
 from common.files import make_folder, write_text
-from common.identity import canonical, sign, verify
+from common.identity import sign, verify
 from common.identity.signatures import statement
 from common.untrusted_text import PlainText
 

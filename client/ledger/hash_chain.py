@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
+from common.canonical_json import canonical
 from common.errors import PrivacyError
 from common.privacy.accounting import Event
 
@@ -91,14 +92,12 @@ def planned(study: str, round: int, event: Event, most: int) -> PlannedDebits:
 
 def chained(previous: str, fields: dict[str, Any]) -> LedgerRow:
     """The row of `fields` (all of `LedgerRow` but `hash`) that follows the hash `previous`."""
-    text = json.dumps([previous, fields], sort_keys=True, separators=(",", ":"))
-    return LedgerRow(**fields, hash=hashlib.sha256(text.encode()).hexdigest())
+    return LedgerRow(**fields, hash=hashlib.sha256(canonical([previous, fields])).hexdigest())
 
 
 def event_body(event: Event, most: int | None) -> str:
     """The event, and how many such answers are planned, as canonical JSON."""
-    content = {"event": asdict(event), "most": most}
-    return json.dumps(content, sort_keys=True, separators=(",", ":"))
+    return canonical({"event": asdict(event), "most": most}).decode()
 
 
 def check(rows: Sequence[LedgerRow], origin: str, after: LedgerRow | None = None) -> None:

@@ -6,8 +6,9 @@ import math
 import re
 from typing import Any
 
+from common.canonical_json import canonical
 from common.errors import PrivacyError
-from common.identity.signatures import canonical, statement
+from common.identity.signatures import statement
 
 BEGINNING = hashlib.sha256(b"hemofed audit log 1").hexdigest()
 """What stands for the hash before the first line of the first file."""

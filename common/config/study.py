@@ -7,7 +7,6 @@ what only affects speed; no field of it can change the mechanism.
 
 import difflib
 import hashlib
-import json
 import re
 from collections.abc import Iterable, Mapping
 from functools import cached_property
@@ -16,6 +15,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
+from common.canonical_json import canonical
 from common.cell_types import CELL_TYPES, LabelMap
 from common.field_of_view import FIELD_UM, PICTURE_UM
 from common.untrusted_text import PlainLines, PlainText
@@ -348,8 +348,7 @@ class Study(Strict):
     @cached_property
     def digest(self) -> str:
         """SHA-256 (hex) of the study's canonical JSON."""
-        text = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(text.encode()).hexdigest()
+        return hashlib.sha256(canonical(self.model_dump(mode="json"))).hexdigest()
 
 
 def _require_cell_types(key: str, names: Iterable[str]) -> None:

@@ -19,12 +19,11 @@ from common.identity.keys import (
     signing_public_pem,
 )
 from common.identity.registry import Member, Registry
-from common.identity.signatures import canonical, fingerprint, same_fingerprint, sign, verify
+from common.identity.signatures import fingerprint, same_fingerprint, sign, verify
 
 __all__ = [
     "Member",
     "Registry",
-    "canonical",
     "check_certificate",
     "fingerprint",
     "load_node_key",

@@ -7,6 +7,7 @@ from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from pydantic import AwareDatetime, Field, field_validator
 
+from common.canonical_json import canonical
 from common.config.study import SiteName, Strict
 from common.identity.keys import (
     node_public_pem,
@@ -15,7 +16,6 @@ from common.identity.keys import (
     signing_public_pem,
 )
 from common.identity.signatures import (
-    canonical,
     digest_fingerprint,
     sign,
     sign_as_node,

@@ -2,7 +2,6 @@
 
 import hashlib
 import hmac
-import json
 from typing import Any
 
 from cryptography.exceptions import InvalidSignature
@@ -15,18 +14,12 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from cryptography.hazmat.primitives.hashes import SHA384
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_public_key
 
+from common.canonical_json import canonical
 from common.errors import FederationError
 from common.identity.keys import parse_node_public, parse_signing_public
 
 _FINGERPRINT_BYTES = 16
 """128 bits: nobody finds a second key of the same fingerprint, and it can still be read aloud."""
-
-
-def canonical(content: Any) -> bytes:
-    """The one JSON text of `content`: sorted keys, no spaces, ASCII. Raises ValueError for NaN."""
-    return json.dumps(
-        content, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False
-    ).encode()
 
 
 def statement(kind: str, content: Any) -> bytes:

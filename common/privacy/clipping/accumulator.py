@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from common.errors import PrivacyError
+from common.models.classifier import trainable
 
 _BLOCK = 32
 """Rows that are added up in float32; a unit more or less changes how the others' are rounded."""
@@ -16,13 +17,13 @@ _FEW = 2**14
 """So few values are sooner taken to float64 than cut into blocks."""
 
 
-def trainable(model: nn.Module) -> dict[str, nn.Parameter]:
-    """Parameters that train, by name, in `named_parameters()` order; a shared one appears once.
+def clippable(model: nn.Module) -> dict[str, nn.Parameter]:
+    """The parameters that train, where gradients of them can be clipped; a shared one appears once.
 
     Raises:
         PrivacyError: nothing trains, or a parameter has fewer bits than float32.
     """
-    found = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    found = trainable(model)
     if not found:
         raise PrivacyError(
             f"{type(model).__name__} has no parameter with requires_grad; nothing can be trained."

@@ -13,7 +13,7 @@ from torch import nn
 
 from common.errors import PrivacyError
 from common.memory import keep_freed_memory
-from common.privacy.clipping.accumulator import Accumulator, trainable
+from common.privacy.clipping.accumulator import Accumulator, clippable
 from common.privacy.clipping.bookkeeping_engine import BookkeepingEngine
 from common.privacy.clipping.chunking import Chunk, chunk_rows, chunks
 from common.privacy.clipping.clip_rule import Clipping, ClipRule
@@ -141,7 +141,7 @@ def clipped_gradient_sum(
     keep_freed_memory()
     rule = ClipRule(max_grad_norm, clipping, gamma)
     refuse_row_mixing(model)
-    problem = Problem(model, loss, trainable(model), rule)
+    problem = Problem(model, loss, clippable(model), rule)
     if isinstance(inputs, torch.Tensor) and len(inputs) != len(targets):
         raise PrivacyError(f"{len(inputs)} inputs, but {len(targets)} targets.")
     batch = _Batch(inputs, targets, units, views, expected, chunk)

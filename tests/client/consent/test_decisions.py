@@ -16,8 +16,9 @@ from client.consent import decisions
 from client.consent.decisions import BEGINNING, Decision, DecisionFile, Signed, SignedDecision
 from client.consent.rollback import DecisionMemory, Named
 from common.audit.log import AuditLog
+from common.canonical_json import canonical
 from common.errors import FederationError, PrivacyError
-from common.identity import canonical, sign
+from common.identity import sign
 from common.identity.keys import make_signing_key, signing_public_pem
 
 NOW = datetime(2026, 11, 30, 12, tzinfo=UTC)

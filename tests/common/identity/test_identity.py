@@ -10,6 +10,7 @@ from cryptography.hazmat.primitives.serialization import load_ssh_private_key
 from hypothesis import given
 from hypothesis import strategies as st
 
+from common.canonical_json import canonical
 from common.errors import ConfigError, FederationError
 from common.identity import keys
 from common.identity.admission_request import AdmissionRequest
@@ -23,7 +24,7 @@ from common.identity.keys import (
     write_private,
     write_tls_key,
 )
-from common.identity.signatures import canonical, fingerprint, same_fingerprint, sign, verify
+from common.identity.signatures import fingerprint, same_fingerprint, sign, verify
 
 NOW = datetime(2026, 5, 1, tzinfo=UTC)
 KEY = make_signing_key()
