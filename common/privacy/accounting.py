@@ -48,20 +48,20 @@ _ROUNDING_A_STEP = 1e-15
 """Probability that float64's Fourier transforms may lose a step. Against the Gaussian mechanism's
 exact formula, 10,000 compositions lost 3e-13 (`test_accounting.py`)."""
 _INTERVAL_DELTA = 1e-5
-"""Where `deltas` asks how finely losses are to be cut."""
+"""The delta at which `deltas` estimates epsilon, to choose how finely losses are cut."""
 _COARSE = 10.0
-"""How much more coarsely `calibrate` cuts losses to find the neighbourhood of its answer."""
+"""`calibrate` first cuts losses this many times more coarsely, to come near its answer."""
 _STEPS_A_DOUBLING = 1024
-"""Noise multipliers that `calibrate` gives are 2^(k/1024): 0.07 % apart."""
+"""`calibrate` returns noise multipliers 2^(k/1024) for whole k: they lie 0.07 % apart."""
 _STRIDE = 64
-"""How far apart the multipliers are that `calibrate` tries first."""
+"""`calibrate` first tries every 64th k."""
 _SERIES = tuple(sorted({math.ceil(1.05**k) for k in range(400)}))
-"""Numbers of steps that `epsilon_at_most` counts up to: 1 to 20, then each a twentieth more."""
+"""Numbers of steps that `epsilon_at_most` rounds up to: 1 to 20, then each a twentieth more."""
 _LOWEST, _HIGHEST = -6 * _STEPS_A_DOUBLING, 12 * _STEPS_A_DOUBLING
 
 
 def epsilon(events: Iterable[Event], delta: float, accountant: Accountant = "pld") -> float:
-    """The epsilon at `delta` of all `events` on one data set, for add-or-remove of one unit.
+    """The epsilon at `delta` of all `events` on one data set, when one unit is added or removed.
 
     | events                       | epsilon      |
     |------------------------------|--------------|
@@ -72,6 +72,15 @@ def epsilon(events: Iterable[Event], delta: float, accountant: Accountant = "pld
     Formal guarantees: never below the true epsilon. "pld" sets aside a part of delta for float64's
     rounding, which grows with the steps; where that is more than half of it (below 2e-11 for 10,000
     steps), "rdp" answers in its place. Raises PrivacyError for a delta outside (0, 1) too.
+
+    >>> once = Event(
+    ...     mechanism="poisson_discrete_gaussian", sample_rate=0.05, noise_multiplier=1.0,
+    ...     steps=100, unit="image",
+    ... )
+    >>> f"{epsilon([once], 1e-5):.2f}, twice {epsilon([once, once], 1e-5):.2f}"
+    '3.50, twice 4.77'
+    >>> f"{epsilon([once], 1e-5, 'rdp'):.2f}"
+    '4.11'
     """
     expect("accountant", accountant, get_args(Accountant))
     if not 0 < delta < 1:
@@ -90,11 +99,12 @@ def epsilon(events: Iterable[Event], delta: float, accountant: Accountant = "pld
 
 
 def epsilon_at_most(events: Iterable[Event], delta: float, marks: Iterable[int] = ()) -> float:
-    """A bound of `epsilon` by "pld" that few questions have to compute, of a study that grows.
+    """An upper bound of `epsilon` by "pld", cheap to ask again and again while a study grows.
 
-    Each event's steps are counted up to the next of a series that grows by a twentieth, or to one
-    of `marks` where that comes first: the plan's own numbers of steps, at which it is exact. It is
-    some 2.5 % above `epsilon` where that grows with the root of the steps.
+    Each event's steps are rounded up to the next number of a series that grows by a twentieth, or
+    to the next of `marks` where that comes first. `marks` are the plan's own numbers of steps: at
+    them the bound is exact. Elsewhere it is some 2.5 % above `epsilon` where epsilon grows with the
+    root of the steps. Most calls find their answer in a cache. Raises PrivacyError like `epsilon`.
 
     Formal guarantees: never below the true epsilon, which only grows with the steps.
     """
@@ -103,13 +113,15 @@ def epsilon_at_most(events: Iterable[Event], delta: float, marks: Iterable[int] 
 
 
 def _up(steps: int, marks: list[int]) -> int:
-    """The first of the series, or of the sorted marks, that is not below `steps`."""
+    """The smallest number of the series and of the sorted `marks` that is at least `steps`."""
     found = next(at for at in _SERIES if at >= steps) if steps <= _SERIES[-1] else steps
     return min([found, *marks[bisect_left(marks, steps) :][:1]])
 
 
 def deltas(event: Event, epsilons: Floats) -> Floats:
-    """The delta of `event` at each of `epsilons` (N,), none below 0; the event bears noise.
+    """The delta of `event` at each of `epsilons`, float64 (N,) -> float64 (N,).
+
+    No epsilon may be below 0, and the event's noise multiplier must be above 0.
 
     Formal guarantees: never below the true delta, in either direction of add-or-remove. It is the
     smaller one of "pld", with what float64 may lose added, and of "rdp" (Canonne, Kamath, Steinke
@@ -126,11 +138,15 @@ def deltas(event: Event, epsilons: Floats) -> Floats:
 
 @lru_cache(maxsize=4096)
 def calibrate(epsilon: float, delta: float, sample_rate: float, steps: int) -> float:
-    """The smallest noise multiplier, of 2^(k/1024) for whole k, that costs at most `epsilon`.
+    """The smallest noise multiplier with which `steps` steps cost at most `epsilon` at `delta`.
 
-    `steps` Poisson-sampled steps with it cost at most `epsilon` at `delta` by the "pld" engine.
-    Rises with `steps` and `sample_rate`, falls with `epsilon` and `delta`. Raises PrivacyError
-    when no multiplier up to 4096 does it.
+    Each step is Poisson-sampled with `sample_rate`, and "pld" says what the steps cost. The result
+    is 2^(k/1024) for a whole k. It rises with `steps` and `sample_rate`, and falls with `epsilon`
+    and `delta`. Raises PrivacyError when `epsilon` is not a finite number above 0, and when no
+    multiplier up to 4096 suffices.
+
+    >>> f"{calibrate(2.0, 1e-5, sample_rate=0.05, steps=100):.3f}"
+    '1.345'
     """
     if not (math.isfinite(epsilon) and epsilon > 0):
         raise PrivacyError(f"calibrate: epsilon={epsilon}; expected a finite number above 0")
@@ -157,8 +173,11 @@ def calibrate(epsilon: float, delta: float, sample_rate: float, steps: int) -> f
 
 
 def study_event(privacy: PrivacySpec, rounds: int) -> Event:
-    """All that `rounds` rounds, and the spare ones, may ever do to a site's data, with the noise
-    that meets the epsilon."""
+    """All steps that `rounds` rounds and the spare ones may ever do to a site's data.
+
+    Their noise multiplier is the smallest that keeps them within the study's epsilon. Raises
+    PrivacyError like `calibrate`.
+    """
     steps = (rounds + privacy.spare_rounds) * privacy.local_steps
     return Event(
         mechanism="poisson_discrete_gaussian",
@@ -171,7 +190,10 @@ def study_event(privacy: PrivacySpec, rounds: int) -> Event:
 
 
 def _first(low: int, high: int, holds: Callable[[int], bool]) -> int:
-    """The smallest k in [low, high] for which `holds`; it does for `high` and stays so."""
+    """The smallest k in [low, high] that `holds` accepts.
+
+    `holds` accepts `high`, and accepts every k above one that it accepts.
+    """
     while low < high:
         middle = (low + high) // 2
         low, high = (low, middle) if holds(middle) else (middle + 1, high)
@@ -179,7 +201,7 @@ def _first(low: int, high: int, holds: Callable[[int], bool]) -> int:
 
 
 def _first_below(start: int, holds: Callable[[int], bool]) -> int:
-    """`_first`, from a `start` near the answer: strides that double find its two sides."""
+    """`_first` from a `start` near the answer: doubling strides find an interval around it."""
     stride = 1
     if holds(start):
         while start > _LOWEST and holds(max(_LOWEST, start - stride)):
@@ -191,7 +213,7 @@ def _first_below(start: int, holds: Callable[[int], bool]) -> int:
 
 
 def _secant(k: int, excess: Callable[[int], float]) -> int:
-    """A k near the root of the falling function `excess`, after three steps from `k`."""
+    """A k near the root of the falling function `excess`: at most three secant steps from `k`."""
     value, slope = excess(k), -1.2 * math.log(2) / _STEPS_A_DOUBLING
     for _ in range(3):
         step = max(-1024, min(1024, round(-value / slope)))
@@ -262,7 +284,7 @@ def _rdp_step(sample_rate: float, noise_multiplier: float) -> NDArray[np.float64
 
 @lru_cache(maxsize=16)
 def _step(sample_rate: float, noise_multiplier: float, interval: float) -> Any:
-    """One step's privacy loss distribution, the dearest part of most questions."""
+    """One step's privacy loss distribution: the slowest part of most questions, so it is cached."""
     from dp_accounting.pld import privacy_loss_distribution
 
     return privacy_loss_distribution.from_gaussian_mechanism(
@@ -275,14 +297,15 @@ def _step(sample_rate: float, noise_multiplier: float, interval: float) -> Any:
 
 @lru_cache(maxsize=4)
 def _losses(event: Event) -> Any:
-    """The privacy loss distribution of all its steps."""
+    """The privacy loss distribution of all steps of `event`."""
     interval = _interval(_rdp((event,), _INTERVAL_DELTA))
     return _step(event.sample_rate, event.noise_multiplier, interval).self_compose(event.steps)
 
 
 def _interval(rdp: float) -> float:
-    """How finely losses are cut: coarser for a large epsilon, so that time stays bounded.
+    """Width of the intervals that losses are cut into, for a study whose "rdp" epsilon is `rdp`.
 
-    Coarser is larger, and a larger epsilon never gets the finer one: monotone it remains.
+    It is wider for a large epsilon, so that time stays bounded. A wider interval gives a larger
+    result, and a larger epsilon never gets a narrower interval, so `epsilon` stays monotone.
     """
     return 1e-4 if rdp < 1 else 5e-4 if rdp < 10 else 1e-3 if rdp < 200 else 1e-2

@@ -23,32 +23,33 @@ from common.errors import PrivacyError
 from common.privacy.noise_source import WORDS_A_CALL, NoiseSource
 
 REACH = 13
-"""Every integer within this many sigma of zero can be drawn; none a bucket's width further can."""
+"""Every integer within this many sigma of zero can be drawn; none more than a bucket's width
+further out can."""
 TAIL = 1e-36
-"""Above the mass beyond `REACH` sigma, 2 exp(-13^2 / 2) / (1 - exp(-13)) at most for every sigma:
-what the law drawn differs by from N_Z(0, sigma^2) in total variation."""
+"""Bounds the distance in total variation between the law drawn and N_Z(0, sigma^2), for every
+sigma: the mass beyond `REACH` sigma is at most 2 exp(-13^2 / 2) / (1 - exp(-13))."""
 MIN_SIGMA, MAX_SIGMA = 2.0**-4, 2.0**30
 
 _ENTRIES = 1 << 16
 _COMPARED = 24
 _MARGIN = 2.0**-40
-"""Above the relative error of p in float64: the exponent is below 2^7 and carries a few units of
+"""Bounds the relative error of p in float64: the exponent is below 2^7 and carries a few units of
 2^-53, so p is right within 2^-44."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class SamplingTable:
-    """What sampling at one sigma needs; see the module's text for the letters."""
+    """What sampling at one sigma needs; the module's text explains the letters."""
 
     sigma: float
     shift: int
-    """w: a bucket holds 2^w integers, bucket b those from b * 2^w."""
+    """w: a bucket holds 2^w integers, and bucket b begins at b * 2^w."""
     bucket: NDArray[np.int16]
     """Entry -> bucket, int16 (2^16,)."""
     quick: NDArray[np.int32]
-    """Entry -> the number of first 24-bit comparands accepted whatever follows, int32 (2^16,)."""
+    """Entry -> how many of the 24-bit first comparands are accepted at once, int32 (2^16,)."""
     scale: float
-    """K."""
+    """The module text's K."""
     share: NDArray[np.int32]
     """Entry -> n_b of its bucket, int32 (2^16,)."""
 
@@ -79,7 +80,7 @@ def discrete_gaussian(n: int, sigma: float, source: NoiseSource) -> NDArray[np.i
 
 
 def _draw(table: SamplingTable, tries: int, source: NoiseSource) -> NDArray[np.int64]:
-    """What is accepted of `tries` proposals."""
+    """The accepted ones of `tries` proposals, int64 (at most tries,)."""
     words = source.words(tries)
     entry = (words >> np.uint64(64 - 16)).astype(np.intp)
     first = ((words >> np.uint64(24)) & np.uint64((1 << _COMPARED) - 1)).astype(np.int32)
@@ -100,7 +101,7 @@ def _compare(
     first: NDArray[np.int32],
     source: NoiseSource,
 ) -> NDArray[np.bool_]:
-    """Whether u < p(x), u uniform in [0, 1) with the 24 leading bits `first`."""
+    """bool (n,): whether u < p(x), for u uniform in [0, 1) with the 24 leading bits `first`."""
     more = source.words(len(x))
     p = np.exp(np.square(x / table.sigma) / -2.0) * (table.scale / share)
     u = (first + more * 2.0**-64) * 2.0**-_COMPARED
@@ -113,7 +114,7 @@ def _compare(
 
 
 def _settle(table: SamplingTable, x: int, share: int, numerator: int, source: NoiseSource) -> bool:
-    """Whether u < p(x), u in [numerator, numerator + 1) / 2^88, drawing bits until it is plain."""
+    """Whether u < p(x), for u in [numerator, numerator + 1) / 2^88: draws bits until it is sure."""
     bits = _COMPARED + 64
     while True:
         context = Context(prec=60 + bits // 3)
@@ -154,7 +155,7 @@ def _table(sigma: float) -> SamplingTable:
 
 
 def _shares(peak: NDArray[np.float64]) -> NDArray[np.int64]:
-    """Table entries a bucket, int64 (buckets,): about proportional to its peak, 2^16 in all."""
+    """Table entries of each bucket, int64 (buckets,): 2^16 in all, about proportional to `peak`."""
     low, high = 0.0, float(_ENTRIES)
     for _ in range(60):
         middle = (low + high) / 2

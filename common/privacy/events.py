@@ -1,4 +1,4 @@
-"""What a site did to its data: the data types that a ledger keeps and an accountant composes."""
+"""What a site did to its data: the records that a ledger keeps and an accountant composes."""
 
 import math
 from collections import Counter
@@ -16,7 +16,7 @@ ADJACENCY = {
     "image": "two data sets are neighbours when one has one image more than the other",
     "patient": "two data sets are neighbours when one has one patient, with all images, more",
 }
-"""Unit -> the adjacency that epsilon speaks of; shown wherever epsilon is."""
+"""Unit -> the adjacency that epsilon refers to; shown wherever epsilon is shown."""
 
 
 @dataclass(frozen=True, kw_only=True, order=True)
@@ -25,7 +25,7 @@ class Event:
 
     mechanism: Mechanism
     sample_rate: float
-    """Each unit joins a step with this probability, by itself; in (0, 1]."""
+    """Probability, in (0, 1], with which each unit joins a step, independently of the others."""
     noise_multiplier: float
     """Standard deviation of the noise over the clipping norm; 0 means no protection."""
     steps: int
@@ -47,9 +47,16 @@ class Event:
 
 
 def merge(events: Iterable[Event]) -> tuple[Event, ...]:
-    """The events in a fixed order, equal settings as one event with their steps added.
+    """The events in a fixed order; those of equal settings become one, with their steps added.
 
     What composition costs does not depend on the order or on how steps are grouped.
+
+    >>> one = Event(
+    ...     mechanism="poisson_gaussian", sample_rate=0.1, noise_multiplier=1.0, steps=3,
+    ...     unit="image",
+    ... )
+    >>> [event.steps for event in merge([one, one])]
+    [6]
     """
     steps: Counter[Event] = Counter()
     for event in events:

@@ -1,10 +1,10 @@
-"""What studies that are chosen one after another use of a data set's lifetime budget: a filter.
+"""How much of a data set's lifetime budget is used by studies chosen one after another: a filter.
 
-Studies are chosen in the light of what came of earlier ones, so their number and settings are
-random. To compose them as if they had been fixed beforehand, and stop when a bound is crossed, is
-no proven bound: it is none for trade-off functions in general (arXiv 2602.06756). It is one where
-everything is measured by one yardstick. Ours is the family R(c), 0 <= c <= 1: with probability
-1 - (1 - leak)^c everything is told, else a Gaussian of mean 0 or sqrt(c) mu is seen. `leak` and
+Studies are chosen in the light of earlier results, so their number and settings are random. To
+compose them as if they had been fixed beforehand, and stop when a bound is crossed, is not a proven
+bound: for trade-off functions in general it is none (arXiv 2602.06756). It is one where everything
+is measured by one yardstick. Ours is the family R(c), 0 <= c <= 1: with probability
+1 - (1 - leak)^c it tells everything, else it shows a Gaussian of mean 0 or sqrt(c) mu. `leak` and
 `mu` are such that R(1) has the lifetime's epsilon and delta. R(a) and R(b) together are R(a + b).
 
 A *plan* is all that a study may ever do of one kind: its steps are fixed before the first is done.
@@ -25,7 +25,7 @@ For Gaussians alone this is the filter of Smith and Thakurta 2022 (arXiv 2210.17
 
 `leak` may depend on what is known before anything is released: epsilon, delta, and the first plan.
 It is delta/10, which suits most plans, or another part of delta where the first plan does not fit
-by that. So a plan whose noise was calibrated to the whole lifetime uses all of it, and no more, or
+with that. So a plan whose noise was calibrated to the whole lifetime uses all of it and no more, or
 up to 1 % more (`tests/common/privacy/test_lifetime.py` says how near).
 """
 
@@ -40,23 +40,31 @@ from common.privacy.accounting import Floats, deltas
 from common.privacy.events import Event
 
 _LEAKS = (0.1, 0.2, 0.05, 0.5, 0.02, 0.01)
-"""Parts of delta that `leak` is chosen from; the first that does is taken."""
+"""Fractions of delta that `leak` is chosen from: the first by which the first plan fits."""
 _NEGLIGIBLE = 1e-5
-"""A plan is looked at up to where its delta is this part of the lifetime's."""
+"""A plan is compared up to the epsilon where its delta is this fraction of the lifetime's."""
 _POINTS = 4096
-"""Epsilons at which a plan is held against the yardstick, and between which it is by convexity."""
+"""Epsilons at which a plan is compared with the yardstick; convexity covers those between."""
 _SHARES_A_DOUBLING = 4096
 """Shares are 2^(k/4096): rounded up by at most 0.02 %."""
 _LEAST, _MOST = -20 * _SHARES_A_DOUBLING, 10 * _SHARES_A_DOUBLING
 _SMALL = 1e-3
-"""Below this the share without regard to sampling, which is quick, is good enough."""
+"""Below this, a share computed without regard to sampling, which is quick, is close enough."""
 
 
 def used(plans: Sequence[Event], epsilon: float, delta: float) -> float:
-    """The part of the lifetime (`epsilon`, `delta`) that `plans` use, in the order they were begun.
+    """The fraction of the lifetime (`epsilon`, `delta`) that `plans` use.
 
-    Each plan is all steps that its study may ever do. 0 for none; more than 1 is more than may be
-    used; infinite where a plan bears no noise. One plan more never makes it less.
+    `plans` are in the order in which they were begun; each holds all steps that its study may ever
+    do. The result is 0 for no plans, above 1 where they exceed the lifetime, and infinite where a
+    plan has no noise. One plan more never makes it smaller.
+
+    >>> plan = Event(
+    ...     mechanism="poisson_discrete_gaussian", sample_rate=0.05, noise_multiplier=2.0,
+    ...     steps=100, unit="image",
+    ... )
+    >>> f"{used([plan], 3.0, 1e-5):.3f}, left epsilon {left([plan], 3.0, 1e-5):.2f}"
+    '0.169, left epsilon 2.70'
     """
     if not plans:
         return 0.0
@@ -65,7 +73,7 @@ def used(plans: Sequence[Event], epsilon: float, delta: float) -> float:
 
 
 def left(plans: Sequence[Event], epsilon: float, delta: float) -> float:
-    """The epsilon at `delta` that one more study may have, at most, after `plans`; 0: none."""
+    """The largest epsilon at `delta` that one more study may have after `plans`; 0 for none."""
     if not plans:
         return epsilon
     rest = 1 - used(plans, epsilon, delta)
@@ -99,7 +107,7 @@ class _Yardstick:
 
         Both are convex in exp(epsilon). Between two points the plan lies below the chord; where a
         tangent of R lies above both ends of the chord, R is above all of it. After the last point
-        the plan falls on, and R is never below what it tells.
+        the plan's delta falls further, and R's is never below the probability that R tells all.
         """
         from scipy.special import log_ndtr  # slow to import
 
@@ -115,14 +123,14 @@ class _Yardstick:
 
 @lru_cache(maxsize=256)
 def _yardstick(epsilon: float, delta: float, first: Event) -> _Yardstick:
-    """The first yardstick that the first plan fits by; where there is none, the nearest to it."""
+    """The first yardstick by which the plan `first` fits; if none, the one it exceeds least."""
     made = [_make(epsilon, delta, part) for part in _LEAKS]
     fitting = (yardstick for yardstick in made if _share(first, yardstick) <= 1)
     return next(fitting, None) or min(made, key=lambda yardstick: _share(first, yardstick))
 
 
 def _make(epsilon: float, delta: float, part: float) -> _Yardstick:
-    """R with `part` of delta as leak, and as large a mu as the rest allows."""
+    """R whose leak is the fraction `part` of delta, and whose mu is as large as the rest allows."""
     leak = part * delta
     rest = (delta - leak) / (1 - leak)
     point = np.array([epsilon])
@@ -134,7 +142,7 @@ def _make(epsilon: float, delta: float, part: float) -> _Yardstick:
 
 @lru_cache(maxsize=4096)
 def _share(plan: Event, yardstick: _Yardstick) -> float:
-    """The smallest share that was found to dominate the plan."""
+    """The smallest share c that is found for which R(c) dominates the plan."""
     if plan.noise_multiplier == 0:
         return math.inf
     # Sampling can only help, and Gaussians compose to one.
@@ -154,7 +162,10 @@ def _share(plan: Event, yardstick: _Yardstick) -> float:
 
 @lru_cache(maxsize=256)
 def _profile(plan: Event, negligible: float) -> tuple[Floats, Floats]:
-    """Epsilons from 0 to where the plan's delta is `negligible`, or falls no more; the deltas."""
+    """(epsilons, deltas) of the plan, float64 (_POINTS,) each.
+
+    The epsilons run from 0 to where the plan's delta is at most `negligible`, or beyond 512.
+    """
     end = 0.01
     while end < 512 and deltas(plan, np.array([end]))[0] > negligible:
         end *= 2
@@ -167,7 +178,7 @@ def _step(k: int) -> float:
 
 
 def _gaussian(mu: float, epsilons: Floats) -> Floats:
-    """Deltas of the Gaussian of mean `mu` and deviation 1 (Balle, Wang 2018, theorem 8)."""
+    """Deltas of the Gaussian with mean `mu` and deviation 1 (Balle, Wang 2018, theorem 8)."""
     from scipy.special import log_ndtr, ndtr
 
     far = np.exp(epsilons + log_ndtr(-mu / 2 - epsilons / mu))

@@ -1,4 +1,4 @@
-"""The noise in the counts of evaluations: public, as the study says it."""
+"""The noise in the counts of evaluations. It is public: it follows from the study alone."""
 
 from common.config.study import Study
 from common.noised_tally import SENSITIVITY
@@ -7,15 +7,18 @@ from common.privacy.noise import count_sigma
 
 
 def evaluations(study: Study) -> int:
-    """How often a site may be asked for noised counts: as planned, the test, and the spare ones."""
+    """How often a site may be asked for noised counts.
+
+    These are the planned evaluations, the test, and one for each spare round.
+    """
     return -(-study.rounds // study.evaluation.every) + 1 + study.privacy.spare_rounds
 
 
 def metrics_noise(study: Study) -> float:
-    """The evaluations' noise multiplier: meets `evaluation.epsilon` over all of them."""
+    """The noise multiplier that keeps all evaluations together within `evaluation.epsilon`."""
     return calibrate(study.evaluation.epsilon, study.privacy.delta, 1.0, evaluations(study))
 
 
 def metrics_sigma(study: Study) -> float:
-    """Standard deviation of the noise in each count that a site lets leave noised."""
+    """Standard deviation, in cells, of the noise in each count that a site releases."""
     return count_sigma(SENSITIVITY * study.privacy.cells_of_a_unit, metrics_noise(study))

@@ -47,8 +47,9 @@ neighbouring data sets, as the clipping engine makes them, differ by at most C *
     such models nothing stands behind "Tested".
 
 The noise is at most 0.15 % larger than z * C, which is what all this costs in accuracy. There is no
-second kind: a rounded float64 Gaussian from the same stream took longer (126 ms against 105 ms for
-11.2 million values on one core, `torch.normal` 57 ms: `hemofed bench noise`) and has no proof.
+second kind of noise: a rounded float64 Gaussian from the same stream takes longer (126 ms against
+105 ms for 11.2 million values on one core, `torch.normal` 57 ms: `hemofed bench noise`) and has no
+proof.
 """
 
 import math
@@ -73,14 +74,14 @@ __all__ = [
 ]
 
 ROUNDING = 5e-4
-"""Most that rounding to the grid may add to the sensitivity, as a part of the clipping norm."""
+"""Most that rounding to the grid may add to the sensitivity, as a fraction of the clipping norm."""
 SLACK = 1e-3
-"""What float32 arithmetic may add to the sensitivity, as a part of the clipping norm."""
+"""Most that float32 arithmetic may add to the sensitivity, as a fraction of the clipping norm."""
 SMOOTHING = 3.0
-"""r above, in grid steps."""
+"""The module text's r, in grid steps."""
 
 _PIECE = 1 << 20
-"""Numbers taken at a time, to bound the memory."""
+"""Numbers that are worked on at a time, to bound the memory."""
 
 
 def privatise(
@@ -91,10 +92,11 @@ def privatise(
     source: NoiseSource,
     grid: float | None = None,
 ) -> torch.Tensor:
-    """The clipped sum `total`, float (P,), with noise: float32 (P,), on the same device.
+    """The clipped sum `total`, float (P,), with noise added: float32 (P,), on the same device.
 
     `max_grad_norm` (C) bounds each unit's L2 norm in the sum; the guarantee is the module's.
-    `grid` is the number of grid steps in 1.0, a power of two; None takes `grid_for`.
+    `grid` is the number of grid steps in 1.0, a power of two; None takes `grid_for`. Raises
+    PrivacyError like `grid_sigma` and `quantise`.
 
     | total              | result                                                    |
     |--------------------|-----------------------------------------------------------|
@@ -114,10 +116,13 @@ def privatise(
 
 
 def quantise(total: torch.Tensor, grid: float) -> NDArray[np.int64]:
-    """The clipped sum `total`, float (P,), in steps of 1 / grid: its integers (P,), to the nearest.
+    """The clipped sum `total`, float (P,), rounded to multiples of 1 / grid: int64 (P,) multiples.
 
-    Raises PrivacyError: not a vector of at least one number, or a number that is not finite or too
-    large to be exact.
+    Raises PrivacyError when `total` is not a vector of at least one number, or holds a number that
+    is not finite or too large to be exact.
+
+    >>> quantise(torch.tensor([0.26, -1.0]), grid=4.0)
+    array([ 1, -4])
     """
     if total.dim() != 1 or total.numel() == 0:
         raise PrivacyError(f"privatise: total has shape {tuple(total.shape)}; expected (P,), P > 0")
@@ -143,17 +148,25 @@ def add_noise(whole: NDArray[np.int64], sigma: float, source: NoiseSource) -> No
 
 
 def grid_for(size: int, max_grad_norm: float) -> float:
-    """The coarsest power of two for which sqrt(size) / grid is at most ROUNDING * max_grad_norm."""
+    """The coarsest grid, in steps per 1.0, that is fine enough for `size` numbers.
+
+    It is the least power of two for which sqrt(size) / grid is at most ROUNDING * max_grad_norm.
+    Raises PrivacyError when `max_grad_norm` is not a finite number above 0.
+
+    >>> grid_for(1_000_000, max_grad_norm=1.0) == 2.0**21
+    True
+    """
     _positive("max_grad_norm", max_grad_norm)
     return 2.0 ** math.ceil(math.log2(math.sqrt(size) / (ROUNDING * max_grad_norm)))
 
 
 def grid_sigma(size: int, max_grad_norm: float, noise_multiplier: float, grid: float) -> float:
-    """sigma of the module's text, in grid steps, for `size` (P) numbers.
+    """The module text's sigma, in grid steps, for `size` (P) numbers.
 
-    Raises PrivacyError: a noise multiplier or clipping norm that is not a positive number, a grid
-    that is not a power of two or too coarse for the clipping norm, or noise of more grid steps than
-    can be drawn. Who asks before anything is paid for is not refused by `privatise` afterwards.
+    Raises PrivacyError when the noise multiplier or the clipping norm is not a finite number above
+    0, when the grid is not a power of two or is too coarse for the clipping norm, and when sigma is
+    larger than can be drawn. A caller that asks here before it pays is not refused by `privatise`
+    for these reasons afterwards.
     """
     _positive("max_grad_norm", max_grad_norm)
     _positive("noise_multiplier", noise_multiplier)
@@ -175,10 +188,13 @@ def grid_sigma(size: int, max_grad_norm: float, noise_multiplier: float, grid: f
 
 
 def count_sigma(sensitivity: float, noise_multiplier: float) -> float:
-    """sigma for counts, to which one unit adds at most `sensitivity` in L2: the module's text with
-    integers that need no rounding, so D is `sensitivity`.
+    """sigma for a vector of counts to which one unit adds at most `sensitivity` in L2.
 
-    Raises PrivacyError: not positive numbers.
+    Counts need no rounding, so the module text's D is `sensitivity`. Raises PrivacyError when
+    either argument is not a finite number above 0.
+
+    >>> count_sigma(sensitivity=2.0, noise_multiplier=2.0)
+    5.0
     """
     _positive("sensitivity", sensitivity)
     _positive("noise_multiplier", noise_multiplier)

@@ -1,7 +1,7 @@
 """Random bits for noise: the operating system's entropy through a stream cipher.
 
 The mechanism's proof needs bits that nobody can predict. Torch's and numpy's generators are not
-made for that: a few hundred outputs give away their state. AES-256 in counter mode is.
+made for that: a few hundred outputs give away their state. AES-256 in counter mode is made for it.
 """
 
 import hashlib
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from common.errors import PrivacyError
 
 WORDS_A_CALL = 1 << 15
-"""Words made by one call of the cipher: 256 KiB stay in a core's second-level cache."""
+"""Words that one call of the cipher makes: 256 KiB, which stay in a core's second-level cache."""
 
 _ZEROS = bytes(8 * WORDS_A_CALL)
 _forks = itertools.count(1)
@@ -31,8 +31,8 @@ class NoiseSource:
     are indistinguishable from uniform ones. No two sources made by `secure` share a key, and a
     process forked while it holds one draws a new key before its first word.
 
-    Not to be shared between threads: make one a thread. It cannot be copied or pickled, since a
-    copy would repeat the stream.
+    Threads must not share a source: make one for each thread. A source cannot be copied or pickled,
+    since a copy would repeat the stream.
     """
 
     def __init__(self, key: bytes, *, secure: bool) -> None:
@@ -57,7 +57,12 @@ class NoiseSource:
         return cls(hashlib.sha256(b"hemofed seeded noise\0" + key).digest(), secure=False)
 
     def words(self, count: int) -> NDArray[np.uint64]:
-        """The next `count` words of the stream, uint64 (count,)."""
+        """The next `count` words of the stream, uint64 (count,).
+
+        >>> source = NoiseSource.seeded(b"a test")
+        >>> source.words(3).shape, source.words(3).dtype
+        ((3,), dtype('uint64'))
+        """
         if self._secure and self._owner != (os.getpid(), _generation[0]):
             self._start(os.urandom(32))
         buffer = np.empty(count, dtype=np.uint64)

@@ -9,16 +9,17 @@ from common.errors import PrivacyError
 from common.models.classifier import trainable
 
 _BLOCK = 32
-"""Rows that are added up in float32; a unit more or less changes how the others' are rounded."""
+"""Rows that are added up in float32; one unit more or less changes how the others are rounded."""
 
 _HELD = 2**22
+"""Values of block products that `block_sum` holds at once, unless a single product has more."""
 
 _FEW = 2**14
-"""So few values are sooner taken to float64 than cut into blocks."""
+"""Up to this many values, converting them to float64 is faster than cutting them into blocks."""
 
 
 def clippable(model: nn.Module) -> dict[str, nn.Parameter]:
-    """The parameters that train, where gradients of them can be clipped; a shared one appears once.
+    """The model's trainable parameters by name; a shared one appears once.
 
     Raises:
         PrivacyError: nothing trains, or a parameter has fewer bits than float32.
@@ -38,8 +39,11 @@ def clippable(model: nn.Module) -> dict[str, nn.Parameter]:
 
 
 def block_sum(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
-    """left.T @ right for (n, a) and (n, b), as float64 (a, b): float32 over a few rows at a time,
-    their products added in float64. Holds at most `_HELD` values, or one product."""
+    """left.T @ right for (n, a) and (n, b), as float64 (a, b).
+
+    Blocks of a few rows are multiplied in float32, and their products are added in float64. Holds
+    at most `_HELD` values, or one product.
+    """
     rows, values = len(left), left.shape[1] * right.shape[1]
     if left.numel() + right.numel() <= _FEW:
         return left.double().T @ right.double()
@@ -55,7 +59,8 @@ def block_sum(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
 class Accumulator:
     """A float64 sum of gradients, (P,), with a view for each parameter.
 
-    Not float32: a sum of B units is rounded by 2^-24 B C there, more than a unit's share may grow.
+    Not float32: that rounds a sum of B units by 2^-24 B C, which is more than a unit's share may
+    grow by.
     """
 
     def __init__(self, parameters: Mapping[str, nn.Parameter]) -> None:
@@ -68,5 +73,5 @@ class Accumulator:
         }
 
     def add(self, parameter: torch.Tensor, gradient: torch.Tensor) -> None:
-        """Add a gradient of the parameter's shape."""
+        """Add `gradient`, which has as many values as `parameter`, to the parameter's part."""
         self.views[id(parameter)].add_(gradient.reshape(parameter.shape))

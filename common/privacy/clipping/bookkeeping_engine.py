@@ -31,7 +31,10 @@ _checked: WeakKeyDictionary[nn.Module, set[tuple[int, ...]]] = WeakKeyDictionary
 
 
 class BookkeepingEngine:
-    """Closed forms for the layers in `known`; one instance a clipped sum."""
+    """Computes with the layers' closed forms; each clipped sum needs an instance of its own.
+
+    Raises UnsupportedLayerError for a model with a layer that has none.
+    """
 
     def __init__(self, problem: Problem) -> None:
         self.layers = known_layers(problem.model)
@@ -59,10 +62,10 @@ class BookkeepingEngine:
         return norms
 
     def _probe(self, problem: Problem, part: Rectangle) -> None:
-        """A forward pass of another number of rows: each layer's first dimension must follow it.
+        """Check with another number of rows that each layer's first dimension is the rows.
 
-        A layer on (time, rows, ...) or on rows folded with another dimension is found even if the
-        first dimension happens to equal the number of rows.
+        This finds a layer on (time, rows, ...), or on rows folded with another dimension, even if
+        its first dimension happens to equal the number of rows. Raises UnsupportedLayerError.
         """
         self.probed = True
         checked = _checked.setdefault(problem.model, set())
@@ -81,18 +84,18 @@ class BookkeepingEngine:
 
 @dataclass
 class _Tape:
-    """What one pass over a rectangle of rows leaves behind."""
+    """What one pass over a rectangle of rows records."""
 
     part: Rectangle
     pieces: list[Piece] = field(default_factory=list)
     uses: Counter[int] = field(default_factory=Counter)
     """How often each parameter, by id, was used in the forward pass."""
     anchor: torch.Tensor = field(default_factory=lambda: torch.zeros((), requires_grad=True))
-    """Makes autograd call `backward` of layers whose inputs need no gradient."""
+    """An input of every tap: makes autograd call `backward` where the inputs need no gradient."""
 
 
 class _Tap(torch.autograd.Function):
-    """A layer whose backward returns the inputs' gradient and tapes the parameters' pieces."""
+    """A layer whose backward returns the inputs' gradient and records the parameters' pieces."""
 
     @staticmethod
     def forward(
@@ -130,7 +133,7 @@ class _Tap(torch.autograd.Function):
 
 @contextmanager
 def _tapped(layers: dict[nn.Module, Layer], tape: _Tape, rows: int) -> Iterator[None]:
-    """The modules' `forward` goes through `_Tap` inside the block; hooks still run around it."""
+    """Inside the block the modules' `forward` goes through `_Tap`; hooks still run around it."""
     for module, layer in layers.items():
         module.forward = _forward(layer, tape, rows)
     try:
@@ -155,7 +158,10 @@ def _forward(layer: Layer, tape: _Tape, rows: int) -> Callable[[torch.Tensor], t
 
 
 def _backward(scalar: torch.Tensor, problem: Problem, tape: _Tape) -> None:
-    """Run the taps' backward; a gradient that reaches a parameter past them is not ours."""
+    """Run the taps' backward.
+
+    Raises UnsupportedLayerError when a gradient reaches a parameter otherwise than through a tap.
+    """
     watched = (tape.anchor, *problem.parameters.values())
     if not scalar.requires_grad:
         return
@@ -166,7 +172,7 @@ def _backward(scalar: torch.Tensor, problem: Problem, tape: _Tape) -> None:
 
 
 def _norms(pieces: list[Piece], part: Rectangle) -> torch.Tensor:
-    """Norm of each unit's whole gradient, float64 (units,)."""
+    """The norm of each unit's whole gradient, float64 (units,)."""
     squares = torch.zeros(part.units, dtype=torch.float64, device=part.inputs.device)
     for piece in pieces:
         squares += piece.squares()
@@ -174,7 +180,7 @@ def _norms(pieces: list[Piece], part: Rectangle) -> torch.Tensor:
 
 
 def _merged(pieces: list[Piece]) -> list[Piece]:
-    """One piece a parameter: the kept gradients of a parameter's several uses are added."""
+    """One piece for each parameter: the kept gradients of a parameter's several uses are added."""
     by_parameter: dict[int, list[Piece]] = {}
     for piece in pieces:
         by_parameter.setdefault(id(piece.parameter), []).append(piece)

@@ -10,13 +10,13 @@ from common.errors import PrivacyError
 Clipping = Literal["flat", "automatic"]
 
 MARGIN = 1 - 2.0**-16
-"""Factors are this much smaller than the formula's: float32 rounding, in the norm and in the scaled
+"""Every factor is the formula's times this: float32 rounding, in the norm and in the scaled
 gradient, must not lift a unit's contribution above the bound, even where the values are such that
-every rounding falls the same way. Costs 1.5e-5 of the gradient's length."""
+every rounding falls the same way. It costs 1.5e-5 of the gradient's length."""
 
 SMALLEST_BOUND = 1e-3
-"""The least bound C: what float32 may lose to underflow in a gradient of 10^9 values, 2^-46, is
-nothing beside it, in the norm as in the scaled gradient."""
+"""The least bound C that is accepted: beside it, what float32 may lose to underflow in a gradient
+of 10^9 values (2^-46) is nothing, in the norm as in the scaled gradient."""
 
 LARGEST_NORM = 2.0**62
 """A unit with a larger norm counts as zero: squares beyond 2^128 overflow in float32, and the
@@ -25,7 +25,7 @@ factor of a larger norm would be rounded coarsely there, or to 0, or up."""
 
 @dataclass(frozen=True)
 class ClipRule:
-    """A factor for each unit from its gradient's norm.
+    """The factor that each unit's gradient is multiplied by, from the gradient's norm.
 
     flat: min(1, C / norm) (Abadi et al. 2016, arXiv 1607.00133, algorithm 1).
     automatic: C / (norm + gamma) (Bu et al. 2022, arXiv 2206.07136, eq. 5 "AUTO-S", with R = C).
@@ -37,11 +37,19 @@ class ClipRule:
     Raises:
         PrivacyError: the bound or gamma is not a positive finite number, the bound is below
             `SMALLEST_BOUND`, or the rule is unknown.
+
+    >>> norms = torch.tensor([0.5, 2.0, float("nan")], dtype=torch.float64)
+    >>> [f"{factor:.3f}" for factor in ClipRule(1.0).factors(norms).tolist()]
+    ['1.000', '0.500', '0.000']
+    >>> [f"{factor:.3f}" for factor in ClipRule(1.0, "automatic").factors(norms).tolist()]
+    ['1.961', '0.498', '0.000']
     """
 
     max_grad_norm: float
+    """The bound C on a unit's contribution, in L2."""
     kind: Clipping = "flat"
     gamma: float = 0.01
+    """Stabiliser of automatic clipping; flat clipping ignores it."""
 
     def __post_init__(self) -> None:
         for name, value in (("max_grad_norm", self.max_grad_norm), ("gamma", self.gamma)):
@@ -56,7 +64,7 @@ class ClipRule:
             raise PrivacyError(f"Unknown clipping={self.kind!r}; choose 'flat' or 'automatic'.")
 
     def factors(self, norms: torch.Tensor) -> torch.Tensor:
-        """Factors, float64 (units,), for float64 norms (units,)."""
+        """The factor of each unit: float64 norms (units,) -> float64 factors (units,)."""
         if self.kind == "flat":
             divisors = norms.clamp(min=self.max_grad_norm)
         else:
@@ -66,5 +74,5 @@ class ClipRule:
 
     @staticmethod
     def usable(norms: torch.Tensor) -> torch.Tensor:
-        """bool (units,): whether a unit with this norm counts; a NaN does not."""
+        """bool (units,): whether a unit with this norm counts; one with norm NaN does not."""
         return norms <= LARGEST_NORM

@@ -1,4 +1,4 @@
-"""Which module is handled by which closed form."""
+"""Which closed form handles which module."""
 
 from torch import nn
 
@@ -23,7 +23,7 @@ def known_layers(model: nn.Module) -> dict[nn.Module, Layer]:
     Types are compared exactly: a subclass may compute something else.
 
     Raises:
-        UnsupportedLayerError: a module with trainable parameters is of no known kind.
+        UnsupportedLayerError: there is no closed form for a module with trainable parameters.
     """
     found: dict[nn.Module, Layer] = {}
     for name, module in model.named_modules():

@@ -1,4 +1,4 @@
-"""What one use of a layer adds to the units' gradients, before the factors are known."""
+"""What one use of a layer adds to the units' gradients, held until the factors are known."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,15 +11,15 @@ from common.privacy.clipping.engine_api import scaled_sum, squared_norms
 
 
 class Piece(Protocol):
-    """A parameter's share: its squared norms, and its factor-weighted sum later."""
+    """The units' gradients of one parameter: first their squared norms, then their sum."""
 
     parameter: torch.nn.Parameter
 
     def squares(self) -> torch.Tensor:
-        """Squared norms, float64 (units,)."""
+        """The squared norm of each unit's gradient, float64 (units,)."""
 
     def add(self, factors: torch.Tensor, total: Accumulator) -> None:
-        """Add sum_u factors[u] * gradient_u to `total`."""
+        """Add sum_u factors[u] * gradient_u to `total`; `factors` is float64 (units,)."""
 
 
 @dataclass
@@ -30,7 +30,7 @@ class KeptGradients:
     gradients: torch.Tensor
     """(units, *parameter.shape)"""
     order: tuple[int, ...] | None = None
-    """The parameter's dimensions among those of a unit's gradient, if they lie otherwise."""
+    """Permutes a unit's gradient to the parameter's shape; None: it has that shape already."""
 
     def squares(self) -> torch.Tensor:
         return squared_norms(self.gradients)
@@ -46,12 +46,12 @@ class Apart:
 
     units: list[int]
     gradient: Callable[[int], torch.Tensor]
-    """A unit's gradient, of the parameter's shape."""
+    """A unit's number -> its gradient, of the parameter's shape."""
 
 
 @dataclass
 class Ghost:
-    """Only the norms; the weighted sum is one contraction of the layer's inputs and backprops.
+    """Keeps only the norms; the weighted sum is one contraction of the inputs and backprops.
 
     Goodfellow 2015 (arXiv 1510.01799), Li et al. 2021 (arXiv 2110.05679, sec. 4), and the
     book-keeping of Bu et al. 2022 (arXiv 2210.00038, sec. 2).
@@ -62,16 +62,19 @@ class Ghost:
     inputs: torch.Tensor
     backprops: torch.Tensor
     contract: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
-    """(inputs, backprops scaled by row) -> gradient of the parameter's shape."""
+    """(inputs, backprops), one of them scaled by row -> gradient of the parameter's shape."""
     apart: Apart | None = None
     owe: Callable[[torch.Tensor], None] | None = None
-    """Takes the contraction; None: it is added to the parameter's part of the total."""
+    """Receives the contraction; None: it is added to the parameter's part of the total."""
 
     def squares(self) -> torch.Tensor:
         return self.squared
 
     def add(self, factors: torch.Tensor, total: Accumulator) -> None:
-        """Scales what is smaller; both are zeroed where the factor is 0, since 0 * NaN is NaN."""
+        """Scale the smaller of inputs and backprops by the factors, contract, and add.
+
+        Both are zeroed where the factor is 0, since 0 * NaN is NaN.
+        """
         if self.apart is not None and self.apart.units:
             factors = self._add_apart(self.apart, factors, total)
         inputs, backprops = self.inputs, self.backprops
@@ -89,7 +92,7 @@ class Ghost:
             self.owe(found)
 
     def _add_apart(self, apart: Apart, factors: torch.Tensor, total: Accumulator) -> torch.Tensor:
-        """Add these units' gradients; the factors of the others, and 0 for these."""
+        """Add the gradients of `apart`'s units; return the factors, with 0 for these units."""
         for unit in apart.units:
             if factors[unit] > 0:
                 own = apart.gradient(unit)
@@ -101,22 +104,22 @@ class Ghost:
 
 @dataclass
 class TokenRows:
-    """An embedding's gradients: for each unit, only the rows of the tokens that it has."""
+    """An embedding's gradients: for each unit, only the rows of the tokens that occur in it."""
 
     parameter: torch.nn.Parameter
     tokens: torch.Tensor
     """int64 (n,)"""
     owners: torch.Tensor
-    """int64 (n,): the unit of each row."""
+    """int64 (n,): the unit that each row belongs to."""
     rows: torch.Tensor
-    """(n, D)"""
+    """(n, D): the gradient's row of each token."""
     units: int
 
     @classmethod
     def of(
         cls, parameter: torch.nn.Parameter, tokens: torch.Tensor, values: torch.Tensor
     ) -> "TokenRows":
-        """`tokens`: (units, S); `values`: (units, S, D), summed by token within a unit."""
+        """From `tokens` (units, S) and `values` (units, S, D), summed by token within a unit."""
         units, size = len(tokens), len(parameter)
         offsets = torch.arange(units, device=tokens.device)[:, None] * size
         keys, inverse = torch.unique(tokens + offsets, return_inverse=True)
@@ -135,7 +138,7 @@ class TokenRows:
 
 
 def _by_row(values: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
-    """Per-unit values repeated over the unit's rows, shaped to broadcast over `rows`."""
+    """Per-unit values, repeated for each of the unit's rows and shaped to broadcast over `rows`."""
     width = len(rows) // len(values)
     repeated = values if width == 1 else values.repeat_interleave(width)
     return repeated.view(-1, *[1] * (rows.dim() - 1))

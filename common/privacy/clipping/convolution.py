@@ -14,31 +14,32 @@ from common.privacy.clipping.patches import padded_last, patches
 _MULTIPLY = 0.03
 _KEEP = 1.2
 _SHIFT = 0.9
-"""Nanoseconds for a multiply-add in a matrix product, for a per-unit gradient's value written and
-read again, and for adding a value of a shifted Gram matrix, on one AVX-512 core. They choose
-between two exact ways, so they touch speed only; constants, not timings, so that every run of a
-study makes the same choice."""
+"""Nanoseconds on one AVX-512 core: for a multiply-add in a matrix product, for writing and reading
+again one value of a per-unit gradient, and for adding one value of a shifted Gram matrix. They
+choose between two exact methods, so they affect speed only. They are constants, not timings, so
+that every run of a study makes the same choice."""
 
 _FEW = 4
-"""Units that share a call."""
+"""Units that share one call of a kernel."""
 
 _SMALL = 2**16
-"""Weights of so few values lose nothing when a few units share a call."""
+"""A weight of at most this many values is not slower when a few units share a call."""
 
 _SLOW = 20480
-"""PyTorch leaves the fast kernels of oneDNN for one image of at most this many values; several
-images as groups of one convolution have them."""
+"""PyTorch does not use oneDNN's fast kernels for one image of at most this many values; it does for
+several images as groups of one convolution."""
 
 _FEW_PATCHES = 2**16
-"""Values of a unit's patches, up to which a product with them is faster than a convolution."""
+"""Up to this many values in a unit's patches, a product with them is faster than a convolution."""
 
 _LINE = 64
 """Bytes of a processor's cache line, and of its largest vector."""
 
 _SCALES = 2.0**60
+"""A filter's scale must lie between 1 / _SCALES and _SCALES; see `WSConvLayer`."""
 
 _CACHED = 2**15
-"""Values to take from W' to W at once, so that they stay in a processor's cache."""
+"""Values to carry from W' to W at once, so that they stay in a processor's cache."""
 
 
 class ConvLayer(Layer):
@@ -94,7 +95,7 @@ class ConvLayer(Layer):
         return _KEEP * self.weight.numel() < ghost + _SHIFT * kernel * outputs**2
 
     def _kept(self, parameter: nn.Parameter, call: Call) -> KeptGradients:
-        """By products of patches and backprops where the patches are few."""
+        """The units' gradients, as products of patches and backprops where the patches are few."""
         if call.keep or not self._patches_are_few(call):
             return KeptGradients(parameter, self._unit_gradients(call))
         m, size = self.module, (call.backprops.shape[2], call.backprops.shape[3])
@@ -114,8 +115,11 @@ class ConvLayer(Layer):
         return KeptGradients(parameter, gradients, order=(0, 3, 1, 2))
 
     def _patches_are_few(self, call: Call) -> bool:
-        """And each unit's numbers begin at a multiple of `_LINE` bytes: a product's last bits hang
-        on that too, and a unit's company would decide it."""
+        """Whether a product with the patches is faster, and its bits depend on the unit alone.
+
+        For the latter each unit's numbers must begin at a multiple of `_LINE` bytes: a product's
+        last bits depend on that too, and otherwise a unit's company would decide it.
+        """
         positions = call.width * call.backprops[0, 0].numel()
         values, out = self.weight[0].numel(), len(self.weight)
         if call.inputs.device.type != "cpu" or self.module.groups > 1:
@@ -125,7 +129,7 @@ class ConvLayer(Layer):
         return aligned and positions * values <= _FEW_PATCHES
 
     def _unit_gradients(self, call: Call) -> torch.Tensor:
-        """(units, *weight.shape), a few units at a time as the groups of one convolution."""
+        """The units' gradients (units, *weight.shape): a few units are the groups of one call."""
         gradients = self.weight.new_empty(call.units, *self.weight.shape)
         blocks = (
             torch.split(call.by_unit(t), self._block(call)) for t in (call.inputs, call.backprops)
@@ -143,9 +147,9 @@ class ConvLayer(Layer):
         return gradients
 
     def _block(self, call: Call) -> int:
-        """Units at once: on a processor few, so that their gradients are still in its cache.
+        """How many units share a call: few on a processor, so that its cache holds their gradients.
 
-        A number that goes into theirs, so that no unit is in a smaller block than the others.
+        The number divides the number of units, so that all blocks are of the same size.
         """
         if call.inputs.device.type != "cpu":
             return call.units
@@ -159,7 +163,7 @@ class ConvLayer(Layer):
         return gram_form(gram, _columns(call, call.backprops), lengths, self.weight.numel())
 
     def _patch_gram(self, call: Call) -> torch.Tensor:
-        """(units, positions, positions)."""
+        """Inner products of each unit's patches, (units, positions, positions)."""
         m = self.module
         size = (call.backprops.shape[2], call.backprops.shape[3])
         gram = patch_gram(
@@ -173,7 +177,8 @@ class ConvLayer(Layer):
     def _convolution_backward(
         self, backprops: torch.Tensor, inputs: torch.Tensor, *, needs_input: bool, repeat: int = 1
     ) -> torch.Tensor:
-        """The gradient of the inputs, or else of the weight (`repeat` weights, one a group)."""
+        """The gradient of the inputs if `needs_input`, else of the weight (`repeat` weights, one
+        for each group)."""
         m = self.module
         weight = self.weight.to(backprops.dtype)
         if not needs_input:
@@ -199,10 +204,11 @@ class WSConvLayer(ConvLayer):
 
     With W' = s (W - mean), s = 1 / sqrt((variance + eps) fan_in) for each filter, and G the
     gradient with respect to W', the raw gradient is s (G - mean(G) - <G, W'> W'). That is linear
-    in G: the sum over units that were not kept is of G, and is taken to W once, at the end.
+    in G: for units whose gradients are not kept, G is summed, and the sum is carried to W once, at
+    the end.
 
     The formula for the norm needs a W' of mean 0, which float32 does not quite give to a filter
-    whose weights are far from 0; so the mean is taken off again. A filter whose s is beyond
+    whose weights are far from 0; so the mean is subtracted again. A filter whose s is beyond
     `_SCALES` makes every unit's norm NaN, so that none counts: its sums might overflow.
     """
 
@@ -221,10 +227,10 @@ class WSConvLayer(ConvLayer):
         self.sane = bool(sane.all())
         self.scale = scale[:, 0].where(sane, torch.nan)
         self.owed: torch.Tensor | None = None
-        """A sum of factor * G, float64 of the weight's shape."""
+        """The sum of factor * G, float64 of the weight's shape, to be carried to W by `finish`."""
 
     def forward(self, inputs: torch.Tensor) -> tuple[torch.Tensor, tuple[torch.Tensor, ...]]:
-        """What is saved is before the bias: of a large one, little would be left to subtract."""
+        """Save the output without its bias: subtracting a large bias again would lose precision."""
         m = self.module
         plain = F.conv2d(inputs, self.weight, None, m.stride, self.padding, m.dilation, m.groups)
         bias = self.tensor("bias")
@@ -259,7 +265,7 @@ class WSConvLayer(ConvLayer):
         return self._to_raw(super()._unit_gradients(call), slice(None))
 
     def _to_raw(self, gradients: torch.Tensor, filters: slice) -> torch.Tensor:
-        """(n, filters, ...) with respect to W' -> with respect to W, in place."""
+        """Turn gradients (n, filters, ...) with respect to W' into those of W, in place."""
         rows = gradients.view(*gradients.shape[:2], -1)
         weight = self.weight.flatten(1)[filters].to(rows.dtype)
         scale = self.scale[filters].to(rows.dtype)
@@ -289,7 +295,7 @@ class WSConvLayer(ConvLayer):
 
 
 def _explicit_padding(module: nn.Conv2d) -> tuple[int, int]:
-    """Zero padding as two numbers; "same" is refused before this where it is lopsided."""
+    """The zero padding as (vertical, horizontal); a lopsided "same" is refused before this."""
     if module.padding == "valid":
         return 0, 0
     if module.padding == "same":

@@ -35,12 +35,12 @@ _log = logging.getLogger(__name__)
 EngineName = Literal["bookkeeping", "opacus", "vmap"]
 
 _ALIGNED = 64
-"""Bytes of which a new tensor's address on a processor is a multiple."""
+"""A new tensor's address on a processor is a multiple of this many bytes."""
 
 
 @dataclass(frozen=True)
 class Spread:
-    """A few figures of many values; zeros when there were none. Private: for a local log only."""
+    """A few figures of many values; zeros where there are none. Private: for a local log only."""
 
     mean: float = 0.0
     median: float = 0.0
@@ -48,7 +48,7 @@ class Spread:
 
     @classmethod
     def of(cls, ordered: npt.NDArray[np.float64]) -> "Spread":
-        """Of values in ascending order."""
+        """The figures of values (n,) in ascending order."""
         if not len(ordered):
             return cls()
         return cls(float(ordered.mean()), float(ordered[len(ordered) // 2]), float(ordered[-1]))
@@ -56,13 +56,13 @@ class Spread:
 
 @dataclass(frozen=True)
 class ClippedSum:
-    """What leaves the clipping of one batch; nothing of a single unit is kept.
+    """What the clipping of one batch gives; it keeps nothing of a single unit.
 
     Everything here is private until noise is added to `gradient`.
     """
 
     gradient: torch.Tensor
-    """float64 (P,), finite: the sum, trainable ones flattened in `named_parameters()` order."""
+    """float64 (P,), finite: the sum, the trainable parameters in `named_parameters()` order."""
     units: int
     """Units in the batch; 0 for an empty batch, whose gradient is zeros."""
     nonfinite: int
@@ -87,7 +87,7 @@ def clipped_gradient_sum(
     expected: float | None = None,
     chunk: int | None = None,
 ) -> ClippedSum:
-    """Sum over units of the unit's gradient, each scaled to an L2 norm of at most `max_grad_norm`.
+    """The sum over units of the unit's gradient, scaled to an L2 norm of at most `max_grad_norm`.
 
     A unit's gradient is the mean of its rows' gradients. The model's `.grad` fields, hooks, modes
     and parameters are left as they were.
@@ -101,14 +101,14 @@ def clipped_gradient_sum(
         max_grad_norm: the bound C, at least `SMALLEST_BOUND`.
         clipping: "flat" or "automatic"; see `ClipRule`.
         gamma: automatic clipping's stabiliser; flat ignores it.
-        engine: how per-unit gradients are had; speed and memory only, the sum is the same.
+        engine: how per-unit gradients are computed. It affects speed and memory, not the sum.
         units: int64 (B,), the unit (patient, or image with several views) of each row, in any
             order; None: each row is a unit.
-        views: rows of each image of a unit.
-        expected: the rows that a batch has in the mean, a public number: chunks are as large as
-            suits it. None: as large as the engine likes.
-        chunk: rows of a chunk, instead of the engine's choice; a unit is never split between
-            chunks, and one that is larger is accumulated alone.
+        views: how many rows each image of a unit has.
+        expected: how many rows a batch has in the mean, a public number; chunks get the size that
+            suits it. None: they are as large as the engine allows.
+        chunk: rows of a chunk, instead of the engine's choice. A unit is never split between
+            chunks; a unit larger than a chunk is accumulated by itself.
 
     Formal guarantees, for a model and loss that treat rows separately, as computed, whatever the
     parameters, the loss's scale and the inputs, non-finite ones included:
@@ -117,12 +117,12 @@ def clipped_gradient_sum(
     2. No bit of a unit's share depends on the other units, where a row's result depends on how many
        rows a kernel is given and not on the others' values or its place among them: the shapes that
        a unit is computed in are fixed by its own number of rows and by public numbers (`chunks`).
-       `hemofed.selftest` asks this of the machine at hand. So adding or removing one unit changes
-       the sum by at most `max_grad_norm`, but for 4.
+       `client.training.selftest` asks this of the machine at hand. So adding or removing one unit
+       changes the sum by at most `max_grad_norm`, but for 4.
     3. The sum is finite. Nothing that depends on the data raises: an error would tell of it.
     4. Units are added up in float32 within a chunk, and in float64 over chunks; sums may be rounded
-       otherwise when a unit is added. `common.privacy.noise.SLACK` is for that, and states how much
-       it is.
+       otherwise when a unit is added. `common.privacy.noise.SLACK` is for that; its module states
+       how much it is.
 
     | edge case | result |
     |---|---|
@@ -137,6 +137,13 @@ def clipped_gradient_sum(
         PrivacyError: the model mixes rows (BatchNorm in training mode), nothing trains, a
             parameter has fewer bits than float32, the loss is reduced, or an argument is out of
             range.
+
+    >>> model = nn.Linear(2, 3)
+    >>> losses = nn.CrossEntropyLoss(reduction="none")
+    >>> inputs, targets = torch.full((4, 2), 100.0), torch.tensor([0, 1, 2, 0])
+    >>> found = clipped_gradient_sum(model, losses, inputs, targets, max_grad_norm=1.0)
+    >>> found.gradient.shape, found.units, bool(found.gradient.norm() <= 4.0)
+    (torch.Size([9]), 4, True)
     """
     keep_freed_memory()
     rule = ClipRule(max_grad_norm, clipping, gamma)
@@ -166,7 +173,7 @@ class _Batch:
         return chunks(self.units, len(self.targets), limit, self.views)
 
     def limit(self, engine: Engine, problem: Problem) -> int:
-        """Rows of a chunk."""
+        """How many rows a chunk has at most."""
         if self.chunk is not None:
             return self.chunk
         most = engine.chunk(problem, self._made(torch.zeros(1, dtype=torch.int64)))
@@ -175,7 +182,7 @@ class _Batch:
     def part(
         self, rows: torch.Tensor, weights: torch.Tensor, run: slice | None = None
     ) -> Rectangle:
-        """The rows (units, width) of the batch; `run`: the same, if they follow one another."""
+        """The batch's rows at `rows` (units, width); `run` is the same positions as a slice."""
         positions, width = rows.flatten(), rows.shape[1]
         inputs = self._made(positions, run)
         targets = _taken(self.targets, positions, run)
@@ -188,8 +195,11 @@ class _Batch:
 
 
 def _taken(values: torch.Tensor, positions: torch.Tensor, run: slice | None) -> torch.Tensor:
-    """values[positions]; no copy of a run that lies in memory as its copy would: kernels may
-    choose by that too, and a unit's company would decide where in a batch it lies."""
+    """values[positions], copied only where needed.
+
+    A run is not copied if it is aligned in memory as its copy would be. Otherwise it is: kernels
+    may choose by alignment too, and a unit's company decides where in a batch the unit lies.
+    """
     if run is not None and values.device.type == "cpu" and values.is_contiguous():
         found = values[run]
         if found.data_ptr() % _ALIGNED == 0:

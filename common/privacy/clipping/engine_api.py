@@ -1,4 +1,4 @@
-"""What every clipping engine is given, and what it must do with it."""
+"""What every clipping engine receives, and what it must do with it."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,25 +13,28 @@ from common.privacy.clipping.clip_rule import ClipRule
 from common.privacy.clipping.precision import no_autocast
 
 Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
-"""(logits of B rows, targets of B rows) -> B losses, each of its own row alone."""
+"""(logits of B rows, targets of B rows) -> B losses; each depends on its own row alone."""
 
 MakeRows = Callable[[torch.Tensor], torch.Tensor]
 """(int64 (n,) positions in a batch, on the CPU) -> (n, ...) rows on the model's device. For a given
 n no bit of a row depends on the others."""
 
 _KEPT = 2**26
-"""Values of per-unit gradients that the engines which keep them all may hold at once."""
+"""How many values of per-unit gradients an engine that keeps them all may hold at once."""
 
 
 @dataclass(frozen=True)
 class Rectangle:
-    """The rows of some whole units, `width` consecutive rows a unit."""
+    """The rows of some whole units: each unit has `width` consecutive rows."""
 
     inputs: torch.Tensor
+    """(units * width, ...)"""
     targets: torch.Tensor
+    """(units * width, ...)"""
     weights: torch.Tensor
-    """float64 (units * width,): multiplies each row's loss; a unit's weights sum to 1, or are 0:
-    then it only fills the shape, and its gradient is zeros, or not finite."""
+    """float64 (units * width,): each row's loss is multiplied by its weight. A unit's weights sum
+    to 1, or are all 0: then the unit only fills the shape, and its gradient is zeros, or not
+    finite."""
     width: int
 
     @property
@@ -54,10 +57,10 @@ class UnsupportedLayerError(Exception):
 
 
 class Engine(Protocol):
-    """A way to compute clipped sums. Affects speed and memory, never the mechanism."""
+    """A way to compute clipped sums. It affects speed and memory, never the mechanism."""
 
     def chunk(self, problem: Problem, row: torch.Tensor) -> int:
-        """The most rows like this one, (1, ...), to take at once when the caller does not say."""
+        """How many rows like `row`, (1, ...), to take at once at most, unless the caller says."""
 
     def add(self, problem: Problem, part: Rectangle, total: Accumulator) -> torch.Tensor:
         """Add the part's clipped gradients to `total`; return the norms, float64 (units,).
@@ -71,7 +74,7 @@ class Engine(Protocol):
 
 
 def weighted_loss(problem: Problem, part: Rectangle) -> torch.Tensor:
-    """Sum of the units' mean losses, a scalar."""
+    """The sum of the units' mean losses, a scalar. Raises PrivacyError like `total_loss`."""
     return total_loss(problem, problem.model(part.inputs), part)
 
 
@@ -106,7 +109,10 @@ def scaled_sum(gradients: torch.Tensor, factors: torch.Tensor) -> torch.Tensor:
 def add_clipped(
     problem: Problem, gradients: dict[str, torch.Tensor], total: Accumulator
 ) -> torch.Tensor:
-    """Clip and add whole per-unit gradients, (units, *shape) by name; return the norms."""
+    """Clip per-unit gradients and add them to `total`; return their norms, float64 (units,).
+
+    `gradients` holds (units, *shape) for the name of every parameter.
+    """
     norms = torch.stack([squared_norms(g) for g in gradients.values()]).sum(0).sqrt()
     factors = problem.rule.factors(norms)
     for name, parameter in problem.parameters.items():
@@ -115,23 +121,23 @@ def add_clipped(
 
 
 def cheap(row: torch.Tensor) -> bool:
-    """Whether rows like this one, (1, ...), are features: many are treated in a call's overhead."""
+    """Whether rows like `row`, (1, ...), are features: many of them cost less than a call."""
     return row.dim() == 2
 
 
 def rows_within_memory(problem: Problem, at_most: int) -> int:
-    """Rows whose gradients, kept for each, stay within a quarter of a GiB in float32."""
+    """Rows, at most `at_most`, whose kept gradients fit in a quarter of a GiB in float32."""
     size = sum(p.numel() for p in problem.parameters.values())
     return max(1, min(at_most, _KEPT // size))
 
 
 def squared_norms(gradients: torch.Tensor) -> torch.Tensor:
-    """Squared L2 norm of each row of (units, ...), float64 (units,); never too small by more than
-    rounding, which `rule.MARGIN` covers.
+    """Squared L2 norm of each row of (units, ...), float64 (units,).
 
-    float32 sums over at most 1,024 products each, their results added in float64: the relative
-    error stays below 4e-6 for rows of any length, and is mostly below 1e-6, at the speed of
-    float32. Each square and each sum may lose 2^-126 to underflow, so as much is added.
+    It is never too small by more than rounding, which `clip_rule.MARGIN` covers. float32 sums run
+    over at most 1,024 products each, and their results are added in float64: the relative error
+    stays below 4e-6 for rows of any length, and is mostly below 1e-6, at the speed of float32. Each
+    square and each sum may lose 2^-126 to underflow, so as much is added.
     """
     rows = gradients.reshape(len(gradients), -1)
     if rows.dtype == torch.float64:

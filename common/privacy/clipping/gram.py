@@ -1,4 +1,4 @@
-"""Inner products of a convolution's patches, without ever unfolding them.
+"""Inner products of a convolution's patches, computed without unfolding the patches.
 
 Patches t and t' at kernel offset s read the pixels t * stride + s and t' * stride + s; so the
 patches' Gram matrix is the sum, over the kernel's offsets, of shifted views of the pixels' Gram
@@ -16,8 +16,9 @@ from common.privacy.clipping.engine_api import squared_norms
 Pair = tuple[int, ...]
 
 _CANCELLATION = 2.0
-"""Up to this ratio of the terms to their sum, the sum is taken for the norm. Networks with
-normalisation have about 1; a constant image under a backprop that sums to zero has any."""
+"""Up to this ratio of the terms' size to their sum, the sum is taken as the squared norm. Networks
+with normalisation have about 1; a constant image under a backprop that sums to zero may have any
+ratio."""
 
 _UNDERFLOW = 2.0**-120
 """64 times the smallest normal number of float32, below which a result may be lost altogether."""
@@ -26,7 +27,10 @@ _UNDERFLOW = 2.0**-120
 def patch_gram(
     inputs: torch.Tensor, kernel: Pair, stride: Pair, padding: Pair, dilation: Pair, size: Pair
 ) -> torch.Tensor:
-    """(units, width, C, H, W) -> (units, width, h, w, width, h, w), `size` = (h, w)."""
+    """Inner products of all pairs of a unit's patches; `size` is (h, w), the outputs.
+
+    (units, width, C, H, W) -> (units, width, h, w, width, h, w).
+    """
     units, width, channels, *pixels = inputs.shape
     columns = inputs.transpose(1, 2).reshape(units, channels, -1)
     gram = torch.bmm(columns.transpose(1, 2), columns).view(units, width, *pixels, width, *pixels)
@@ -45,22 +49,24 @@ def patch_gram(
 def patch_sums(
     inputs: torch.Tensor, kernel: Pair, stride: Pair, padding: Pair, dilation: Pair
 ) -> torch.Tensor:
-    """Sum of each patch's values: (rows, C, H, W) -> (rows, h, w)."""
+    """The sum of each patch's values: (rows, C, H, W) -> (rows, h, w)."""
     ones = inputs.new_ones(1, 1, *kernel)
     return F.conv2d(inputs.sum(1, keepdim=True), ones, None, stride, padding, dilation)[:, 0]
 
 
 @dataclass(frozen=True)
 class GramForm:
-    """Squared norms (units,), float64, as sums of terms that may cancel."""
+    """Squared norms as sums of terms that may cancel; every field is float64 (units,)."""
 
     squares: torch.Tensor
+    """The sums."""
     terms: torch.Tensor
-    """The size of the terms: of those with t = t'."""
+    """The size of the terms: the sum of those with t = t'."""
     error: torch.Tensor
-    """Bounds what rounding and underflow may have taken from `squares`."""
+    """A bound on what rounding and underflow may have taken from `squares`."""
 
     def less(self, removed: torch.Tensor) -> "GramForm":
+        """This form with `removed` (units,) subtracted from its squares."""
         return replace(self, squares=self.squares - removed)
 
 
@@ -69,8 +75,9 @@ def gram_form(
 ) -> GramForm:
     """sum_tt' gram[t, t'] <b_t, b_t'>, the terms' size sum_t lengths[t] |b_t|^2, and the error.
 
-    `gram`: (units, T, T), overwritten; `backprops`: (units, C, T); `lengths`: (units, T), the
-    squared lengths of the vectors behind `gram`; `values`: of the gradient whose norm this is.
+    `gram`: (units, T, T), is overwritten; `backprops`: (units, C, T); `lengths`: (units, T), the
+    squared lengths of the vectors behind `gram`; `values`: how many values the gradient has whose
+    norm this is.
 
     The rounding errors of the T^2 terms, each about 2^-24 |x_t| |x_t'| |b_t| |b_t'|, add up to at
     most 2^-24 (sum_t |x_t| |b_t|)^2 <= 2^-24 T terms. A product lost to underflow in an entry of
@@ -91,10 +98,11 @@ def settled(
 ) -> tuple[torch.Tensor, list[int]]:
     """Squared norms that are not too small, and the units that must not share a contraction.
 
-    A sum much smaller than its terms is mostly rounding error; so would be the unit's share in a
-    contraction over many units, and it would spoil the others' there. Such a unit's gradient is
-    computed by itself, for its norm here and again for the sum; 16 times the rounding error of such
-    a gradient is added, should the second differ from the first.
+    `gradient` computes one unit's gradient from its number. A sum much smaller than its terms is
+    mostly rounding error; so would be the unit's share in a contraction over many units, and it
+    would spoil the others' shares there. Such a unit's gradient is computed by itself, for its norm
+    here and again for the sum. 16 times the rounding error of such a gradient is added to the norm,
+    in case the second computation differs from the first.
     """
     squares = form.squares.clamp(min=0)
     alone: list[int] = (form.terms > _CANCELLATION * squares).nonzero().flatten().tolist()
@@ -107,7 +115,7 @@ def settled(
 
 
 def _overlap(shift: int, stride: int, pixels: int, size: int) -> tuple[slice, slice]:
-    """Positions t of [0, size) whose pixel t * stride + shift is in [0, pixels), and the pixels."""
+    """Positions t in [0, size) whose pixel t * stride + shift is in [0, pixels); those pixels."""
     first = max(0, -(shift // stride))
     last = min(size - 1, (pixels - 1 - shift) // stride)
     if last < first:

@@ -1,4 +1,4 @@
-"""Layers whose per-unit gradients are known in closed form; one class a kind of layer."""
+"""Layers whose per-unit gradients are known in closed form: one class for each kind of layer."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
@@ -19,23 +19,25 @@ class Call:
     inputs: torch.Tensor
     """(rows, ...)"""
     backprops: torch.Tensor
-    """Gradient of the weighted loss with respect to the layer's output."""
+    """(rows, ...): the gradient of the weighted loss with respect to the layer's output."""
     rough: torch.Tensor
-    """The same in autocast's type, if any: for the inputs' gradient, never for a parameter's."""
+    """`backprops` in autocast's type, if any: for the inputs' gradient, never for a parameter's."""
     saved: tuple[torch.Tensor, ...]
     """What the layer's `forward` asked to keep."""
     width: int
-    """Rows a unit."""
+    """Rows of each unit."""
     keep: bool
-    """A parameter has several uses: per-unit gradients are added up before their norm."""
+    """Whether a parameter has several uses, so that per-unit gradients must be added before their
+    norm is taken."""
     needs_input: bool
+    """Whether `backward` must compute the inputs' gradient."""
 
     @property
     def units(self) -> int:
         return len(self.inputs) // self.width
 
     def only(self, unit: int) -> "Call":
-        """The same for one unit's rows."""
+        """This call with the rows of one unit alone."""
         rows = slice(unit * self.width, (unit + 1) * self.width)
         own = {name: getattr(self, name)[rows] for name in ("inputs", "backprops", "rough")}
         return replace(self, **own, saved=tuple(t[rows] for t in self.saved))
@@ -46,16 +48,16 @@ class Call:
 
 
 class Layer(ABC):
-    """The closed form of one module, for the length of one clipped sum."""
+    """The closed form of one module, used for one clipped sum."""
 
     def __init__(self, module: nn.Module) -> None:
         self.module = module
         every = (p for p in module._parameters.values() if p is not None)
         self.own = tuple(p for p in every if p.requires_grad)
-        """The module's own parameters that train; one at least."""
+        """The module's own parameters that train; there is at least one."""
 
     def parameter(self, name: str) -> nn.Parameter | None:
-        """The module's parameter if it is there and trains."""
+        """The module's parameter of that name; None where it is missing or does not train."""
         found = self.module._parameters.get(name)
         return found if found is not None and found.requires_grad else None
 
@@ -65,19 +67,19 @@ class Layer(ABC):
 
     @abstractmethod
     def forward(self, inputs: torch.Tensor) -> tuple[torch.Tensor, tuple[torch.Tensor, ...]]:
-        """The module's output, without a graph, and what `backward` will want of it."""
+        """The module's output, without a graph, and the tensors that `backward` will need."""
 
     @abstractmethod
     def backward(self, call: Call) -> tuple[torch.Tensor | None, list[Piece]]:
         """The inputs' gradient, if needed, and a piece for each trainable parameter."""
 
     def finish(self, total: Accumulator) -> None:
-        """Called once, after the last chunk."""
+        """Add to `total` what is still to be added; called once, after the last chunk."""
         return None
 
 
 class GroupNormLayer(Layer):
-    """Each row's channels are passed to the kernel as channels of one big row."""
+    """GroupNorm. `backward` gives the kernel all rows' channels as channels of one big row."""
 
     module: nn.GroupNorm
 
@@ -122,7 +124,8 @@ class GroupNormLayer(Layer):
 
 
 class LayerNormLayer(Layer):
-    """weight's gradient: sum of backprops times the normalised inputs; bias's: of backprops."""
+    """LayerNorm. The weight's gradient is the sum of backprops times normalised inputs; the bias's
+    is the sum of backprops."""
 
     module: nn.LayerNorm
 
@@ -163,7 +166,7 @@ class LayerNormLayer(Layer):
 class AffineLayer(Layer):
     """Normalisation with fixed statistics: y = weight * (x - mean) / sqrt(variance + eps) + bias.
 
-    FrozenBatchNorm, and BatchNorm in evaluation mode.
+    This covers FrozenBatchNorm, and BatchNorm in evaluation mode.
     """
 
     def __init__(self, module: nn.Module, mean: str, variance: str, epsilon: float) -> None:
@@ -195,7 +198,7 @@ class AffineLayer(Layer):
 
 
 class EmbeddingLayer(Layer):
-    """A unit's gradient has one row for each distinct token of the unit."""
+    """Embedding. A unit's gradient has one row for each distinct token of the unit."""
 
     module: nn.Embedding
 
@@ -225,7 +228,7 @@ def _dense(tokens: torch.Tensor, values: torch.Tensor, size: int) -> torch.Tenso
 
 
 def as_precise(values: torch.Tensor, parameter: torch.Tensor) -> torch.Tensor:
-    """Floating-point values in the parameter's type; autocast may have lowered them."""
+    """Floating-point values in the parameter's type, since autocast may have lowered them."""
     return values.to(parameter.dtype) if values.is_floating_point() else values
 
 

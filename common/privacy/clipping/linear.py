@@ -12,7 +12,7 @@ from common.privacy.clipping.layers import Call, Layer
 
 
 class LinearLayer(Layer):
-    """weight's gradient of a unit: sum over its S positions of backprop (out) x input (in)."""
+    """Linear. The weight's gradient of a unit sums backprop (out) x input (in) over S positions."""
 
     module: nn.Linear
 
@@ -37,7 +37,11 @@ class LinearLayer(Layer):
 def _weight(
     parameter: nn.Parameter, inputs: torch.Tensor, backprops: torch.Tensor, keep: bool
 ) -> Piece:
-    """The cheaper of the gradients themselves and the norm from two Gram matrices."""
+    """The weight's piece: the units' gradients, or where that is cheaper only their norms, from two
+    Gram matrices.
+
+    `inputs` is (units, S, in), `backprops` (units, S, out); `keep` asks for the gradients.
+    """
     positions, outputs, features = inputs.shape[1], backprops.shape[2], inputs.shape[2]
     if keep or positions * (outputs + features) > outputs * features:
         return KeptGradients(parameter, torch.bmm(backprops.transpose(1, 2), inputs))

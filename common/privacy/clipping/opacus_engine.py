@@ -1,4 +1,4 @@
-"""Per-row gradients by Opacus's hooks: the reference that others are compared with."""
+"""Per-row gradients by Opacus's hooks: the reference that the other engines are compared with."""
 
 import copy
 import warnings
@@ -19,7 +19,10 @@ from common.privacy.clipping.engine_api import (
 
 
 class OpacusEngine:
-    """Works on a copy of the model, since Opacus leaves attributes on modules and parameters."""
+    """Works on a copy of the model, since Opacus leaves attributes on modules and parameters.
+
+    Raises PrivacyError for a model that Opacus cannot take, or whose gradients it gets wrong.
+    """
 
     def __init__(self, problem: Problem) -> None:
         _refuse_what_it_gets_wrong(problem.model)
@@ -51,8 +54,10 @@ class OpacusEngine:
 
 
 def _refuse_what_it_gets_wrong(model: nn.Module) -> None:
-    """Raise PrivacyError for layers whose per-row gradients Opacus 1.6 computes wrongly, silently:
-    measured against naive ones, they are 9 to 57 % off, though still clipped."""
+    """Raise PrivacyError for layers whose per-row gradients Opacus 1.6 silently computes wrongly.
+
+    Compared with naive per-row gradients, they are 9 to 57 % off, though still clipped.
+    """
     wrong = None
     uses = [id(parameter) for _, parameter in model.named_parameters(remove_duplicate=False)]
     if len(uses) > len(set(uses)):
@@ -79,7 +84,7 @@ def _hookable(model: nn.Module) -> nn.Module:
 
 
 def _by_unit(parameter: torch.Tensor, part: Rectangle) -> torch.Tensor:
-    """(units, ...) gradients; zeros for a parameter that the loss does not reach."""
+    """The units' gradients (units, ...); zeros for a parameter that the loss does not reach."""
     sample = getattr(parameter, "grad_sample", None)
     if sample is None:
         return parameter.new_zeros((part.units, *parameter.shape))

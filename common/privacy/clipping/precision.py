@@ -1,4 +1,4 @@
-"""float32 that is float32, on every device."""
+"""float32 arithmetic in full precision, on every device."""
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -8,11 +8,11 @@ import torch
 
 @contextmanager
 def full_float32() -> Iterator[None]:
-    """No TF32 on a GPU and no bfloat16 inside float32 products, whatever the process has chosen.
+    """Inside the block float32 products use neither TF32 nor bfloat16, whatever the process chose.
 
     Their 10 or 8 bits would round a unit's norm by more than the clipping's margin. Convolutions
-    are deterministic, since a gradient that is computed twice must be the same. What was set
-    before is set again afterwards.
+    are deterministic, since a gradient that is computed twice must be the same. The block's end
+    restores the process's settings.
     """
     cudnn = torch.backends.cudnn
     before = torch.get_float32_matmul_precision(), cudnn.allow_tf32, cudnn.deterministic
@@ -26,7 +26,8 @@ def full_float32() -> Iterator[None]:
 
 
 def no_autocast(device: torch.device) -> AbstractContextManager[object]:
-    """Autocast off inside the block; nothing where it is off, for entering takes microseconds."""
+    """Autocast is off inside the block. Where it is off already, the block does nothing: entering
+    autocast takes microseconds."""
     kind = device.type
     if torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind):
         return torch.autocast(kind, enabled=False)

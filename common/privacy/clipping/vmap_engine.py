@@ -1,4 +1,4 @@
-"""Per-unit gradients by `torch.func.vmap(grad)`: any model, at the cost of keeping them all."""
+"""Per-unit gradients by `torch.func.vmap(grad)`: for any model, but they are all kept in memory."""
 
 import torch
 from torch.func import functional_call, grad, vmap
@@ -15,7 +15,7 @@ from common.privacy.clipping.engine_api import (
 
 
 class VmapEngine:
-    """Knows no layer by name; the fallback, and the tests' second opinion."""
+    """Works for layers of any kind: the fallback, and what the tests compare the others with."""
 
     def chunk(self, problem: Problem, row: torch.Tensor) -> int:
         return rows_within_memory(problem, at_most=1024 if cheap(row) else 16)
