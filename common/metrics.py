@@ -1,4 +1,4 @@
-"""Confusion and calibration as counts that add up across sites; every metric comes from them."""
+"""Confusion and calibration as counts that add up across sites, and the metrics made from them."""
 
 from dataclasses import dataclass
 from typing import Self
@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 
 BINS = 15
 MOST_CELLS = 2**36
-"""That a site may say it has counted in one place: 18 x 18 x 15 places of 10,000 sites stay within
-int64."""
+"""Most cells that a site may say it counted in one place: sums over 18 x 18 x 15 places of 10,000
+sites stay within int64."""
 NAMES = ("accuracy", "balanced_accuracy", "macro_f1", "ece")
 
 Floats = NDArray[np.float64]
@@ -22,6 +22,14 @@ class Tally:
 
     counts: int64 (K, K, BINS), [true, predicted, confidence bin].
     confidence: float64 (K, K, BINS), the sum of the top-class probabilities counted there.
+
+    >>> probabilities = np.array([[0.9, 0.1], [0.4, 0.6], [0.8, 0.2]])
+    >>> tally = Tally.of(probabilities, labels=np.array([0, 1, 1]))
+    >>> tally.confusion
+    array([[1, 0],
+           [1, 1]])
+    >>> tally.metrics()["balanced_accuracy"], tally.recalls(), (tally + tally).total
+    (0.75, [1.0, 0.5], 6)
     """
 
     counts: Counts
@@ -34,7 +42,7 @@ class Tally:
 
     @classmethod
     def of(cls, probabilities: Floats, labels: Counts) -> Self:
-        """Count predictions: probabilities (N, K), labels (N,) in 0..K-1."""
+        """Count predictions: probabilities float64 (N, K), labels int64 (N,) in 0..K-1."""
         tally = cls.empty(probabilities.shape[1])
         places, top = places_of(probabilities, labels)
         np.add.at(tally.counts.reshape(-1), places, 1)
@@ -46,7 +54,7 @@ class Tally:
 
     @property
     def confusion(self) -> Counts:
-        """(K, K): rows true, columns predicted."""
+        """int64 (K, K): rows true, columns predicted."""
         confusion: Counts = self.counts.sum(2)
         return confusion
 
@@ -55,7 +63,7 @@ class Tally:
         return int(self.counts.sum())
 
     def metrics(self) -> dict[str, float | None]:
-        """The NAMES; None where nothing was counted."""
+        """The metric of each of NAMES; None where it is undefined or nothing was counted."""
         if not self.total:
             return dict.fromkeys(NAMES)
         values = metrics_of(self.counts[None].astype(float), self.confidence[None])
@@ -65,13 +73,14 @@ class Tally:
         }
 
     def intervals(self, resamples: int = 1000, seed: int = 0) -> dict[str, list[float] | None]:
-        """95 % percentile bootstrap over the cells (Efron & Tibshirani 1993, ch. 13).
+        """The 95 % percentile bootstrap interval of each metric (Efron & Tibshirani 1993, ch. 13).
 
-        Cells are drawn class by class, as many as there are: were all drawn together, small classes
-        would be missing from many draws, and the balanced metrics' intervals beside their values.
-        Cells counted in one place are alike but for their confidence, so their number is drawn
-        (multinomial) and their confidence taken as the place's mean. None where a metric is not
-        defined, and where all draws agree: three cells that are all right make nothing certain.
+        Each class's cells are resampled separately, as many as there are: were all resampled
+        together, small classes would be missing from many draws, and the balanced metrics'
+        intervals would miss their values. Cells counted in one place differ only in confidence, so
+        their number is drawn (multinomial) and their confidence taken as the place's mean. None
+        where a metric is undefined, and where all draws agree: three cells that are all right make
+        nothing certain.
         """
         if not self.total:
             return dict.fromkeys(NAMES)
@@ -103,7 +112,7 @@ class Tally:
         ]
 
     def recalls(self) -> list[float | None]:
-        """Recall of each class; None of one that has no cells."""
+        """The recall of each class; None for a class without cells."""
         confusion = self.confusion
         return [
             float(right / true) if true else None
@@ -111,7 +120,7 @@ class Tally:
         ]
 
     def to_json(self) -> list[list[float]]:
-        """[true, predicted, bin, count, confidence] of each place that counted something."""
+        """[true, predicted, bin, count, confidence] of each place whose count is not 0."""
         places = np.argwhere(self.counts)
         return [
             [*map(int, place), int(self.counts[tuple(place)]), float(self.confidence[tuple(place)])]
@@ -120,7 +129,7 @@ class Tally:
 
     @classmethod
     def from_json(cls, places: list[list[float]], classes: int) -> Self:
-        """Read `to_json`."""
+        """Read what `to_json` wrote, for `classes` classes."""
         tally = cls.empty(classes)
         for true, predicted, level, count, confidence in places:
             place = int(true), int(predicted), int(level)
@@ -128,12 +137,15 @@ class Tally:
         return tally
 
     def to_bytes(self) -> tuple[bytes, bytes]:
-        """Little-endian counts and confidence, for a message."""
+        """(counts, confidence) as little-endian int64 and float64, for a message."""
         return self.counts.astype("<i8").tobytes(), self.confidence.astype("<f8").tobytes()
 
     @classmethod
     def from_bytes(cls, counts: bytes, confidence: bytes, classes: int) -> Self:
-        """Read `to_bytes`. Raises ValueError: wrong size, negative, too large, or not finite."""
+        """Read what `to_bytes` wrote.
+
+        Raises ValueError for a wrong size, or a value that is negative, too large or not finite.
+        """
         shape = (classes, classes, BINS)
         tally = cls(
             np.frombuffer(counts, "<i8").reshape(shape).astype(np.int64),
@@ -146,8 +158,11 @@ class Tally:
 
 
 def places_of(probabilities: Floats, labels: Counts) -> tuple[Counts, Floats]:
-    """(N,) where each prediction is counted, in a tally's counts laid out in a row, and (N,) the
-    probability of the class that it names; probabilities (N, K), labels (N,) in 0..K-1."""
+    """Where each prediction is counted, and the probability of the class that it names.
+
+    probabilities: float64 (N, K); labels: int64 (N,) in 0..K-1. The first result is int64 (N,),
+    places in a tally's counts flattened to one dimension; the second float64 (N,).
+    """
     classes = probabilities.shape[1]
     predicted, top = probabilities.argmax(1), probabilities.max(1, initial=0.0)
     bins = np.minimum((top * BINS).astype(np.int64), BINS - 1)
@@ -155,16 +170,19 @@ def places_of(probabilities: Floats, labels: Counts) -> tuple[Counts, Floats]:
 
 
 def interval_of(values: Floats) -> list[float] | None:
-    """The middle 95 % of a metric's values (R,); None where one is undefined, or all agree."""
+    """[low, high]: the middle 95 % of a metric's values (R,).
+
+    None where a value is undefined, or all agree.
+    """
     if not np.isfinite(values).all() or np.ptp(values) == 0:
         return None
     return [float(bound) for bound in np.percentile(values, [2.5, 97.5])]
 
 
 def metrics_of(counts: Floats, confidence: Floats) -> dict[str, Floats]:
-    """Metrics of R tallies at once: counts and confidence (R, K, K, BINS) -> (R,) each.
+    """Metrics of R tallies at once: counts and confidence (R, K, K, BINS) -> (R,) for each name.
 
-    Classes without a true cell are left out of balanced accuracy and macro-F1.
+    Balanced accuracy and macro-F1 leave out classes without a true cell.
     """
     confusion = counts.sum(3)
     total = confusion.sum((1, 2))

@@ -1,4 +1,4 @@
-"""Train, validation and test: by patient where patients are known, stratified by class."""
+"""Splits into train, validation and test: by patient where known, stratified by class."""
 
 import hashlib
 from collections import defaultdict
@@ -19,7 +19,7 @@ _Floats = NDArray[np.float64]
 def of_cache(
     cache: CellCache, *, seed: int, fractions: tuple[float, float, float] = SPLIT_FRACTIONS
 ) -> NDArray[np.str_]:
-    """`assign` for the cells of a cache."""
+    """`assign` for the cells of a cache: (N,) the split of each."""
     return assign(
         cache.labels,
         cache.patients,
@@ -41,13 +41,25 @@ def assign(
 ) -> NDArray[np.str_]:
     """(N,) "train", "validation" or "test" for each image.
 
+    `labels`, `patients`, `splits` and `sources` have one entry for each image; an empty patient is
+    unknown, an empty split is not given. `fractions` are those of train, validation and test.
+
     A given split stays. Of the rest, a patient's images stay together (in the patient's given
-    split, if it has one), and each image of an unknown patient goes by itself. Classes are spread
-    by iterative stratification (Sechidis et al. 2011, ECML PKDD, algorithm 1): rarest class first,
-    each group to the split that lacks that class most, train on a tie; so a class's only image or
-    patient trains. Groups are taken in the order of a hash of `seed` and their name (the patient,
-    else `sources`), so the order of the rows changes nothing where `sources` are given.
-    Raises DataError: lengths that differ, a split of another name, fractions that do not sum to 1.
+    split, if it has one), and each image of an unknown patient is a group by itself. Classes are
+    spread by iterative stratification (Sechidis et al. 2011, ECML PKDD, algorithm 1): the rarest
+    class first, each group to the split that lacks that class most, train on a tie; so a class's
+    only image or patient trains. Groups are taken in the order of a hash of `seed` and their name
+    (the patient, else `sources`), so the order of the rows changes nothing where `sources` are
+    given.
+    Raises DataError for lengths that differ, a split of another name, and fractions that do not sum
+    to 1, are negative, or leave nothing for train.
+
+    >>> patients = ["anna", "anna", "", "", "ben", ""]
+    >>> found = assign(
+    ...     np.array([0, 0, 0, 0, 1, 1]), patients, [""] * 6, seed=0, fractions=(0.5, 0.25, 0.25)
+    ... )
+    >>> bool(found[0] == found[1]), sorted(set(found.tolist()))
+    (True, ['test', 'train', 'validation'])
     """
     names = sources if sources is not None else [str(at) for at in range(len(labels))]
     _check(len(labels), patients, splits, names, fractions)
@@ -75,14 +87,17 @@ def assign_alone(
 ) -> NDArray[np.str_]:
     """(N,) the split of each image, decided for each unit of privacy by itself.
 
-    For studies with privacy: `assign` balances the classes, and lets a patient's given splits
-    decide for its other images, so one unit more can move others to another split, and the
-    training sets of neighbouring data sets differ in more than that unit. Here a hash of `seed`
-    and the name of the patient (of the image, where no patient is known) decides. A given split
-    goes before it where it is the unit's own: for the unit "image" it binds that image alone; for
+    This is for studies with privacy. `assign` balances the classes, and lets a patient's given
+    splits decide for its other images, so one unit more can move others to another split, and the
+    training sets of neighbouring data sets differ in more than that unit. Here a hash of `seed` and
+    the name of the patient (of the image, where no patient is known) decides. A given split takes
+    precedence where it is the unit's own: for the unit "image" it binds that image alone; for
     "patient" it counts where all of the patient's images have the same one.
     Formal guarantees: for neighbours by `unit`, each image of both has the same split in both.
     Raises DataError like `assign`.
+
+    >>> assign_alone(["", ""], ["", "test"], ["a.png", "b.png"], unit="image", seed=0).tolist()
+    ['train', 'test']
     """
     _check(len(sources), patients, splits, sources, fractions)
     result = np.array(splits, dtype="U10")
@@ -98,7 +113,7 @@ def assign_alone(
 
 
 def _drawn(seed: int, patient: str, name: str, fractions: tuple[float, float, float]) -> str:
-    """The split that the hash gives a patient, or an image of none."""
+    """The split that the hash gives `patient`, or the image `name` where `patient` is empty."""
     draw = _hash(seed, "patient", patient) if patient else _hash(seed, "image", name)
     place = int.from_bytes(draw, "big") / 2**128
     return SPLITS[int(np.searchsorted(np.cumsum(fractions)[:2], place, side="right"))]
@@ -140,7 +155,7 @@ def _hash(seed: int, kind: str, name: str) -> bytes:
 
 
 def _follow_given(result: NDArray[np.str_], members: list[int]) -> None:
-    """Give a patient's other images the split that most of its given ones have."""
+    """Give a patient's images without a split the one that most of its given splits are."""
     given = [str(split) for split in result[members] if split]
     if given and len(given) < len(members):
         most = max(SPLITS, key=given.count)
@@ -148,7 +163,7 @@ def _follow_given(result: NDArray[np.str_], members: list[int]) -> None:
 
 
 def _stratify(counts: NDArray[np.int64], fractions: tuple[float, float, float]) -> list[int]:
-    """Number of the split of each group; `counts` (groups, classes) of images, none empty."""
+    """The number of each group's split, from `counts` (groups, classes) of images, none empty."""
     chosen = [-1] * len(counts)
     wanted = np.outer(fractions, counts.sum(axis=0)).astype(np.float64)
     open_groups = np.ones(len(counts), dtype=bool)
@@ -164,6 +179,6 @@ def _stratify(counts: NDArray[np.int64], fractions: tuple[float, float, float]) 
 
 
 def _neediest(wanted: _Floats, of_class: int) -> int:
-    """The split that lacks most of a class; then the one that lacks most of all; then train."""
+    """The split that lacks the class most; on a tie, the one that lacks most images; then train."""
     need = [(round(float(row[of_class]), 6), round(float(row.sum()), 6)) for row in wanted]
     return max(range(len(need)), key=lambda split: (need[split], -split))

@@ -13,51 +13,51 @@ from common.privacy.accounting import Event
 Kind = Literal["bind", "debit", "unprotected"]
 
 BEGINNING = hashlib.sha256(b"hemofed privacy ledger 2").hexdigest()
-"""What stands for the hash before the first row."""
+"""Takes the place of a previous row's hash in the first row."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class PlannedDebits:
-    """All answers of one kind that a study may ever have, of which a first one was paid for."""
+    """All answers of one kind that a study may ever get, once the first of them is paid for."""
 
     study: str
     part: str
-    """Which kind: "training", "metrics", or one answer that no plan was named for."""
+    """The kind: "training", "metrics", or "round/attempt" for one answer without a plan."""
     event: Event
-    """All their steps."""
+    """All steps of all these answers."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class LedgerRow:
-    """One line of the ledger.
+    """One row of the ledger.
 
-    A "bind" names the data set, a "debit" what was done to it under noise. "unprotected" is an
+    A "bind" names the data set, and a "debit" what was done to it under noise. "unprotected" is an
     answer that left without noise (training without privacy, exact metrics): no epsilon bounds it.
     """
 
     number: int
-    """From 0, without a gap; row 0 is a "bind"."""
+    """The row's number, from 0 without a gap; row 0 is a "bind"."""
     kind: Kind
     study: str
     """The study's digest; empty for a "bind"."""
     round: int
     attempt: int
     body: str
-    """JSON: event of a "debit", and how many such answers are planned; fingerprint and nonce of a
-    "bind", and whether it is a simulation's; {} of an "unprotected"."""
+    """JSON. A "debit" has its event and how many such answers are planned; a "bind" a fingerprint,
+    a nonce, and whether the site is simulated; an "unprotected" has {}."""
     time: str
-    """UTC, ISO 8601."""
+    """When the row was written: UTC, ISO 8601."""
     hash: str
-    """SHA-256 (hex) of the previous row's hash and of all the above."""
+    """SHA-256 (hex) of the previous row's hash and of all the fields above."""
 
     @property
     def event(self) -> Event:
-        """What a "debit" pays for. Raises PrivacyError for an event this version cannot read."""
+        """The event that a "debit" pays for. Raises PrivacyError for one that cannot be read."""
         return self._debited()[0]
 
     @property
     def plan(self) -> PlannedDebits:
-        """What a "debit" is part of. Raises PrivacyError like `event`."""
+        """The plan that a "debit" is part of. Raises PrivacyError like `event`."""
         event, most = self._debited()
         if most is None:
             return PlannedDebits(study=self.study, part=f"{self.round}/{self.attempt}", event=event)
@@ -70,7 +70,7 @@ class LedgerRow:
 
     @property
     def simulated(self) -> bool:
-        """Whether a "bind" begins the ledger of a simulated site."""
+        """Whether a "bind" says that the ledger is a simulated site's."""
         return bool(json.loads(self.body).get("simulated", False))
 
     def _debited(self) -> tuple[Event, int | None]:
@@ -85,25 +85,38 @@ class LedgerRow:
 
 
 def planned(study: str, round: int, event: Event, most: int) -> PlannedDebits:
-    """The plan of `most` answers of `event` each; a negative `round` is an evaluation."""
+    """The plan of `most` answers, each of which is `event`; a negative `round` is an evaluation."""
     part = "training" if round >= 0 else "metrics"
     return PlannedDebits(study=study, part=part, event=replace(event, steps=most * event.steps))
 
 
 def chained(previous: str, fields: dict[str, Any]) -> LedgerRow:
-    """The row of `fields` (all of `LedgerRow` but `hash`) that follows the hash `previous`."""
+    """The row of `fields` (all of `LedgerRow` but `hash`) after a row with the hash `previous`.
+
+    >>> fields = dict(
+    ...     number=0, kind="bind", study="", round=0, attempt=0, body="{}", time="2024-05-03T12:00Z"
+    ... )
+    >>> first = chained(BEGINNING, fields)
+    >>> second = chained(first.hash, {**fields, "number": 1})
+    >>> check([first, second], "ledger.sqlite")
+    >>> check([first, replace(second, round=9)], "ledger.sqlite")  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+    ...
+    common.errors.PrivacyError: ledger.sqlite: row 1 does not follow from the row before it: ...
+    """
     return LedgerRow(**fields, hash=hashlib.sha256(canonical([previous, fields])).hexdigest())
 
 
 def event_body(event: Event, most: int | None) -> str:
-    """The event, and how many such answers are planned, as canonical JSON."""
+    """The body of a "debit": its event and how many such answers are planned, as canonical JSON."""
     return canonical({"event": asdict(event), "most": most}).decode()
 
 
 def check(rows: Sequence[LedgerRow], origin: str, after: LedgerRow | None = None) -> None:
-    """Raise PrivacyError naming the first row that does not follow from the one before it.
+    """Raise PrivacyError that names the first row that does not follow from the one before it.
 
-    `after` is the row that `rows` continue; None: they are the whole ledger.
+    `origin` names the ledger in the error. `after` is the row that `rows` continue; None: they are
+    the whole ledger, whose first row must be a "bind".
     """
     number, previous = (0, BEGINNING) if after is None else (after.number + 1, after.hash)
     for row in rows:

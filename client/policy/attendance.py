@@ -1,4 +1,4 @@
-"""Whether a site takes part at this moment; one that sits out is asked again the next round."""
+"""Whether a site takes part at this moment. The server asks one that sits out again next round."""
 
 from collections.abc import Callable
 from datetime import datetime
@@ -7,11 +7,11 @@ from client.policy.policy import Policy
 from common.wire.reasons import Reason
 
 Clock = Callable[[], datetime]
-"""The local time."""
+"""Returns the local time."""
 
 
 class SitsOutError(Exception):
-    """The site computes nothing and pays nothing; the server is told why."""
+    """The site computes nothing and pays nothing, and the server is told the reason."""
 
     def __init__(self, reason: Reason) -> None:
         super().__init__(reason)
@@ -19,6 +19,6 @@ class SitsOutError(Exception):
 
 
 def attend(policy: Policy, clock: Clock) -> None:
-    """Raise SitsOutError outside the policy's hours."""
+    """Raise SitsOutError when `clock` is outside the policy's hours."""
     if not policy.computes_at(clock()):
         raise SitsOutError(Reason.HOURS)

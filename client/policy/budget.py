@@ -15,10 +15,10 @@ class Budget:
     """Bounds on epsilon at `delta`. Raises PrivacyError for a bound that is not positive."""
 
     epsilon: float
-    """Over all studies and the data set's whole life."""
+    """Bound on epsilon over all studies and the data set's whole life."""
     delta: float
     study_epsilon: float | None = None
-    """For each study; None: only the lifetime bound holds."""
+    """Bound on epsilon of each study; None: only the lifetime bound holds."""
 
     def __post_init__(self) -> None:
         study = self.epsilon if self.study_epsilon is None else self.study_epsilon
@@ -29,12 +29,13 @@ class Budget:
             )
 
     def excess(self, study: Sequence[Event], plans: Sequence[Event]) -> Fault | None:
-        """Why the events of one study, or all that was begun, cost too much; None: they do not.
+        """Why the events of one study, or all studies together, cost too much; None: they do not.
 
-        plans: of all studies, this one too, all that they may ever do, in the order in which they
-        were begun. Studies are chosen one after the other, knowing what came of the earlier ones,
-        so it is `common/privacy/lifetime.py`'s filter that holds them against the lifetime bound.
-        Within one study all is fixed before it starts: there the composed epsilon is the bound.
+        study: the events of one study. plans: all that each study, this one included, may ever do,
+        in the order in which the studies were begun. Studies are chosen one after another, in the
+        light of earlier results, so the filter in `common/privacy/lifetime.py` compares them with
+        the lifetime bound. Within one study everything is fixed before it starts, so its composed
+        epsilon is compared with the study's bound. Raises PrivacyError for events of both units.
         """
         if self.study_epsilon is not None:
             said = _over("the study", study, self.study_epsilon, self.delta)
@@ -52,7 +53,10 @@ class Budget:
 
 
 def _over(whose: str, events: Sequence[Event], bound: float, delta: float) -> str | None:
-    """Only where quicker bounds are over it is the exact one asked for."""
+    """Why `events` cost more than `bound`, or None.
+
+    The exact epsilon is computed only where quicker upper bounds exceed `bound`.
+    """
     if epsilon(events, delta, "rdp") <= bound or epsilon_at_most(events, delta) <= bound:
         return None
     spent = epsilon(events, delta, "pld")

@@ -1,4 +1,4 @@
-"""What a site allows, whatever a study asks: its own file, which nothing from the wire changes."""
+"""What a site allows, whatever a study asks. Its policy is a file that no message changes."""
 
 from collections.abc import Collection, Iterator
 from datetime import datetime
@@ -16,34 +16,40 @@ from common.wire.reasons import Fault, Reason
 
 
 class Policy(Strict):
-    """A site's `policy.yaml`. Budgets hold over the ledger's whole life; floors for each study."""
+    """A site's `policy.yaml`.
+
+    `lifetime_epsilon` holds over the ledger's whole life, the other bounds for each study.
+    """
 
     lifetime_epsilon: float = Field(gt=0, le=1e6)
-    """Most that the data set may ever spend, over all studies, at `delta`."""
+    """Largest epsilon that all studies on the data set together may ever spend, at `delta`."""
     study_epsilon: float = Field(gt=0, le=1e6)
-    """Most that one study may spend, rounds that were cut off included."""
+    """Largest epsilon that one study may spend at `delta`, rounds that were cut off included."""
     delta: float = Field(gt=0, lt=1)
     unit: Literal["image", "patient"] = "patient"
     """The weakest unit that a study may protect: `patient` refuses studies that protect images."""
     min_noise_multiplier: float = Field(default=0.3, gt=0)
+    """Smallest noise multiplier that a study's training may have."""
     max_grad_norm: float = Field(default=10.0, gt=0)
+    """Largest clipping norm that a study may ask for."""
     max_weight: float = Field(default=100.0, gt=0)
-    """Largest absolute value of a parameter in a model that the site takes. Larger ones are of use
-    to a server that would blow rounding errors up to the size of gradients, and to nobody else; in
-    a network with normalisations smaller ones do (`common/privacy/noise.py`)."""
+    """Largest absolute value of a parameter in a model that the site accepts. Larger ones help only
+    a server that wants to amplify rounding errors to the size of gradients; in a network with
+    normalisations smaller ones suffice for that (`common/privacy/noise.py`)."""
     min_cohort: int = Field(default=2, ge=1)
-    """Fewest sites that must train together."""
+    """Smallest number of sites that must train together."""
     max_rounds: int = Field(default=10_000, ge=1)
+    """Largest number of rounds that a study may have."""
     without_privacy: bool = False
     """Whether studies with `privacy: {mode: none}` may train here at all."""
     metrics: Literal["none", "noised", "exact"] = "none"
-    """What may leave of evaluations: nothing; confusion counts with noise, paid for in the ledger;
+    """What evaluations may release: nothing; confusion counts with noise, paid for in the ledger;
     or exact counts, losses and calibration."""
 
     hours: tuple[str, ...] = ()
     """Windows of local time (see `schedule`) in which the site computes; (): at any time."""
     gpu_memory_share: float = Field(default=1.0, gt=0, le=1)
-    """Most of a GPU's memory that training may take."""
+    """Largest fraction of a GPU's memory that training may take."""
 
     @field_validator("hours", mode="before")
     @classmethod
@@ -67,20 +73,20 @@ class Policy(Strict):
         return self
 
     def computes_at(self, moment: datetime) -> bool:
-        """Whether the site computes for studies at this local time."""
+        """Whether the site computes for studies at the local time `moment`."""
         windows = [Window.parse(text) for text in self.hours]
         return not windows or any(window.holds(moment) for window in windows)
 
     @property
     def budget(self) -> Budget:
-        """The bounds that the ledger holds each debit against."""
+        """The bounds that the ledger compares each debit with."""
         return Budget(
             epsilon=self.lifetime_epsilon, delta=self.delta, study_epsilon=self.study_epsilon
         )
 
 
 def read_policy(path: Path) -> Policy:
-    """The site's policy. Raises PrivacyError when there is none, ConfigError when it is wrong."""
+    """The site's policy. Raises PrivacyError when it is missing, ConfigError when wrong."""
     with because_of(Reason.NO_POLICY):
         if not path.is_file():
             raise PrivacyError(
@@ -91,9 +97,9 @@ def read_policy(path: Path) -> Policy:
 
 
 def refusals(policy: Policy, study: Study, noise_multiplier: float) -> Iterator[Fault]:
-    """All that the policy has against the study; nothing: it may train here.
+    """Every reason for which the policy refuses the study; none: it may train here.
 
-    noise_multiplier: what the study's epsilon comes to, by the site's own calculation.
+    noise_multiplier: the site's own calculation of what the study's epsilon requires.
     """
     privacy = study.privacy
     if fault := cohort_refusal(policy, study, study.cohort):
@@ -133,7 +139,10 @@ def _of_privacy(policy: Policy, privacy: PrivacySpec, noise: float) -> Iterator[
 
 
 def cohort_refusal(policy: Policy, study: Study, members: Collection[str]) -> Fault | None:
-    """Why too few of `members` would train together, or None. A name alone is no site."""
+    """Why too few of `members` would train together, or None.
+
+    Only those of `members` count that the study's cohort names with the role "train".
+    """
     training = sum(m.role == "train" and name in members for name, m in study.cohort.items())
     if training >= policy.min_cohort:
         return None
@@ -142,7 +151,7 @@ def cohort_refusal(policy: Policy, study: Study, members: Collection[str]) -> Fa
 
 
 def permit(policy: Policy, study: Study, noise_multiplier: float) -> None:
-    """Raise PrivacyError with all reasons when the study may not train here."""
+    """Raise PrivacyError, with all `refusals`, when the study may not train here."""
     faults = list(refusals(policy, study, noise_multiplier))
     if faults:
         raise PrivacyError(

@@ -1,4 +1,4 @@
-"""The times of the week at which a site computes for studies, by the clock on its wall."""
+"""The times of the week at which a site computes for studies, in its local time."""
 
 import re
 from dataclasses import dataclass
@@ -13,18 +13,28 @@ _DAY_MINUTES = 24 * 60
 
 @dataclass(frozen=True)
 class Window:
-    """From one time of day to another, on some days of the week; over midnight where it ends
-    before it begins, and then the day is the one on which it begins."""
+    """From one time of day to another, on some days of the week.
+
+    A window that ends before it begins runs over midnight, and `days` are those on which it begins.
+
+    >>> friday_night = Window.parse("Fri 20:00-06:00")
+    >>> friday_night.holds(datetime(2024, 5, 4, 5, 59)), friday_night.holds(datetime(2024, 5, 4, 6))
+    (True, False)
+    """
 
     days: frozenset[int]
-    """0 is Monday."""
+    """Days of the week; 0 is Monday."""
     start: int
+    """The first minute of the window, in minutes since midnight."""
     end: int
-    """Minutes since midnight; the end is not in it."""
+    """The first minute after the window, in minutes since midnight."""
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """`20:00-06:00`, `Sat-Sun 00:00-24:00`, `Wed 12:00-14:30`. Raises ValueError."""
+        """Read `20:00-06:00`, `Sat-Sun 00:00-24:00` or `Wed 12:00-14:30`.
+
+        Raises ValueError for text of another form, or a time of day that does not exist.
+        """
         found = _FORM.fullmatch(text)
         if found is None:
             raise ValueError(
@@ -41,7 +51,7 @@ class Window:
         return cls(_days(first, last), start, end)
 
     def holds(self, moment: datetime) -> bool:
-        """Whether the local time `moment` is in it."""
+        """Whether the local time `moment` is in the window."""
         minute, today = 60 * moment.hour + moment.minute, moment.weekday()
         if self.start < self.end:
             return today in self.days and self.start <= minute < self.end
@@ -50,7 +60,7 @@ class Window:
 
 
 def _days(first: str | None, last: str | None) -> frozenset[int]:
-    """Monday to Sunday when none is named; a span may go over Sunday."""
+    """The days from `first` to `last`, all seven if none is named; a span may run past Sunday."""
     if first is None:
         return frozenset(range(7))
     start = _DAYS.index(first.lower())

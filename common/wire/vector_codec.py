@@ -1,4 +1,5 @@
-"""A flat vector's form on the wire. Flower's cost goes by the object: a model is one array."""
+"""A flat vector's form on the wire. Flower's cost grows with the number of objects, so a model is
+sent as one array."""
 
 import math
 
@@ -13,20 +14,25 @@ Vector = NDArray[np.float32]
 
 _EXPONENT_BYTES = 2
 _LARGEST_EXPONENT = 120
-"""2^120 and 2^-120 are float32 numbers of full precision."""
+"""Largest exponent that is accepted: 2^120 and 2^-120 are float32 numbers of full precision."""
 _LAST_BINADE = 113
-"""The exponent for a largest value of 2^127 or more: rounded up to 2^128 it would be infinite."""
+"""The exponent where the largest value is 2^127 or more: rounded up to 2^128 it would be infinite.
+"""
 _BELOW_2_TO_15 = 32752.0
 """The last float16 below 2^15."""
 
 
 def encode(values: Vector, number: Number = "float32") -> Array:
-    """The vector (P,) as a Flower array of raw little-endian numbers.
+    """The vector, float32 (P,), as a Flower array of raw little-endian numbers.
 
-    float16: each value v is rounded to v' with |v - v'| <= 2^-11 |v| + 2^-39 max|v|. All are
-    divided by one power of two, whose exponent goes before them, so that the largest lies in
+    float16: each value v is rounded to v' with |v - v'| <= 2^-11 |v| + 2^-39 max|v|. All values are
+    divided by one power of two, whose exponent precedes them, so that the largest lies in
     [2^14, 2^15): nothing overflows, however large, and little underflows. A vector that is not
-    finite stays so, and raises nothing: what an update looks like is no site's error to tell.
+    finite stays so, and raises nothing: an error would tell what a site's update looks like.
+
+    >>> array = encode(np.array([1.0, 0.001, -1e6], np.float32), "float16")
+    >>> decode(array, size=3, number="float16").tolist()
+    [1.0, 0.00099945068359375, -999936.0]
     """
     if number == "float32":
         data = np.ascontiguousarray(values, dtype="<f4").tobytes()
@@ -42,7 +48,10 @@ def encode(values: Vector, number: Number = "float32") -> Array:
 
 
 def decode(array: Array, size: int, number: Number = "float32") -> Vector:
-    """Read what `encode` wrote. Raises ModelError unless it is exactly `size` such numbers."""
+    """Read what `encode` wrote: float32 (size,).
+
+    Raises ModelError unless the array holds exactly `size` such numbers.
+    """
     data, stype = array.data, _stype(number)
     if (
         array.stype != stype
@@ -64,14 +73,19 @@ def decode(array: Array, size: int, number: Number = "float32") -> Vector:
 
 
 def encoded_bytes(size: int, number: Number) -> int:
-    """Bytes of `size` values on the wire, without Flower's own."""
+    """Bytes that `size` values take on the wire, without those that Flower adds.
+
+    >>> encoded_bytes(1000, "float32"), encoded_bytes(1000, "float16")
+    (4000, 2002)
+    """
     return 4 * size if number == "float32" else _EXPONENT_BYTES + 2 * size
 
 
 def _exponent(values: Vector) -> int:
-    """Of the power of two that float16 values are divided by; 0 for zeros and what is not finite.
+    """Exponent of the power of two that float16 values are divided by.
 
-    Within what float32 can multiply by, both ways.
+    0 for a vector of zeros and one that is not finite. float32 can multiply by the power and by its
+    inverse.
     """
     largest = float(np.abs(values).max(initial=0))
     if largest == 0 or not np.isfinite(largest):
