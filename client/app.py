@@ -1,4 +1,4 @@
-"""The Flower ClientApp: one lab's answers. The same in a simulation and in a deployment."""
+"""The Flower ClientApp, which answers for one lab. Simulations and deployments use the same one."""
 
 import errno
 from collections.abc import Callable
@@ -56,8 +56,8 @@ def client_app(
     """A ClientApp that draws its private randomness from `entropy` (default: the system's).
 
     approvals: what a deployed site's runner asks before anything else; None (simulations): the
-    policy alone decides. clock: the local time, for the policy's hours. turn: of several clients on
-    a machine, the number of this one, by which it chooses among the GPUs (`resolve`).
+    policy alone decides. clock: returns the local time, for the policy's hours. turn: the number of
+    this client among several on a machine, by which it chooses a GPU (`resolve`).
     """
     bits: Entropy = entropy or SystemEntropy()
     log = LabLog()
@@ -94,11 +94,13 @@ def _asked(
     message: Message,
     site: Site,
 ) -> RecordDict:
-    """The handler's answer, once the message's study is approved, the ledger is no simulation's,
-    and it is the site's hour.
+    """The handler's answer, if the message's study is approved, the ledger is not a simulated
+    site's, and the policy's hours allow it.
 
-    The policy is read when the message comes. What a person changes while the answer is computed is
-    asked again before it leaves: an approval taken back, a policy that says something else.
+    The policy is read when the message comes. Before the answer leaves, the approval and the policy
+    are checked again, since a person may have changed either while it was computed.
+
+    Raises PrivacyError when one of them forbids the answer, SitsOutError outside the hours.
     """
     request = Request(site, read_policy(site.policy), Task.read(message))
     if approvals is not None:
@@ -125,7 +127,10 @@ def _answer(
     handler: Callable[[Message, Site], RecordDict],
     log: LabLog,
 ) -> Message:
-    """The handler's reply, an absence or a refusal. An error's text stays in the site's log."""
+    """Reply with the handler's content, an absence or a refusal.
+
+    An error's text stays in the site's log.
+    """
     file = Path("site.log")
     try:
         site = open_site(site_file(context))
@@ -141,7 +146,7 @@ def _answer(
 
 
 def _on_its_device(site: Site, turn: int) -> Site:
-    """The site with its device named, so that all that is computed for it is computed there."""
+    """The site with the name of the device that everything for it is computed on."""
     device = str(resolve(site.runtime.device, turn))
     if device == site.runtime.device:
         return site
@@ -150,7 +155,7 @@ def _on_its_device(site: Site, turn: int) -> Site:
 
 
 def _prepare(message: Message, request: Request) -> RecordDict:
-    """Say all that stands in the way before anybody pays; else have the cells' features ready."""
+    """Report every obstacle before anybody pays; if there is none, prepare the cells' features."""
     check_ready(request.site, request.policy, request.study)
     _workspace(request)
     return name_content(request.site.name)
@@ -159,8 +164,8 @@ def _prepare(message: Message, request: Request) -> RecordDict:
 def _train(message: Message, request: Request, entropy: Entropy) -> RecordDict:
     """Ask the policy, then open the cells, then pay, then train: in this order.
 
-    Nothing before the policy's word touches a cell, and once a cell is touched under privacy what
-    leaves is noise on whatever came of it, never an error that depends on it.
+    Nothing touches a cell before the policy has allowed it. Once a cell is touched under privacy,
+    what leaves is noise on whatever came of it, never an error that depends on it.
     """
     site, study, policy, task = request.site, request.study, request.policy, request.task
     member = study.cohort.get(site.name)
@@ -207,10 +212,10 @@ def _workspace(request: Request) -> Workspace:
 
 
 def _receive(message: Message, bench: Workspace, request: Request) -> Vector:
-    """Load the message's model vector; the vector, for the difference.
+    """Load the message's model vector into the model, and return it: updates are differences to it.
 
-    Raises FederationError: none, or one that is not finite, or with larger weights than the policy
-    takes. ModelError: it does not fit.
+    Raises FederationError when there is no vector, or it is not finite, or has larger weights than
+    the policy accepts, and ModelError when it does not fit the model.
     """
     arrays = message.content.array_records.get("model")
     if arrays is None or list(arrays) != ["values"]:
@@ -231,7 +236,7 @@ def _receive(message: Message, bench: Workspace, request: Request) -> Vector:
 
 
 def _reason(error: Exception) -> Reason:
-    """What the server may know of it."""
+    """What the server may know of the error."""
     if isinstance(error, HemofedError):
         return error.reason
     if isinstance(error, MemoryError | torch.OutOfMemoryError):

@@ -1,4 +1,4 @@
-"""What a message asks of the site, with all that its answer goes by, read once."""
+"""What a message asks of the site, and the policy and cost that its answer depends on."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,7 +11,7 @@ from common.wire.messages import Task
 
 @dataclass(frozen=True)
 class Request:
-    """A task of a study at a site. The policy is the one that stood when the message came."""
+    """A task of a study at a site. The policy is the one that held when the message came."""
 
     site: Site
     policy: Policy
@@ -23,4 +23,5 @@ class Request:
 
     @cached_property
     def cost(self) -> StudyCost:
+        """What the study costs the site; computed once for each request."""
         return StudyCost(self.study)

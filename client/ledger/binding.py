@@ -1,4 +1,4 @@
-"""What ties a site's ledger to its data, whatever study asks."""
+"""What ties a site's ledger to its data, whichever study asks."""
 
 import hashlib
 from functools import lru_cache
@@ -14,12 +14,12 @@ from common.errors import DataError, PrivacyError
 
 @lru_cache(maxsize=1024)
 def data_fingerprint(site: Site) -> str:
-    """Hex digest of all the cells that `site` names: pixels, labels, patients, selections.
+    """SHA-256 (hex) of all the cells that `site` names: pixels, labels, patients, selections.
 
     It does not depend on a study, so two studies on the same cells share one ledger and one
     budget. Indexing again with other images or another side changes it; `continue_ledger` then
-    continues the ledger. Read once a process: a site that is indexed again is another Site.
-    Raises DataError when a cache or a selection cannot be read.
+    continues the ledger. Each process computes it once: a site that is indexed again is another
+    Site. Raises DataError when a cache or a selection cannot be read.
     """
     digest = hashlib.sha256()
     for source in site.cells:
@@ -33,11 +33,11 @@ def data_fingerprint(site: Site) -> str:
 
 
 def create_ledger(site: Site, lies_at: Path | None = None) -> tuple[Ledger, list[Path]]:
-    """Make the ledger of cells that have none, and tell them; folders of images not told of it.
+    """Make the ledger of cells that have none, and mark the cells as its own.
 
-    lies_at: where the ledger will lie, if the site's home is moved to its place afterwards.
-    Raises PrivacyError, with nothing made, when the cells have one, wherever it lies, or cannot be
-    told of it.
+    Returns the open ledger, and the folders of images that could not be marked. lies_at: where the
+    ledger will lie, if the site's home is moved to its place afterwards. Raises PrivacyError, with
+    nothing made, when the cells have a ledger, wherever it lies, or cannot be marked.
     """
     check_unmarked(site)
     ledger = Ledger.create(site.ledger, data_fingerprint(site))
@@ -46,16 +46,17 @@ def create_ledger(site: Site, lies_at: Path | None = None) -> tuple[Ledger, list
 
 def create_simulated_ledger(site: Site) -> None:
     """Make the ledger of a simulated site, if it has none. Its cells belong to other sites too, and
-    are told nothing; no deployed lab goes by such a ledger."""
+    are not marked; no deployed lab accepts such a ledger."""
     if not site.ledger.exists():
         Ledger.create(site.ledger, data_fingerprint(site), simulated=True).close()
 
 
 def continue_ledger(site: Site) -> tuple[Ledger, list[Path]]:
-    """The site's ledger for its cells as they are, and where they are: images were added or
-    removed, another home has the ledger too, or the ledger was moved; folders not told of it.
+    """Bind the site's ledger to its cells as they are now, and mark the cells as its own.
 
-    Raises PrivacyError when the cells have another ledger, or the site's is a copy of theirs.
+    This is for when images were added or removed, another home uses the ledger too, or the ledger
+    was moved. Returns the open ledger, and the folders of images that could not be marked. Raises
+    PrivacyError when the cells have another ledger, or the site's is a copy of theirs.
     """
     ledger = Ledger.read(site.ledger)
     try:
@@ -72,7 +73,10 @@ def continue_ledger(site: Site) -> tuple[Ledger, list[Path]]:
 def open_ledger(
     site: Site, *, budget: Budget | None = None, expected_head: str | None = None
 ) -> Ledger:
-    """The site's ledger, open: the one that its cells say is theirs. Raises PrivacyError."""
+    """Open the site's ledger, which must be the one that its cells' marks name.
+
+    Raises PrivacyError when it is not, and for what `Ledger.open` finds.
+    """
     ledger = Ledger.open(
         site.ledger, data_fingerprint(site), budget=budget, expected_head=expected_head
     )
@@ -86,7 +90,7 @@ def open_ledger(
 
 
 def check_deployable(ledger: Ledger) -> None:
-    """Raise PrivacyError for a simulation's ledger, which is no account of a lab's cells."""
+    """Raise PrivacyError for a simulated site's ledger, which is no account of a lab's cells."""
     if ledger.simulated:
         raise PrivacyError(
             f"{ledger.path}: is a simulated site's ledger, and holds back nothing; a lab has one "

@@ -1,8 +1,8 @@
-"""What a ledger's rows come to, kept row by row: asking costs no more where there are more rows.
+"""Running totals of a ledger's rows: a question costs no more where there are more rows.
 
 A process keeps the books of the ledgers that it had open, so that it need not read again what it
-has checked. A book is gone by only while its file is as this process left it: each close gives the
-file a time of its own, which any later write, by whoever, replaces with another.
+has checked. It uses a book only while the book's file is as this process left it: each close gives
+the file a unique modification time, which any later write, by anyone, replaces with another.
 """
 
 import os
@@ -18,22 +18,22 @@ from client.ledger.sqlite_file import LedgerFile
 from common.privacy.events import Event
 
 _MOST_ROWS = 200_000
-"""Of all kept books together: some 60 MB. The oldest go first."""
+"""Most rows that all kept books have together: some 60 MB. The oldest books go first."""
 
 
 class Book:
-    """The sums of rows that were checked."""
+    """The totals of the rows that were checked; `origin` names the ledger in errors."""
 
     def __init__(self, origin: str) -> None:
         self._origin = origin
         self.sound = True
-        """Whether all rows that it was given followed."""
+        """Whether every row that was added followed from the one before it."""
         self.first: LedgerRow | None = None
         self.last: LedgerRow | None = None
         self.unit: str | None = None
-        """What its debits protect; None: there are none."""
+        """The unit that the debits protect; None: there are no debits."""
         self.fingerprints: list[str] = []
-        """Data sets that it was bound to, in order."""
+        """The data sets that the ledger was bound to, in order."""
         self._hashes: set[bytes] = set()
         self._attempts: defaultdict[tuple[Kind, str, int], set[int]] = defaultdict(set)
         self._spent: defaultdict[str, Counter[Event]] = defaultdict(Counter)
@@ -41,12 +41,14 @@ class Book:
         self._plans: dict[PlannedDebits, None] = {}
 
     def __len__(self) -> int:
-        """Rows."""
+        """The number of rows."""
         return 0 if self.last is None else self.last.number + 1
 
     def add(self, rows: Sequence[LedgerRow]) -> None:
-        """Check that the rows follow, and count them. Raises PrivacyError: they do not, or an event
-        cannot be read."""
+        """Check that the rows follow from the last one, and count them.
+
+        Raises PrivacyError when they do not, or an event cannot be read.
+        """
         sound, self.sound = self.sound, False
         check(rows, self._origin, self.last)
         for row in rows:
@@ -75,21 +77,21 @@ class Book:
             return False
 
     def has(self, kind: Kind, study: str, round: int, attempt: int | None) -> bool:
-        """Whether there is a row of that attempt; of any attempt where it is None."""
+        """Whether there is a row of that attempt; None: of any attempt."""
         attempts = self._attempts.get((kind, study, round), ())
         return bool(attempts) if attempt is None else attempt in attempts
 
     def spent(self, study: str) -> tuple[Event, ...]:
-        """What the study's debits come to: equal settings as one event."""
+        """The events of the study's debits; those of equal settings are one, with steps added."""
         found = self._spent.get(study, Counter())
         return tuple(replace(event, steps=steps) for event, steps in found.items())
 
     def paid(self, study: str, *, evaluations: bool) -> int:
-        """Attempts of the study's rounds, or of its evaluations, that were debited."""
+        """How many attempts at the study's rounds, or at its evaluations, were debited."""
         return self._paid[study, evaluations]
 
     def plans(self) -> tuple[PlannedDebits, ...]:
-        """All that studies were begun with, in the order in which they were begun."""
+        """The plans that were begun, in the order in which they were begun."""
         return tuple(self._plans)
 
 
@@ -99,7 +101,7 @@ _LOCK = Lock()
 
 
 def kept_book(path: Path) -> Book | None:
-    """The book of a file that is as this process left it, which is the caller's then; else None."""
+    """Hand the caller the book of a file that is as this process left it; None: there is none."""
     real = os.path.realpath(path)
     with _LOCK:
         found = _KEPT.pop(real, None)
@@ -107,7 +109,7 @@ def kept_book(path: Path) -> Book | None:
 
 
 def keep_book(file: LedgerFile, book: Book) -> None:
-    """Keep the book of a file that was just closed, to which nobody else has written."""
+    """Keep the book of a file that was just closed and that nobody else has written to."""
     real = str(file.real)
     try:
         now = time.time_ns()
@@ -124,7 +126,7 @@ def keep_book(file: LedgerFile, book: Book) -> None:
 
 
 def _stamp(real: str) -> _Stamp | None:
-    """What a write to the file would change; None: it is not there, or not whole by itself."""
+    """What a write to the file would change; None where it is missing or not whole by itself."""
     try:
         for beside in ("-wal", "-journal"):
             if os.path.exists(f"{real}{beside}") and os.path.getsize(f"{real}{beside}"):

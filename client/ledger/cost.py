@@ -11,7 +11,7 @@ from common.privacy.noise import grid_for, grid_sigma
 
 @dataclass(frozen=True)
 class StudyCost:
-    """The events that a study's answers are, and how many of each its noise is made for."""
+    """The events of a study's answers, and how many of each its noise is calibrated for."""
 
     study: Study
 
@@ -22,14 +22,17 @@ class StudyCost:
 
     @cached_property
     def noise_multiplier(self) -> float:
-        """Of the training: meets the study's epsilon over all its rounds; 0 without privacy."""
+        """The training's noise multiplier, which keeps all rounds within the study's epsilon.
+
+        It is 0 without privacy.
+        """
         if self.unprotected:
             return 0.0
         return study_event(self.study.privacy, self.study.rounds).noise_multiplier
 
     @property
     def training(self) -> Event:
-        """A round's steps."""
+        """The event of one round's steps."""
         privacy = self.study.privacy
         return self._event(self.noise_multiplier, privacy.sample_rate, privacy.local_steps)
 
@@ -40,7 +43,7 @@ class StudyCost:
 
     @property
     def metrics(self) -> Event:
-        """One evaluation's noised counts."""
+        """The event of one evaluation's noised counts."""
         return self._event(metrics_noise(self.study), 1.0, 1)
 
     @property
@@ -51,7 +54,7 @@ class StudyCost:
     def check_drawable(self, size: int) -> None:
         """Raise PrivacyError where the training's noise cannot be drawn.
 
-        size: trainable parameters of the study's model.
+        size: the number of trainable parameters of the study's model.
         """
         if not self.unprotected:
             bound = self.study.privacy.max_grad_norm

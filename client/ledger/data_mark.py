@@ -1,13 +1,13 @@
-"""The mark in a lab's cells that names their ledger: one data set has one, whatever home uses it.
+"""The mark beside a lab's cells that names their ledger: a data set has one, whatever home uses it.
 
-It lies in each cache that a site names, and in the folder of the images that the cache was made
-from and each folder of it that holds some, where those can be written: who indexes the images
-again, at another side or from another home, or copies either, finds it. It bears the ledger's path
-and the hash of its first row, which no ledger made later has.
+It lies in each cache that a site names. It also lies, where they can be written, in the folder of
+the images that the cache was made from, and in each folder below it that holds images: whoever
+indexes the images again, at another side or from another home, or copies either, finds it. It holds
+the ledger's path and the hash of its first row, which no ledger made later has.
 
 | what is found                                   | what it means                                |
 |-------------------------------------------------|----------------------------------------------|
-| no mark in a cache                              | not a cell of this ledger's yet: rebind      |
+| no mark in a cache                              | its cells are not this ledger's yet: rebind  |
 | a mark with another first row                   | the cells have another ledger                |
 | this ledger's first row, another file is there  | this file is a copy: two would be spent from |
 | this ledger's first row, no file is there       | the ledger was moved: rebind                 |
@@ -31,7 +31,7 @@ from common.files import write_text
 
 @dataclass(frozen=True, kw_only=True)
 class Mark:
-    """What the cells at `place` say of their ledger."""
+    """What the mark at `place` says of the cells' ledger."""
 
     place: Path
     ledger: Path
@@ -40,7 +40,7 @@ class Mark:
 
 
 def marks(site: Site) -> list[Mark]:
-    """All that is said of the ledger of the site's cells, in their caches and beside the images.
+    """All marks of the site's cells, in their caches and beside the images.
 
     Raises PrivacyError when a mark cannot be read, DataError when a cache cannot.
     """
@@ -48,7 +48,7 @@ def marks(site: Site) -> list[Mark]:
 
 
 def check_marks(site: Site, ledger: Ledger) -> None:
-    """Raise PrivacyError unless the site's cells say, wherever they do, that `ledger` is theirs."""
+    """Raise PrivacyError unless each cache has a mark and all marks name `ledger` where it lies."""
     for mark in marks(site):
         if reason := _contradiction(mark, ledger):
             raise PrivacyError(f"{ledger.path}: {reason}")
@@ -73,7 +73,7 @@ def check_may_follow(site: Site, ledger: Ledger) -> None:
 
 
 def check_unmarked(site: Site) -> None:
-    """Raise PrivacyError when the site's cells have a ledger, or a cache cannot be told of one."""
+    """Raise PrivacyError when the site's cells have a ledger, or a cache cannot be marked."""
     for mark in marks(site):
         if not mark.ledger.exists():
             raise PrivacyError(
@@ -100,10 +100,10 @@ def check_unmarked(site: Site) -> None:
 
 
 def write_marks(site: Site, ledger: Ledger, path: Path | None = None) -> list[Path]:
-    """Tell the site's cells that `ledger` is theirs; the images' folders that are away, or cannot
-    be written.
+    """Mark the site's cells as those of `ledger`.
 
-    path: where the ledger will lie, if not where it does. Each mark is written whole or not.
+    Returns the images' folders that are missing or cannot be written. path: where the ledger will
+    lie, if it is moved. Each mark is written whole or not at all.
     """
     content = {"ledger": str((path or ledger.path).absolute()), "identity": ledger.identity}
     text = json.dumps(content)
@@ -113,8 +113,11 @@ def write_marks(site: Site, ledger: Ledger, path: Path | None = None) -> list[Pa
 
 
 def _told(base: Path, folders: list[Path], text: str) -> bool:
-    """Whether all of an images' folder is there to be told, and was: what is copied out of it, one
-    type's folder say, takes the mark along."""
+    """Mark the folder `base` of images and its `folders`; whether it is there and all were marked.
+
+    Folders have marks of their own so that one that is copied elsewhere, say that of one type,
+    takes its mark along.
+    """
     if not base.is_dir():
         return False
     try:
@@ -127,7 +130,7 @@ def _told(base: Path, folders: list[Path], text: str) -> bool:
 
 
 def _contradiction(mark: Mark, ledger: Ledger) -> str | None:
-    """Why the mark speaks of another file than `ledger`; None: it does not."""
+    """Why the mark names another file than `ledger`; None: it names this one."""
     share = f"A data set has one ledger: put `ledger: {mark.ledger}` into site.yaml"
     if mark.identity != ledger.identity:
         return f"is not the ledger of these cells, {mark.place} says; {mark.ledger} is. {share}"
@@ -150,7 +153,7 @@ def _read(place: Path) -> Mark | None:
 
 @lru_cache(maxsize=1024)
 def _places(site: Site) -> tuple[Path, ...]:
-    """Where to look for marks. Found once a process: a site indexed again is another Site."""
+    """Where marks may lie; each process looks once, since a site indexed again is another Site."""
     places: dict[Path, None] = {}
     for source in site.cells:
         cache = CellCache.open(source.folder)
@@ -162,8 +165,8 @@ def _places(site: Site) -> tuple[Path, ...]:
 
 
 def images_of(site: Site) -> Iterator[Path]:
-    """The images that the site's caches were made from, and the folders that they lie in, as far as
-    they are there and the caches can be read."""
+    """The images that the site's caches were made from, and before them their folder; only of
+    folders that exist and of caches that can be read."""
     for source in site.cells:
         try:
             cache = CellCache.open(source.folder)
@@ -176,8 +179,8 @@ def images_of(site: Site) -> Iterator[Path]:
 
 
 def _sources(site: Site) -> dict[Path, list[Path]]:
-    """The folders of the images that the site's caches were made from, whether or not they are
-    there; with each, itself and those in which the images lie."""
+    """The folders of images that the site's caches were made from, whether or not they exist; for
+    each, itself and the folders below it in which the images lie."""
     found: dict[Path, list[Path]] = {}
     for source in site.cells:
         cache = CellCache.open(source.folder)
@@ -187,9 +190,9 @@ def _sources(site: Site) -> dict[Path, list[Path]]:
 
 
 def _alike(cache: Path, made_of: Path) -> Iterator[Path]:
-    """Marks of other caches of the same images, where caches of this one's kind lie.
+    """Marks of other caches of the same images, beside this cache and in the default root.
 
-    They speak where the images' folder cannot be written.
+    They are needed where the images' folder cannot be written.
     """
     for root in dict.fromkeys((cache.parent, default_root())):
         for meta in sorted(root.glob(f"*/{META}")):

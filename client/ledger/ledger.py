@@ -1,11 +1,11 @@
 """The privacy ledger: what was done to a data set, on disk before its noise is drawn.
 
-One SQLite file a data set. Its rows are only ever appended, each chained to the one before by
-SHA-256, and committed with an fsync before `debit` returns: a crash after that can waste a debit,
-never lose one. Nothing here creates a ledger that is missing: a site that lost its ledger does not
+Each data set has one SQLite file. Its rows are only ever appended, each chained to the one before
+by SHA-256, and committed with an fsync before `debit` returns: a crash after that can waste a
+debit, never lose one. No function but `create` makes a ledger: a site that lost its ledger does not
 know what it has spent, and stops.
 
-| what happened to the file                 | how it is found                                      |
+| what happened to the file                 | what detects it                                      |
 |-------------------------------------------|------------------------------------------------------|
 | missing                                   | `open`                                               |
 | cut short, or not SQLite                  | `open`, `verify` (SQLite's own check)                |
@@ -31,12 +31,18 @@ from common.wire.reasons import Fault, Reason
 
 
 class Ledger:
-    """An open ledger; `with Ledger.open(...) as ledger` closes it. One thread, not across forks."""
+    """An open ledger; `with Ledger.open(...) as ledger` closes it.
+
+    Only one thread may use it, and no forked process.
+    """
 
     def __init__(
         self, file: LedgerFile, budget: Budget | None = None, book: Book | None = None
     ) -> None:
-        """Take over an open file and check its rows; those of `book` are."""
+        """Take over an open file and check its rows; those in `book` are checked already.
+
+        Raises PrivacyError, and closes the file, when a row does not follow from the one before.
+        """
         self._file = file
         self._budget = budget
         self._book = book or Book(str(file.path))
@@ -58,9 +64,10 @@ class Ledger:
     ) -> Self:
         """Make the ledger of the data set `fingerprint`; whole on disk or not there.
 
-        simulated: of a simulated site, whose cells other sites have too and nobody needs to
-        protect; a deployed lab refuses such a ledger. Raises PrivacyError when `path` exists,
-        whatever it is. `client/ledger/binding.py` makes that of a lab, once a data set.
+        simulated: the ledger is a simulated site's, whose cells other sites have too and nobody
+        needs to protect; a deployed lab refuses such a ledger. Raises PrivacyError when `path`
+        exists, whatever it is. `client/ledger/binding.py` calls this for a lab, once for each data
+        set.
         """
         return cls(LedgerFile.create(path, _binding(fingerprint, simulated)), budget)
 
@@ -73,11 +80,11 @@ class Ledger:
         budget: Budget | None = None,
         expected_head: str | None = None,
     ) -> Self:
-        """Open the ledger of the data set `fingerprint`, every row checked.
+        """Open the ledger of the data set `fingerprint` and check every row.
 
         `budget` bounds later debits; without one, only the study's own plan does. `expected_head`
         is the `head` that the server or a backup was last told; a ledger that never had it is an
-        older copy. Raises PrivacyError: see the module's table.
+        older copy. Raises PrivacyError for what the module's table lists.
         """
         ledger = cls.read(path, budget=budget)
         try:
@@ -90,7 +97,10 @@ class Ledger:
 
     @classmethod
     def read(cls, path: Path, *, budget: Budget | None = None) -> Self:
-        """Open a ledger to look at it, whichever data set it is for; every row is checked."""
+        """Open a ledger to look at it, whichever data set it is for, and check every row.
+
+        Raises PrivacyError when the file is missing, or a check fails.
+        """
         if not path.is_file():
             raise PrivacyError(
                 f"{path}: the privacy ledger is missing, so what this data set has spent is not "
@@ -107,12 +117,12 @@ class Ledger:
         """Append what (study, round, attempt) will do; on disk when this returns.
 
         A negative `round` is an evaluation. most: how many rounds (or evaluations) of the study
-        its noise was calibrated for, repeated attempts included; the lifetime's budget is asked
-        for all of them at the first, so that a study once begun can be ended. None: for this one.
-        Two processes may debit at once: each sees the other's rows before it decides. Raises
-        PrivacyError, with nothing written: the three were debited before; `most` are paid for; the
-        noise multiplier is 0; the event's unit is not the ledger's; the budget would be exceeded;
-        the disk failed.
+        its noise was calibrated for, repeated attempts included; the first debit is compared with
+        the lifetime's budget for all of them, so that a study once begun can be completed. None:
+        for this one alone. Two processes may debit at once: each sees the other's rows before it
+        decides. Raises PrivacyError, with nothing written, when the three were debited before,
+        `most` are paid for, the noise multiplier is 0, the event's unit is not the ledger's, the
+        budget would be exceeded, or the disk fails.
         """
         with self._file.transaction():
             self._refresh()
@@ -130,9 +140,9 @@ class Ledger:
     def note_unprotected(self, study: str, round: int, attempt: int) -> LedgerRow:
         """Append that an answer leaves without noise; on disk when this returns.
 
-        It costs no epsilon, since none bounds it: the budget does not stop it, the policy does.
-        Raises PrivacyError, with nothing written: the three were written down before, so the order
-        that asks for them is a copy, or was cut off; the disk failed.
+        It costs no epsilon, since none bounds it: the policy may stop it, the budget does not.
+        Raises PrivacyError, with nothing written, when the three were noted before, so that the
+        order that asks for them is a copy or was cut off, and when the disk fails.
         """
         with self._file.transaction():
             self._refresh()
@@ -147,10 +157,12 @@ class Ledger:
         return row
 
     def rebind(self, fingerprint: str) -> LedgerRow:
-        """Continue this ledger for the data set as it is after images were added or removed, or for
-        the cells as another home has them; for those before it goes on too.
+        """Continue this ledger for the data set `fingerprint` too; return the new row.
 
-        What was spent stays spent: a patient's new images buy no new budget.
+        This is for a data set to which images were added or from which some were removed, or for
+        the cells as another home has them. The ledger stays valid for the data sets before it. What
+        was spent stays spent: a patient's new images buy no new budget. Raises PrivacyError when
+        the disk fails.
         """
         with self._file.transaction():
             self._refresh()
@@ -159,22 +171,21 @@ class Ledger:
         return row
 
     def plans(self, following: Sequence[PlannedDebits] = ()) -> tuple[PlannedDebits, ...]:
-        """All that studies were begun with, in the order in which they were begun; `following` at
-        the end, if it is not among them."""
+        """The plans that were begun, in order; then those of `following` that were not."""
         return tuple(dict.fromkeys((*self._book.plans(), *following)))
 
     def rows(self, kind: Kind | None = None) -> tuple[LedgerRow, ...]:
-        """The rows that were checked, in order, from the disk."""
+        """The checked rows of `kind` (None: of all kinds), in order, read from the disk."""
         rows = self._file.rows(0)[: len(self._book)]
         return tuple(row for row in rows if kind in (None, row.kind))
 
     def events(self, study: str | None = None) -> tuple[Event, ...]:
-        """What was paid for, in order; of one study, or of all. Not what left unprotected."""
+        """What `study` (None: every study) paid for, in order; not what left unprotected."""
         debits = self.rows("debit")
         return tuple(row.event for row in debits if study in (None, row.study))
 
     def spent(self, study: str) -> tuple[Event, ...]:
-        """What one study was debited, equal settings as one event with their steps added."""
+        """What one study was debited; events of equal settings are one, with their steps added."""
         return self._book.spent(study)
 
     def has(self, study: str, round: int, attempt: int | None = None, kind: Kind = "debit") -> bool:
@@ -188,7 +199,7 @@ class Ledger:
 
     @property
     def head(self) -> str:
-        """The last row's hash: who knows it can tell later that the ledger is not an older copy."""
+        """The last row's hash: whoever knows it can detect an older copy of the ledger later."""
         return self._last.hash
 
     @property
@@ -198,12 +209,12 @@ class Ledger:
 
     @property
     def identity(self) -> str:
-        """The first row's hash: no other ledger has it, but for copies of this one."""
+        """The first row's hash: no other ledger has it, except copies of this one."""
         return self._first.hash
 
     @property
     def simulated(self) -> bool:
-        """Whether it is a simulated site's."""
+        """Whether the ledger is a simulated site's."""
         return self._first.simulated
 
     def is_for(self, fingerprint: str) -> bool:
@@ -221,7 +232,7 @@ class Ledger:
             )
 
     def check_has(self, head: str | None) -> None:
-        """Raise PrivacyError unless `head` was the head once; None asks nothing."""
+        """Raise PrivacyError unless `head` was the ledger's head once; None checks nothing."""
         if head is not None and not self._book.has_hash(head):
             raise PrivacyError(
                 f"{self.path}: does not contain the row {head:.12} that was acknowledged last: it "
@@ -231,9 +242,9 @@ class Ledger:
             )
 
     def verify(self) -> int:
-        """Check the file and every row again from the disk; the number of rows.
+        """Check the file and every row again from the disk; return the number of rows.
 
-        Raises PrivacyError naming the first fault.
+        Raises PrivacyError that names the first fault.
         """
         self._book.sound = False  # until it is found to be so
         self._stop_at(self._file.damage())
@@ -244,8 +255,10 @@ class Ledger:
         return len(book)
 
     def close(self) -> None:
-        """Close the file, once; its rows need not be checked again by this process while it stays
-        so."""
+        """Close the file. This process need not check its rows again until somebody writes to it.
+
+        A second call does nothing.
+        """
         if self._closed:
             return
         self._closed = True
@@ -273,7 +286,7 @@ class Ledger:
     def _refusal(
         self, study: str, round: int, attempt: int, event: Event, most: int | None
     ) -> Fault | None:
-        """Why the debit cannot be made."""
+        """Why the debit cannot be made, or None."""
         if self.has(study, round, attempt):
             said = "already paid for; a new attempt needs a new number, fresh samples and noise"
             return Fault(Reason.ANSWERED, said)
@@ -299,7 +312,7 @@ class Ledger:
     def _excess(
         self, study: str, round: int, attempt: int, event: Event, most: int | None
     ) -> Fault | None:
-        """Why the event is more than the budget allows; None when it is not, or there is none."""
+        """Why the event exceeds the budget; None when it does not, or there is no budget."""
         if self._budget is None:
             return None
         alone = PlannedDebits(study=study, part=f"{round}/{attempt}", event=event)
@@ -318,8 +331,8 @@ class Ledger:
         return self._book.last
 
     def _refresh(self) -> None:
-        """Read and check the rows that were appended since the last look, and the one before them:
-        the file may have been put back meanwhile."""
+        """Read and check the rows that were appended since the last call, and the one before them:
+        somebody may have replaced the file by an older copy meanwhile."""
         known = self._book.last
         rows = self._file.rows(known.number if known else 0)
         if known and rows[:1] != [known]:

@@ -1,7 +1,7 @@
 """What a site itself remembers of its ledger: its audit log names the row of every release.
 
-The server names the last row it saw too, but only within one run; a new study's server knows
-nothing. An older copy of the ledger, or one made anew, is found by the site's own log.
+The server too names the last row it saw, but only within one run; a new study's server knows
+nothing. The site's own log detects an older copy of the ledger, or one made anew.
 """
 
 from pathlib import Path
@@ -19,7 +19,7 @@ _MARKS = tuple(f'"event":"{event}"'.encode() for event in _EVENTS)
 
 
 def remembered_rows(log: Path) -> list[str]:
-    """Hashes of the ledger rows that the audit log names, in order, since one was adopted last."""
+    """Hashes of the ledger rows that the audit log names since the last adoption, in order."""
     rows: list[str] = []
     if not log.exists():
         return rows
@@ -47,9 +47,10 @@ def check_own_ledger(site: Site, log: Path) -> None:
 
 
 def adopt(site: Site, membership: Membership) -> tuple[str, int]:
-    """Go on with the ledger as it is, though the log names rows that it lacks.
+    """Continue with the ledger as it is, though the log names rows that it lacks.
 
-    Its head, and how many releases it knows nothing of; both stand in the audit log from now on.
+    Returns the ledger's head, and how many releases the ledger does not hold; writes both to the
+    audit log. Raises PrivacyError when the ledger is damaged.
     """
     with Ledger.read(site.ledger) as ledger:
         ledger.verify()

@@ -18,20 +18,21 @@ from common.wire.reasons import Fault, Reason
 
 @dataclass(frozen=True)
 class Account:
-    """What a round's noise is, what the study has cost so far at most, and where the ledger
-    stands."""
+    """What a payment gives: the noise to draw, a bound of the cost so far, the ledger's head."""
 
     noise_multiplier: float = 0.0
+    """Noise multiplier of what was paid for; 0 for an answer without noise."""
     epsilon: float | None = None
+    """Upper bound of what the study has cost so far, at its delta; None: no epsilon bounds it."""
     head: str = ""
+    """Hash of the ledger's last row."""
 
 
 def check_affordable(site: Site, policy: Policy, cost: StudyCost) -> None:
-    """Raise PrivacyError when the site's budget ends before the study would, or when its ledger is
-    not the one of its cells; nothing is paid.
+    """Raise PrivacyError when the budget ends before the study, or the ledger is not the cells'.
 
-    Debits are held against the budget one by one too; this is so that no study is begun, and its
-    first rounds paid for, that cannot be ended.
+    Nothing is paid. Each debit is compared with the budget too; this check makes sure that no study
+    begins, and is paid for its first rounds, that cannot be completed.
     """
     with _open(site, policy, "") as ledger:
         fault = _shortage(ledger, policy, cost)
@@ -49,7 +50,7 @@ def _shortage(ledger: Ledger, policy: Policy, cost: StudyCost) -> Fault | None:
 
 
 def _planned(policy: Policy, cost: StudyCost) -> list[PlannedDebits]:
-    """All that the study may ever do to the site's cells, by the policy's word on metrics."""
+    """All that the study may ever do to the site's cells, as far as the policy allows metrics."""
     if cost.unprotected:
         return []
     digest = cost.study.digest
@@ -60,7 +61,7 @@ def _planned(policy: Policy, cost: StudyCost) -> list[PlannedDebits]:
 
 
 def pay_for_training(request: Request, entropy: Entropy) -> Account:
-    """Debit a round's steps; of a study without privacy, write down that the round leaves.
+    """Debit a round's steps; for a study without privacy, note that its update leaves.
 
     Raises PrivacyError when the ledger refuses.
     """
@@ -77,28 +78,28 @@ def pay_for_metrics(request: Request, entropy: Entropy) -> Account:
 
 
 def note_exact_metrics(request: Request, entropy: Entropy) -> Account:
-    """Write down that an evaluation's exact figures leave. Raises PrivacyError when it cannot."""
+    """Note that an evaluation's exact figures leave. Raises PrivacyError when that is refused."""
     return _note_unprotected(request, _evaluation_number(request.task), entropy)
 
 
 def spent_epsilon(site: Site, study: Study) -> float:
-    """What the site's ledger says the study has cost, at the study's delta."""
+    """The epsilon that the study has cost by the site's ledger, at the study's delta."""
     with open_ledger(site) as ledger:
         return epsilon(ledger.spent(study.digest), study.privacy.delta)
 
 
 def _evaluation_number(task: Task) -> int:
-    """Evaluations stand in the ledger beside the rounds, under numbers that no round has."""
+    """The number of an evaluation in the ledger: negative, so that no round has it."""
     return -(2 * task.round + (task.split == "test")) - 1
 
 
 def _pay(request: Request, number: int, event: Event, most: int, entropy: Entropy) -> Account:
-    """Write the row; the noise may be drawn after this, not before.
+    """Write the debit; the noise may be drawn after this, not before.
 
-    The server says which round and attempt this is, so neither bounds what it may ask for: `most`
+    The server says which round and attempt this is, so neither bounds what it may ask for; `most`
     does, the number of such answers that the noise was calibrated for.
-    A source that repeats (a simulation) gives the same bits for the same round again, so a round
-    that was cut off releases nothing more when it is done again and is not paid twice.
+    A source that repeats (a simulation's) gives the same bits for the same round again, so a round
+    that was cut off releases nothing more when it is repeated, and is not paid for twice.
     """
     study, task = request.study, request.task
     with _open(request.site, request.policy, task.head) as ledger:
@@ -111,7 +112,7 @@ def _pay(request: Request, number: int, event: Event, most: int, entropy: Entrop
 
 
 def _note_unprotected(request: Request, number: int, entropy: Entropy) -> Account:
-    """Write the row of an answer without noise before it leaves; like `_pay`, but costs nothing."""
+    """Note an answer without noise before it leaves; like `_pay`, but it costs nothing."""
     study, task = request.study, request.task
     with _open(request.site, request.policy, task.head) as ledger:
         if not (entropy.repeats and ledger.has(study.digest, number, kind="unprotected")):
@@ -120,6 +121,6 @@ def _note_unprotected(request: Request, number: int, entropy: Entropy) -> Accoun
 
 
 def _open(site: Site, policy: Policy, head: str) -> Ledger:
-    """The site's ledger, which must hold the row that the server acknowledged last."""
+    """Open the site's ledger, which must hold the row `head` that the server acknowledged last."""
     with because_of(Reason.OTHER_LEDGER):
         return open_ledger(site, budget=policy.budget, expected_head=head or None)

@@ -1,4 +1,4 @@
-"""The SQLite file under a privacy ledger: made whole, appended to alone, on disk at each commit."""
+"""The SQLite file under a privacy ledger: made whole, only appended to, synced at each commit."""
 
 import os
 import sqlite3
@@ -33,11 +33,14 @@ _COUNT_BELOW = "SELECT count(*) FROM rows WHERE number < 0"
 _SELECT_SCHEMA = "SELECT name, sql FROM sqlite_schema ORDER BY name"
 _INSERT = "INSERT INTO rows VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
 _PATIENCE_SECONDS = 30.0
-"""How long a debit waits for another process's."""
+"""How long a debit waits for that of another process."""
 
 
 class LedgerFile:
-    """An open file; its errors are PrivacyErrors that name it. One thread, not across forks."""
+    """An open file; its errors are PrivacyErrors that name it.
+
+    Only one thread may use it, and no forked process.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -50,7 +53,7 @@ class LedgerFile:
 
     @classmethod
     def create(cls, path: Path, body: str) -> Self:
-        """A file with the first row, a "bind" of `body`; whole on disk or not there.
+        """Make a file whose first row is a "bind" with `body`; it is whole on disk or not there.
 
         Raises PrivacyError when `path` exists, whatever it is.
         """
@@ -84,14 +87,15 @@ class LedgerFile:
     def append(
         self, last: LedgerRow, kind: Kind, study: str, round: int, attempt: int, body: str
     ) -> LedgerRow:
-        """Put a row after `last`; to be called inside `transaction`."""
+        """Put a row after `last` and return it; call this inside `transaction`."""
         row = _next_row(last, kind, study, round, attempt, body)
         self._connection.execute(_INSERT, _values(row))
         return row
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
-        """Alone among all processes; on disk when the block ends well, undone otherwise."""
+        """Inside the block no other process writes. Its rows are on disk if it ends without an
+        error, and undone otherwise."""
         with _explained(self.path):
             self._connection.execute("BEGIN IMMEDIATE")
             try:
@@ -104,13 +108,13 @@ class LedgerFile:
             self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
 
     def damage(self) -> str | None:
-        """The first fault that SQLite finds in the file; None: none."""
+        """The first fault that SQLite finds in the file, or None."""
         with _explained(self.path):
             (first, *_) = self._connection.execute("PRAGMA integrity_check").fetchone()
         return None if first == "ok" else f"SQLite finds it damaged: {first}"
 
     def alteration(self) -> str | None:
-        """What is not as `create` made it, beside the rows from 0 on; None: nothing."""
+        """What differs from how `create` made the file, apart from the rows from 0 on; or None."""
         with _explained(self.path):
             schema = self._connection.execute(_SELECT_SCHEMA).fetchall()
             (below,) = self._connection.execute(_COUNT_BELOW).fetchone()
@@ -183,7 +187,7 @@ def _values(row: LedgerRow) -> tuple[object, ...]:
 
 @contextmanager
 def _explained(path: Path) -> Iterator[None]:
-    """SQLite's errors as PrivacyError."""
+    """Raises SQLite's errors as PrivacyErrors that name `path`."""
     try:
         yield
     except sqlite3.Error as error:

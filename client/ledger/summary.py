@@ -23,12 +23,13 @@ class StudySpending:
     attempts: int
     steps: int
     epsilon: float
-    """Of what left under noise."""
+    """Epsilon of what left under noise."""
     unprotected: int
-    """Answers that left without noise: what they tell is bounded by no epsilon."""
+    """Number of answers that left without noise: no epsilon bounds what they tell."""
     first: str
+    """UTC time of the study's first row."""
     last: str
-    """UTC times of its first and last row."""
+    """UTC time of the study's last row."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,13 +45,14 @@ class Summary:
     accountant: str
     delta: float
     epsilon: float
-    """Of all that left under noise; where `unprotected` is not 0, no bound of all that left."""
+    """Epsilon of all that left under noise; where `unprotected` is not 0, it does not bound all
+    that left."""
     unprotected: int
-    """Answers that left without noise."""
+    """Number of answers that left without noise."""
     left: float | None
-    """Most epsilon that one more study may have, by the filter that every debit is held against;
-    None when no bound is known. Studies that were begun count whole, so it is less than what
-    `epsilon` leaves. What left without noise does not count."""
+    """Largest epsilon that one more study may have, by the filter that every debit must pass; None
+    when no bound is known. Studies that were begun count whole, so it is less than what `epsilon`
+    leaves. What left without noise does not count."""
     studies: tuple[StudySpending, ...]
     curve: tuple[tuple[int, float], ...]
     """(row number, epsilon of all rows up to it)."""
@@ -61,7 +63,7 @@ class Summary:
 
 
 def summarise(ledger: Ledger, delta: float, lifetime: float | None) -> Summary:
-    """What `ledger` has spent at `delta`, and what is left of the `lifetime` epsilon."""
+    """What `ledger` has spent at `delta`, and what is left of the `lifetime` epsilon, if given."""
     debits = ledger.rows("debit")
     unit = debits[0].event.unit if debits else None
     answers = [row for row in ledger.rows() if row.kind != "bind"]
@@ -84,12 +86,12 @@ def summarise(ledger: Ledger, delta: float, lifetime: float | None) -> Summary:
 
 
 def left(ledger: Ledger, delta: float, lifetime: float) -> float:
-    """Most epsilon that one more study may have, by the filter that every debit is held against."""
+    """Largest epsilon that one more study may have, by the filter that every debit must pass."""
     return lifetime_left([plan.event for plan in ledger.plans()], lifetime, delta)
 
 
 def beside_epsilon(unprotected: int) -> str:
-    """What to say beside an epsilon when so many answers left without noise; "" when none did."""
+    """What to say beside an epsilon when `unprotected` answers left without noise; "" for none."""
     if not unprotected:
         return ""
     said = count(unprotected, "answer")

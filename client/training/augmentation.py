@@ -10,20 +10,24 @@ from torch import Tensor
 from common.models.pixels import MEAN, STD
 
 LUMA = (0.299, 0.587, 0.114)
-"""Weights of grey (ITU-R BT.601)."""
+"""Weights of red, green and blue in grey (ITU-R BT.601)."""
 
 GAIN = 0.08
-"""Each channel times 1 +- this: another stain, another white balance."""
+"""Each channel is multiplied by at most 1 +- this: another stain, another white balance."""
 SATURATION = 0.2
 CONTRAST = 0.15
 BRIGHTNESS = 0.05
 
 
 def fixed_batches(rows: NDArray[np.int64], size: int) -> Iterator[tuple[NDArray[np.int64], int]]:
-    """Batches of `size` rows, and how many of a batch count; the last is filled with its first row.
+    """Batches of `size` rows, each with the number of its rows that count.
 
-    A network takes other kernels for another number of images, and the last bits of an image's
-    features, or its class where two are as likely, depend on them: so there is no other number.
+    The last batch is filled up with its first row. A network uses other kernels for another number
+    of images, and the last bits of an image's features depend on them, as does its class where two
+    are equally likely: so every batch has the same number.
+
+    >>> [(batch.tolist(), count) for batch, count in fixed_batches(np.arange(3), size=2)]
+    [([0, 1], 2), ([2, 2], 1)]
     """
     for start in range(0, len(rows), size):
         own = rows[start : start + size]
@@ -31,18 +35,19 @@ def fixed_batches(rows: NDArray[np.int64], size: int) -> Iterator[tuple[NDArray[
 
 
 VIEW_DRAWS = 7
-"""Uniform draws that make one view of an image."""
+"""How many uniform draws make one view of an image."""
 
 
 def augment(batch: Tensor, draws: Tensor) -> Tensor:
     """A view of each image: turned, mirrored, and stained and lit a little differently.
 
-    `batch` is float (N, 3, S, S) from `to_tensor`; the result is a tensor of its own. `draws`
-    (N, VIEW_DRAWS), uniform in [0, 1): each image has a row of its own and depends on no other
-    image, so clipping each image's gradient bounds its influence as before.
+    `batch` is float (N, 3, S, S) from `to_tensor`; the result is a new tensor of that shape.
+    `draws` is (N, VIEW_DRAWS), uniform in [0, 1): each image has its own row of draws and depends
+    on no other image, so clipping each image's gradient still bounds its influence.
 
-    Plain operations and not kornia's: kornia 0.9 draws from torch's global state, and its colour
-    jitter goes through HSV: 143 ms for 256 images of 64 px on one core, where these take 7 ms.
+    These are plain operations and not kornia's: kornia 0.9 draws from torch's global state, and its
+    colour jitter goes through HSV, which takes 143 ms for 256 images of 64 px on one core, where
+    these take 7 ms.
     """
     draws = draws.to(batch.device, batch.dtype)
     turns = (draws[:, 0] * 8).long().clamp_max(7)
@@ -50,12 +55,12 @@ def augment(batch: Tensor, draws: Tensor) -> Tensor:
 
 
 def draw_views(count: int, generator: torch.Generator) -> Tensor:
-    """Draws for `augment`, (count, VIEW_DRAWS): the same generator, the same views."""
+    """Draws for `augment`, (count, VIEW_DRAWS); equal generators give equal views."""
     return torch.rand((count, VIEW_DRAWS), generator=generator, device=generator.device)
 
 
 def _turn(batch: Tensor, turns: Tensor) -> Tensor:
-    """Each image under the symmetry of the square that its number (0 to 7) names."""
+    """Each image under the symmetry of the square that its number in `turns` (0 to 7) names."""
     side = batch.shape[-1]
     pixels = torch.arange(side * side, device=batch.device).view(side, side)
     symmetries = torch.stack(
@@ -70,7 +75,7 @@ def _turn(batch: Tensor, turns: Tensor) -> Tensor:
 
 
 def _recolour(batch: Tensor, draws: Tensor) -> Tensor:
-    """Gain a channel, saturation, contrast and brightness, as one affine map of the colour.
+    """Each channel's gain, saturation, contrast and brightness, as one affine map of the colour.
 
     `draws` (N, 6) in [0, 1). Written for colours in [0, 1] as x -> A x + b, then carried over to
     normalised colours: D^-1 A D, with D = diag(STD).

@@ -26,13 +26,14 @@ from common.privacy.noise import privatise
 from common.privacy.noise_source import NoiseSource
 
 _WITHIN = 1 - 2.0**-9
-"""Of the largest weight that is taken: how far a site's own weights go. An update is a difference,
-rounded to float16 maybe: the next model must not be refused for that."""
+"""A site's own weights stay below this fraction of the largest weight that its policy accepts. An
+update is a difference, and may be rounded to float16: sites must not refuse the next model for
+that."""
 
 
 @dataclass(frozen=True)
 class Summand:
-    """What a unit adds to a step's sum: its clipped gradient of a network's loss."""
+    """What each unit adds to a step's sum: its clipped gradient of the loss of a network."""
 
     network: nn.Module
     loss: Loss
@@ -41,7 +42,8 @@ class Summand:
 
 
 def train_private(job: Job, inputs: Inputs, entropy: Entropy) -> None:
-    """DP-SGD (Abadi et al. 2016, algorithm 1) with public sampling rate and normaliser."""
+    """Train in place by DP-SGD (Abadi et al. 2016, algorithm 1), with public sampling rate and
+    normaliser. The caller has paid for the round's steps."""
     network = inputs.network
     parameters = list(trainable(network).values())
     optimizer = LocalOptimizer(parameters, job.study.training)
@@ -56,13 +58,13 @@ def train_private(job: Job, inputs: Inputs, entropy: Entropy) -> None:
 
 @torch.no_grad()
 def _bound(parameters: Sequence[Tensor], most: float) -> None:
-    """Cut every weight to what is within `most`: what a step made of noisy sums costs no more."""
+    """Cut every weight to just within `most`. This is post-processing of noisy sums: it is free."""
     for value in parameters:
         value.clamp_(-_WITHIN * most, _WITHIN * most)
 
 
 def private_mean(job: Job, inputs: Inputs, entropy: Entropy) -> Tensor:
-    """The mean (D,) of the site's standardised features, from all of the round's steps."""
+    """The noisy mean (D,) of the site's standardised features, from all steps of the round."""
     offset, of = features(job.study, inputs)
     found = offset.mean(torch.stack(list(_noisy_means(job, inputs, of, entropy))))
     _bound([found], job.max_weight)
@@ -77,14 +79,14 @@ def gradients(study: Study, inputs: Inputs) -> Summand:
 
 
 def features(study: Study, inputs: Inputs) -> tuple[feature_centring.Offset, Summand]:
-    """What a step that finds the centre adds up, and what it is a gradient of."""
+    """The network whose gradients find the centre, and what a step that finds it adds up."""
     dim = len(feature_centring.centre_of(inputs.network))
     offset = feature_centring.Offset(dim, study.privacy.max_grad_norm).to(inputs.device)
     return offset, Summand(offset, feature_centring.half_square)
 
 
 def _noisy_means(job: Job, inputs: Inputs, of: Summand, entropy: Entropy) -> Iterator[Tensor]:
-    """The noisy sum (P,) of each of the round's steps over the public, expected number of units."""
+    """For each step of the round, its noisy sum (P,) over the public, expected number of units."""
     normaliser = job.normaliser
     purpose = (job.study.digest, job.site, job.round)
     sampling, noise = entropy.source(*purpose, "sampling"), entropy.source(*purpose, "noise")
@@ -96,7 +98,7 @@ def _noisy_means(job: Job, inputs: Inputs, of: Summand, entropy: Entropy) -> Ite
 def _noisy_sum(
     job: Job, inputs: Inputs, of: Summand, sampling: NoiseSource, noise: NoiseSource
 ) -> Tensor:
-    """One step's clipped gradient sum with its noise, (P,). An empty batch sends noise."""
+    """One step's clipped gradient sum with its noise, (P,); for an empty batch, noise alone."""
     privacy = job.study.privacy
     rows = inputs.cells.rows("train")
     units = inputs.cells.units[rows] if privacy.unit == "patient" else rows
@@ -117,8 +119,8 @@ def clipped_sum(
 ) -> Tensor:
     """The sum (P,) of what the drawn units add, before the noise: it never leaves the site.
 
-    draws: (cells drawn * augmentations, VIEW_DRAWS), those of a cell's views in a row; None: as the
-    cells are.
+    draws: (cells drawn * augmentations, VIEW_DRAWS), with those of a cell's views next to each
+    other; None: without augmentation.
     """
     privacy = job.study.privacy
     positions = np.repeat(drawn.rows, privacy.augmentations)
@@ -141,7 +143,7 @@ def clipped_sum(
 
 
 def _uniform(source: NoiseSource, rows: int, columns: int) -> Tensor:
-    """float32 (rows, columns) in [0, 1), every row by draws of its own from the secret stream."""
+    """float32 (rows, columns) in [0, 1); each row has words of its own of the secret stream."""
     words = source.words(rows * columns).reshape(rows, columns)
     return torch.from_numpy((words >> np.uint64(40)).astype(np.float32) / 2**24)
 

@@ -1,4 +1,4 @@
-"""The model on a site's cells."""
+"""What the model predicts for a site's cells."""
 
 import numpy as np
 import torch
@@ -13,7 +13,7 @@ BATCH = 32
 
 
 def predict(inputs: Inputs, positions: Rows) -> Floats:
-    """Class probabilities of the cells at `positions`, float64 (B, classes).
+    """Class probabilities of the cells at `positions` (B,), float64 (B, classes).
 
     A cell whose output is not finite gets zeros, so that it counts like any other: an error here
     would tell the server something about a cell that no noise covers. No bit of a cell's

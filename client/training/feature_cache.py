@@ -1,4 +1,4 @@
-"""A frozen encoder's features: computed once, kept on disk, found again by what made them."""
+"""A frozen encoder's features: computed once, kept on disk, and looked up by what made them."""
 
 import hashlib
 import shutil
@@ -21,10 +21,10 @@ from common.models.tensor_digest import tensor_digest
 Features = NDArray[np.float32]
 
 BATCH = 32
-"""Cells that the encoder is given at once, never fewer: a filled place costs as much as a cell."""
+"""Cells that the encoder gets at once, never fewer: a filled place costs as much as a cell."""
 
 _PIECE = 128
-"""Cells between two writes; whole batches, so that the features are those of one pass."""
+"""Cells between two writes: whole batches, so that the features are those of one pass."""
 
 
 class Cells(Protocol):
@@ -48,9 +48,9 @@ def extract(
 ) -> Features:
     """Embeddings of the cells at `rows`, float32 (len(rows), D), without augmentation.
 
-    `model` is moved to `device` and left in evaluation mode as far as its encoder goes. Memory is
-    that of one batch and the result. `precision` is that of the encoder's arithmetic. No bit of a
-    cell's features depends on the other cells (see `fixed_batches`).
+    This moves `model` to `device` and leaves its encoder in evaluation mode. It needs memory for
+    one batch and the result. `precision` is that of the encoder's arithmetic. No bit of a cell's
+    features depends on the other cells (see `fixed_batches`).
     """
     model.to(device)
     model.encoder.eval()
@@ -72,14 +72,14 @@ def cached_features(
     precision: Precision = "float32",
     folder: Path | None = None,
 ) -> Features:
-    """`extract` for all of `cells`, (N, D), read from disk when it was computed before.
+    """`extract` for all of `cells`, float32 (N, D), read from disk when computed before.
 
-    Kept in `folder` (None: `features` in the cells' cache root) under a name that changes with the
-    encoder's weights, the cells, the precision and the kind of device. A damaged file is computed
-    anew. What a killed process had computed is not: a deployed site's is ended whenever it has no
-    answer in time, and asked again. The features describe the cells and stay at the site, like the
-    cells' cache.
-    Raises DataError: the file cannot be written.
+    The file lies in `folder` (None: `features` in the cells' cache root) under a name that changes
+    with the encoder's weights, the cells, the precision and the kind of device. A damaged file is
+    computed anew. What a killed process had computed is used again: a deployed site's process is
+    ended whenever it has no answer in time, and the site is asked again. The features describe the
+    cells and stay at the site, like the cells' cache.
+    Raises DataError when the file cannot be written.
     """
     folder = folder or default_root() / "features"
     path = folder / f"{_key(model, cells, device, precision)}.npy"
@@ -97,7 +97,7 @@ def cached_features(
 def _in_pieces(
     model: Classifier, cells: Cells, device: torch.device, precision: Precision, folder: Path
 ) -> Features:
-    """`extract` for all of `cells`; each piece is in `folder` as soon as it is computed."""
+    """`extract` for all of `cells`; writes each piece to `folder` as soon as it is computed."""
     found = [np.empty((0, model.embedding_dim), np.float32)]
     for start in range(0, len(cells), _PIECE):
         rows = np.arange(start, min(start + _PIECE, len(cells)))
@@ -122,7 +122,7 @@ def _write(path: Path, features: Features) -> None:
 
 
 def encoder_digest(model: Classifier) -> str:
-    """Names the encoder: its kind, its input side, and all its weights and buffers."""
+    """Names the encoder by its kind, its input side, and all its weights and buffers."""
     encoder = model.encoder
     return f"{type(encoder).__name__}|{model.input_side}|{tensor_digest(encoder.state_dict())}"
 

@@ -1,8 +1,8 @@
 """The first round of a study with `model.centre`: the mean of the features, and no training.
 
 What all cells have in common says nothing of their types, but takes up much of each clipped
-gradient. Under privacy the mean is had by the sums that training has, of vectors as long as a
-clipped gradient may be: a unit's share is its mean feature vector, scaled to that.
+gradient. Under privacy the mean is computed from the same noisy sums as training uses: a unit's
+share of a sum is its mean feature vector, scaled to the length that a clipped gradient may have.
 """
 
 import math
@@ -18,9 +18,10 @@ ROUND = 1
 
 
 class Offset(nn.Module):
-    """Standardised features (N, D), scaled to length max_grad_norm, less an offset of zeros.
+    """Subtracts an offset of zeros from standardised features (N, D) of length max_grad_norm.
 
-    With `half_square` as loss, a row's gradient by the offset is minus its scaled features.
+    With `half_square` as loss, a row's gradient with respect to the offset is minus its scaled
+    features.
     """
 
     def __init__(self, dim: int, max_grad_norm: float) -> None:
@@ -32,12 +33,12 @@ class Offset(nn.Module):
         return self.scale * standardised(features) - self.offset
 
     def mean(self, gradients: Tensor) -> Tensor:
-        """The mean features (D,) that mean gradients (steps, D) of the offset tell."""
+        """The mean features (D,) that follow from the offset's mean gradients (steps, D)."""
         return -gradients.mean(0) / self.scale
 
 
 def half_square(vectors: Tensor, _: Tensor) -> Tensor:
-    """(N,) half the squared lengths."""
+    """Half the squared length of each vector: (N, D) -> (N,)."""
     return vectors.square().sum(1) / 2
 
 
@@ -48,5 +49,8 @@ def centre_of(network: nn.Module) -> nn.Parameter:
 
 
 def plain_mean(inputs: Inputs) -> Tensor:
-    """The mean (D,) of the site's standardised training features. Raises DataError: none."""
+    """The mean (D,) of the site's standardised training features.
+
+    Raises DataError when the site has no training cell.
+    """
     return standardised(inputs.batch(not_none(inputs.cells.rows("train")))).mean(0)

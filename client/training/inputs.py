@@ -18,7 +18,7 @@ from common.privacy.noise_source import NoiseSource
 
 @dataclass(frozen=True)
 class Inputs:
-    """What the trained part of the network is fed: images, or a frozen encoder's features."""
+    """What the trained part of the network receives: images, or a frozen encoder's features."""
 
     cells: SiteCells
     network: nn.Module
@@ -28,7 +28,7 @@ class Inputs:
     images: Tensor | None = None
     """uint8 (N, S, S, 3) on the device, where it has room for all; None: read batch by batch."""
     precision: Precision = "float32"
-    """Of the network's arithmetic where no privacy hangs on it."""
+    """Precision of the network's arithmetic where no privacy depends on it."""
 
     def batch(self, positions: Rows, draws: Tensor | None = None) -> Tensor:
         """Network input for the cells at `positions`; augmented by `draws` (B, VIEW_DRAWS)."""
@@ -51,14 +51,17 @@ def _chosen(held: Tensor, positions: Rows) -> Tensor:
 
 
 def not_none(rows: Rows) -> Rows:
-    """The training cells' rows as they are. Raises DataError: there is none."""
+    """Return `rows`, those of the training cells, as they are. Raises DataError if it is empty."""
     if not len(rows):
         raise DataError("the site has no training cell of the study's types")
     return rows
 
 
 def shuffled(rows: Rows, batch_size: int, epochs: int, seed: int) -> Iterator[Rows]:
-    """Positions of each batch of `epochs` passes, in an order drawn from `seed`."""
+    """The positions of each batch in `epochs` passes over `rows`, in orders drawn from `seed`.
+
+    Raises DataError when there are no rows.
+    """
     rows, rng = not_none(rows), np.random.default_rng(seed)
     for _ in range(epochs):
         order = rng.permutation(rows)
@@ -68,16 +71,17 @@ def shuffled(rows: Rows, batch_size: int, epochs: int, seed: int) -> Iterator[Ro
 
 @dataclass(frozen=True)
 class Drawn:
-    """A Poisson sample of units: the cells, and the unit that each belongs to."""
+    """A Poisson sample of units: (n,) the positions of its cells, and (n,) the unit of each."""
 
     rows: Rows
     units: Rows
 
 
 def poisson(rows: Rows, units: Rows, rate: float, most: int, source: NoiseSource) -> Drawn:
-    """Each unit joins with probability `rate`, by itself; at most `most` of its cells, at random.
+    """A sample that each unit joins with probability `rate`, independently of the others.
 
-    rows, units: (N,) positions and the unit of each. An empty sample is a sample.
+    A unit joins with at most `most` of its cells, chosen at random. rows, units: (N,) positions and
+    the unit of each. The sample may be empty.
     Formal guarantee: the probability is floor(rate * 2^64) / 2^64, never above `rate`, and each
     unit is decided by its own words of the stream.
     """
@@ -95,6 +99,10 @@ def poisson(rows: Rows, units: Rows, rate: float, most: int, source: NoiseSource
 
 
 def seed_of(*purpose: str | int) -> int:
-    """A 63-bit seed for what is not secret (shuffling, augmentation), from its purpose."""
+    """A 63-bit seed for what is not secret (shuffling, augmentation), derived from its purpose.
+
+    >>> seed_of(7, "site-a", 1, "shuffle") == seed_of(7, "site-a", 1, "shuffle")
+    True
+    """
     digest = hashlib.sha256("\0".join(str(part) for part in purpose).encode()).digest()
     return int.from_bytes(digest[:8], "big") >> 1

@@ -1,4 +1,4 @@
-"""One round's work at one site, and what of it is public."""
+"""One round's work at one site, and the public numbers that follow from it."""
 
 import math
 from dataclasses import dataclass
@@ -20,16 +20,16 @@ class Job:
     member: Participant
     round: int
     noise_multiplier: float = 0.0
-    """Of the Gaussian, relative to max_grad_norm; used only when the study has privacy."""
+    """Standard deviation of the Gaussian over max_grad_norm; used only under privacy."""
     max_weight: float = math.inf
-    """No parameter's absolute value exceeds it, nor comes as near as an update's rounding, under
-    privacy: what a step takes beyond is cut."""
+    """Under privacy, each step ends by cutting the parameters: none exceeds this in absolute value,
+    nor comes so near it that rounding the update could."""
 
     @property
     def normaliser(self) -> float:
-        """Expected units of a step's batch: public constants both.
+        """The expected number of units in a step's batch, from public constants alone.
 
-        Raises DataError: the study declares none.
+        Raises DataError when the study declares no units for the site.
         """
         if self.member.units <= 0:
             raise DataError(
@@ -39,13 +39,13 @@ class Job:
         return self.study.privacy.sample_rate * self.member.units
 
     def check(self) -> None:
-        """Raise DataError for what would stop a private round that was paid for."""
+        """Raise DataError for what would stop a private round after it was paid for."""
         if self.study.privacy.mode != "none":
             _ = self.normaliser
 
     @property
     def expected_rows(self) -> float:
-        """Rows of a step's batch in the mean, were every patient to have its most cells."""
+        """Mean number of rows in a step's batch, if every patient had as many cells as count."""
         privacy = self.study.privacy
         return self.normaliser * privacy.cells_of_a_unit * privacy.augmentations
 
@@ -64,6 +64,7 @@ class Job:
         return self.study.model.centre and self.round == feature_centring.ROUND
 
     def seed(self, purpose: str) -> int:
+        """A 63-bit seed for what is not secret in this round; see `seed_of`."""
         return seed_of(self.study.seed, self.site, self.round, purpose)
 
     def generator(self, purpose: str) -> torch.Generator:

@@ -1,4 +1,4 @@
-"""A study's loss: cross-entropy, weighted by the rarity of a cell's type."""
+"""A study's loss: cross-entropy, weighted by how rare a cell's type is."""
 
 from collections.abc import Callable
 
@@ -9,17 +9,18 @@ from torch.nn import functional as F
 from common.config.study import Study
 
 Loss = Callable[[Tensor, Tensor], Tensor]
-"""Of logits (N, classes) and targets (N,): the loss (N,) of each row."""
+"""(logits (N, classes), targets (N,)) -> the loss of each row, (N,)."""
 
 _LEAST_WEIGHT = 1e-4
-"""Of a class in the loss; a study cannot scale a class's gradients out of float32's range."""
+"""Least weight of a class in the loss: a study cannot scale a class's gradients out of float32's
+range."""
 
 
 def loss_of(study: Study, device: torch.device) -> Loss:
-    """Cross-entropy a row, weighted by the class's public rarity.
+    """The cross-entropy of each row, weighted by the public rarity of the row's class.
 
     The weights are at most 1 and known to all, and they are applied before clipping: a cell's
-    clipped gradient is bounded by max_grad_norm as before.
+    clipped gradient stays bounded by max_grad_norm.
     """
     weights = _class_weights(study).to(device)
 

@@ -1,4 +1,4 @@
-"""What leaves the site of an evaluation: nothing, noised counts, or exact ones."""
+"""What an evaluation releases from the site: nothing, noised counts, or exact ones."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,11 +22,11 @@ from common.wire.reasons import Reason
 def released_tally(
     request: Request, inputs: Inputs, entropy: Entropy
 ) -> tuple[Tally | NoisedTally, str]:
-    """The counts on the cells of the task's split, as the site's policy lets them leave; and the
-    head of the ledger when they were paid for, or written down as leaving exact.
+    """The counts on the cells of the task's split, and the ledger's head.
 
-    What leaves noised or exact, a real site has exact at home (`client.training.own_figures`); a
-    simulation has its summary.
+    The counts are noised or exact, as the site's policy says. The ledger's head is the one after
+    the counts were paid for, or were noted as leaving exact. In both cases a real site keeps the
+    exact counts at home (`client.training.own_figures`); a simulation has its summary instead.
 
     Raises PrivacyError when the policy lets nothing leave, or the ledger refuses.
     """
@@ -49,7 +49,7 @@ def released_tally(
 def _counted_at_home(
     site: Site, task: Task, inputs: Inputs, entropy: Entropy
 ) -> tuple[Tally, Floats]:
-    """Every cell of the split, counted and written down at the site; with their probabilities."""
+    """The tally of every cell of the split, written down at the site, and their probabilities."""
     probabilities = predict(inputs, inputs.cells.rows(task.split))
     tally = _counted(task, inputs, probabilities)
     if not entropy.repeats:
@@ -58,7 +58,10 @@ def _counted_at_home(
 
 
 def _counted(task: Task, inputs: Inputs, probabilities: Floats, few: bool = False) -> Tally:
-    """The split's cells, or of each patient the few that may count; probabilities: of them all."""
+    """The tally of the split's cells; if `few`, of the cells of each patient that may count.
+
+    probabilities: those of all the split's cells, (N, classes).
+    """
     positions = inputs.cells.rows(task.split)
     privacy = task.study.privacy
     counts = np.ones(len(positions), bool)
@@ -70,7 +73,7 @@ def _counted(task: Task, inputs: Inputs, probabilities: Floats, few: bool = Fals
 
 
 def _first_of_each(units: Rows, most: int) -> NDArray[np.bool_]:
-    """Which are the first `most` of their unit, (N,); none depends on the other units."""
+    """bool (N,): which rows are among the first `most` of their unit, whatever other units do."""
     order = np.argsort(units, kind="stable")
     ranked = units[order]
     first = np.empty(len(units), bool)

@@ -1,7 +1,7 @@
 """A round's local optimizer: SGD or AdamW, on torch's functional updates.
 
-torch.optim's classes would do the same and load torch's compiler with them, seconds and a hundred
-megabytes in every process of a lab.
+torch.optim's classes would do the same, but they load torch's compiler: that takes seconds and a
+hundred megabytes in every process of a lab.
 """
 
 import torch
@@ -16,9 +16,9 @@ _EPSILON = 1e-8
 
 
 class LocalOptimizer:
-    """Updates `parameters` in place from their gradients; one without a gradient stays.
+    """Updates `parameters` in place from their gradients; one without a gradient stays as it is.
 
-    Its state begins at zero: a round takes nothing of the last one's along.
+    Its state begins at zero, so a round takes over nothing from the one before.
     """
 
     def __init__(self, parameters: list[nn.Parameter], training: TrainingSpec) -> None:
@@ -39,7 +39,7 @@ class LocalOptimizer:
     def pull_back(self) -> None:
         """Add FedProx's term mu/2 |w - w0|^2 as its gradient (Li et al. 2020, eq. 2).
 
-        w0 is what the parameters were at first.
+        w0 are the parameters' values when this object was made.
         """
         for value, origin in zip(self._parameters, self._start, strict=False):
             if value.grad is not None:
@@ -47,7 +47,7 @@ class LocalOptimizer:
 
     @torch.no_grad()
     def step(self, learning_rate: float) -> None:
-        """One update along the gradients that the parameters have."""
+        """Make one update along the gradients that the parameters hold."""
         moved = [at for at, value in enumerate(self._parameters) if value.grad is not None]
         update = self._adamw if self._adam else self._sgd
         update(moved, learning_rate)

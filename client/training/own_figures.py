@@ -1,8 +1,8 @@
 """A site's own figures: how well each model that it was asked to evaluate does on its cells.
 
-They are exact, cost nothing and never leave: a line a model in `figures.jsonl` of the site's home,
-and one in its log. What the server is told of the same cells is
-`client.training.metrics_release`'s.
+They are exact, cost nothing and never leave the site: each model has a line in `figures.jsonl` of
+the site's home, and one in its log. `client.training.metrics_release` decides what the server is
+told of the same cells.
 """
 
 import json
@@ -21,17 +21,17 @@ from common.wire.messages import Task
 
 @dataclass(frozen=True)
 class Figures:
-    """The model of one round on the site's cells of one split."""
+    """How the model of one round does on the site's cells of one split."""
 
     study: str
     digest: str
     round: int
     split: str
     at: str
-    """When, in ISO 8601."""
+    """When the figures were written down: UTC, ISO 8601."""
     cell_types: list[str]
     counts: list[list[float]]
-    """As `Tally.to_json` has them."""
+    """The tally, as `Tally.to_json` gives it."""
 
     @property
     def tally(self) -> Tally:
@@ -39,7 +39,7 @@ class Figures:
 
     @property
     def words(self) -> str:
-        """In a line, for a person of the lab."""
+        """The figures in one line, for a person of the lab."""
         tally = self.tally
         values, bounds = tally.metrics(), tally.intervals()
         told = [f"round {self.round}, {tally.total:,} {self.split} cells"]
@@ -52,9 +52,10 @@ class Figures:
 
 
 def note_figures(site: Site, task: Task, tally: Tally) -> None:
-    """Write down what the model came to on the site's cells, exactly.
+    """Write down exactly how the model does on the site's cells.
 
-    A disk that is full keeps no answer from leaving: it is paid for, and these are beside it.
+    A full disk does not keep the answer from leaving: the answer is paid for, and these figures are
+    only an addition to it.
     """
     study, now = task.study, datetime.now(UTC).isoformat(timespec="seconds")
     types, counts = list(study.cell_types), tally.to_json()
@@ -64,8 +65,8 @@ def note_figures(site: Site, task: Task, tally: Tally) -> None:
 
 
 def read_figures(path: Path) -> list[Figures]:
-    """What was written down last, the oldest first: the file, and the one that was put aside when
-    it became long. A line that a full disk cut off is left out."""
+    """The figures written down, oldest first: those of the file, and of the one that was put aside
+    when it became long. A line that a full disk cut off is left out."""
     return [one for file in (aside(path), path) if file.exists() for one in _lines(file)]
 
 

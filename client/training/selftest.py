@@ -1,9 +1,9 @@
-"""Whether what one unit adds depends on its company: asked of this machine and the study's model.
+"""Tests on this machine, with the study's model, whether what one unit adds depends on the others.
 
 No maker of a processor's or a GPU's kernels promises that a row of a batch is computed the same
-whichever rows stand beside it. The privacy of a study rests on it (see `common.privacy.noise`), so
-a site asks before it takes part: the code that trains, and the code that computes features and
-classes, is given a unit alone, first, last and in between, and has to give the same bits.
+whichever rows stand beside it. The privacy of a study depends on it (see `common.privacy.noise`),
+so a site tests it before it takes part: the code that trains, and the code that computes features
+and classes, gets a unit alone, first, last and in between, and must give the same bits each time.
 """
 
 from collections.abc import Iterator
@@ -31,17 +31,18 @@ from common.privacy.clipping.chunking import chunk_rows
 from common.wire.reasons import Reason
 
 _COMPANY = ((0, 0), (0, 1), (3, 0), (7, 8), (18, 18))
-"""Other cells before the unit and behind: kernels were seen to change between these numbers."""
+"""Numbers of other cells (before, behind) the unit: kernels were seen to change between them."""
 _OTHERS = 36
 _LARGEST = (16, 32, 64, 1024)
-"""Rows of a chunk that an engine takes at most."""
+"""The largest chunks of the engines, in rows."""
 _SEED = 11
 
 
 def check_alone(site: Site, study: Study) -> None:
     """Raise PrivacyError where a unit's share of a sum, its features or its class depend on others.
 
-    Takes seconds, once a process and kind of study. Without privacy nothing hangs on it.
+    This takes seconds, once for each process and kind of study. A study without privacy does not
+    depend on it, and is not tested.
     """
     member = study.cohort.get(site.name, Participant())
     if study.privacy.mode == "none":
@@ -60,10 +61,10 @@ def check_alone(site: Site, study: Study) -> None:
 
 @lru_cache(maxsize=4096)
 def _fault(study: Study, units: int, device: torch.device, threads: int) -> str | None:
-    """What depends on company, in words, or None; kernels depend on the number of threads too.
+    """What depends on other units, in words, or None; kernels depend on the number of threads too.
 
-    Asked with each message, so kept; what it rests on is shared by the studies of a federation, its
-    baselines, and sites of like size.
+    Each message asks this, so the answer is cached. The tests behind it are shared by a
+    federation's studies, its baselines, and sites of similar size.
     """
     classes, side = len(study.cell_types), study.image_side
     what = _of_cells(study.model, classes, side, device, threads)
@@ -76,7 +77,7 @@ def _fault(study: Study, units: int, device: torch.device, threads: int) -> str 
 
 
 _ALIKE: dict[tuple[PrivacySpec, tuple[int, ...]], int] = {}
-"""Chunks of any engine -> the units of a site that has them."""
+"""Privacy and chunks of all engines -> the number of units of the first site that had them."""
 
 
 def _job(study: Study, units: int) -> Job:
@@ -87,7 +88,7 @@ def _job(study: Study, units: int) -> Job:
 def _of_cells(
     spec: ModelSpec, classes: int, side: int, device: torch.device, threads: int
 ) -> str | None:
-    """Whether a cell's features or probabilities depend on others."""
+    """Which of a cell's features and probabilities depend on other cells, in words, or None."""
     model, images = _model(spec, classes, side, device), _Images(1 + _OTHERS, side)
     if model.frozen and not _same(_features(model, images, device)):
         return "the features"
@@ -96,7 +97,7 @@ def _of_cells(
 
 @lru_cache(maxsize=64)
 def _of_sums(study: Study, units: int, device: torch.device, threads: int) -> str | None:
-    """Whether a unit's share of a step's sum depends on others."""
+    """What to say where a unit's share of a step's sum depends on others, or None."""
     model = _model(study.model, len(study.cell_types), study.image_side, device)
     images = _Images(study.privacy.cells_of_a_unit + _OTHERS, study.image_side)
     job, inputs = _job(study, units), _inputs(model, images, device)
@@ -116,21 +117,21 @@ def _model(spec: ModelSpec, classes: int, side: int, device: torch.device) -> Cl
 
 @torch.no_grad()
 def _unsettle(model: Classifier) -> None:
-    """A head of zeros, as studies begin with, would hide what lies before and behind it."""
+    """Add noise to the weights: a head of zeros, as studies begin with, would hide differences."""
     generator = torch.Generator().manual_seed(_SEED)
     for value in trainable(model).values():
         value.add_(0.1 * torch.randn(value.shape, generator=generator))
 
 
 def _same(found: Iterator[Tensor]) -> bool:
-    """Whether all are the first, to the last bit."""
+    """Whether all tensors equal the first, to the last bit."""
     first = next(found)
     return all(torch.equal(one, first) for one in found)
 
 
 @dataclass(frozen=True)
 class _Images:
-    """Made-up cells; `extract` takes them for a cache's."""
+    """Made-up cells, which `extract` takes in place of a cache's."""
 
     count: int
     side: int
@@ -147,7 +148,7 @@ class _Images:
 
 
 def _inputs(model: Classifier, images: _Images, device: torch.device) -> Inputs:
-    """The cells as training has them; all but the unit's are labelled -1."""
+    """The cells in the form that training gets; all but the unit's are labelled -1."""
     everyone = np.arange(len(images))
     labels = np.where(everyone < len(images) - _OTHERS, 0, -1)
     cells = SiteCells((), labels, np.full(len(images), "train"), everyone, held_out=False)
@@ -159,7 +160,7 @@ def _inputs(model: Classifier, images: _Images, device: torch.device) -> Inputs:
 
 
 def _orders(cells: int, count: int) -> Iterator[tuple[Rows, NDArray[np.bool_]]]:
-    """Positions of the first `cells` of `count` cells among others, and which they are."""
+    """Orders of the first `cells` of `count` cells among others, and which positions are theirs."""
     own, others = np.arange(cells), np.arange(count - _OTHERS, count)
     for before, behind in _COMPANY:
         order = np.concatenate([others[:before], own, others[_OTHERS - behind :]])
@@ -177,12 +178,12 @@ def _probabilities(inputs: Inputs) -> Iterator[Tensor]:
 
 
 def _sizes(job: Job) -> list[int]:
-    """Cells of a unit: the fewest, and the most."""
+    """The fewest and the most cells that a unit has."""
     return sorted({1, job.study.privacy.cells_of_a_unit})
 
 
 def _shares(job: Job, inputs: Inputs, of: Summand, cells: int) -> Iterator[Tensor]:
-    """The sum of a unit of so many cells and of others whose loss does not count."""
+    """For each order, the sum of a unit of `cells` cells and of others whose loss is 0."""
 
     def loss(outputs: Tensor, targets: Tensor) -> Tensor:
         return of.loss(outputs, targets.clamp_min(0)) * (targets >= 0)

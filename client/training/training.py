@@ -20,11 +20,12 @@ from common.models import trainable
 
 
 def train(job: Job, inputs: Inputs, entropy: Entropy) -> float | None:
-    """Train `inputs.network` in place; the mean loss without privacy, None with it.
+    """Train `inputs.network` in place; return the mean loss without privacy, None with it.
 
-    The first round of a study with `model.centre` finds that instead, and has no loss. With privacy
-    nothing but the network leaves this function, and the caller has paid for it.
-    Raises DataError: no training cell. ModelError: the training diverged.
+    The first round of a study with `model.centre` finds the centre instead, and returns None. With
+    privacy nothing but the network leaves this function, and the caller has paid for it.
+    Without privacy, raises DataError when there is no training cell, and ModelError when the
+    training diverged.
     """
     if job.finds_centre:
         plain = job.study.privacy.mode == "none"
@@ -69,5 +70,5 @@ def _train_plain(job: Job, inputs: Inputs) -> float:
 
 
 def _warmed_up(job: Job, step: int) -> float:
-    """The learning rate of a step: the optimizer starts afresh each round."""
+    """The learning rate of a step: it warms up each round, since the optimizer starts afresh."""
     return job.learning_rate * min(1.0, (step + 1) / (job.study.training.warmup_steps + 1))

@@ -20,22 +20,25 @@ from common.wire.reasons import Reason
 
 @dataclass(frozen=True)
 class Workspace:
-    """What a round at a site works with. The model is shared by all messages: load it first."""
+    """What a round at a site works with. All messages share the model: load a message's first."""
 
     model: Classifier
     parameters: dict[str, nn.Parameter]
-    """Those that travel."""
+    """The parameters that travel between site and server."""
     layout: Layout
     inputs: Inputs
 
     @property
     def trainable_size(self) -> int:
-        """Number of values in a gradient."""
+        """The number of values in a gradient."""
         return sum(value.numel() for value in trainable(self.inputs.network).values())
 
 
 def workspace(site: Site, study: Study) -> Workspace:
-    """The study's model and the site's cells, ready for it."""
+    """The study's model and the site's cells, as images or as features that the model takes.
+
+    Raises HemofedError for a device, weights or cells that the study needs and the site lacks.
+    """
     device = resolve(site.runtime.device)
     with because_of(Reason.WEIGHTS):
         made = _model(study.model, len(study.cell_types), study.image_side, study.seed, device)
@@ -52,8 +55,11 @@ def workspace(site: Site, study: Study) -> Workspace:
 
 
 def _precision(site: Site, study: Study, device: torch.device) -> Precision:
-    """Under privacy float32, whatever the runtime says: it must not touch the clipping, and in
-    bfloat16 a cell's features depend a little on the others of its batch."""
+    """The precision of the network's arithmetic: under privacy float32, whatever the runtime says.
+
+    The runtime must not affect the clipping, and in bfloat16 a cell's features depend a little on
+    the other cells of its batch.
+    """
     if study.privacy.mode != "none":
         return "float32"
     return quickest(device, site.runtime.precision)
@@ -63,7 +69,7 @@ def _precision(site: Site, study: Study, device: torch.device) -> Precision:
 def _model(
     spec: ModelSpec, classes: int, side: int, seed: int, device: torch.device
 ) -> tuple[Classifier, dict[str, nn.Parameter], Layout]:
-    """Kept by what it is made of: the studies of a federation and its baselines share one."""
+    """The model, cached by what it is made from: a federation's studies and baselines share one."""
     model = build(spec, classes, side, seed)
     layout = Layout.of(model)
     place(model, device)
@@ -74,7 +80,7 @@ def _model(
 def _features(
     cells: SiteCells, study: Study, device: torch.device, precision: Precision
 ) -> torch.Tensor:
-    """The frozen encoder's features of all the cells, (N, D); kept on disk."""
+    """The frozen encoder's features of all the cells, (N, D); they are kept on disk."""
     model, *_ = _model(study.model, len(study.cell_types), study.image_side, study.seed, device)
     found = [cached_features(model, part, device, precision) for part in cells.parts]
     return torch.cat([torch.from_numpy(part) for part in found]).to(device)
@@ -82,7 +88,7 @@ def _features(
 
 @lru_cache(maxsize=32)
 def _images(cells: SiteCells, device: torch.device) -> torch.Tensor | None:
-    """All the pixels on a GPU that has room for them twice; None: they stay on disk."""
+    """All the pixels, on a GPU that has room for them twice; None: they stay on disk."""
     if device.type == "cpu":
         return None
     needed = len(cells.labels) * 3 * cells.parts[0].side ** 2
