@@ -1,4 +1,4 @@
-"""Where a deployed site keeps what its service needs, beside its keys and kit."""
+"""The files of a deployed site's home, beside its keys and kit."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,12 +34,12 @@ class SiteHome:
         return self.approvals / "decisions.jsonl"
 
     def declined(self, digest: str) -> Path:
-        """There while a study was looked at and not approved: the reason that the server gets."""
+        """Exists while a study was looked at and not approved; holds the reason for the server."""
         return self.approvals / f"{digest}.declined"
 
     @property
     def proposals(self) -> Path:
-        """What the server proposed, one file a study."""
+        """What the server proposed: one file for each study."""
         return self.folder / "proposals"
 
     @property
@@ -48,7 +48,7 @@ class SiteHome:
 
     @property
     def paused(self) -> Path:
-        """There while a person at the site wants it to sit out."""
+        """Exists while a person at the site wants it to sit out."""
         return self.state / "paused"
 
     @property
@@ -58,26 +58,26 @@ class SiteHome:
 
     @property
     def studies(self) -> Path:
-        """What became of each study here (client/service/journal.py)."""
+        """What became of each study at this site (client/service/journal.py)."""
         return self.state / "studies.json"
 
     @property
     def inflight(self) -> Path:
-        """The message being answered; found again after a crash."""
+        """The message that is being answered; the service finds it again after a crash."""
         return self.state / "inflight.pb"
 
     @property
     def node_number(self) -> Path:
-        """The number that the server knows this site's key by."""
+        """The number by which the server knows this site's key."""
         return self.state / "node"
 
     def check_ours(self, site: Site) -> None:
-        """Raise ConfigError when another user may write what this site goes by or remembers.
+        """Raise ConfigError when another user may write what this site relies on or remembers.
 
-        `site.yaml`, the policy, the ledger, the log and the caches of the cells may be links, to
-        what is held to the same. What is replaced as a whole, keys, kit, decisions, proposals and
-        state, and the audit log may not: the link would be replaced, and the file that it names
-        would stay behind.
+        `site.yaml`, the policy, the ledger, the log and the caches of the cells may be links; what
+        they point to is checked in the same way. The audit log and what is replaced as a whole
+        (keys, kit, decisions, proposals and state) may not be links: the link would be replaced,
+        and the file that it names would stay behind.
         """
         folders = [self.folder / "identity", self.folder / "kit", self.approvals, self.proposals]
         folders.append(self.state)

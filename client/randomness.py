@@ -8,8 +8,8 @@ from common.privacy.noise_source import NoiseSource
 class Entropy(Protocol):
     """Gives a source of random bits for each purpose.
 
-    An object of this kind is handed to `client.app.client_app` in code. No file and no message
-    can choose one, so a deployed client always draws from the operating system.
+    Only code can hand such an object to `client.app.client_app`. No file and no message can choose
+    one, so a deployed client always draws from the operating system.
     """
 
     @property
@@ -21,7 +21,7 @@ class Entropy(Protocol):
 
 
 class SystemEntropy:
-    """The operating system's entropy; nothing ever repeats."""
+    """The operating system's entropy, which never repeats."""
 
     repeats = False
 

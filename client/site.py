@@ -1,4 +1,4 @@
-"""Which site this client is, and its cells."""
+"""Which site this client answers for, and the site's cells."""
 
 import os
 from collections.abc import Sequence
@@ -28,9 +28,9 @@ Rows = NDArray[np.int64]
 def site_file(context: Context) -> Path:
     """The `site.yaml` of this node.
 
-    The node config names it (`site`), as every deployed client's does. A simulated node, which only
-    has a `partition-id`, takes the one of that number below the run's folder (`out`), or, where the
-    run has none, in the folder named by the environment. Raises ConfigError when there is none.
+    The node config of every deployed client names it (`site`). A simulated node has only a
+    `partition-id`: it takes the file of that number below the run's folder (`out`) or, where the
+    run names no folder, below the one in `SITES_VARIABLE`. Raises ConfigError when there is none.
     """
     named = context.node_config.get("site")
     if named is not None:
@@ -49,7 +49,7 @@ def site_file(context: Context) -> Path:
 
 
 def open_site(path: Path) -> Site:
-    """Read a site.yaml; its relative paths are made absolute."""
+    """Read a site.yaml and make its relative paths absolute. Raises ConfigError if it is wrong."""
     site, base = load(Site, path), path.parent.absolute()
     cells = tuple(
         CellSource(
@@ -68,15 +68,16 @@ class SiteCells:
 
     parts: tuple[CellCache, ...]
     labels: Rows
-    """(N,) index into the study's cell_types."""
+    """int64 (N,): indices into the study's cell_types."""
     splits: NDArray[np.str_]
-    """(N,) train, validation or test."""
+    """(N,): train, validation or test."""
     units: Rows
-    """(N,) number of the patient; a cell of an unknown patient is a patient of its own."""
+    """int64 (N,): numbers of patients; a cell of an unknown patient has a number of its own."""
     held_out: bool
+    """Whether the site only tests the model, on all its cells."""
 
     def rows(self, split: str) -> Rows:
-        """Positions of a split's cells, in order; of a held-out site, all cells."""
+        """Positions of a split's cells, in order; for a held-out site, those of all cells."""
         return np.flatnonzero((self.splits == split) | self.held_out)
 
     def take(self, positions: Rows) -> NDArray[np.uint8]:
@@ -94,12 +95,12 @@ class SiteCells:
 
 @lru_cache(maxsize=256)
 def open_cells(site: Site, study: Study) -> SiteCells:
-    """The site's cells as the study sees them; opened once a process (the images stay on disk).
+    """The site's cells as the study uses them; each process opens them once, images stay on disk.
 
-    A study that protects patients leaves out cells of unknown patients: they would each count as
-    a patient. Raises DataError: a cache of another side or field of view; without privacy, no cell
-    of the study's types (under privacy that is nobody's business, and the site trains on nothing
-    but noise).
+    A study that protects patients leaves out cells of unknown patients: each would count as a
+    patient. Raises DataError when a cache has another side or field of view and, without privacy,
+    when no cell is of the study's types. Under privacy the latter must not be told, and the site
+    sends noise alone.
     """
     classes = _classes(study)
     parts, given = [], []
@@ -138,7 +139,7 @@ def _cache(folder: Path, side: int, field_um: float) -> CellCache:
 
 
 def _again(cache: CellCache, side: int, field_um: float) -> str:
-    """What to type so that the cache's images are as a study asks for."""
+    """What to type so that the cache's images have the side and field that a study asks for."""
     options = ["--side", f"{side}"]
     if cache.meta["um_per_px"] is not None:
         options += ["--um-per-px", f"{cache.meta['um_per_px']:g}", "--field-um", f"{field_um:g}"]
@@ -147,7 +148,10 @@ def _again(cache: CellCache, side: int, field_um: float) -> str:
 
 
 def selected(source: CellSource, cache: CellCache) -> tuple[CellCache, NDArray[np.str_]]:
-    """The cells of the source, and the split given for each ("" where none is)."""
+    """The cells of the source, and the split given for each ("" where none is).
+
+    Raises DataError when the source's selection cannot be read or does not fit the cache.
+    """
     if source.selection is None:
         return cache, cache.splits
     try:
@@ -159,7 +163,7 @@ def selected(source: CellSource, cache: CellCache) -> tuple[CellCache, NDArray[n
 
 
 def used(cache: CellCache, study: Study) -> Rows:
-    """Positions of the cells that the study uses: of its types, and that its unit can protect."""
+    """Positions of the cells that the study uses: those of its types that its unit can protect."""
     of_type = _classes(study)[cache.labels] >= 0
     if not study.privacy.of_patients:
         return np.flatnonzero(of_type)
@@ -167,7 +171,7 @@ def used(cache: CellCache, study: Study) -> Rows:
 
 
 def _classes(study: Study) -> Rows:
-    """The study's number of each of `CELL_TYPES`, -1 of one that it has not."""
+    """For each of `CELL_TYPES` its index in the study, or -1."""
     code = {name: number for number, name in enumerate(study.cell_types)}
     return np.array([code.get(cell.name, -1) for cell in CELL_TYPES])
 
@@ -175,11 +179,10 @@ def _classes(study: Study) -> Rows:
 def split_as_studied(
     parts: Sequence[CellCache], given: Sequence[NDArray[np.str_]], study: Study
 ) -> NDArray[np.str_]:
-    """(N,) the split of each cell of `parts`, of which some have one `given`, "" where not.
+    """(N,) the split of each cell of `parts`; `given` holds the given ones, "" where there is none.
 
-    Under privacy no cell's split may depend on other units.
-
-    A patient whose cells lie in several caches is one unit, so they are looked at together then.
+    Under privacy no cell's split may depend on other units, and a patient whose cells lie in
+    several caches is one unit, so all caches are then split together.
     """
     if study.privacy.mode == "none":
         return np.concatenate(

@@ -27,21 +27,21 @@ class Approvals(Protocol):
     """What a site's ClientApp asks before it touches a cell for a study, and before it answers."""
 
     def check(self, site: Site, policy: Policy, study: Study) -> None:
-        """Raise PrivacyError unless the study, to the last digit, is approved at this moment, for
-        the members that it has, and enough of its cohort are members of the consortium."""
+        """Raise PrivacyError unless exactly this study is approved at this moment, for the members
+        that it has, and enough of its cohort are active members."""
         ...
 
 
 @dataclass(frozen=True)
 class Consent:
-    """What a person said yes to, beside the study."""
+    """What a person agrees to, beside the study itself."""
 
     by: str
     purpose: str
     members: dict[str, str]
     """The fingerprints that were shown (`client.consent.cohort.pinned`)."""
     until: datetime | None = None
-    """With a time zone."""
+    """When the approval ends, with a time zone; None: with the study."""
 
 
 class SignedApprovals:
@@ -49,10 +49,10 @@ class SignedApprovals:
     (`client.consent.decisions`).
 
     An approval is for a digest: a study that differs in one number is another study. It holds until
-    the date that it bears, or until it is withdrawn, and for the members' keys that were shown. The
-    signatures are checked against the site's keys in the signed registry, so that who can write
-    files in the home, but does not hold the site's signing key, can neither approve nor put an
-    approval back that was withdrawn: the audit log names the newest decision.
+    the date that it names, or until it is withdrawn, and for the members' keys that were shown. The
+    signatures are checked against the site's keys in the signed registry, and the audit log names
+    the newest decision. So whoever can write files in the home, but does not hold the site's
+    signing key, can neither approve nor restore an approval that was withdrawn.
     """
 
     def __init__(
@@ -85,12 +85,12 @@ class SignedApprovals:
             raise PrivacyError(said, fault.reason)
 
     def approved(self) -> list[Decision]:
-        """The last word on each study, where it is a yes; an ended one too."""
+        """The last decision about each study, if it is an approval, even one that has ended."""
         last = {entry.decision.digest: entry.decision for entry in self._entries(self._member())}
         return [decision for decision in last.values() if decision.verdict == "approved"]
 
     def last(self, study: Study) -> Decision | None:
-        """What was decided last about the study, if anything."""
+        """The last decision about the study, or None."""
         entry = _last(self._entries(self._member()), study.digest)
         return entry.decision if entry else None
 
@@ -104,10 +104,10 @@ class SignedApprovals:
         return {fingerprint for members in shown for fingerprint in members.values()}
 
     def approve(self, study: Study, consent: Consent) -> Path:
-        """Record the approval, signed; where it stands.
+        """Sign and record the approval; return the path of the list of decisions.
 
-        Raises ConfigError: the signing key cannot be used, a word of the consent has characters
-        that no name has, or its end is past. PrivacyError: the list of decisions is not whole.
+        Raises ConfigError when the signing key cannot be used, a text of the consent has characters
+        that are not allowed, or its end is past, and PrivacyError when the list is not whole.
         """
         if consent.until is not None and consent.until <= self._clock():
             raise ConfigError(
@@ -121,11 +121,11 @@ class SignedApprovals:
         return self._decide("approved", consent.by, about | said)
 
     def withdraw(self, wanted: str, by: str, reason: str = "") -> Decision:
-        """Take an approval back; the next message for the study is refused, and an answer that is
-        being computed does not leave.
+        """Withdraw an approval and return it. The site refuses the next message for the study, and
+        an answer that is being computed does not leave.
 
-        wanted: the study's name, or its digest or the beginning of it. Raises ConfigError: no
-        approved study is called so, or several are.
+        wanted: the study's name, or its digest or the beginning of it. Raises ConfigError when no
+        approved study, or more than one, is called so.
         """
         approved = self.approved()
         found = [one for one in approved if wanted in (one.study, one.digest[: len(wanted)])]
@@ -140,15 +140,17 @@ class SignedApprovals:
         return taken
 
     def decline(self, study: Study, fault: Fault) -> None:
-        """Record that a person looked at the study and it was not approved; the server is told the
-        fault's reason when it asks."""
+        """Record that a person looked at the study and it was not approved.
+
+        The server is told the fault's reason when it asks.
+        """
         with Membership.load(self._home.folder).audit_log() as log:
             text = fault.text[:500]
             log.append("not_approved", study=study.name, digest=study.digest, reason=text)
         write_text(self._home.declined(study.digest), fault.reason)
 
     def catch_up(self) -> None:
-        """Write the audit lines of decisions that a crash kept from the log."""
+        """Write the audit lines of decisions that a crash kept out of the log."""
         membership = self._member()
         with self._file.alone():
             entries = self._entries(membership)
@@ -157,8 +159,8 @@ class SignedApprovals:
                     self._say(entries, log)
 
     def _decide(self, verdict: str, by: str, about: dict[str, Any]) -> Path:
-        """Add a decision to the list, then to the audit log. A crash in between leaves a decision
-        that holds, and that the log is told of by the next one, or by the next start."""
+        """Add a decision to the list, then to the audit log. After a crash in between, the decision
+        holds, and the next decision or the next start adds it to the log."""
         membership = self._member()
         self._home.check_ours(open_site(self._home.site_file))
         with self._file.alone(), membership.audit_log() as log:
@@ -185,10 +187,10 @@ class SignedApprovals:
         return Membership.load(self._home.folder)
 
     def _entries(self, membership: Membership) -> tuple[SignedDecision, ...]:
-        """The list, whole: it has the newest decision that the audit log names.
+        """The whole list, with the newest decision that the audit log names.
 
-        A list that is missing is empty to who decides anew; what the log names is not approved.
-        Raises PrivacyError when it was altered or shortened.
+        A missing list counts as empty: a person may decide anew, and nothing that the log names is
+        approved. Raises PrivacyError when the list was altered or shortened.
         """
         keys = [request.claim.signing_public_key for request in membership.member.requests]
         # The list is written first, the log after it: read the other way round, neither is behind.
@@ -205,7 +207,7 @@ class SignedApprovals:
         return entries
 
     def _standing(self, entries: tuple[SignedDecision, ...], study: Study) -> Decision:
-        """The approval of the study that holds at this moment; PrivacyError: there is none."""
+        """The approval of the study that holds now. Raises PrivacyError when there is none."""
         entry = _last(entries, study.digest)
         again = f"with {self._command(study)}"
         what = f"study {study.name}, digest {study.digest:.12}"
@@ -236,7 +238,7 @@ class SignedApprovals:
         return decision
 
     def _undecided(self, study: Study) -> Reason:
-        """Why a study that nobody decided on is not approved: nobody looked, or it was declined."""
+        """Why a study without a decision is not approved: nobody looked, or it was declined."""
         try:
             said = self._home.declined(study.digest).read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError):
@@ -248,7 +250,7 @@ class SignedApprovals:
 
 
 def _follows(first: Decision, named: Named) -> bool:
-    """Whether a list that was begun anew goes on where the audit log stands."""
+    """Whether a list that was begun anew continues from the decision that the audit log names."""
     return (first.number, first.previous) == (named.number + 1, named.hash)
 
 

@@ -1,10 +1,11 @@
 """Whose keys stand behind a study's cohort: what a person is shown, and what an approval pins.
 
-The operator admits members, and could admit labs of its own making. So an approval holds for the
-keys that were shown to the person who gave it. A member that changed its keys since, each pair with
-the consent of the pair before (`common.identity.registry`), is the lab that was shown: without the
-old private key nobody, the operator neither, can make such a change. A name of the cohort that was
-no member then, or a member under keys that do not go back to those shown, needs another approval.
+The operator admits members, and could admit labs that it made up. So an approval holds for the keys
+that were shown to the person who gave it. A member that has changed its keys since, each pair with
+the consent of the pair before (`common.identity.registry`), is still the lab that was shown:
+without the old private key nobody, not even the operator, can make such a change. A name of the
+cohort that was no member then, or a member under keys that do not go back to those shown, needs a
+new approval.
 Members outside the cohort concern no study.
 """
 
@@ -35,9 +36,9 @@ def unseen(study: Study, shown: Mapping[str, str], active: Mapping[str, Member])
 def describe(
     study: Study, site: str, registry: Registry, seen: Collection[str], now: datetime
 ) -> tuple[tuple[str, str], ...]:
-    """A topic for each site of the cohort: its fingerprint, and what is to be known about it.
+    """A topic ("member", text) for each site of the cohort: its fingerprint and its state.
 
-    seen: the fingerprints that this site's approvals have shown before.
+    seen: the fingerprints that this site's approvals have shown before. now: with a time zone.
     """
     active = registry.active(now)
     return tuple(
@@ -60,5 +61,5 @@ def _said(name: str, site: str, member: Member | None, active: bool, seen: Colle
 
 
 def _fingerprints(member: Member) -> list[str]:
-    """Of all keys that the member had, each with the consent of those before."""
+    """The fingerprints of all keys that the member has had, each by consent of those before."""
     return [request.fingerprint for request in member.requests]

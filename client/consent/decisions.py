@@ -1,9 +1,9 @@
 """What people at the site decided about studies: one list, signed line by line, only appended to.
 
-An approval that is taken back stays in the list, and so does its withdrawal, which follows it: who
-writes files in the home, but has no signing key, can neither write a line nor leave one out, for
-each line bears its number and the hash of the line before. What is cut off the end is missed by the
-site's own audit log, which names number and hash of every decision (`client/consent/rollback.py`).
+An approval that is taken back stays in the list, and its withdrawal follows it. Whoever can write
+files in the home but has no signing key can neither write a line nor leave one out, for each line
+holds its number and the hash of the line before. The site's own audit log names the number and hash
+of every decision, and so reveals lines cut off the end (`client/consent/rollback.py`).
 """
 
 import fcntl
@@ -29,33 +29,33 @@ from common.identity.signatures import statement
 from common.untrusted_text import PlainText
 
 BEGINNING = hashlib.sha256(b"hemofed decisions 1").hexdigest()
-"""What stands for the hash before the first decision."""
+"""Takes the place of a previous decision's hash in the first one."""
 _MOST_BYTES = 64 * 2**20
 
 
 class Decision(Strict):
-    """One word of a person about one study, which its digest names to the last digit."""
+    """What a person decided about one study, which is named exactly by its digest."""
 
     number: int = Field(ge=1)
-    """In the site's life, whatever became of the list: one more than the decision before."""
+    """One more than the number of the site's decision before, whatever became of the list."""
     verdict: Literal["approved", "withdrawn"]
     site: str
     study: str
     digest: str
     decided: AwareDatetime
     by: PlainText = Field(min_length=1, max_length=200)
-    """The person, as given; who may use the signing key may write any name."""
+    """The person's name, as given; whoever may use the signing key may write any name."""
     purpose: PlainText = Field(default="", max_length=500)
-    """What the site takes part for; of a withdrawal, why."""
+    """Why the site takes part; for a withdrawal, why it no longer does."""
     until: AwareDatetime | None = None
-    """The approval ends at this moment; None: with the study."""
+    """When the approval ends; None: it ends with the study."""
     members: dict[str, str] = Field(default={}, max_length=10_000)
     """The fingerprint of each member of the cohort, as it was shown to the person."""
     previous: str
     """The hash of the decision before."""
 
     def ended(self, now: datetime) -> bool:
-        """Whether its last moment is over at `now` (with a time zone)."""
+        """Whether the approval has ended at `now` (with a time zone)."""
         return self.until is not None and now >= self.until
 
     @property
@@ -70,7 +70,7 @@ class Decision(Strict):
 
     @property
     def facts(self) -> dict[str, Fact]:
-        """What the audit log says of it."""
+        """What the audit log says of the decision."""
         said: dict[str, Fact] = {"study": self.study, "digest": self.digest}
         said |= {"decision": self.number, "record": self.hash, "by": self.by}
         if self.verdict == "approved":
@@ -82,7 +82,7 @@ class Decision(Strict):
 
     @property
     def event(self) -> str:
-        """What the audit log calls it."""
+        """The name of the decision's event in the audit log."""
         return "approved" if self.verdict == "approved" else "approval_withdrawn"
 
 
@@ -91,16 +91,16 @@ class Signed(Strict):
 
     decision: Decision
     signature: str = Field(max_length=256)
-    """By the site's signing key of that time."""
+    """Signature (hex) of the key that the site had at that time."""
 
 
 @dataclass(frozen=True)
 class SignedDecision:
-    """A decision that the site's keys answer for."""
+    """A decision whose signature by one of the site's keys was checked."""
 
     decision: Decision
     current: bool
-    """Whether the key that signed it is the one that the site has at this moment."""
+    """Whether the site's present key signed it."""
 
 
 class DecisionFile:
@@ -112,8 +112,9 @@ class DecisionFile:
     def entries(self, keys: Sequence[str]) -> tuple[SignedDecision, ...]:
         """All decisions, oldest first; () when there is no file.
 
-        keys: PEM of the site's signing keys, oldest first; the last one holds. Raises PrivacyError
-        naming the line that is not what one of them signed, or does not follow the line before.
+        keys: PEM of the site's signing keys, oldest first; the last is the present one. Raises
+        PrivacyError that names the line that none of them signed, or that does not follow the line
+        before.
         """
         found: list[SignedDecision] = []
         for number, line in enumerate(self._lines(), start=1):
@@ -127,14 +128,14 @@ class DecisionFile:
         return tuple(found)
 
     def append(self, decision: Decision, key: Ed25519PrivateKey) -> None:
-        """Add a decision, signed; the caller has made it follow the last one, under `alone`."""
+        """Sign a decision and add it. The caller holds `alone` and makes it follow the last one."""
         signed = Signed(decision=decision, signature=sign(key, decision.message))
         line = canonical(signed.model_dump(mode="json")).decode()
         write_text(self.path, "".join(f"{one}\n" for one in [*self._lines(), line]))
 
     @contextmanager
     def alone(self) -> Iterator[None]:
-        """Nobody else decides until the block ends."""
+        """Until the block ends, no other process decides."""
         make_folder(self.path.parent)
         handle = os.open(self.path.parent, os.O_RDONLY)
         try:
@@ -157,7 +158,7 @@ class DecisionFile:
 
 
 def _checked(line: str, before: Decision | None, keys: Sequence[str]) -> SignedDecision:
-    """The line's decision. Raises ValueError, FederationError saying what does not fit."""
+    """The line's decision. Raises ValueError or FederationError that says what does not fit."""
     signed = Signed.model_validate_json(line)
     decision = signed.decision
     if before and (decision.number, decision.previous) != (before.number + 1, before.hash):

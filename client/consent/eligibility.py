@@ -1,4 +1,4 @@
-"""How many of a lab's cells can take part in a study: told to the lab alone, before it says yes."""
+"""How many of a lab's cells can take part in a study: for the lab alone, before it decides."""
 
 from collections import Counter
 from dataclasses import dataclass
@@ -13,24 +13,25 @@ from common.config.study import Site, Study
 from common.text import count
 
 TOLERATED = 0.2
-"""Of the declared units, by which those that train may differ without a second yes."""
+"""Fraction of the declared units by which those that train may differ before a person is asked."""
 
 
 @dataclass(frozen=True)
 class TakingPart:
-    """The site's cells as the study uses them; nothing of it leaves."""
+    """Counts of the site's cells as the study uses them; they do not leave the site."""
 
     unit: str
-    """image or patient: what is protected, and what a site declares."""
+    """image or patient: what the study protects, and what a site declares the number of."""
     role: str | None
-    """In the study's cohort; None: the site is not in it."""
+    """The site's role in the study's cohort; None: the site is not in it."""
     declared: int
+    """How many units the study declares for the site."""
     cells: dict[str, int]
-    """Split -> its cells."""
+    """Split -> number of its cells."""
     units: dict[str, int]
-    """Split -> its images, or patients."""
+    """Split -> number of its images, or patients."""
     types: dict[str, dict[str, int]]
-    """Cell type of the study -> split -> its cells."""
+    """Cell type of the study -> split -> number of its cells."""
     left_out: LeftOut
 
     @property
@@ -51,7 +52,7 @@ class TakingPart:
 
     @property
     def differs(self) -> str | None:
-        """How the units that train differ from those declared, where it is too much; or None."""
+        """How the units that train differ from those declared, if by too much; or None."""
         units = self.units["train"]
         if self.role != "train" or abs(units - self.declared) <= TOLERATED * self.declared:
             return None
@@ -64,7 +65,7 @@ class TakingPart:
 
     @property
     def words(self) -> str:
-        """In a line: what takes part, in which split, and what is left out, by reason."""
+        """One line: how many cells take part in which split, and how many are left out, and why."""
         whole = sum(self.cells.values()) + self.left_out.total
         said = f"of {count(whole, 'cell')} take part: {', '.join(map(self._split, SPLITS))}"
         if self.left_out.total:
@@ -73,7 +74,7 @@ class TakingPart:
 
     @property
     def by_type(self) -> str:
-        """Each type's cells that train, are for validation and for test."""
+        """For each type, how many cells are for training, validation and test."""
         return ", ".join(
             f"{name} {'/'.join(str(splits[split]) for split in SPLITS)}"
             for name, splits in self.types.items()
@@ -85,7 +86,7 @@ class TakingPart:
 
 
 def taking_part(site: Site, study: Study) -> TakingPart:
-    """Count. Raises DataError where the cells cannot be opened for the study."""
+    """Count the site's cells. Raises DataError where they cannot be opened for the study."""
     cells = open_cells(site, study)
     member = study.cohort.get(site.name)
     rows = {split: cells.rows(split) for split in SPLITS}

@@ -1,4 +1,4 @@
-"""Which of a lab's cells a study leaves out, and why: for the lab alone."""
+"""Which of a lab's cells a study leaves out, and why. Only the lab sees this."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -13,15 +13,15 @@ from common.text import count
 
 @dataclass(frozen=True)
 class LeftOut:
-    """Together as many as `client.site.used` does not take.
+    """Numbers of cells that `client.site.used` leaves out, each counted once.
 
-    A cell of a type outside the study is counted there, whether or not its patient is known.
+    A cell of a type outside the study counts under `types`, whether or not its patient is known.
     """
 
     types: Counter[str]
-    """Cell type that the study does not have -> cells."""
+    """Cell type that the study does not have -> number of cells."""
     unknown: int
-    """Cells of its types of which nobody knows the patient, where it protects patients."""
+    """Number of cells of the study's types whose patient is unknown, if it protects patients."""
 
     @classmethod
     def of(cls, cache: CellCache, study: Study) -> Self:
@@ -37,7 +37,7 @@ class LeftOut:
 
     @property
     def sentences(self) -> Iterator[str]:
-        """One for each reason."""
+        """A sentence for each reason that leaves out some cells."""
         if self.types:
             named = ", ".join(f"{name} {number:,}" for name, number in self.types.items())
             yield f"{count(self.types.total(), 'cell')} of types outside the study ({named})"

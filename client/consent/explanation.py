@@ -30,13 +30,13 @@ class Explanation:
 
     topics: tuple[tuple[str, str], ...]
     obstacles: tuple[HemofedError, ...]
-    """Why the study cannot train here; none: it may."""
+    """Why the study cannot train here; none: it can."""
     cells: TakingPart | None
-    """None where they cannot be opened, which is an obstacle."""
+    """The site's cells in the study; None where they cannot be opened, which is an obstacle."""
 
 
 def explain(site: Site, study: Study, members: Collection[str]) -> Explanation:
-    """What `study` means for `site`. Raises PrivacyError when there is no policy.
+    """What `study` means for `site`. Raises PrivacyError when the site has no policy.
 
     members: the active members of the registry that the site trusts.
     """
@@ -94,7 +94,7 @@ def _cohort(site: Site, study: Study, members: Collection[str]) -> str:
 
 
 def protection(privacy: PrivacySpec) -> str:
-    """What a study's privacy is, in a few words."""
+    """A study's privacy in a few words."""
     if privacy.mode == "none":
         return "without privacy: unbounded"
     return f"epsilon {privacy.epsilon:g} at delta {privacy.delta:g} for each {privacy.unit}"

@@ -1,6 +1,7 @@
-"""All that keeps a site from training in a study, told at once and before anything is paid.
+"""Everything that keeps a site from training in a study, reported at once and before any payment.
 
-A person who approves is told them, and a server that asks whether the site is ready.
+The person who decides about the study sees all of it; a server that asks whether the site is ready
+gets the first reason.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -18,11 +19,12 @@ from common.models import build, trainable
 
 
 def obstacles(site: Site, policy: Policy, study: Study) -> list[HemofedError]:
-    """What stands in the way, each as the error that it would be; none: the site can train.
+    """What stands in the way, each as the error that it would raise; none: the site can train.
 
-    Asks the policy, the budget and whose the ledger is, the device, the model's weights, whether
-    the noise can be drawn, and the cells and their side. None of it depends on what the cells show,
-    nor on how many take part. The kernels are not asked: that takes a while (`check_ready`).
+    Checks the policy, the budget and whose the ledger is, the device, the model's weights, whether
+    the noise can be drawn, and the cells and their side. Nothing here depends on what the cells
+    show, or on how many take part. The kernels are not tested, since that takes a while
+    (`check_ready`).
     """
     cost = StudyCost(study)
     return list(
@@ -37,8 +39,10 @@ def obstacles(site: Site, policy: Policy, study: Study) -> list[HemofedError]:
 
 
 def check_ready(site: Site, policy: Policy, study: Study) -> None:
-    """Raise PrivacyError with all `obstacles`, and the first one's reason, where there are any; and
-    where the machine's kernels fail `check_alone`."""
+    """Raise PrivacyError with the text of all `obstacles` and the reason of the first, if any.
+
+    Also raises it where the machine's kernels fail `check_alone`.
+    """
     found = obstacles(site, policy, study)
     if found:
         said = f"study {study.name} cannot train here: {in_words(found)}"
@@ -47,7 +51,11 @@ def check_ready(site: Site, policy: Policy, study: Study) -> None:
 
 
 def in_words(found: Sequence[HemofedError]) -> str:
-    """Numbered where there are several; what two of them say alike, once."""
+    """The errors' texts in one line, numbered if several; equal texts appear once.
+
+    >>> in_words([HemofedError("no ledger"), HemofedError("no cells")])
+    '(1) no ledger. (2) no cells.'
+    """
     said = list(dict.fromkeys(map(str, found)))
     if len(said) == 1:
         return said[0]
@@ -63,11 +71,11 @@ def _failed(*checks: Callable[[], object]) -> Iterator[HemofedError]:
 
 
 def _size(study: Study) -> int:
-    """Trainable parameters of the study's model."""
+    """The number of trainable parameters of the study's model."""
     return _size_of(study.model, len(study.cell_types), study.image_side, study.seed)
 
 
 @lru_cache(maxsize=64)
 def _size_of(spec: ModelSpec, classes: int, side: int, seed: int) -> int:
-    """Kept: a study that waits for its labs asks every few seconds."""
+    """Cached, since a study that waits for its labs asks every few seconds."""
     return sum(value.numel() for value in trainable(build(spec, classes, side, seed)).values())

@@ -9,19 +9,20 @@ from common.identity.documents import read_document, write_document
 from common.wire.proposal import Proposal
 
 MOST = 100
-"""Kept at once; a server that proposes without end does not fill the disk."""
+"""Most proposals kept at once: a server that proposes without end does not fill the disk."""
 
 
 class Proposals:
-    """The folder `proposals` of a site's home; nothing in it is not signed by the site's server."""
+    """The folder `proposals` of a site's home; the site's server has signed everything in it."""
 
     def __init__(self, home: SiteHome) -> None:
         self._home = home
 
     def keep(self, proposal: Proposal, origin: str) -> None:
-        """Keep a proposal, if it is the server's. Raises FederationError: it is not, or too many.
+        """Keep a proposal that the site's server signed; one that is kept already stays as it is.
 
-        origin: where it came from, for the error.
+        origin: where it came from, for the error. Raises FederationError when the server did not
+        sign it, or too many are kept.
         """
         path = self._path(proposal)
         if path.exists():
@@ -39,14 +40,15 @@ class Proposals:
         (self._home.proposals / f"{digest}.json").unlink(missing_ok=True)
 
     def all(self) -> list[Proposal]:
-        """By name. Raises FederationError when a file was altered."""
+        """The proposals, sorted by name. Raises FederationError when a file was altered."""
         found = [self.read(path) for path in self._files()]
         return sorted(found, key=lambda one: (one.study.name, one.study.digest))
 
     def find(self, wanted: str) -> Proposal:
-        """The proposal in the file `wanted`, or the one here whose name or digest begins so.
+        """The proposal in the file `wanted`, or the kept one with that name or start of a digest.
 
-        Raises FederationError: not signed by this site's server. ConfigError: none, or several.
+        Raises FederationError when this site's server did not sign it, and ConfigError when there
+        is none, or several.
         """
         if Path(wanted).is_file():
             return self._given(Path(wanted))

@@ -1,6 +1,6 @@
 """What a site itself remembers of its decisions: its audit log names each, by number and hash.
 
-An older copy of the list of decisions, one without its last lines, or none at all, is found by it.
+This detects an older copy of the list of decisions, one without its last lines, and a missing one.
 """
 
 from dataclasses import dataclass
@@ -15,17 +15,17 @@ _MARKS = (b'"event":"approved"', b'"event":"approval_withdrawn"')
 
 @dataclass(frozen=True)
 class Named:
-    """The newest decision that the log names; number 0: none."""
+    """The newest decision that the log names; number 0: it names none."""
 
     number: int = 0
     hash: str = ""
 
 
 class DecisionMemory:
-    """Reads a site's audit log as far as it was not read yet; what it named once is not forgotten.
+    """Reads the new lines of a site's audit log at each call, and forgets nothing that it named.
 
-    The newest decision is that of the highest number: a line of the log that somebody copied to
-    its end takes nothing back.
+    The newest decision is the one with the highest number: a line that somebody copied to the end
+    of the log takes nothing back.
     """
 
     def __init__(self, log: Path) -> None:
@@ -34,13 +34,13 @@ class DecisionMemory:
         self._file = (0, 0)
         """Device and inode of the file that was read last."""
         self._read = 0
-        """Bytes of its whole lines."""
+        """How many bytes of whole lines were read of that file."""
 
     def newest(self) -> Named:
-        """What the log names at this moment.
+        """The newest decision that the log names at this moment.
 
-        Raises PrivacyError when it is shorter than it was: an older copy, of which nobody knows
-        what it has forgotten.
+        Raises PrivacyError when the log is shorter than it was: it is an older copy, which may lack
+        anything. Raises it too for a line about a decision that cannot be read.
         """
         if not self._log.exists():
             return self._named
@@ -58,7 +58,7 @@ class DecisionMemory:
         return self._named
 
     def _follow(self, path: Path, start: int) -> int:
-        """Take what the file says from byte `start` on; where its whole lines end."""
+        """Read the file from byte `start` on; return where its whole lines end."""
         with path.open("rb") as file:
             file.seek(start)
             for line in file:

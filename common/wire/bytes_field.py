@@ -1,7 +1,7 @@
-"""A large field of bytes in a serialised protobuf message, put there and taken out uncopied.
+"""Puts a large field of bytes into a serialised protobuf message, and takes it out, without a copy.
 
-Protobuf's own classes copy such a field when it is set, when it is written, when it is read and
-when it is asked for. A message's fields may come in any order, so the large one goes last.
+Protobuf's own classes copy such a field when it is set, written, read and accessed. A message's
+fields may come in any order, so the large one goes last.
 """
 
 from google.protobuf.message import DecodeError
@@ -9,19 +9,27 @@ from google.protobuf.message import DecodeError
 from common.wire.flower_objects import Buffer
 
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
-"""Wire types."""
+"""Protobuf's wire types."""
 _LONGEST_VARINT = 10
 
 
 def front_of(message: bytes, number: int, length: int) -> bytes:
-    """What goes before the bytes of field `number`: the message without it, tag and length."""
+    """The bytes before the content of field `number`: the rest of the message, the tag, the length.
+
+    `message` is serialised without the field, and `length` is that of the field's content in bytes.
+
+    >>> rest, content = taken_out(front_of(b"", 4, length=3) + b"abc", 4)
+    >>> rest, bytes(content)
+    (b'', b'abc')
+    """
     return message + _varint(number << 3 | _BYTES) + _varint(length)
 
 
 def taken_out(message: Buffer, number: int) -> tuple[bytes, memoryview]:
-    """The message without its field `number`, and that field's bytes; none where it has none.
+    """The message without its field `number`, and the field's bytes, which are not copied.
 
-    Raises DecodeError: the message is none, or has the field twice.
+    The bytes are empty where the message lacks the field. Raises DecodeError when `message` is not
+    a protobuf message, or has the field twice.
     """
     view, rest, found = memoryview(message), b"", None
     at = 0
@@ -42,7 +50,7 @@ def taken_out(message: Buffer, number: int) -> tuple[bytes, memoryview]:
 
 
 def _end_of(view: memoryview, at: int, kind: int) -> tuple[int, int]:
-    """Where a field's value begins, behind its length if it has one, and where it ends."""
+    """Where a field's value begins (after its length, if it has one), and where it ends."""
     if kind == _VARINT:
         return at, _read_varint(view, at)[1]
     if kind == _BYTES:
@@ -54,7 +62,7 @@ def _end_of(view: memoryview, at: int, kind: int) -> tuple[int, int]:
 
 
 def _read_varint(view: memoryview, at: int) -> tuple[int, int]:
-    """The number that begins there, and where it ends."""
+    """The number that begins at `at`, and where it ends. Raises DecodeError if it does not end."""
     number = 0
     for place, byte in enumerate(view[at : at + _LONGEST_VARINT]):
         number |= (byte & 0x7F) << 7 * place
@@ -64,7 +72,7 @@ def _read_varint(view: memoryview, at: int) -> tuple[int, int]:
 
 
 def _varint(number: int) -> bytes:
-    """Seven bits a byte, the lowest first."""
+    """The number in protobuf's form: seven bits in each byte, the lowest first."""
     written = bytearray()
     while number > 0x7F:
         written.append(number & 0x7F | 0x80)

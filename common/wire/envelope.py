@@ -1,6 +1,6 @@
-"""What the two ends of the wire, the server's Grid and a site's node, add to each other's messages.
+"""What the two ends of the wire, the server's Grid and a site's node, add to their messages.
 
-An envelope is put around a message's content when it leaves and taken off when it has come, so the
+The sender puts an envelope around a message's content, and the receiver takes it off, so the
 ServerApp and the ClientApp never see one, and a simulation, which has no wire, has none.
 """
 
@@ -11,27 +11,28 @@ from flwr.app import ConfigRecord, Message, RecordDict
 from common.audit.witness import NO_HEAD, SignedHead
 
 WITNESSED_KINDS = ("train", "evaluate")
-"""Messages whose heads are recorded. A study that waits for sites asks them every few seconds."""
+"""Kinds of messages whose heads are recorded; others are sent every few seconds while a study waits
+for sites."""
 _NAME = "envelope"
 
 
 @dataclass(frozen=True)
 class Envelope:
-    """The sender's word beside the content. What came over the wire is not checked yet."""
+    """What the sender states beside the content. Nothing that came over the wire is checked yet."""
 
     head: SignedHead
-    """Of the sender's audit log."""
+    """The head of the sender's audit log."""
     registry: int = 0
-    """The version of the registry that the sender goes by; 0: it did not say."""
+    """The version of the registry that the sender uses; 0: it did not say."""
     document: str = ""
-    """From the server: that registry, signed, as JSON; "" when the site has it."""
+    """From the server: that registry, signed, as JSON; "" when the site has it already."""
     order: str = ""
     """From the server: its signature on the message's `Order`."""
     witnessed: SignedHead = NO_HEAD
-    """From the server: the head of the site's own log that it was shown last."""
+    """From the server: the head of the site's own log that the site showed it last."""
 
     def around(self, content: RecordDict) -> RecordDict:
-        """The content with the envelope; the argument, which messages may share, is not changed."""
+        """A copy of `content`, which messages may share, with the envelope in it."""
         record = ConfigRecord(
             {
                 "head": self.head.hash,
@@ -47,7 +48,7 @@ class Envelope:
 
 
 def take_off(message: Message) -> Envelope:
-    """Remove the message's envelope from its content; one of empty fields when it has none."""
+    """Take the envelope out of the message's content and return it; without one, an empty one."""
     record = ConfigRecord()
     if message.has_content():
         content = message.content

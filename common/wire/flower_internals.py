@@ -1,8 +1,8 @@
-"""What both sides take from inside Flower, below its public API (`flwr.app`, `flwr.clientapp`,
-`flwr.serverapp`, `flwr.simulation`): the messages of its Fleet API and how they are written.
+"""What both sides use of Flower below its public API: the Fleet API's messages and their form.
 
-Flower promises nothing of these names from one minor version to the next. They are imported here,
-in `client.fleet_api.flower_internals` and in `server.flower.internals`, and nowhere else.
+The public API is `flwr.app`, `flwr.clientapp`, `flwr.serverapp` and `flwr.simulation`. Flower may
+change any other name from one minor version to the next. They are imported here, in
+`client.fleet_api.flower_internals` and in `server.flower.internals`, and nowhere else.
 """
 
 from flwr.app.message import make_message, remove_content_from_message

@@ -1,7 +1,7 @@
-"""A message as the objects that Flower stores and sends one by one: as few as can be.
+"""A message as the objects that Flower stores and sends one by one: as few as possible.
 
-A request costs much the same whatever it carries, and Flower makes an object of each record, array
-and piece of an array. Here the message is one object, with all that is small in it. A large vector
+A request costs about the same whatever it carries, and Flower makes an object of each record, array
+and piece of an array. Here the message is one object, which holds everything small. A large vector
 lies beside it in pieces, which are stored once, however many sites they go to.
 """
 
@@ -26,29 +26,30 @@ from common.wire.flower_internals import (
 )
 
 PIECE_BYTES = 16 * 2**20
-"""Of a vector, at most. Either side holds some copies of a piece for each request under way."""
+"""Largest piece of a vector. Each side holds some copies of a piece for each running request."""
 SMALL_BYTES = 2**18
-"""A vector of no more goes with its message: stored for each site it costs less than a request."""
+"""A vector up to this size goes with its message: storing it for each site costs less than a
+request."""
 
 MESSAGE_BYTES = 2**20
-"""Of a site's message with all that is small in it, at most: one such vector, a tally, its words.
-The server's may bring a registry."""
+"""Largest message object of a site, with everything small in it: a small vector, a tally, texts.
+The server's may hold a registry and be larger."""
 
 Buffer = bytes | memoryview
-"""Bytes that need not be this process's own: a file's, or a part of a vector."""
+"""Bytes that another owner may hold: a mapped file, or a vector of which they are a part."""
 
 _HEAD_BYTES = 64
-"""Before the body of a piece, at most."""
+"""Most bytes before the body of a piece."""
 _NUMBER_BYTES = 4
-"""Each piece begins with its number, so that no two of a vector are one object."""
+"""Bytes of a piece's number, with which it begins: no two pieces of a vector are equal objects."""
 _ID_BYTES = 32
 _IN_PIECES = "in pieces: "
-"""Before the serialisation type of an array whose data are the ids of its pieces."""
+"""Prefix of the serialisation type of an array whose data are the ids of its pieces."""
 
 
 @dataclass(frozen=True)
 class Parts:
-    """A message taken apart; pieces are cut when they are asked for."""
+    """A message taken apart; its pieces are views of the vectors."""
 
     head: Message
     """The message without its content."""
@@ -58,7 +59,7 @@ class Parts:
     _pieces: Mapping[str, "_Piece"]
 
     def spans(self, identifier: str) -> tuple[Buffer, ...]:
-        """The bytes of an object of the tree, one span after the other; a vector's are no copy."""
+        """The bytes of an object of the tree as spans in order; a vector's bytes are not copied."""
         if identifier == self.tree.object_id:
             return (self._message,)
         piece = self._pieces[identifier]
@@ -76,7 +77,7 @@ class _Piece:
 
     @property
     def head(self) -> bytes:
-        """What stands before the data."""
+        """The bytes before the data."""
         head = _head(ArrayChunk, [], _NUMBER_BYTES + len(self.data))
         return head + self.number.to_bytes(_NUMBER_BYTES, "big")
 
@@ -87,7 +88,7 @@ class _Piece:
 
 
 def take_apart(message: Message) -> Parts:
-    """The message's parts; its id becomes its object's.
+    """The message's parts; sets the message's id to that of its object.
 
     An array is hashed once, however many messages it goes into: it keeps its pieces with their ids.
     """
@@ -108,28 +109,28 @@ def take_apart(message: Message) -> Parts:
 
 
 def identifiers(tree: ObjectTree) -> list[str]:
-    """The tree's ids; the message's is the last."""
+    """The ids of the tree's objects; the message's is the last."""
     return [part.object_id for part in iterate_object_tree(tree)]
 
 
 def may_be_object(content: Buffer) -> bool:
-    """Whether a site's message may have this object: a message or a piece, within its bounds."""
+    """Whether a site may send this object: a message or a piece that is not too large."""
     kind = bytes(content[:_HEAD_BYTES]).partition(b" ")[0]
     most = {b"Message": MESSAGE_BYTES, b"ArrayChunk": PIECE_BYTES + _NUMBER_BYTES + _HEAD_BYTES}
     return len(content) <= most.get(kind, -1)
 
 
 def is_piece(content: Buffer) -> bool:
-    """Whether the object is a piece of a vector, whole, in Flower's form."""
+    """Whether the object is a whole piece of a vector in Flower's form."""
     head, found, _ = bytes(content[:_HEAD_BYTES]).partition(HEAD_BODY_DIVIDER)
     return bool(found) and head + found == _head(ArrayChunk, [], len(content) - len(head) - 1)
 
 
 def put_together(identifier: str, contents: Mapping[str, Buffer]) -> Message:
-    """The message of that id, from the bytes of all its objects, which it holds no more.
+    """The message with the id `identifier`, from the bytes of all its objects by their ids.
 
-    Raises ValueError, or what protobuf and Flower raise, for what `take_apart` did not make. Each
-    piece counts once: what comes out is not larger than what came in.
+    Raises ValueError, or what protobuf and Flower raise, for objects that `take_apart` did not
+    make. Each piece is used once, so the result is not larger than the objects.
     """
     own = bytes(contents[identifier])  # a piece stays where it lies
     if not own.startswith(b"Message "):
@@ -148,7 +149,7 @@ def put_together(identifier: str, contents: Mapping[str, Buffer]) -> Message:
 
 
 def _thinned(content: RecordDict) -> tuple[RecordDict, dict[str, _Piece]]:
-    """The content with ids in place of what is large, and the pieces by their ids."""
+    """The content with the ids of pieces in place of large data, and the pieces by their ids."""
     thin, pieces = RecordDict(dict(content)), dict[str, _Piece]()
     for name, record in content.array_records.items():
         thin[name] = filling = ArrayRecord()
@@ -164,7 +165,7 @@ def _thinned(content: RecordDict) -> tuple[RecordDict, dict[str, _Piece]]:
 
 
 def _cut(array: Array) -> dict[str, _Piece]:
-    """The array's pieces by their ids, in their order; kept with the array."""
+    """The array's pieces by their ids, in order; they are kept with the array."""
     kept: dict[str, _Piece] | None = vars(array).get("_hemofed_pieces")
     if kept is None:
         data, kept = memoryview(array.data), {}
@@ -176,7 +177,7 @@ def _cut(array: Array) -> dict[str, _Piece]:
 
 
 def _filled(array: Array, pieces: dict[str, Buffer]) -> Array:
-    """The array with its data, from the pieces that it names, which are taken."""
+    """The array with its data from the pieces that it names; removes them from `pieces`."""
     ids = [array.data[at : at + _ID_BYTES].hex() for at in range(0, len(array.data), _ID_BYTES)]
     data = []
     for number, name in enumerate(ids):
@@ -190,8 +191,11 @@ def _filled(array: Array, pieces: dict[str, Buffer]) -> Array:
 
 
 def _joined(parts: Sequence[memoryview]) -> memoryview:
-    """The parts as one. In numpy's memory: of huge pages, which a large `bytes` has not, and to
-    fill small ones takes four times as long as to copy."""
+    """The parts as one.
+
+    numpy allocates it in huge pages, unlike a large `bytes`: to fill small pages takes four times
+    as long as to copy.
+    """
     whole, at = np.empty(sum(map(len, parts)), np.uint8), 0
     for part in parts:
         whole[at : at + len(part)] = np.frombuffer(part, np.uint8)
@@ -200,11 +204,11 @@ def _joined(parts: Sequence[memoryview]) -> memoryview:
 
 
 def _head(kind: type, children: list[str], length: int) -> bytes:
-    """Of an object with a body of so many bytes, in Flower's form, which its store insists on."""
+    """The head of an object with a body of `length` bytes, in the form that its store needs."""
     return f"{kind.__name__} {','.join(children)} {length}".encode() + HEAD_BODY_DIVIDER
 
 
 def _body(content: Buffer) -> memoryview:
-    """Of an object in Flower's form. Only a message's head, which is `bytes`, may be long."""
+    """An object's body. Only a message, which is `bytes`, may have a long head before it."""
     head = content if isinstance(content, bytes) else bytes(content[:_HEAD_BYTES])
     return memoryview(content)[head.find(HEAD_BODY_DIVIDER) + 1 :]

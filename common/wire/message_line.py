@@ -1,7 +1,7 @@
-"""A message from one process of a machine to another, over a socket, its vectors as they are.
+"""Sends a message from one process of a machine to another over a socket, without copying vectors.
 
-As one protobuf a vector would be copied seven times on its way. Here the message goes ahead with
-empty arrays, and each array's bytes follow, from where they lie to where they are read.
+In one protobuf message a vector would be copied seven times on its way. Here the message goes ahead
+with empty arrays, and each array's bytes follow, from where they lie to where they are read.
 """
 
 import socket
@@ -22,7 +22,7 @@ _LENGTH = struct.Struct(">Q")
 
 
 def send_message(line: socket.socket, message: Message) -> None:
-    """Send the message. Raises OSError when the other end is gone."""
+    """Send the message over `line`. Raises OSError when the other end is gone."""
     thin = message
     if message.has_content():
         thin = make_message(message.metadata, _emptied(message.content))
@@ -34,7 +34,7 @@ def send_message(line: socket.socket, message: Message) -> None:
 
 
 def receive_message(line: socket.socket) -> Message:
-    """The next message. Raises EOFError when the other end is gone, in the middle of one too."""
+    """Receive the next message. Raises EOFError when the other end is gone, even within one."""
     data = bytes(_received(line, _length(line)))
     message = message_from_proto(ProtoMessage.FromString(data))
     for array in _arrays(message):
@@ -43,7 +43,7 @@ def receive_message(line: socket.socket) -> Message:
 
 
 def _arrays(message: Message) -> list[Array]:
-    """The message's arrays, in an order that both ends have."""
+    """The message's arrays, in an order that is the same at both ends."""
     if not message.has_content():
         return []
     records = message.content.array_records.values()
@@ -51,7 +51,7 @@ def _arrays(message: Message) -> list[Array]:
 
 
 def _emptied(content: RecordDict) -> RecordDict:
-    """The content with arrays of no data in place of its own."""
+    """A copy of the content whose arrays have no data."""
     thin = RecordDict(dict(content))
     for name, record in content.array_records.items():
         thin[name] = empty = ArrayRecord()
@@ -65,7 +65,7 @@ def _length(line: socket.socket) -> int:
 
 
 def _received(line: socket.socket, length: int) -> memoryview:
-    """So many bytes, in memory of huge pages where they are many."""
+    """The next `length` bytes; numpy allocates them, so that many lie in huge pages."""
     whole = np.empty(length, np.uint8).data
     left = whole
     while left:

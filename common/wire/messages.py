@@ -6,9 +6,9 @@ query.prepare  task (and the server's signature, in a deployment) -> the site's 
 query.withdraw task (in a deployment) -> the site's name: the proposed study is taken back
 train          task + model vector -> update vector + report
 evaluate       task + model vector -> tally
-Each but query may be answered with an absence: the site sits out, and is asked the next time.
-Any of them may be answered with a refusal: a reason of the closed list (common/wire/reasons.py)
-and a reference into the site's own log. The error's text stays at the site.
+A site may answer each but query with an absence: it sits out, and is asked again the next time.
+It may answer any of them with a refusal: a reason of the closed list (common/wire/reasons.py) and a
+reference into the site's own log. The error's text stays at the site.
 """
 
 import json
@@ -30,9 +30,9 @@ from common.wire.reply_status import Kind, ReplyStatus
 from common.wire.vector_codec import Vector, decode, encode
 
 LONGEST_STUDY = 2 * 2**20
-"""Characters of its JSON; one with a cohort of 10,000 sites has fewer."""
+"""Most characters in a study's JSON; a study with a cohort of 10,000 sites has fewer."""
 Counted = Tally | NoisedTally
-"""How a model does on a site's cells: exactly, or as a policy lets it leave."""
+"""How a model does on a site's cells: exact counts, or noised ones."""
 WITHDRAW = "query.withdraw"
 _KINDS = ("query.prepare", WITHDRAW, "train", "evaluate")
 _REFERENCE = re.compile(r"[0-9a-f]{2,16}")
@@ -40,7 +40,10 @@ _REFERENCE = re.compile(r"[0-9a-f]{2,16}")
 
 @dataclass(frozen=True)
 class Task:
-    """One round's work for a site."""
+    """One round's work for a site.
+
+    Raises FederationError for a round, attempt or split that there is not.
+    """
 
     study: Study
     round: int
@@ -51,7 +54,7 @@ class Task:
     """The site's ledger head that the server saw last; a ledger without it is an old copy."""
 
     def content(self, model: Array | None = None) -> RecordDict:
-        """The message's content; `model` is encoded once for all sites."""
+        """The message's content; `model` is encoded once, and all sites' messages share it."""
         record = ConfigRecord(
             {
                 "study": self.study.model_dump_json(),
@@ -79,8 +82,11 @@ class Task:
 
     @classmethod
     def read(cls, message: Message) -> "Task":
-        """Raises FederationError: no task, a round that the study does not have. ConfigError: a
-        bad study."""
+        """The message's task.
+
+        Raises FederationError when there is none, or it asks for a round that the study does not
+        have, and ConfigError when the study is not valid.
+        """
         record, kind = message.content.config_records.get("task"), message.metadata.message_type
         with because_of(Reason.BAD_QUESTION):
             if record is None:
@@ -97,7 +103,7 @@ class Task:
 def task_facts(message: Message) -> dict[str, str | int] | None:
     """What an audit line says of a message's task; None when it has none.
 
-    Whatever the sender wrote there, the facts are words and numbers of ours.
+    Whatever the sender wrote, the result holds only numbers, a digest and words of this module.
     """
     record = message.content.config_records.get("task")
     if record is None:
@@ -122,16 +128,19 @@ class Update:
     """A site's answer to train: new minus old parameters, and what it says about the round."""
 
     values: Vector
+    """float32 (P,): new minus old parameters."""
     layout: str
+    """The digest of the parameters' `Layout`."""
     head: str = ""
-    """Of the site's ledger, after this round was paid; read back by `read_head`."""
+    """The head of the site's ledger after this round was paid for; `read_head` reads it."""
     epsilon: float | None = None
+    """Upper bound of what the study has cost the site so far."""
     loss: float | None = None
-    """Without privacy alone. Nothing else that depends on the cells is said, the time that training
-    took neither: the server has a clock of its own."""
+    """The mean loss, only without privacy. Nothing else that depends on the cells is sent, not even
+    the time that training took: the server has a clock of its own."""
 
     def content(self, number: Number = "float32") -> RecordDict:
-        """The reply's content; `number` as the study's `transport.up` says."""
+        """The reply's content; `number` is the study's `transport.up`."""
         report = ConfigRecord({"layout": self.layout, "head": self.head})
         for name, value in (("epsilon", self.epsilon), ("loss", self.loss)):
             if value is not None:
@@ -141,7 +150,10 @@ class Update:
 
     @classmethod
     def read(cls, message: Message, size: int, number: Number = "float32") -> "Update":
-        """Raises ModelError unless the reply holds exactly one vector of `size` such numbers."""
+        """The update in a reply.
+
+        Raises ModelError unless the reply holds exactly one vector of `size` such numbers.
+        """
         content = message.content
         arrays = content.array_records.get("update")
         report = _config(message, "report")
@@ -159,21 +171,24 @@ class Update:
 
 
 def content_bytes(content: RecordDict) -> int:
-    """Bytes of what a message says: its vectors, texts and numbers."""
+    """Bytes that a message's vectors, texts and numbers come to."""
     vectors = sum(len(v.data) for record in content.array_records.values() for v in record.values())
     said = (value for record in content.config_records.values() for value in record.values())
     return vectors + sum(len(v) if isinstance(v, str | bytes) else 8 for v in said)
 
 
 def proposal_content(proposal: Proposal) -> RecordDict:
-    """A deployed server's query.prepare: the study with its signature."""
+    """The content of a deployed server's query.prepare: the study with its signature."""
     content = Task(proposal.study, 0).content()
     content["proposal"] = ConfigRecord({"signature": proposal.signature})
     return content
 
 
 def read_proposal(message: Message) -> Proposal:
-    """The study that the message asks about, as signed. Raises FederationError or ConfigError."""
+    """The signed study that the message asks about; its signature is not checked here.
+
+    Raises FederationError when it is not signed, and like `Task.read`.
+    """
     signature = _config(message, "proposal").get("signature")
     if not isinstance(signature, str):
         raise FederationError("a study that is not signed")
@@ -182,7 +197,7 @@ def read_proposal(message: Message) -> Proposal:
 
 
 def tally_content(tally: Counted, head: str = "") -> RecordDict:
-    """A site's answer to evaluate; `head` of its ledger, after the answer was paid for."""
+    """A site's answer to evaluate; `head` is its ledger's after the answer was paid for."""
     if isinstance(tally, NoisedTally):
         record = ConfigRecord({"noised": tally.to_bytes(), "head": head})
     else:
@@ -192,13 +207,13 @@ def tally_content(tally: Counted, head: str = "") -> RecordDict:
 
 
 def read_head(message: Message) -> str:
-    """The ledger's head in an answer to train or evaluate; "" where there is none."""
+    """The ledger's head in an answer to train or evaluate; "" where the answer has none."""
     records = (_config(message, name) for name in ("report", "tally"))
     return next((str(record["head"])[:128] for record in records if record.get("head")), "")
 
 
 def read_tally(message: Message, study: Study) -> Counted:
-    """The site's counts. How much noise is in noised ones the study says, and not the site.
+    """The site's counts; the study, not the site, says how much noise is in noised ones.
 
     Raises FederationError when the reply holds no sound tally of the study's classes.
     """
@@ -225,7 +240,7 @@ def name_content(site: str) -> RecordDict:
 
 
 def read_name(message: Message) -> str:
-    """Raises FederationError when the reply holds no name."""
+    """The site's name in a reply to query. Raises FederationError when the reply has none."""
     name = _config(message, "site").get("name")
     if not isinstance(name, str):
         raise FederationError("the reply to a query holds no site name")
@@ -233,17 +248,17 @@ def read_name(message: Message) -> str:
 
 
 def refusal_content(reason: Reason, reference: str) -> RecordDict:
-    """All that leaves the site of an error."""
+    """A site's answer when an error stops it: this is all that leaves the site of the error."""
     return RecordDict({"refusal": ConfigRecord({"reason": reason.value, "reference": reference})})
 
 
 def absence_content(reason: Reason) -> RecordDict:
-    """What a site says that takes no part this time; it is no refusal."""
+    """A site's answer when it does not take part this time; that is not a refusal."""
     return RecordDict({"absence": ConfigRecord({"reason": reason.value})})
 
 
 def read_absence(message: Message) -> ReplyStatus | None:
-    """The absence, or None when the reply is not one."""
+    """The status of a reply that is an absence, or None when it is not one."""
     record = message.content.config_records.get("absence")
     if record is None:
         return None
@@ -251,7 +266,7 @@ def read_absence(message: Message) -> ReplyStatus | None:
 
 
 def read_refusal(message: Message) -> ReplyStatus | None:
-    """The refusal, or None when the reply is not one."""
+    """The status of a reply that is a refusal, or None when it is not one."""
     record = message.content.config_records.get("refusal")
     if record is None:
         return None
@@ -267,7 +282,7 @@ def _config(message: Message, name: str) -> ConfigRecord:
 
 
 def _digest(study: str) -> str:
-    """The digest of the study in a task; what is no study has none."""
+    """The digest of the study in a task; "not a study" where it cannot be read as one."""
     try:
         return _study(study).digest
     except (ValueError, RecursionError, ConfigError):

@@ -1,8 +1,8 @@
-"""The server's order: what is asked of whom, signed, so that nobody else can ask a site.
+"""The server's order: what it asks of whom, signed, so that nobody else can ask a site.
 
 A message passes through a database and a listener on its way. Whoever writes to the one, or finds
 a hole in the other, could make a site train, pay and log a round that the server never asked for.
-So a site computes nothing that its server's key has not signed, word by word.
+So a site computes nothing that its server's key has not signed in every part.
 """
 
 import hashlib
@@ -17,35 +17,35 @@ from common.identity.signatures import sign, statement, verify
 from common.wire.messages import task_facts, task_words
 
 CLOCK_SECONDS = 600.0
-"""An order is refused when it is older than its term by more: beyond the clocks' difference that
-the server's port bears, and a second try."""
+"""A site refuses an order whose term ended longer ago than this. It allows for the difference of
+clocks that the server's port tolerates, and for a second try."""
 
 
 @dataclass(frozen=True)
 class Order:
-    """Whatever in a message makes a site compute, pay or answer one thing and not another."""
+    """Everything in a message that decides what a site computes, pays for or answers."""
 
     receiver: str
     """The site's name in the registry."""
     run: int
-    """Flower's number of the run; another one is made whenever the rounds go on."""
+    """Flower's number of the run; whenever the rounds are resumed, there is a new one."""
     kind: str
     """Flower's message type: train, evaluate, query.prepare, query."""
     study: str
-    """Its digest; "" in a message without a task."""
+    """The study's digest; "" in a message without a task."""
     round: int
     attempt: int
     split: str
     head: str
-    """Of the site's ledger, as the server saw it last."""
+    """The head of the site's ledger that the server saw last."""
     arrays: dict[str, str]
     """record.array -> SHA-256 (hex) of its type, shape and bytes: the whole model vector."""
     term: float
-    """Until when an answer is of use, in seconds of Unix time."""
+    """Until when the server can use an answer, in seconds of Unix time."""
 
     @classmethod
     def of(cls, message: Message, receiver: str) -> Self:
-        """What the message asks of the site, whether or not anybody ordered it."""
+        """What the message asks of the site `receiver`, whether or not the server ordered it."""
         facts = task_facts(message) or {"study": "", "round": -1, "attempt": -1}
         split, head = task_words(message)
         return cls(
@@ -62,14 +62,14 @@ class Order:
         )
 
     def sign(self, key: Ed25519PrivateKey) -> str:
-        """The server's signature (hex). Raises ValueError when the term is no finite number."""
+        """The server's signature (hex). Raises ValueError when the term is not a finite number."""
         return sign(key, self._statement())
 
     def check(self, public: str, signature: str, now: float) -> None:
         """Raise FederationError unless `public` (PEM) signed this, for a term that is not over.
 
-        now: seconds of Unix time. An order that was signed once is good for its receiver, run,
-        round and attempt alone; that none of them is paid for twice is the ledger's work.
+        now: seconds of Unix time. A signed order is valid for its receiver, run, round and attempt
+        alone; the ledger makes sure that none of them is paid for twice.
         """
         what = f"{self.kind:.40} of round {self.round}, attempt {self.attempt}"
         if not signature:
@@ -92,7 +92,7 @@ class Order:
 
 
 def _array_digests(message: Message) -> dict[str, str]:
-    """record.array -> digest, of all arrays of the message."""
+    """record.array -> digest, for every array of the message."""
     return {
         f"{name}.{key}": _array_digest(array)
         for name, record in message.content.array_records.items()
@@ -101,7 +101,7 @@ def _array_digests(message: Message) -> dict[str, str]:
 
 
 def _array_digest(array: Array) -> str:
-    """SHA-256 (hex) of what the array is and holds; kept with it: one goes to many sites."""
+    """SHA-256 (hex) of the array's type, shape and bytes; kept with it, since many sites get it."""
     kept: str | None = vars(array).get("_hemofed_digest")
     if kept is None:
         head = f"{array.dtype} {tuple(array.shape)} {array.stype}\n".encode()

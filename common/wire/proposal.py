@@ -1,4 +1,4 @@
-"""A study as the server proposes it, signed: whatever way it came by, a site knows whose it is."""
+"""A study as the server proposes it, signed: a site knows whose it is, whatever way it came."""
 
 from typing import Self
 
@@ -10,19 +10,19 @@ from common.identity.signatures import sign, statement, verify
 
 
 class Proposal(Strict):
-    """What the operator's file holds, and what a site keeps of a message that asks."""
+    """A signed study: the content of the operator's file, and what a site keeps of a message."""
 
     study: Study
     signature: str = Field(max_length=256)
-    """By the server's signing key, over the study's digest."""
+    """Signature (hex) of the server's signing key over the study's digest."""
 
     @classmethod
     def make(cls, study: Study, key: Ed25519PrivateKey) -> Self:
-        """Sign the study."""
+        """The proposal of `study`, signed with the server's `key`."""
         return cls(study=study, signature=sign(key, _message(study)))
 
     def check(self, public: str, origin: str) -> None:
-        """Raise FederationError naming `origin` unless `public` (PEM) signed this very study."""
+        """Raise FederationError that names `origin` unless `public` (PEM) signed this study."""
         what = f"{origin}: the proposal of study {self.study.name}"
         verify(public, _message(self.study), self.signature, what)
 

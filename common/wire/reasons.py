@@ -1,9 +1,9 @@
 """Why a lab does not take part, as far as the server may know: a closed list.
 
-None of them depends on what a cell shows. They speak of what people decided and wrote down
-(approvals, the policy), of public numbers (a budget follows from the studies' plans), of whether a
-file is there, and of the machine: memory may end sooner where there are more cells. The text of an
-error stays at the lab, under a reference.
+No reason depends on what a cell shows. The reasons refer to what people decided and wrote down
+(approvals, the policy), to public numbers (a budget follows from the studies' plans), to whether a
+file exists, and to the machine: with more cells, memory may run out earlier. The text of an error
+stays at the lab, under a reference.
 """
 
 from dataclasses import dataclass
@@ -12,7 +12,11 @@ from typing import Self
 
 
 class Reason(StrEnum):
-    """The words are what people read, and what travels."""
+    """Each value is the text that people read and that travels.
+
+    >>> print(Reason.read("budget"), Reason.read("what no version says"), sep=", ")
+    budget, internal
+    """
 
     NOT_APPROVED = "not approved yet"
     DECLINED = "declined"
@@ -58,18 +62,18 @@ class Reason(StrEnum):
 
     @classmethod
     def read(cls, text: str) -> Self:
-        """The reason of these words; INTERNAL for words of another version, or of nobody."""
+        """The reason whose value is `text`; INTERNAL for text that this version does not know."""
         return cls(text) if text in cls._value2member_map_ else cls(cls.INTERNAL)
 
 
 @dataclass(frozen=True)
 class Fault:
-    """What stands in the way, for both sides."""
+    """An obstacle, as each side may know it."""
 
     reason: Reason
-    """For the server."""
+    """What the server may know."""
     text: str
-    """For the people of the lab."""
+    """What the people of the lab read."""
 
     def __str__(self) -> str:
         return self.text

@@ -7,44 +7,48 @@ from typing import Any, Self
 from common.wire.reasons import Reason
 
 UNREADABLE = 100
-"""Error code of a reply that came and is no message; Flower's own codes are below."""
+"""Error code of a reply that is not a readable message; Flower's own codes are smaller."""
 
 LOST = 101
-"""Error code in the place of a reply to a question that the server's own database lost."""
+"""Error code that replaces the reply to a question that the server's own database lost."""
 
 
 class Kind(StrEnum):
     """What can become of a question."""
 
     OK = "ok"
-    """A sound answer came, and it counts."""
+    """A sound answer came and counts."""
     READY = "ready"
     """The site has approved the study and opened its cells."""
     ASKED = "asked"
     """No answer is due yet."""
     REFUSED = "refused"
     SITS_OUT = "sits out"
-    """The site takes no part this time; it is no refusal."""
+    """The site does not take part this time; that is not a refusal."""
     AWAY = "not connected"
     LATE = "no reply"
     LOST = "not asked"
     FAILED = "the client failed"
     LEFT_OUT = "left out"
-    """A reply came and cannot be used."""
+    """A reply came but cannot be used."""
     SUSPENDED = "suspended"
-    """Too many replies in a row were left out."""
+    """Too many replies of the site in a row could not be used."""
 
 
 @dataclass(frozen=True)
 class ReplyStatus:
-    """One site's status, with what there is to say of it."""
+    """One site's status, with its details.
+
+    >>> print(ReplyStatus(Kind.REFUSED, reason=Reason.BUDGET, reference="3fa2"))
+    refused: budget (see 3fa2 in its log)
+    """
 
     kind: Kind
     words: str = ""
     reason: Reason | None = None
-    """The site's own word for why it refuses or sits out."""
+    """Why the site refuses or sits out, as it says itself."""
     reference: str = ""
-    """Of a refusal: where its text is in the site's own log."""
+    """Where a refusal's text is in the site's own log."""
 
     @property
     def ok(self) -> bool:
@@ -52,7 +56,7 @@ class ReplyStatus:
         return self.kind is Kind.OK
 
     def said(self, why: str) -> str:
-        """The status in words, with `why` in the place of a refusal's reference."""
+        """The status in words, with `why` in place of a refusal's reference."""
         found = f"{self.reason} ({why})" if why else str(self.reason)
         if self.reason is not None:
             return f"{self.kind}: {found}"
@@ -64,14 +68,14 @@ class ReplyStatus:
         return self.said(f"see {self.reference} in its log" if self.reference else "")
 
     def to_json(self) -> dict[str, str]:
-        """As a record keeps it: what is there of status, words, reason and reference."""
+        """The status and, where they are not empty, words, reason and reference, for a record."""
         reason = self.reason.value if self.reason else ""
         found = {"words": self.words, "reason": reason, "reference": self.reference}
         return {"status": self.kind.value} | {key: value for key, value in found.items() if value}
 
     @classmethod
     def from_json(cls, kept: dict[str, Any]) -> Self:
-        """What `to_json` gave. Raises KeyError or ValueError for anything else."""
+        """Read what `to_json` wrote. Raises KeyError or ValueError for anything else."""
         return cls(
             Kind(kept["status"]),
             str(kept.get("words", "")),
@@ -85,5 +89,5 @@ READY = ReplyStatus(Kind.READY)
 ASKED = ReplyStatus(Kind.ASKED)
 AWAY = ReplyStatus(Kind.AWAY)
 IN_TIME = ReplyStatus(Kind.LATE, "in time")
-"""None came in time."""
+"""No reply came in time."""
 QUESTION_LOST = ReplyStatus(Kind.LOST, "the server's database lost the question")
