@@ -1,4 +1,4 @@
-"""Folders that are either whole or not there, made by one process at a time."""
+"""Makes folders that are either whole or not there, in one process at a time."""
 
 import fcntl
 import os
@@ -14,10 +14,10 @@ _LOCK = "lock"
 
 @contextmanager
 def workshop(folder: Path) -> Iterator[Path]:
-    """An empty folder beside `folder` to make its content in, held by this process alone.
+    """An empty folder beside `folder` to make its content in, which this process alone holds.
 
-    A second process waits here until the first is done. What a killed process left is cleared.
-    When the block ends, what `publish` has not moved to its place is removed.
+    A second process waits here until the first is done. What a killed process left is removed
+    first. When the block ends, what `publish` has not moved to its place is removed.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = folder.with_name(f".{folder.name}.building")
@@ -36,7 +36,7 @@ def workshop(folder: Path) -> Iterator[Path]:
 
 
 def publish(temporary: Path, folder: Path) -> None:
-    """Move a workshop's content to `folder`, durably, in the place of what is there."""
+    """Move a workshop's content to `folder`, durably; it replaces what is there."""
     for path in (*temporary.iterdir(), temporary):
         sync(path)
     aside = folder.with_name(f".{folder.name}.replaced")
@@ -57,7 +57,7 @@ def _clear(temporary: Path) -> None:
 
 
 def _locked(temporary: Path) -> int:
-    """Make `temporary` and take its lock; again, if its last holder moved it away meanwhile."""
+    """Make `temporary` and take its lock; try again if the last holder moved it away meanwhile."""
     while True:
         # Not exist_ok=True: that fails when another process removes it in between.
         with suppress(FileExistsError):

@@ -1,4 +1,4 @@
-"""index -> cached array: decodes each image once, and leaves a whole cache or nothing."""
+"""Makes a cache from an index: decodes each image once, and leaves a whole cache or nothing."""
 
 import csv
 import errno
@@ -42,9 +42,11 @@ def prepare(
     cache_root: Path | None = None,
     progress: Progress | None = None,
 ) -> Path:
-    """The cache of `source`, made if its files, labels or geometry changed since the last time.
+    """The folder of the cache of `source`, made anew if files, labels or geometry have changed.
 
-    It lies in `cache_root`/<key>; the root is HEMOFED_CACHE or ~/.cache/hemofed when not given.
+    It is `cache_root`/<key>; the root is HEMOFED_CACHE or ~/.cache/hemofed when not given. `side`
+    is in pixels, `um_per_px` in micrometres per pixel, and `field_um` in micrometres. Raises
+    DataError like `scan` and `build`.
     """
     geometry = Geometry(side=side, um_per_px=um_per_px, field_um=field_um)
     return keep(scan(source, label_map), geometry, cache_root, progress)
@@ -56,15 +58,15 @@ def keep(
     cache_root: Path | None = None,
     progress: Progress | None = None,
 ) -> Path:
-    """`prepare` of a source that is scanned already."""
+    """`prepare` for a source that is scanned already."""
     key = content_key(index, geometry)
     return _make(index, geometry, key, (cache_root or default_root()) / key, None, progress)
 
 
 def default_root() -> Path:
-    """Where caches lie when nothing else is said.
+    """Where caches lie unless another folder is given: HEMOFED_CACHE or ~/.cache/hemofed.
 
-    Raises ConfigError: there is no home folder, as in a container with a user of its own.
+    Raises ConfigError when the user has no home folder, as in some containers.
     """
     given = os.environ.get("HEMOFED_CACHE")
     try:
@@ -79,8 +81,9 @@ def default_root() -> Path:
 def content_key(index: Index, geometry: Geometry) -> str:
     """Names a cache: changes when a file, a label, a patient, a split or the geometry does.
 
-    A file is known to be the same by its size and by when it was written and last changed; the
-    second is the system's own word, which a file that was written over cannot keep.
+    A file counts as unchanged when its size, its modification time and its change time are the
+    same; the system itself sets the last, so a file that was overwritten cannot keep it. Raises
+    DataError for a file that cannot be read.
     """
     digest = hashlib.blake2b(digest_size=16)
     digest.update(f"{FORMAT}|{geometry}|{index.source.resolve()}\n".encode())
@@ -106,9 +109,9 @@ def build(
 ) -> Path:
     """Decode every image of `index` into a cache at `folder`, which appears whole or not at all.
 
-    A cache that is there is kept when it is of the same content, else replaced. `workers` (None:
-    one a core, up to 8) change the speed and nothing else; memory does not grow with the number of
-    images. Raises DataError: an image that cannot be read, a full disk, a folder in the way.
+    An existing cache is kept when it has the same content, else replaced. `workers` (None: one for
+    each core, up to 8) affect speed alone; memory does not grow with the number of images. Raises
+    DataError for an image that cannot be read, a full disk, or a folder that is in the way.
     """
     geometry = Geometry(side=side, um_per_px=um_per_px, field_um=field_um)
     return _make(index, geometry, content_key(index, geometry), folder, workers, progress)
@@ -139,7 +142,7 @@ def _make(
 
 
 def _holds(folder: Path) -> str | None:
-    """The content key of the cache at `folder`; None where there is none that can be opened."""
+    """The content key of the cache at `folder`; None where no cache can be opened there."""
     try:
         return str(CellCache.open(folder).meta["key"])
     except (DataError, KeyError):

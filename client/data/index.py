@@ -25,7 +25,7 @@ class Index:
     skipped: Mapping[str, int] = field(default_factory=dict)
     """Reason -> number of files that were passed over."""
     remarks: tuple[str, ...] = ()
-    """What a person should know of the source, a sentence each."""
+    """Sentences on what a person should know of the source."""
 
     def counts(self) -> dict[str, int]:
         """Cell type -> number of images, in the order of `CELL_TYPES`, none left out with 0."""
@@ -42,10 +42,10 @@ def scan(
     """Index a folder of class folders (MLL23's layout), or a CSV (`client.data.table`).
 
     The CSV has the columns path and label, and optionally patient and split; paths are relative to
-    it. leave_out: names of images to pass over. skip_unread: pass over pictures whose names tell a
-    form that is never read, and count them. Only names are looked at; no image is opened.
-    Raises DataError, which names all that is wrong: nothing there, no image, unknown labels with
-    the number of their images, a deeper tree, wrong rows, forms that are never read.
+    it. leave_out: names of images to pass over. skip_unread: pass over, and count, pictures whose
+    names tell that their form is never read. This looks at names alone and opens no image.
+    Raises DataError that names everything wrong: a missing source, no image, unknown labels with
+    the number of their images, a deeper tree, wrong rows, and forms that are never read.
     """
     found = listing(source, label_map, leave_out)
     if leave_out and not found.passed_over[LEFT_OUT]:

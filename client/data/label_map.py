@@ -10,9 +10,9 @@ from common.errors import ConfigError, DataError
 def read_label_map(path: Path) -> dict[str, str]:
     """The site's names -> MLL23's names, or "skip" for images to leave out.
 
-    The file is a mapping of names, or has one under the key label_map, as a site.yaml does, which
-    may be empty. Raises ConfigError: it cannot be read, is no such mapping, or is refused by
-    `check_label_map`.
+    The file is a mapping of names, or has one under the key label_map, as a site.yaml does; the
+    latter may be empty. Raises ConfigError when the file cannot be read, is not such a mapping, or
+    `check_label_map` refuses it.
     """
     content = read_yaml(path)
     names = content.get("label_map", content)

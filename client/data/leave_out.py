@@ -1,4 +1,4 @@
-"""Images that are left out of an index: those that a check names, and those that cannot be read."""
+"""Images to leave out of an index: those that a check names, and those that cannot be read."""
 
 import json
 import os
@@ -15,8 +15,7 @@ from client.data.scale import ScaleError, refuse_implausible
 from common.errors import ConfigError, DataError
 
 _ALL_WRONG = 100
-"""Of so many first pictures at which the scale cannot be right, and none at which it can, no more
-is read."""
+"""Reading stops when the scale is impossible for this many pictures and fits none before them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,14 +23,15 @@ class LeaveOut:
     """The images that a check's JSON says to leave out."""
 
     names: frozenset[str] = frozenset()
+    """Paths of the images, relative to the source's folder."""
     source: str = ""
-    """What was checked, as it was called then; "" where the list does not say."""
+    """The path of the source that was checked, as given then; "" where the JSON does not say."""
 
 
 def read_leave_out(path: Path) -> LeaveOut:
-    """`leave_out` of all findings of a check's JSON.
+    """The `leave_out` lists of all findings in a check's JSON.
 
-    Raises ConfigError: it cannot be read, or is no such JSON.
+    Raises ConfigError when the file cannot be read, or is not such JSON.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8-sig"))
@@ -51,7 +51,7 @@ def read_leave_out(path: Path) -> LeaveOut:
 
 
 def of_another(left_out: LeaveOut, source: Path) -> str:
-    """What is to be said where the list was made of another source than this; else ""."""
+    """A warning where the list was made from another source than `source`; else ""."""
     try:
         same = not left_out.source or _folder(Path(left_out.source)) == _folder(source)
     except (OSError, ValueError):  # no path at all
@@ -65,7 +65,7 @@ def of_another(left_out: LeaveOut, source: Path) -> str:
 
 
 def _folder(source: Path) -> Path:
-    """Where a source's names start."""
+    """The folder that a source's names are relative to."""
     return (source if source.is_dir() else source.parent).resolve()
 
 
@@ -79,10 +79,11 @@ def _names(finding: object) -> list[str] | None:
 def without_unreadable(
     index: Index, progress: Progress | None = None, um_per_px: float | None = None
 ) -> tuple[Index, tuple[str, ...]]:
-    """The index without the images that cannot be read, which it counts, and why each cannot.
+    """The index without the images that cannot be read, and the reason for each of those.
 
-    Reads every image once. Raises DataError: none is left, or the scale `um_per_px` (None: not
-    known) cannot be right for more of them than it can, which is a wrong scale and no odd picture.
+    The new index counts them. Reads every image once. Raises DataError when no image is left, or
+    when the scale `um_per_px` (None: not known) is impossible for more images than it is possible
+    for: then the scale is wrong, not a picture.
     """
     faults: list[str] = []
     rows: list[ListedImage] = []

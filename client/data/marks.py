@@ -1,24 +1,30 @@
-"""Where cells say which privacy ledger is theirs; `client.ledger.data_mark` writes and reads it."""
+"""Where the marks lie that name the cells' privacy ledger; see `client.ledger.data_mark`."""
 
 import os
 import shutil
 from pathlib import Path
 
 CACHE_MARK = "ledger.json"
-"""In a cache's folder."""
+"""Name of the mark in a cache's folder."""
 SOURCE_MARK = ".hemofed-ledger.json"
-"""In the folder of the images, or of the CSV that names them, and in each that holds some."""
+"""Name of the mark in the folder of the images, or of the CSV that names them, and in each folder
+that holds some of them."""
 
 
 def source_folder(source: Path) -> Path:
-    """The folder of a source, which is one, or a CSV in it."""
+    """The folder of a source: the source itself, or the folder of a CSV.
+
+    >>> source_folder(Path("cells/list.csv")).name, source_folder(Path("cells")).name
+    ('cells', 'cells')
+    """
     return source.parent if source.suffix.lower() == ".csv" else source
 
 
 def keep_mark(old: Path, new: Path) -> None:
-    """Have the cache that is made in `new` bear the mark of the one in `old` that it replaces.
+    """Copy the mark of the cache in `old` to the one in `new` that replaces it.
 
-    Whatever it is made of: else cells would lose their mark to others, and come back without one.
+    This holds whatever the new cache is made of: otherwise cells could lose their mark to others,
+    and be indexed again without one.
     """
     mark = old / CACHE_MARK
     if mark.is_file():

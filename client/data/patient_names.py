@@ -1,4 +1,4 @@
-"""How labs name patients in tables and folders, and what they write where they know none."""
+"""How labs name patients in tables and folders, and what they write for an unknown one."""
 
 import re
 import unicodedata
@@ -16,7 +16,7 @@ _NOT_KNOWN = frozenset(
 )
 """What programs and people write into an empty cell of a table, in lower case."""
 ALIKE = "in case, leading zeros, a .0, or what joins a word and a number"
-"""By what the names differ that `alike` puts together."""
+"""In what the names that `alike` puts together differ."""
 _DASHES = " ?.-\u2010\u2011\u2012\u2013\u2014"
 _FOLDER = re.compile(
     r"(patient|case|subject|donor|person)[ _.-]+\S.*"
@@ -25,13 +25,17 @@ _FOLDER = re.compile(
 
 
 def is_given(text: str) -> bool:
-    """Whether a cell of a table says something: neither empty nor a mark for that: NA, null, -."""
+    """Whether a table's cell says something: it is neither empty nor a mark for that (NA, null, -).
+
+    >>> is_given("P07"), is_given("n/a"), is_given(" - ")
+    (True, False, False)
+    """
     bare = text.casefold().strip(_DASHES)
     return bare not in _NOT_KNOWN and not re.fullmatch("x{2,}", bare)
 
 
 def unknown(patients: Sequence[str]) -> str:
-    """What becomes of the images of no known patient, where others' are known; "" if none are."""
+    """A sentence on the images of unknown patients, if others are known; else ""."""
     number = sum(not patient for patient in patients)
     if number in (0, len(patients)):
         return ""
@@ -42,15 +46,22 @@ def unknown(patients: Sequence[str]) -> str:
 
 
 def is_patient(folder: str) -> bool:
-    """Whether a folder is called as those of one patient's images are: Patient_xx, case 12, P07."""
+    """Whether a folder's name is like those that labs give one patient's images.
+
+    >>> is_patient("Patient_xx"), is_patient("case 12"), is_patient("P07"), is_patient("blasts")
+    (True, True, True, False)
+    """
     return bool(_FOLDER.fullmatch(folder.casefold()))
 
 
 def alike(patients: Iterable[str]) -> list[tuple[str, ...]]:
-    """The names that differ in `ALIKE` alone (`Patient 1`, `patient_01`), together; sorted.
+    """Groups of names that differ in `ALIKE` alone, sorted.
 
-    They may be one patient, whom spreadsheets wrote in several ways: then its cells would be
-    protected, and dealt to splits, as those of several.
+    Such names may mean one patient, written by spreadsheets in several ways: then its cells would
+    be protected, and split, as those of several patients.
+
+    >>> alike(["Patient 1", "patient_01", "Patient 2"])
+    [('Patient 1', 'patient_01')]
     """
     groups: dict[str, set[str]] = defaultdict(set)
     for patient in patients:

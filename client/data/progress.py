@@ -1,4 +1,4 @@
-"""Progress on the terminal: how many of how many, the rate, the time left."""
+"""Progress on the terminal: how much is done, of how much, the rate and the time left."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -26,14 +26,14 @@ class _RateColumn(ProgressColumn):
 
 @contextmanager
 def counting(console: Console, what: str) -> Iterator[Callable[[int, int], None]]:
-    """A bar over things; gives the function to call with how many are done, and of how many."""
+    """A bar that counts things; gives the function to call with (number done, total number)."""
     with _bar(console, what, MofNCompleteColumn(), _RateColumn()) as report:
         yield report
 
 
 @contextmanager
 def transferring(console: Console, what: str) -> Iterator[Callable[[int, int], None]]:
-    """A bar over bytes; gives the function to call with how many are done, and of how many."""
+    """A bar that counts bytes; gives the function to call with (bytes done, total bytes)."""
     with _bar(console, what, DownloadColumn(), TransferSpeedColumn()) as report:
         yield report
 

@@ -1,28 +1,35 @@
-"""Which scale cannot be that of a picture of one cell."""
+"""Refuses scales that a picture of one cell cannot have."""
 
 from client.data.decoding.formats import EXPORT, FormError
 from common.field_of_view import CELL_UM, OF_A_CELL, PICTURE_UM
 
 _MOST_PX = 1024
-"""Of a picture whose scale is not known; one of a cell has a few hundred."""
+"""Most pixels along a picture whose scale is not known; a picture of one cell has a few hundred."""
 
 
 NO_SCALE = (
     "each whole picture is taken for as wide as a study's field of view, so the cells are as large "
     "as the pictures are cut, and a model of other labs' may fail here; index with --um-per-px"
 )
-"""What a lab hears that gave no scale."""
+"""What a lab that gave no scale is told."""
 
 
 class ScaleError(FormError):
-    """A scale at which no cell could be as wide as the pictures say; it goes for all of them."""
+    """At the given scale no cell is as wide as the pictures imply; this concerns all pictures."""
 
 
 def refuse_implausible(width: int, height: int, um_per_px: float | None) -> None:
-    """Raise where a picture of so many pixels cannot be one of a cell.
+    """Raise where a picture of width x height pixels cannot be one of a single cell.
 
-    With a scale: ScaleError, where a cell in it would be under 3 or over 40 um wide. Without one:
-    FormError, where it is as large as a whole field of view.
+    With a scale in micrometres per pixel, raises ScaleError where a cell in the picture would be
+    under 3 or over 40 um wide. Without one, raises FormError where the picture is as large as a
+    whole field of view.
+
+    >>> refuse_implausible(288, 288, um_per_px=0.0868)
+    >>> refuse_implausible(288, 288, um_per_px=11.5)  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+    ...
+    client.data.scale.ScaleError: at um_per_px 11.5 its 288 x 288 px span 3,312.0 um, ...
     """
     wide = max(width, height)
     if um_per_px is None:
@@ -42,7 +49,7 @@ def refuse_implausible(width: int, height: int, um_per_px: float | None) -> None
 
 
 def _hint(wide: int, um_per_px: float) -> str:
-    """What to do: most give pixels a micrometre by mistake, or a picture of a whole field."""
+    """What to do: mostly the scale is in pixels per micrometre, or the picture a whole field."""
     if um_per_px > 1 and PICTURE_UM[0] <= wide / um_per_px <= PICTURE_UM[1]:
         return f" {um_per_px:g} pixels a micrometre are --um-per-px {1 / um_per_px:.4g}"
     if um_per_px < 1 and wide > _MOST_PX:

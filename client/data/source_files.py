@@ -1,4 +1,4 @@
-"""The files of a lab's folders: which are images, and which are passed over."""
+"""The files in a lab's folders, and which of them are passed over."""
 
 import os
 from collections import Counter
@@ -13,9 +13,10 @@ TABLE = "cells.csv"
 
 
 def visible(folder: Path, skipped: Counter[str]) -> Iterator["os.DirEntry[str]"]:
-    """What is in `folder`, by name, without what macOS and hidden files leave there.
+    """The entries of `folder`, sorted by name, without hidden files and what macOS leaves there.
 
-    Raises DataError: it cannot be read, or a name in it is not UTF-8.
+    Counts in `skipped` what is passed over, by reason. Raises DataError when the folder cannot be
+    read, or a name in it is not UTF-8.
     """
     try:
         with os.scandir(folder) as entries:
@@ -35,7 +36,7 @@ def visible(folder: Path, skipped: Counter[str]) -> Iterator["os.DirEntry[str]"]
 
 
 def is_folder(entry: "os.DirEntry[str]") -> bool:
-    """Raises DataError: a link that leads back to itself."""
+    """Whether the entry is a folder. Raises DataError for a link that leads back to itself."""
     try:
         return entry.is_dir()
     except OSError as error:

@@ -16,7 +16,7 @@ from common.errors import DataError, because_of
 from common.wire.reasons import Reason
 
 FORMAT = 2
-"""Another number for other rules of how a picture becomes pixels, too."""
+"""Version of the cache's files, and of the rules by which a picture becomes pixels."""
 IMAGES = "images.npy"
 ROWS = "rows.csv"
 META = "meta.json"
@@ -47,9 +47,9 @@ class CellCache:
     @classmethod
     @because_of(Reason.NO_CELLS)
     def open(cls, folder: Path) -> Self:
-        """Map the cache in `folder`. Raises DataError: it is none, not whole, or of another form.
+        """Map the cache in `folder`: this reads the rows; pixels are read as they are used.
 
-        Only the rows are read; pixels are read from disk as they are used.
+        Raises DataError when the folder is not a cache, is not whole, or has another format.
         """
         meta = _read_meta(folder)
         columns = _read_rows(folder, meta["count"])
@@ -74,7 +74,7 @@ class CellCache:
 
     @property
     def side(self) -> int:
-        """Pixels along an edge."""
+        """Side of the images, in pixels."""
         return int(self.meta["side"])
 
     @property
@@ -84,20 +84,21 @@ class CellCache:
 
     @property
     def images(self) -> NDArray[np.uint8]:
-        """(N, side, side, 3) read-only: the map itself, or for a selection a copy read whole."""
+        """uint8 (N, side, side, 3), read-only: the map itself; for a selection a copy in memory."""
         return self._store if self._rows is None else self._store[self._rows]
 
     def take(self, rows: NDArray[np.integer[Any]]) -> NDArray[np.uint8]:
-        """(len(rows), side, side, 3): a copy of these rows; no other is read."""
+        """uint8 (len(rows), side, side, 3): a copy of these rows; no others are read."""
         taken: NDArray[np.uint8] = self._store[rows if self._rows is None else self._rows[rows]]
         return np.asarray(taken)
 
     def line(self, at: int) -> NDArray[np.uint8]:
-        """(N, side, 3): the line of pixels at the height `at` of each image, not all the image."""
+        """uint8 (N, side, 3): the line of pixels at height `at` of each image; no other is read."""
         return np.asarray(self._store[slice(None) if self._rows is None else self._rows, at])
 
     def select(self, rows: NDArray[np.integer[Any]]) -> Self:
-        """These rows, in this order, as a cache of their own; no pixel is read."""
+        """A cache of these rows, in this order; no pixel is read. Raises DataError for rows that do
+        not exist."""
         chosen = np.asarray(rows, dtype=np.int64)
         if chosen.ndim != 1 or (chosen.size and not 0 <= chosen.min() <= chosen.max() < len(self)):
             raise DataError(f"rows must be one list of numbers from 0 to {len(self) - 1}")
@@ -115,7 +116,7 @@ class CellCache:
 
     @cached_property
     def counts(self) -> dict[str, int]:
-        """Cell type -> number of images, in the order of `CELL_TYPES`, none left out with 0."""
+        """Cell type -> number of images, in the order of `CELL_TYPES`, those of 0 left out."""
         found = np.bincount(self.labels, minlength=len(CELL_TYPES))
         return {
             cell.name: int(number) for cell, number in zip(CELL_TYPES, found, strict=True) if number

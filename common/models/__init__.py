@@ -1,4 +1,4 @@
-"""The classifiers, by name; each says its input side and which layers train."""
+"""The classifiers, built by name; each says its input side and which layers train."""
 
 from common.models.classifier import Classifier, federated, trainable
 from common.models.registry import build

@@ -55,13 +55,15 @@ class Classifier(nn.Module):
 
 
 def trainable(model: nn.Module) -> dict[str, nn.Parameter]:
-    """The parameters that train, by name, in the order of definition (the same on every site)."""
+    """The parameters that train, by name, in the order of definition, which all sites share."""
     return {name: value for name, value in model.named_parameters() if value.requires_grad}
 
 
 def federated(model: nn.Module) -> dict[str, nn.Parameter]:
-    """The parameters that travel, by name, in the order of definition: those that train, and the
-    centre of the features, which the first round finds."""
+    """The parameters that travel, by name, in the order of definition.
+
+    They are those that train, and the centre of the features, which the first round finds.
+    """
     centres = {id(part.centre) for part in model.modules() if isinstance(part, Centred)}
     return {
         name: value
@@ -71,5 +73,5 @@ def federated(model: nn.Module) -> dict[str, nn.Parameter]:
 
 
 def parameter_count(model: nn.Module) -> int:
-    """Number of values in all parameters, trainable or not."""
+    """The number of values in all parameters, trainable or not."""
     return sum(value.numel() for value in model.parameters())

@@ -17,7 +17,7 @@ _MASK_TOKEN = "mask_token"  # noqa: S105 - only masked pretraining uses this ten
 
 
 def encoder_state(path: Path, sha256: str | None = None) -> dict[str, Any]:
-    """The encoder in a checkpoint. Raises ModelError: as `read_checkpoint`, or no encoder inside.
+    """The encoder in a checkpoint, by the names of `vit.VisionTransformer`.
 
     | layout                           | found in                          |
     |----------------------------------|-----------------------------------|
@@ -25,7 +25,8 @@ def encoder_state(path: Path, sha256: str | None = None) -> dict[str, Any]:
     | {"x": ...}                       | DINOv2's released encoders        |
 
     Heads of the pretraining are dropped, chunked blocks (`blocks.0.3.`) are renamed, and position
-    embeddings of another side (1370 tokens: 518 px) are interpolated to 224 px.
+    embeddings of another side (1370 tokens: 518 px) are interpolated to 224 px. Raises ModelError
+    like `read_checkpoint`, and when there is no encoder in the checkpoint.
     """
     content = read_checkpoint(path, sha256)
     layer = content.get("teacher", content)
@@ -51,9 +52,9 @@ def _renamed(name: str) -> str:
 
 
 def _resized(pos_embed: Any) -> Any:
-    """Position embeddings (1, 1 + n^2, D) for 224 px; what is not such a grid stays as it is.
+    """Position embeddings (1, 1 + n^2, D), resized for 224 px; anything else stays as it is.
 
-    Bicubic with DINOv2's offset of 0.1 patch, so that features match its own.
+    The interpolation is bicubic with DINOv2's offset of 0.1 patch, so that features match its own.
     """
     if not isinstance(pos_embed, Tensor) or pos_embed.ndim != 3:
         return pos_embed

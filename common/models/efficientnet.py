@@ -17,7 +17,7 @@ DIM = 1280
 BATCH_NORM_EPSILON = 1e-3
 PIXEL_MEAN = (127 / 255,) * 3
 PIXEL_STD = (128 / 255,) * 3
-"""Of pixels in [0, 1]: TensorFlow's (x - 127) / 128."""
+"""Mean and standard deviation of pixels in [0, 1] that amount to TensorFlow's (x - 127) / 128."""
 
 _STAGES = (
     # expansion, kernel, stride, channels out, blocks (B0, table 1)
@@ -35,8 +35,8 @@ def convolve_same(conv: nn.Conv2d, images: Tensor) -> Tensor:
     """Apply `conv` with TensorFlow's "SAME" padding: an odd pixel goes to the right and below.
 
     The published weights were trained with it; centred padding would shift every layer of stride
-    2 by a pixel. At stride 1 the two agree and `conv` pads by itself. The padding is no layer of
-    its own kind, so that engines which clip gradients meet plain convolutions.
+    2 by a pixel. At stride 1 the two agree and `conv` pads by itself. The padding is not a layer of
+    its own, so that the engines that clip gradients see plain convolutions.
     """
     if conv.stride[0] > 1:
         right, bottom = _missing(conv, images.shape[-1]), _missing(conv, images.shape[-2])
@@ -109,16 +109,16 @@ class EfficientNetLite0(nn.Module):
 class MiddleStages(nn.Module):
     """(N, 3, S, S) ImageNet-normalised -> (N, 424): the means of stages 3 to 6, one after another.
 
-    The last layers of an ImageNet network name its classes; what tells cells apart, texture and
-    grain, is plainer before them. Each stage's part is standardised, so that all weigh alike. What
-    comes after stage 6 is left out.
+    The last layers of an ImageNet network serve to name its classes; texture and grain, which tell
+    cells apart, are clearer in the layers before. Each stage's part is standardised, so that all
+    have the same weight. What comes after stage 6 is left out.
     """
 
     FIRST, LAST = 3, 6
     DIM = sum(stage[3] for stage in _STAGES[FIRST - 1 : LAST])
 
     def __init__(self, network: EfficientNetLite0) -> None:
-        """Of a network with its weights, which are shared, not copied."""
+        """Take over the network's layers; their weights are shared, not copied."""
         super().__init__()
         self.recolour = network.recolour
         self._conv_stem, self._bn0 = network._conv_stem, network._bn0

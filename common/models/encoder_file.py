@@ -1,4 +1,4 @@
-"""A pretrained encoder as a safetensors file with a record of what it saw."""
+"""A pretrained encoder as a safetensors file with a record of what it was trained on."""
 
 from pathlib import Path
 from typing import Literal
@@ -21,21 +21,23 @@ class EncoderRecord(Strict):
     source: str
     """The data folder's name."""
     fingerprint: str
-    """Digest of the cells it was trained and validated on."""
+    """Digest of the cells that it was trained and validated on."""
     classes: tuple[str, ...]
     images: int
     epochs: int
     seed: int
     learning_rate: float
     started_from: str | None
-    """`model.weights` of its own start; None: random."""
+    """The `model.weights` that its training started from; None: random weights."""
     accuracy: float | None
+    """Accuracy on the validation cells; None: there were none."""
     balanced_accuracy: float | None
-    """On the validation cells, `validation_images` of them; None: there were none."""
+    """Balanced accuracy on the validation cells; None: there were none."""
     validation_images: int
+    """Number of validation cells."""
     privacy: Literal["none"] = "none"
     hemofed: str
-    """Version that wrote the file."""
+    """The version of hemofed that wrote the file."""
 
 
 def write_encoder(path: Path, encoder: nn.Module, record: EncoderRecord) -> None:
@@ -49,5 +51,8 @@ def read_record(path: Path) -> EncoderRecord:
 
 
 def read_encoder(path: Path, sha256: str | None = None) -> tuple[EncoderRecord, dict[str, Tensor]]:
-    """Record and state of an encoder's file. Raises ModelError like `read_recorded`."""
+    """The record and the state in an encoder's file. Raises ModelError like `read_recorded`.
+
+    sha256: the file's digest that a study names; None: it names none.
+    """
     return read_recorded(path, _KEY, EncoderRecord, "hemofed model pretrain", sha256)

@@ -25,7 +25,8 @@ def lite0_checkpoint() -> Path:
 def lite0_encoder_state(checkpoint: Path) -> dict[str, Any]:
     """The encoder's part of the checkpoint, under this project's names.
 
-    The 1000-way classifier (`_fc`) and the counters of batches seen have no use here.
+    The 1000-way classifier (`_fc`) and the counters of batches are left out. Raises ModelError like
+    `read_checkpoint`.
     """
     return {
         _renamed(name): value

@@ -91,9 +91,10 @@ class Recolour(nn.Module):
 
 
 class Standardise(nn.Module):
-    """Each feature vector, by itself, to mean 0 and variance 1 over its D values; no parameters.
+    """Shifts and scales each feature vector to mean 0 and variance 1 over its D values.
 
-    Bounds the gradient of the linear layer behind it: every vector has norm sqrt(D).
+    It has no parameters. Every vector gets norm sqrt(D), which bounds the gradient of the linear
+    layer behind it.
     """
 
     def forward(self, features: Tensor) -> Tensor:
@@ -119,9 +120,9 @@ class Centred(nn.Module):
 class QuarterTurns(nn.Module):
     """The mean of an encoder's features over an image's four quarter turns.
 
-    A cell on a slide has no upright, an encoder of photographs has one; what it says of one pose
-    only is no news of the cell. The parts of one cell's features that depend on its pose cancel,
-    and the cells that must stay apart are told by fewer directions.
+    A cell on a slide has no upright position, but an encoder of photographs assumes one; what it
+    finds in one pose alone says nothing about the cell. In the mean, the parts of a cell's features
+    that depend on its pose cancel, and fewer directions suffice to tell cells apart.
     """
 
     def __init__(self, encoder: nn.Module) -> None:

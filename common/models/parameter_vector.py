@@ -1,7 +1,7 @@
-"""A model's parameters that travel as ONE flat float32 vector, and back.
+"""The parameters of a model that travel, as one flat float32 vector, and back.
 
-The layout's digest binds names, shapes and the frozen weights: a vector only ever counts where it
-fits, and a site whose encoder file is another one is noticed.
+The layout's digest covers names, shapes and the frozen weights: a vector counts only where it fits,
+and a site with another encoder file is detected.
 """
 
 import hashlib
@@ -22,9 +22,10 @@ from common.wire.vector_codec import Vector
 
 @dataclass(frozen=True)
 class Layout:
-    """Names and shapes of a flat vector's parameters, in order, and what stands around them."""
+    """Names and shapes of a flat vector's parameters, in order, and a digest of the frozen ones."""
 
     shapes: tuple[tuple[str, tuple[int, ...]], ...]
+    """(name, shape) of each parameter that travels, in order."""
     frozen: str
     """SHA-256 (hex) of the weights and buffers that do not travel: a frozen encoder, statistics."""
 
@@ -37,7 +38,7 @@ class Layout:
 
     @cached_property
     def size(self) -> int:
-        """Number of values."""
+        """The number of values in the vector (P)."""
         return sum(int(np.prod(shape)) for _, shape in self.shapes)
 
     @cached_property
@@ -47,7 +48,11 @@ class Layout:
 
 
 def flatten(parameters: Mapping[str, Tensor]) -> Vector:
-    """Concatenate all parameters, in order, as float32 (P,) on the CPU."""
+    """Concatenate all parameters, in order, as float32 (P,) on the CPU.
+
+    >>> flatten({"weight": torch.ones(2, 1), "bias": torch.zeros(1)})
+    array([1., 1., 0.], dtype=float32)
+    """
     if not parameters:
         return np.zeros(0, np.float32)
     parts = [value.detach().reshape(-1).to("cpu", torch.float32) for value in parameters.values()]
@@ -55,7 +60,7 @@ def flatten(parameters: Mapping[str, Tensor]) -> Vector:
 
 
 def load(parameters: Mapping[str, Tensor], values: Vector) -> None:
-    """Copy the vector (P,) into the parameters. Raises ModelError when the size differs."""
+    """Copy the vector (P,) into the parameters, in order. Raises ModelError if the size differs."""
     size = sum(value.numel() for value in parameters.values())
     if values.shape != (size,):
         raise ModelError(f"a vector of shape {values.shape} does not fit {size} parameters")

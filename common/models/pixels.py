@@ -13,7 +13,10 @@ STD = (0.229, 0.224, 0.225)
 def to_tensor(images: NDArray[np.uint8] | Tensor, device: torch.device | str = "cpu") -> Tensor:
     """uint8 (N, S, S, 3) -> float32 (N, 3, S, S) on `device`, normalised by `MEAN` and `STD`.
 
-    The bytes go to the device first: a quarter of what floats would be.
+    The bytes are moved to the device first, since they are a quarter of the size of floats.
+
+    >>> to_tensor(np.zeros((2, 8, 8, 3), np.uint8)).shape
+    torch.Size([2, 3, 8, 8])
     """
     if isinstance(images, np.ndarray):
         images = torch.from_numpy(images if images.flags.writeable else images.copy())

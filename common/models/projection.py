@@ -21,13 +21,13 @@ from common.models.safetensors_record import read_recorded, record_keys, write_r
 from common.models.tensor_digest import tensor_digest
 
 RENDERED = "rendered"
-"""Names the map that is shipped: fitted on rendered cells, for the middle features of
-EfficientNet-Lite0 of ImageNet."""
+"""The name of the shipped map, fitted on rendered cells for the middle features of
+EfficientNet-Lite0 with ImageNet weights."""
 
 WHITENING = 0.5
-"""Power of a direction's scale that is divided out: 0 keeps the features' shape, 1 makes all
-directions equally long. Half way trained best: it needs few steps and does not raise what is
-nearly noise."""
+"""Each direction is divided by this power of its scale: 0 keeps the features' shape, 1 makes all
+directions equally long. One half trained best: it needs few steps and does not amplify directions
+that are nearly noise."""
 
 _KEY = "hemofed_projection"
 _SHIPPED = Path(__file__).parent / "projections" / "rendered.safetensors"
@@ -42,9 +42,9 @@ class ProjectionRecord(Strict):
     images: int
     side: int
     encoder: str
-    """`tensor_digest` of the encoder whose features it maps."""
+    """`tensor_digest` of the encoder whose features the projection maps."""
     hemofed: str
-    """Version that wrote the file."""
+    """The version of hemofed that wrote the file."""
 
 
 class Projection(nn.Module):
@@ -61,7 +61,7 @@ class Projection(nn.Module):
 
     @property
     def dim(self) -> int:
-        """K."""
+        """The number of features that come out, K."""
         return self.matrix.shape[1]
 
     def forward(self, features: Tensor) -> Tensor:
@@ -71,7 +71,7 @@ class Projection(nn.Module):
 def fit_projection(features: Tensor, dim: int) -> Projection:
     """The `dim` leading principal directions of standardised features (N, D), half whitened.
 
-    Raises DataError: fewer cells than directions, or more directions than features.
+    Raises DataError unless there are more cells than directions and at least as many features.
     """
     count, width = features.shape
     if not dim <= min(count - 1, width):
@@ -101,7 +101,10 @@ def projection_file(name: str) -> Path:
 
 
 def read_projection(path: Path, sha256: str | None = None) -> tuple[Projection, ProjectionRecord]:
-    """What `write_projection` wrote. Raises ModelError like `read_recorded`, or another kind."""
+    """What `write_projection` wrote.
+
+    Raises ModelError like `read_recorded`, and when the tensors are not a projection's.
+    """
     record, tensors = read_recorded(path, _KEY, ProjectionRecord, "hemofed model project", sha256)
     if set(tensors) != {"mean", "matrix"}:
         raise ModelError(f"{path}: its tensors are not a projection's; make it again")
@@ -120,8 +123,8 @@ def is_projection(path: Path) -> bool:
 def projected(encoder: nn.Module, name: str, sha256: str | None = None) -> tuple[nn.Module, int]:
     """The encoder with the projection that a study names behind it, and its output's size.
 
-    sha256: of the projection's file, where the study names it. Raises ModelError: it cannot be
-    read, is another file, or was fitted on the features of another encoder.
+    sha256: the digest of the projection's file, where the study names it. Raises ModelError when
+    the file cannot be read, has another digest, or was fitted on another encoder's features.
     """
     path = projection_file(name)
     projection, record = read_projection(path, sha256)

@@ -22,7 +22,8 @@ def build(spec: ModelSpec, num_classes: int, image_side: int, seed: int) -> Clas
     """The classifier that `spec` names, its weights drawn from `seed` or loaded from `spec`.
 
     The same arguments give the same weights, bit for bit; the global generator is not used.
-    Raises ModelError: weights that are missing or do not fit, a width for a fixed architecture.
+    Raises ModelError for weights that are missing or do not fit, and for a width where the
+    architecture fixes it.
     """
     _check(spec)
     # Streams of their own: a head does not depend on the encoder before it.
@@ -61,7 +62,7 @@ def _check(spec: ModelSpec) -> None:
 
 
 def _encoder(spec: ModelSpec, image_side: int) -> tuple[nn.Module, int, int]:
-    """The network without its head, the size of its embedding, the side it wants."""
+    """The network without its head, the size of its embedding, and its input side in pixels."""
     match spec.name:
         case "cnn":
             small = SmallCNN(spec.width or DEFAULT_WIDTH)
@@ -84,7 +85,7 @@ def _middle_stages(network: nn.Module, spec: ModelSpec) -> tuple[nn.Module, int]
 
 
 def _head(spec: ModelSpec, dim: int, num_classes: int) -> nn.Module:
-    """Linear; behind an encoder that was trained elsewhere, on vectors of one norm."""
+    """A linear head. Behind an encoder that was trained elsewhere, its inputs are standardised."""
     linear = nn.Linear(dim, num_classes)
     if spec.centre:
         return nn.Sequential(Standardise(), Centred(dim), linear)

@@ -1,4 +1,4 @@
-"""A study's released model: one safetensors file, written by the server and read by everybody."""
+"""A study's released model: one safetensors file, which the server writes and everybody reads."""
 
 from pathlib import Path
 
@@ -12,13 +12,14 @@ from common.files import replacing
 from common.models.classifier import Classifier
 
 MODEL = "model.safetensors"
-"""What the file is called in a run's folder."""
+"""The file's name in a run's folder."""
 
 
 def write_model(model: Classifier, study: Study, path: Path) -> None:
-    """All of the model's tensors, with the study in the file's metadata; the same bytes again.
+    """Write all of the model's tensors to `path`, with the study in the file's metadata.
 
-    One metadata key: safetensors writes several in a random order.
+    The same model and study give the same bytes. The metadata has a single key, since safetensors
+    writes several in a random order.
     """
     tensors = {
         name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()
@@ -28,9 +29,9 @@ def write_model(model: Classifier, study: Study, path: Path) -> None:
 
 
 def read_model(path: Path) -> dict[str, Tensor]:
-    """The tensors of `write_model`, on the CPU, by their names in the model's `state_dict`.
+    """The tensors that `write_model` wrote, on the CPU, by their names in the model's `state_dict`.
 
-    Raises ModelError: there is no such file, or it is damaged.
+    Raises ModelError when the file is missing or damaged.
     """
     try:
         with safe_open(path, framework="pt") as file:

@@ -20,14 +20,14 @@ _LENGTH = 8
 
 
 def write_recorded(path: Path, key: str, record: Strict, tensors: Mapping[str, Tensor]) -> None:
-    """Write the tensors, with the record under `key` in the file's metadata."""
+    """Write the tensors atomically, with the record under `key` in the file's metadata."""
     content = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
     with replacing(path) as temporary:
         save_file(content, temporary, metadata={key: record.model_dump_json()})
 
 
 def record_keys(path: Path) -> set[str]:
-    """The keys of the records in the file's metadata; none where it cannot be read."""
+    """The keys of the records in the file's metadata; empty where the file cannot be read."""
     try:
         with safe_open(path, framework="pt") as file:
             return set(file.metadata() or {})
@@ -38,9 +38,10 @@ def record_keys(path: Path) -> set[str]:
 def read_recorded(
     path: Path, key: str, kind: type[Record], command: str, sha256: str | None = None
 ) -> tuple[Record, dict[str, Tensor]]:
-    """What `write_recorded` wrote. command: the one that makes such files, for the errors.
+    """The record and the tensors that `write_recorded` wrote.
 
-    Raises ModelError: as `read_bytes`, damaged, or without a record of this kind.
+    command: the command that makes such files, for errors. Raises ModelError like `read_bytes`, and
+    when the file is damaged or has no record of this kind.
     """
     data = read_bytes(path, sha256, f"make one with `{command}`")
     try:
@@ -58,8 +59,8 @@ def read_recorded(
 
 
 def _metadata(data: bytes) -> dict[str, str]:
-    """The metadata in the head of a safetensors file that was found sound: a length in 8 bytes,
-    then so much JSON."""
+    """The metadata in the head of a sound safetensors file, which is a length in 8 bytes and then
+    that many bytes of JSON."""
     length = int.from_bytes(data[:_LENGTH], "little")
     head = json.loads(data[_LENGTH : _LENGTH + length])
     return dict(head.get("__metadata__") or {})

@@ -1,4 +1,4 @@
-"""One name for what tensors hold."""
+"""A digest that names the content of tensors."""
 
 import hashlib
 from collections.abc import Mapping
@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def tensor_digest(tensors: Mapping[str, Tensor]) -> str:
-    """SHA-256 (hex) of all tensors in order: name, shape, type, values."""
+    """SHA-256 (hex) of the name, shape, type and values of all tensors, in order."""
     digest = hashlib.sha256()
     for name, value in tensors.items():
         digest.update(f"{name}|{tuple(value.shape)}|{value.dtype}\n".encode())

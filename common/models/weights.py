@@ -1,4 +1,4 @@
-"""Weights from files: read without running code, and fitted with every key accounted for."""
+"""Weights from files: read without running code, and loaded only if every key fits."""
 
 import hashlib
 import io
@@ -15,11 +15,12 @@ from common.errors import ModelError
 
 
 def read_bytes(path: Path, sha256: str | None, way_out: str) -> bytes:
-    """All of a weights file, read once: the bytes that the digest speaks of are those that the
-    caller parses, whoever replaces the file meanwhile.
+    """The bytes of a weights file, read once: the caller parses the very bytes whose digest was
+    checked, even if somebody replaces the file meanwhile.
 
-    sha256: that a study names; None: it names none. way_out: what to do without such a file.
-    Raises ModelError: no such file, it cannot be read, or it is another one.
+    sha256: the digest that a study names; None: it names none. way_out: what the error for a
+    missing file tells a person to do. Raises ModelError when the file is missing, cannot be read,
+    or has another digest.
     """
     if not path.is_file():
         raise ModelError(f"{path}: no such weights file; {way_out}")
@@ -38,8 +39,8 @@ def read_bytes(path: Path, sha256: str | None, way_out: str) -> bytes:
 def read_checkpoint(path: Path, sha256: str | None = None) -> dict[str, Any]:
     """The mapping in a file of `torch.save`, on the CPU; only tensors and containers are read.
 
-    Raises ModelError: as `read_bytes`, not such a file, objects other than tensors inside, no
-    mapping.
+    Raises ModelError like `read_bytes`, and when the file is not one of `torch.save`, holds objects
+    other than tensors, or holds no mapping.
     """
     data = read_bytes(path, sha256, "give model.weights the path of one")
     try:
@@ -59,9 +60,10 @@ def read_checkpoint(path: Path, sha256: str | None = None) -> dict[str, Any]:
 
 
 def fit(module: nn.Module, state: Mapping[str, Any], origin: str) -> None:
-    """Load `state` into `module`: the same names, shapes and finite values, or nothing is loaded.
+    """Load `state` into `module` if names and shapes are the same and values finite, else nothing.
 
-    Raises ModelError naming `origin` and the first names that are missing, unknown or misshapen.
+    Raises ModelError that names `origin` and the first names that are missing, unknown, of another
+    shape or not finite.
     """
     wanted = module.state_dict()
     faults = [f"missing {name}" for name in wanted if name not in state]
