@@ -8,7 +8,7 @@ from common.backoff import Backoff
 from common.errors import FederationError
 
 SECONDS = 120.0
-"""A server that lost its state, or a site whose keys are being changed, is back sooner."""
+"""Within this time a server that lost its state, or a site that changes its keys, is back."""
 FIRST_SECONDS = 10.0
 """A server that runs takes a site that was just admitted up within seconds."""
 _PAUSES = (1.0, 15.0)

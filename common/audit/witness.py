@@ -55,7 +55,7 @@ class Witnessed:
     signature: str | None = None
     """None: a person read the head out."""
     about: Mapping[str, str | int] | None = None
-    """Of which message it came with: kind, study, round, attempt."""
+    """The message that it came with: kind, study, round, attempt."""
     file: Path = Path("--head")
     line: int = 0
     """Where it is recorded."""

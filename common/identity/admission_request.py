@@ -52,11 +52,11 @@ class AdmissionRequest(Strict):
 
     claim: Claim
     signature: str = Field(max_length=512)
-    """By the claimed signing key."""
+    """Signature of the claimed signing key."""
     node_signature: str = Field(max_length=512)
-    """By the claimed node key."""
+    """Signature of the claimed node key."""
     consent: str | None = Field(default=None, max_length=512)
-    """By the signing key that this name had before; None for a name that asks the first time."""
+    """Signature of the signing key that this name had before; None for a name that asks first."""
 
     @classmethod
     def make(
@@ -84,7 +84,7 @@ class AdmissionRequest(Strict):
 
     @property
     def fingerprint(self) -> str:
-        """Of the name and both keys: what site and operator compare by telephone."""
+        """Fingerprint of the name and both keys, which site and operator compare by telephone."""
         content = self.claim.model_dump(mode="json", exclude={"created"})
         return digest_fingerprint(statement("member", content))
 

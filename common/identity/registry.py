@@ -41,7 +41,7 @@ class Member(Strict):
 
     @property
     def name(self) -> str:
-        """The site's name, for ever bound to its keys."""
+        """The site's name, which stays bound to its keys for good."""
         return self.requests[-1].claim.name
 
     @property
@@ -56,7 +56,7 @@ class Member(Strict):
 
     @property
     def fingerprint(self) -> str:
-        """Of name and keys, as read over the telephone."""
+        """Fingerprint of name and keys, as people read it over the telephone."""
         return self.requests[-1].fingerprint
 
     def warnings(self, name: str, now: datetime) -> tuple[str, ...]:

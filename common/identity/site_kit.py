@@ -20,7 +20,7 @@ class Kit(Strict):
     signing_public_key: str = Field(max_length=1000)
     """PEM: signs the registry and the studies."""
     registry: dict[str, Any]
-    """As `Registry.signed` returns it."""
+    """The signed registry, as `Registry.signed` returns it."""
 
     @field_validator("certificate")
     @classmethod
@@ -40,7 +40,7 @@ class Kit(Strict):
 
 
 def server_fingerprint(certificate: str, signing_public_key: str) -> str:
-    """Of a server's certificate authority and signing key: a site compares it by telephone.
+    """Fingerprint of a server's certificate authority and signing key: a site compares it by phone.
 
     The rest of a kit hangs on these two: TLS on the one, the registry on the other.
     """

@@ -28,9 +28,9 @@ class Forecast:
     sites: int
     evaluations: int
     sigma: float
-    """Of the noise in each count of each site."""
+    """Standard deviation of the noise in each count of each site."""
     width: float | None
-    """Of the accuracy's 95 % interval; None: it would say nothing."""
+    """Width of the accuracy's 95 % interval; None: it would say nothing."""
     prices: tuple[tuple[float, float | None], ...]
     """(width of the interval, evaluation.epsilon that gives it); None: with so few cells none."""
 

@@ -55,13 +55,13 @@ class AdversaryView:
     mode: Mode
     adversary: str
     noise_multiplier: float
-    """Of the noise that the adversary cannot subtract."""
+    """Noise multiplier of the noise that the adversary cannot subtract."""
     by_round: tuple[tuple[int, float], ...]
     """(rounds done, epsilon)."""
 
     @property
     def epsilon(self) -> float:
-        """Of all rounds."""
+        """Epsilon of all rounds."""
         return self.by_round[-1][1]
 
 
