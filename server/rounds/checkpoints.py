@@ -32,7 +32,7 @@ class State:
     best: Vector | None = None
     """The averaged model with the best score, (P,) float32; None if no evaluation has a score."""
     best_score: float = -1.0
-    """The score of `best`, from 0 to 1; -1 if there is none."""
+    """The score of `best`; -1 if there is none."""
     best_round: int = 0
     """The round after which `best` was evaluated."""
     best_noise: float = 0.0

@@ -68,7 +68,7 @@ class Question:
     kind: str
     """The message type, such as "train"."""
     group: str
-    """The number of the round, in decimal digits."""
+    """The message's group: within a round, the round's number."""
     created: float
     """In seconds of Unix time."""
     ttl: float
