@@ -1,4 +1,4 @@
-"""The Flower ServerApp. The same in a simulation and in a deployment."""
+"""The Flower ServerApp, which is the same in a simulation and in a deployment."""
 
 from pathlib import Path
 
@@ -13,10 +13,13 @@ from server.rounds.rounds import Rounds
 
 
 def server_app(observer: Observer | None = None) -> ServerApp:
-    """A ServerApp that runs the study named by the run config, and tells `observer` of it.
+    """Return a ServerApp that runs the study of its run config and tells `observer` of the rounds.
 
-    run config: `study`, a study's YAML with its cohort; `out`, the folder of the run; `finish`,
-    whether the run ends with the rounds that it has.
+    The run config has three keys: `study`, the path of the study's YAML with its cohort; `out`, the
+    folder of the run; and `finish`, whether to end the run with the rounds that it has.
+
+    The app raises ConfigError if a path is missing or the study is not valid, and what `Rounds.run`
+    and `Rounds.finish` raise.
     """
     app = ServerApp()
 

@@ -1,4 +1,4 @@
-"""What a simulation will run: the federation and its baselines, as studies with their sites."""
+"""Plans what a simulation runs: the federation and its baselines, as studies with their sites."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -31,12 +31,13 @@ OPEN_POLICY = Policy(
     without_privacy=True,
     metrics="exact",
 )
-"""A simulated site refuses nothing: its cells are public or rendered, and the study is on trial."""
+"""The policy of simulated sites, which refuses nothing, because their cells are public or rendered
+and it is the study that is being tried."""
 
 
 @dataclass(frozen=True)
 class PlannedStudy:
-    """One study to run. Its folder holds study.yaml, sites/<name>/site.yaml, and the results."""
+    """One study to run. Its folder holds study.yaml, sites/<name>/site.yaml and the results."""
 
     name: str
     study: Study
@@ -44,17 +45,23 @@ class PlannedStudy:
 
     @property
     def study_file(self) -> Path:
+        """The study's YAML."""
         return self.folder / "study.yaml"
 
     @property
     def site_files(self) -> list[Path]:
+        """The sites' YAML files, sorted by site."""
         return sorted((self.folder / "sites").glob("*/site.yaml"))
 
 
 def make_plans(
     simulation: Simulation, sites: tuple[DealtSite, ...], out: Path
 ) -> list[PlannedStudy]:
-    """The federation, then its baselines; everything they need is written below `out`."""
+    """Write everything that the federation and its baselines need below `out`.
+
+    Returns:
+        The federation's plan, then the baselines' plans.
+    """
     study = simulation.study
     cohort = _cohort(simulation, sites)
     plans = [_plan(FEDERATED, study, cohort, sites, out, simulation.runtime)]
@@ -80,12 +87,16 @@ def make_plans(
 
 
 def _can_train_alone(site: DealtSite) -> bool:
-    """Whether the site trains, and has a training cell to do it with."""
+    """Return whether the site trains and has at least one training cell."""
     return not site.held_out and site.count("train") > 0
 
 
 def declared(number: int) -> int:
-    """A number of units as a site would publish it: two significant digits."""
+    """Return a number of units as a site would publish it, with two significant digits.
+
+    >>> declared(1234), declared(0)
+    (1200, 1)
+    """
     digits = max(len(str(number)) - 2, 0)
     return max(int(round(number, -digits)), 1)
 
@@ -103,16 +114,16 @@ def _cohort(simulation: Simulation, sites: tuple[DealtSite, ...]) -> dict[str, P
 
 
 def _training_units(site: DealtSite, study: Study) -> int:
-    """Units that train at the site: images, or patients."""
+    """Return the number of the site's training units: images or patients."""
     if not study.privacy.of_patients:
         return site.count("train")
     return len(np.unique(site.patients[site.splits == "train"]))
 
 
 def _alike(study: Study, sites: tuple[DealtSite, ...]) -> Study:
-    """The study with as many steps a round for one site as the site has that takes most.
+    """Return the study with the steps per round limited to those of the site that takes the most.
 
-    Under privacy it says itself how many.
+    A private study sets the number of steps itself and stays as it is.
     """
     if study.privacy.mode != "none":
         return study
@@ -122,7 +133,7 @@ def _alike(study: Study, sites: tuple[DealtSite, ...]) -> Study:
 
 
 def _local_steps(site: DealtSite, study: Study) -> int:
-    """Steps of a round without privacy at the site."""
+    """Return the number of steps that the site takes in a round without privacy."""
     training = study.training
     steps = -(-site.count("train") // training.batch_size) * training.local_epochs
     return min(steps, training.max_local_steps or steps)
@@ -131,7 +142,10 @@ def _local_steps(site: DealtSite, study: Study) -> int:
 def _pool(
     sites: tuple[DealtSite, ...], cohort: Mapping[str, Participant], study: Study
 ) -> tuple[DealtSite, Participant]:
-    """All training sites as one. Patients of one name count as one, as they do at a site."""
+    """Pool all training sites into one.
+
+    Patients with the same name count as one patient, as they do at a site.
+    """
     training = [site for site in sites if not site.held_out]
     shares = tuple(share for site in training for share in site.shares)
     labels = np.concatenate([site.labels for site in training])
@@ -151,9 +165,9 @@ def _plan(
     folder: Path,
     runtime: Runtime,
 ) -> PlannedStudy:
-    """Write the study and its sites; what a broken-off run left is kept."""
+    """Write the study and its sites; the results of an interrupted run are kept."""
     content = study.model_dump() | {"cohort": cohort}
-    if name != FEDERATED:  # one site trains: it is its own quorum, and there is nothing to outvote
+    if name != FEDERATED:  # only one site trains, so it is the quorum and needs no robust rule
         content["round"] |= {"min_sites": 1, "max_update_norm": MOST_NORM}
         content["server"] |= {"aggregation": "mean", "byzantine_sites": 0}
     plan = PlannedStudy(name, parse(Study, content, f"{name}: the study of this partition"), folder)

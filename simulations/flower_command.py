@@ -1,4 +1,4 @@
-"""A prepared run for Flower's own `flwr run .`, which runs a bundle of this project's code."""
+"""Prepares a run for Flower's own `flwr run .`, which runs a bundle of this project's code."""
 
 import shlex
 import sys
@@ -11,8 +11,10 @@ from simulations.experiments import PlannedStudy
 
 
 def for_flower(simulation: Simulation) -> Simulation:
-    """The simulation with the shipped projection named by its file: Flower leaves weights out of
-    the bundle."""
+    """Return the simulation with the shipped projection named by the path of its file.
+
+    Flower leaves weights out of the bundle.
+    """
     study = simulation.study
     if study.model.projection != RENDERED:
         return simulation
@@ -23,8 +25,11 @@ def for_flower(simulation: Simulation) -> Simulation:
 
 
 def flower_command(plan: PlannedStudy) -> str:
-    """What to type. Without the variable Flower would install all that is installed here once more,
-    torch too; without the number it would simulate two sites, however many there are."""
+    """Return the command to type.
+
+    Without the environment variable, Flower would install everything that is installed here again,
+    even torch. Without the number of supernodes, it would always simulate two sites.
+    """
     study, out = plan.study_file.absolute(), plan.folder.absolute()
     words = {
         "--federation-config": f"num-supernodes={len(plan.site_files)}",

@@ -1,4 +1,4 @@
-"""What figures were measured on."""
+"""Describes the machine that figures were measured on."""
 
 import os
 import platform
@@ -9,7 +9,7 @@ import torch
 
 
 def machine() -> dict[str, Any]:
-    """Processor, cores, system, versions and GPU, for JSON."""
+    """Return the processor, cores, system, versions and GPU of this machine, for JSON."""
     return {
         "processor": _processor(),
         "cores": os.cpu_count(),

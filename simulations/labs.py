@@ -1,4 +1,4 @@
-"""The labs' cells for a simulation: rendered or real images, each lab as one cell cache."""
+"""Gathers the labs' cells for a simulation, rendered or real, into one cell cache per lab."""
 
 import hashlib
 import os
@@ -24,26 +24,32 @@ from simulations.config import DataSpec, Rendered
 from simulations.synthetic import VERSION, is_rendered
 
 DATA_VARIABLE = "HEMOFED_DATA"
+"""The environment variable that names the labs' folder if the config does not."""
 
 Progress = Callable[[str, int, int], None]
-"""Called with what is being done, cells done, cells in all."""
+"""Called with (what is being done, the number done, the number in all)."""
 
 
 @dataclass(frozen=True)
 class Labs:
-    """Lab -> its cells, and whether they were rendered."""
+    """The labs' cells."""
 
     caches: dict[str, CellCache]
+    """Lab -> its cells."""
     kind: str
-    """"rendered" or "images"."""
+    """"rendered" if any cells were rendered, otherwise "images"."""
     said: dict[str, tuple[str, ...]] = field(default_factory=dict)
-    """Lab -> what of its images and cells is left out, or not known, a sentence each."""
+    """Lab -> sentences that say which images and cells are left out, and what is not known."""
 
 
 def located(spec: DataSpec) -> DataSpec:
-    """The spec with the images' folder as a run keeps it, which may be gone on with elsewhere.
+    """Return the spec with the images' folder as an absolute path.
 
-    Raises ConfigError: no folder is given. DataError: it is none, or its folders are no labs.
+    A run keeps this path, so that it can be continued from another working folder.
+
+    Raises:
+        ConfigError: no folder is given.
+        DataError: it is not a folder, or its subfolders are not labs.
     """
     if spec.source == "rendered":
         return spec
@@ -54,9 +60,18 @@ def located(spec: DataSpec) -> DataSpec:
 def gather(
     spec: DataSpec, side: int, seed: int, progress: Progress, field_um: float = FIELD_UM
 ) -> Labs:
-    """Render or find the labs' images, and index each lab's: `field_um` micrometres of each.
+    """Render the labs' images, or find them, and keep each lab's cells in a cache.
 
-    Raises ConfigError: no folder is given. DataError: what is in it cannot be used.
+    Args:
+        spec: where the cells come from.
+        side: the side of a cell's square in the cache, in pixels.
+        seed: decides what is rendered.
+        progress: is told how far it is.
+        field_um: the side of a cell's square in micrometres.
+
+    Raises:
+        ConfigError: no folder is given, or `um_per_px` names an unknown lab.
+        DataError: the images cannot be used.
     """
     root = _rendered(spec.rendered, seed, progress) if spec.source == "rendered" else _root(spec)
     folders = _lab_folders(root, spec.label_map)
@@ -76,7 +91,7 @@ def gather(
             progress=lambda done, total, lab=lab: progress(f"indexing {lab}", done, total),  # type: ignore[misc]
         )
         caches[lab] = CellCache.open(cache)
-    # One lab of drawings makes the whole no study of real cells.
+    # A single lab of rendered cells means that this is not a study of real cells.
     any_drawn = any(map(is_rendered, (root, *folders.values())))
     return Labs(caches, "rendered" if any_drawn else "images", said)
 
@@ -93,9 +108,12 @@ def _of_index(index: Index, geometry: Geometry) -> Iterator[str]:
 
 
 def studied(labs: Labs, study: Study) -> Labs:
-    """The labs with the cells that the study uses and no others, so that none other is counted.
+    """Return the labs with only the cells that the study uses, so that no other cell is counted.
 
-    What is left out is said. Raises DataError: a lab has no cell that the study uses.
+    `said` tells what is left out.
+
+    Raises:
+        DataError: the study uses none of a lab's cells.
     """
     caches = {lab: cache.select(used(cache, study)) for lab, cache in labs.caches.items()}
     for lab, cache in caches.items():
@@ -124,8 +142,8 @@ def _use(study: Study) -> str:
 
 
 def _rendered(spec: Rendered, seed: int, progress: Progress) -> Path:
-    """The folder of smears that `spec` and `seed` describe; rendered once a machine."""
-    # Slow to import, and of no use to who brings images.
+    """Return the folder of smears that `spec` and `seed` describe; a machine renders them once."""
+    # Slow to import, and not needed with real images.
     from simulations.synthetic import SiteSpec, synthesize
     from simulations.synthetic.site_style import named_styles
 
@@ -151,7 +169,7 @@ def _rendered(spec: Rendered, seed: int, progress: Progress) -> Path:
 
 
 def _rendered_scale(spec: Rendered, labs: Iterable[str]) -> dict[str, float]:
-    """Lab -> micrometres a pixel of its rendered pictures."""
+    """Return lab -> the scale of its rendered pictures, in micrometres per pixel."""
     from simulations.synthetic.fields import FIELD_OF_VIEW
 
     return dict.fromkeys(labs, FIELD_OF_VIEW / spec.side)
@@ -170,7 +188,7 @@ def _root(spec: DataSpec) -> Path:
 
 
 def _lab_folders(root: Path, label_map: Mapping[str, str]) -> dict[str, Path]:
-    """Lab -> folder. A root that holds class folders, or a table of cells, is one lab itself."""
+    """Return lab -> its folder. A root with class folders or a table of cells is a lab itself."""
     below = sorted(p for p in root.iterdir() if p.is_dir() and not p.name.startswith((".", "__")))
     if (root / TABLE).exists() or any(known_as(folder.name, label_map) for folder in below):
         return {root.resolve().name: root}
@@ -181,8 +199,10 @@ def _lab_folders(root: Path, label_map: Mapping[str, str]) -> dict[str, Path]:
 
 
 def _refuse_parts(root: Path, names: list[str]) -> None:
-    """Raise DataError when folders are called as splits or patients are: as labs, one would train
-    on the others' test cells, or each patient would be a hospital."""
+    """Raise DataError if folders have the names of splits or patients.
+
+    Taken for labs, one would train on another's test cells, or each patient would be a hospital.
+    """
     splits = [name for name in names if name.lower() in SPLITS]
     if len(splits) > 1 or splits == names:
         kind = "splits"

@@ -1,4 +1,4 @@
-"""Labs' cells dealt to sites: by lab, evenly, by skewed classes, by skewed sizes."""
+"""Deals the labs' cells to sites: by lab, evenly, with skewed classes or with skewed sizes."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -17,51 +17,70 @@ from simulations.config import Deal, PartitionSpec
 Rows = NDArray[np.int64]
 
 POOLED = "all-sites"
-"""Name of the one site that has all cells, for comparison; no site's own."""
+"""The name of the site that has all cells, for comparison; no dealt site may have it."""
 _TRIES = 200
-"""Draws of a Dirichlet deal before giving up on `min_cells` for every site."""
+"""How often a deal is drawn before it is given up because a site has fewer than `min_cells`."""
 
 
 @dataclass(frozen=True)
 class Share:
-    """A site's part of one cache: row numbers, and the split of each row."""
+    """A site's part of one cell cache, N cells."""
 
     folder: Path
+    """The cache's folder."""
     rows: Rows
+    """(N,) row numbers in the cache."""
     splits: NDArray[np.str_]
+    """(N,) the split of each row."""
 
 
 @dataclass(frozen=True)
 class DealtSite:
-    """A simulated site and its cells."""
+    """A simulated site and its N cells."""
 
     name: str
     shares: tuple[Share, ...]
+    """The site's parts of the labs' caches; their cells, in order, are the site's."""
     labels: Rows
-    """(N,) positions in CELL_TYPES, over all shares."""
+    """(N,) positions in CELL_TYPES."""
     patients: NDArray[np.str_]
-    """(N,) over all shares; "" where unknown."""
+    """(N,) names of the patients; "" if unknown."""
     held_out: bool = False
+    """Whether the site never trains and the model is evaluated on all its cells."""
 
     @property
     def splits(self) -> NDArray[np.str_]:
+        """(N,) the split of each cell."""
         return np.concatenate([share.splits for share in self.shares])
 
     def count(self, split: str) -> int:
+        """Return the number of cells in a split."""
         return int((self.splits == split).sum())
 
     @property
     def training_patients(self) -> int:
-        """Known ones."""
+        """The number of known patients with training cells."""
         names = self.patients[self.splits == "train"]
         return len(np.unique(names[names != ""]))
 
 
 def deal(labs: Mapping[str, CellCache], spec: PartitionSpec, study: Study) -> tuple[DealtSite, ...]:
-    """Sites with their cells, by name. Raises DataError: an unknown lab, too few cells a site.
+    """Deal the labs' cells to sites.
 
-    Each cell goes to one site; a patient's cells (of one lab) go together, into the split that a
-    deployed site would have them in. A lab that is held out is one site, split or not.
+    Each cell goes to one site. The cells of a patient of one lab stay together, and go into the
+    split that a deployed site would put them in. A held-out lab is always one site.
+
+    Args:
+        labs: lab -> its cells.
+        spec: how they are dealt.
+        study: its seed decides the draws, and its settings the splits.
+
+    Returns:
+        The sites, sorted by name.
+
+    Raises:
+        DataError: the spec names an unknown lab, a site would have too few cells, or a lab's name
+            cannot be the name of a site.
     """
     seed = study.seed
     _known(spec, labs)
@@ -83,7 +102,7 @@ def deal(labs: Mapping[str, CellCache], spec: PartitionSpec, study: Study) -> tu
 
 
 Cell = tuple[str, int]
-"""A cell: its lab, and its row in the lab's cache."""
+"""A cell, as its lab and its row in the lab's cache."""
 
 
 def _by_lab(labs: Mapping[str, CellCache], spec: PartitionSpec, seed: int) -> dict[str, list[Cell]]:
@@ -106,7 +125,7 @@ def _by_lab(labs: Mapping[str, CellCache], spec: PartitionSpec, seed: int) -> di
 def _dealt(
     labs: Mapping[str, CellCache], cells: list[Cell], how: Deal, min_cells: int, seed: int
 ) -> list[list[Cell]]:
-    """The cells in `how.sites` lists, patients whole."""
+    """Deal the cells to `how.sites` lists and keep each patient's cells together."""
     groups = _groups(labs, cells)
     classes = np.array([_majority(labs, group) for group in groups])
     sizes = np.array([len(group) for group in groups])
@@ -127,7 +146,7 @@ def _dealt(
 
 
 def _groups(labs: Mapping[str, CellCache], cells: list[Cell]) -> list[list[Cell]]:
-    """Cells that stay together: a patient's; a cell of an unknown patient alone."""
+    """Group the cells of each patient; a cell of an unknown patient is a group by itself."""
     groups: dict[tuple[str, str], list[Cell]] = {}
     for lab, row in cells:
         patient = str(labs[lab].patients[row])
@@ -136,20 +155,23 @@ def _groups(labs: Mapping[str, CellCache], cells: list[Cell]) -> list[list[Cell]
 
 
 def _majority(labs: Mapping[str, CellCache], group: list[Cell]) -> int:
+    """Return the most frequent label of the group's cells."""
     return int(np.bincount([labs[lab].labels[row] for lab, row in group]).argmax())
 
 
 def _iid(classes: Rows, sizes: Rows, how: Deal, rng: np.random.Generator) -> Rows:
-    """Each class's patients in turn to the site that has fewest cells of it."""
+    """Return the site of each group: every site gets the same share of every class."""
     return _fill(classes, sizes, np.full((classes.max() + 1, how.sites), 1 / how.sites), rng)
 
 
 def _dirichlet(classes: Rows, sizes: Rows, how: Deal, rng: np.random.Generator) -> Rows:
+    """Return the site of each group: the sites' shares are drawn anew for each class."""
     shares = rng.dirichlet(np.full(how.sites, how.alpha), size=classes.max() + 1)
     return _fill(classes, sizes, shares, rng)
 
 
 def _quantity(classes: Rows, sizes: Rows, how: Deal, rng: np.random.Generator) -> Rows:
+    """Return the site of each group: the sites' shares are drawn once, for all classes."""
     shares = rng.dirichlet(np.full(how.sites, how.alpha))
     return _fill(classes, sizes, np.tile(shares, (classes.max() + 1, 1)), rng)
 
@@ -164,12 +186,24 @@ _SCHEMES: dict[str, Callable[[Rows, Rows, Deal, np.random.Generator], Rows]] = {
 def _fill(
     classes: Rows, sizes: Rows, shares: NDArray[np.float64], rng: np.random.Generator
 ) -> Rows:
-    """The site of each group: class k's cells over the sites as shares[k] (sites,) says."""
+    """Return the site of each group, so that the sites get their shares of each class's cells.
+
+    Args:
+        classes: (G,) the class of each group.
+        sizes: (G,) the number of cells of each group.
+        shares: (classes, sites) each site's share of the cells of a class; rows sum to 1.
+        rng: decides the order within a class.
+
+    >>> ones, shares = np.ones(8, np.int64), np.array([[0.25, 0.75]])
+    >>> site_of = _fill(0 * ones, ones, shares, np.random.default_rng(0))
+    >>> np.bincount(site_of).tolist()
+    [2, 6]
+    """
     site_of = np.zeros(len(classes), np.int64)
     for kind in np.unique(classes):
         members = rng.permutation(np.flatnonzero(classes == kind))
         middle = (np.cumsum(sizes[members]) - sizes[members] / 2) / sizes[members].sum()
-        # A random start, or rounding would favour the same sites in every small class.
+        # Without a random start, rounding would favour the same sites in every small class.
         place = (middle + rng.random()) % 1
         site_of[members] = np.searchsorted(np.cumsum(shares[kind])[:-1], place)
     return site_of

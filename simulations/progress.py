@@ -1,4 +1,4 @@
-"""A simulation's progress on the terminal: rounds, sites, time left, epsilon so far."""
+"""Shows a simulation's progress on the terminal: rounds, sites, time left and epsilon so far."""
 
 from collections.abc import Iterable
 from types import TracebackType
@@ -28,13 +28,13 @@ if TYPE_CHECKING:
 
 
 _LINES = 40
-"""Lines on what of the labs is left out."""
+"""The most lines that tell which of the labs' cells are left out."""
 _WIDE = 100
-"""Columns of a terminal from which on the bars are long."""
+"""The number of columns from which a terminal gets long bars."""
 
 
 class Terminal:
-    """A `SimulationObserver` that draws bars: one for the federation, one a kind of baseline."""
+    """A `SimulationObserver` that draws a bar for the federation and for each kind of baseline."""
 
     def __init__(self, console: Console) -> None:
         whole = Column(no_wrap=True)
@@ -101,7 +101,7 @@ class Terminal:
                     )
 
     def _done_of(self, kind: str) -> int:
-        """Rounds done of all plans of a kind, those of an earlier run of the folder too."""
+        """Return the rounds done of all plans of a kind, with those of an earlier, resumed run."""
         return sum(done for name, done in self._done.items() if _kind_of(name) == kind)
 
     def reporting(self) -> None:
@@ -109,7 +109,7 @@ class Terminal:
 
 
 def results_table(summary: dict[str, Any]) -> Table:
-    """Federated against its baselines, on the same test cells."""
+    """Return a table of the federation and its baselines, on the same test cells."""
     table = Table(
         "trained", "accuracy %", "balanced %", "macro-F1 %", "epsilon", title="Test cells"
     )
@@ -130,7 +130,7 @@ def results_table(summary: dict[str, Any]) -> Table:
 
 
 def _highest(spenders: Iterable[dict[str, Any]]) -> str:
-    """The largest epsilon spent; baselines may stop earlier or later than the federation."""
+    """Return the largest epsilon spent; baselines may stop earlier or later than the federation."""
     found = [one["epsilon"] for one in spenders if one["epsilon"] is not None]
     return f"{max(found):.2f}" if found else "none"
 
@@ -153,7 +153,7 @@ def _sites_table(sites: tuple[DealtSite, ...]) -> Table:
 
 
 class _Cut(TextColumn):
-    """A text on one line, cut where there is no room for it."""
+    """A text on one line that is cut off if there is no room for it."""
 
     def get_table_column(self) -> Column:
         return Column(overflow="ellipsis")
@@ -179,7 +179,10 @@ def _kind_of(name: str) -> str:
 
 
 def _note(record: "RoundRecord") -> str:
-    """Balanced accuracy and epsilon, when the round has them; what may be cut off comes last."""
+    """Return the balanced accuracy and epsilon of the round, if it has them.
+
+    What may be cut off comes last.
+    """
     parts = []
     score = (record.evaluation or {}).get("global", {}).get("balanced_accuracy")
     if score is not None:

@@ -1,6 +1,7 @@
-"""A simulation from its config to its report.
+"""Runs a simulation, from its config to its report.
 
-What loads torch is imported where it is used: the workers load it too, and are started first.
+Modules that load torch are imported where they are used, because the workers load it, too, and are
+started first.
 """
 
 import json
@@ -26,17 +27,27 @@ Backend = Literal["local", "ray"]
 
 
 class SimulationObserver(Protocol):
-    """Told how a simulation goes on."""
+    """Is told of a simulation's progress."""
 
-    def preparing(self, what: str, done: int, total: int) -> None: ...
+    def preparing(self, what: str, done: int, total: int) -> None:
+        """Called while cells or sites are prepared: `done` of `total` are finished."""
+        ...
 
-    def gathered(self, labs: Labs) -> None: ...
+    def gathered(self, labs: Labs) -> None:
+        """Called when the labs' cells are indexed."""
+        ...
 
-    def planned(self, plans: list[PlannedStudy], sites: tuple[DealtSite, ...]) -> None: ...
+    def planned(self, plans: list[PlannedStudy], sites: tuple[DealtSite, ...]) -> None:
+        """Called when the cells are dealt to sites and the studies are written."""
+        ...
 
-    def round_done(self, plan: PlannedStudy, record: "RoundRecord") -> None: ...
+    def round_done(self, plan: PlannedStudy, record: "RoundRecord") -> None:
+        """Called when a round of a plan is over, from any thread."""
+        ...
 
-    def reporting(self) -> None: ...
+    def reporting(self) -> None:
+        """Called when all plans are finished and the report begins."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -48,13 +59,17 @@ class Prepared:
     sites: tuple[DealtSite, ...]
     plans: list[PlannedStudy]
     given_up: Mapping[str, str] = field(default_factory=dict)
-    """Baselines that could not go on, and why."""
+    """Baseline -> why it could not continue."""
 
 
 def prepare(simulation: Simulation, out: Path, observer: SimulationObserver) -> Prepared:
-    """Gather the cells, deal them to sites, write the studies. Same config, same files.
+    """Gather the cells, deal them to sites, and write the studies below `out`.
 
-    Raises ConfigError when `out` holds a run of another config.
+    The same config gives the same files.
+
+    Raises:
+        ConfigError: `out` holds a run of another config, or the config names no usable data.
+        DataError: the cells cannot be read, or cannot be dealt as the config says.
     """
     _same_run(simulation, out)
     write_text(out / "config.yaml", dump(simulation))
@@ -75,11 +90,22 @@ def run(
     backend: Backend = "local",
     address: str | None = None,
 ) -> dict[str, Any]:
-    """Run the federation and its baselines, and write everything of the run folder; the summary.
+    """Run the federation and its baselines, write the run folder, and return the summary.
 
-    A folder that holds a run of this config is gone on with: finished rounds are not done again,
-    and the numbers are those of an unbroken run. address: of the Ray cluster to join (`Cluster`).
-    Raises ConfigError when the folder holds another run.
+    A run of the same config in the folder is continued: finished rounds are not run again, and the
+    numbers are those of an unbroken run.
+
+    Args:
+        simulation: the config.
+        out: the run folder.
+        observer: is told of the progress.
+        backend: where the clients run: processes of this machine, or Ray.
+        address: the Ray cluster to join, as `Cluster` takes it.
+
+    Raises:
+        ConfigError: the folder holds a run of another config, or the config cannot be run here.
+        DataError: the cells cannot be used.
+        FederationError: the federation cannot continue.
     """
     prepared = federate(simulation, out, observer, backend, address)
     observer.reporting()
@@ -93,7 +119,7 @@ def federate(
     backend: Backend = "local",
     address: str | None = None,
 ) -> Prepared:
-    """`run` up to the trained and tested models, without the summary and the report."""
+    """Do what `run` does up to the trained and tested models, without summary and report."""
     if backend == "ray":
         return _on_ray(simulation, out, observer, address)
     with workers_of(simulation.runtime, simulation.study.seed) as pool:
@@ -116,7 +142,7 @@ def _on_ray(
 
 
 def _on(pool: WorkerPool, prepared: Prepared, observer: SimulationObserver) -> Prepared:
-    """Run the plans on the pool; what they were, with the baselines that were given up."""
+    """Run the plans on the pool, and return `prepared` with the baselines that were given up."""
     from simulations.engine.engines import run_plans, warm
 
     warm(prepared.plans[0], pool, observer.preparing)
@@ -125,7 +151,11 @@ def _on(pool: WorkerPool, prepared: Prepared, observer: SimulationObserver) -> P
 
 
 def resumed(out: Path) -> Simulation:
-    """The simulation of a run folder. Raises ConfigError when it is none."""
+    """Read the config of the run in the folder `out`.
+
+    Raises:
+        ConfigError: it is not a run folder, or its config is not valid.
+    """
     if not (out / "config.yaml").is_file():
         raise ConfigError(f"{out}: is not a run folder (it has no config.yaml)")
     return load(Simulation, out / "config.yaml")
@@ -154,5 +184,5 @@ def _same_run(simulation: Simulation, out: Path) -> None:
 
 
 def _what(simulation: Simulation) -> dict[str, Any]:
-    """The config without what only affects speed."""
+    """Return the config without the settings that only affect speed."""
     return simulation.model_dump(mode="json", exclude={"runtime": {"workers", "gpus_per_client"}})

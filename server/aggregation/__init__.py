@@ -1,1 +1,1 @@
-"""How the updates of a round become one, and one becomes the next model."""
+"""Aggregates the updates of a round into one, and makes the next model from it."""

@@ -1,8 +1,8 @@
-"""Aggregation that bears f sites of n that send anything, colluding or not.
+"""Byzantine-robust aggregation: f of the n sites may send anything, alone or in collusion.
 
-All updates of a round are kept: as much memory as n models, and a few MiB for what is under way.
-They are taken in the order of the sites' names, whatever the order of arrival, and every site
-counts the same.
+All updates of a round are kept, so that the memory needed is that of n models and a few MiB of
+working space. The updates are taken in the order of the sites' names, not of their arrival, and
+every site counts the same.
 """
 
 from abc import ABC, abstractmethod
@@ -18,29 +18,38 @@ from common.wire.vector_codec import Vector
 from server.aggregation.norms import require_bounded, update_norm
 
 _VALUES_AT_ONCE = 1 << 19
-"""Values of all updates together that are worked on at a time: 4 MiB of float64."""
+"""How many values, over all updates, a block holds: 4 MiB as float64."""
 
 Choose = Callable[[int], int]
-"""From the number n of updates to how many of them something is done with."""
+"""The number n of updates -> how many of them the rule trims or keeps."""
 
 
 class _Kept(ABC):
-    """Keeps a round's updates until the last has come."""
+    """Keeps a round's updates until all have come."""
 
     def __init__(self, spec: ServerOptimizer, max_norm: float) -> None:
+        """max_norm: the largest L2 norm of an update that counts."""
         self._spec = spec
         self._max_norm = max_norm
         self._updates: dict[str, Vector] = {}
 
     def add(self, site: str, update: Vector) -> float:
-        """Keep the update (P,); its norm. Raises ModelError: it is not sound."""
+        """Keep a site's update (P,) float32 and return its L2 norm.
+
+        Raises:
+            ModelError: the update is not finite, or its norm exceeds `max_norm`.
+        """
         norm = update_norm(update)
         require_bounded(norm, self._max_norm)
         self._updates[site] = update
         return norm
 
     def result(self) -> NDArray[np.float64]:
-        """The aggregated update (P,). Raises FederationError when the updates are too few."""
+        """Return the aggregated update, (P,) float64.
+
+        Raises:
+            FederationError: there are fewer updates than the rule needs (`spec.fewest_updates`).
+        """
         if len(self._updates) < self._spec.fewest_updates:
             raise FederationError(
                 f"{len(self._updates)} sound updates; {self._spec.aggregation} needs "
@@ -53,11 +62,20 @@ class _Kept(ABC):
 
 
 class Trimmed(_Kept):
-    """Coordinate by coordinate, the mean without the `trim(n)` largest and smallest values.
+    """The trimmed mean: per coordinate, the mean without the `trim(n)` largest and smallest values.
 
-    Yin et al. 2018, arXiv 1803.01498, definition 2, and with all but the middle one or two values
-    left out definition 1, the median. With f <= trim(n) false sites each result lies between the
-    smallest and the largest value of the honest ones.
+    This is definition 2 of Yin et al. 2018, arXiv 1803.01498. If only the middle one or two values
+    are left it is definition 1, the median.
+
+    Formal guarantee: with f <= trim(n) false sites, every coordinate of the result lies between the
+    smallest and the largest value of the honest sites.
+
+    >>> spec = ServerOptimizer(aggregation="trimmed_mean", byzantine_sites=1)
+    >>> rule = Trimmed(spec, max_norm=1e9, trim=lambda n: 1)
+    >>> for site, value in {"a": 1.0, "b": 3.0, "false": 1e6}.items():
+    ...     norm = rule.add(site, np.full(2, value, np.float32))
+    >>> rule.result()
+    array([3., 3.])
     """
 
     def __init__(self, spec: ServerOptimizer, max_norm: float, trim: Choose) -> None:
@@ -76,11 +94,19 @@ class Trimmed(_Kept):
 
 
 class Krum(_Kept):
-    """The mean of the `keep(n)` updates that lie nearest to their neighbours.
+    """The mean of the `keep(n)` updates that are nearest to their neighbours.
 
-    Blanchard et al. 2017, arXiv 1703.02757, section 4: an update's score is the sum of its squared
-    distances to its n - f - 2 nearest; the lowest scores are kept, of equal ones the site's whose
-    name comes first. One update is Krum, several are Multi-Krum. Needs n >= 2f + 3.
+    This is section 4 of Blanchard et al. 2017, arXiv 1703.02757. An update's score is the sum of
+    its squared distances to its n - f - 2 nearest updates, and the updates with the lowest scores
+    are kept; among equal scores the site whose name sorts first comes first. Keeping one update is
+    Krum, keeping several is Multi-Krum. Both need n >= 2f + 3.
+
+    >>> spec = ServerOptimizer(aggregation="krum", byzantine_sites=1)
+    >>> rule = Krum(spec, max_norm=1e9, keep=lambda n: 1)
+    >>> for site, value in {"a": 1.0, "b": 2.0, "c": 3.0, "d": 4.5, "false": 1e6}.items():
+    ...     norm = rule.add(site, np.full(2, value, np.float32))
+    >>> rule.result()
+    array([2., 2.])
     """
 
     def __init__(self, spec: ServerOptimizer, max_norm: float, keep: Choose) -> None:
@@ -100,7 +126,7 @@ class Krum(_Kept):
 def _blocks(
     updates: list[Vector], dtype: type[np.floating]
 ) -> Iterator[tuple[slice, NDArray[np.floating]]]:
-    """Some coordinates of all updates at a time: where they are, and (n, C) of them, a copy."""
+    """Yield the updates in blocks of C coordinates: where they are, and a copy (n, C) of them."""
     width = max(1, _VALUES_AT_ONCE // len(updates))
     for start in range(0, len(updates[0]), width):
         at = slice(start, start + width)
@@ -108,10 +134,11 @@ def _blocks(
 
 
 def _squared_distances(updates: list[Vector]) -> NDArray[np.float64]:
-    """|u - v|^2 of each update to each other, (n, n) float64; infinite to itself.
+    """Return the squared distances |u - v|^2 between the updates, (n, n) float64.
 
-    By |u|^2 + |v|^2 - 2uv, with an error of about 1e-16 of the two updates' own squared norms: a
-    false update however long does not touch the distances between the others.
+    The diagonal is infinite. They are computed as |u|^2 + |v|^2 - 2uv, with an error of about 1e-16
+    of the squared norms of these two updates, so that a false update, however long, does not affect
+    the distances between the others.
     """
     products = np.zeros((len(updates), len(updates)))
     for _, rows in _blocks(updates, np.float64):
@@ -123,9 +150,13 @@ def _squared_distances(updates: list[Vector]) -> NDArray[np.float64]:
 
 
 def _sorted(rows: list[Vector]) -> list[Vector]:
-    """The rows (C,), n of them, so that each coordinate ascends from row to row; works in place.
+    """Sort n rows (C,) so that each coordinate ascends from row to row; changes them in place.
 
-    A sorting network: whole rows are compared, several times faster than one sort a coordinate.
+    A sorting network compares whole rows, which is several times faster than sorting each
+    coordinate by itself.
+
+    >>> [row.tolist() for row in _sorted([np.float32([3, 1]), np.float32([2, 4])])]
+    [[2.0, 1.0], [3.0, 4.0]]
     """
     spare = np.empty_like(rows[0])
     for low, high in _comparators(len(rows)):
@@ -137,7 +168,13 @@ def _sorted(rows: list[Vector]) -> list[Vector]:
 
 @lru_cache(maxsize=8)
 def _comparators(n: int) -> list[tuple[int, int]]:
-    """Batcher's odd-even merge sort of n (Knuth, volume 3, section 5.2.2, algorithm M)."""
+    """Return the comparisons (low, high) of Batcher's odd-even merge sort of n values.
+
+    This is algorithm M of Knuth, volume 3, section 5.2.2.
+
+    >>> _comparators(3)
+    [(0, 1), (0, 2), (1, 2)]
+    """
     found = []
     merged = 1
     while merged < n:

@@ -1,4 +1,4 @@
-"""What an update must be before it may count: finite, and of bounded norm."""
+"""The norm of an update, and the check that it is finite and bounded."""
 
 import math
 
@@ -9,19 +9,24 @@ from common.errors import ModelError
 from common.wire.vector_codec import Vector
 
 CHUNK = 1 << 15
-"""Values taken at a time: in float64 they stay in the processor's second cache."""
+"""How many values are processed at a time: as float64 they fit into the processor's L2 cache."""
 _ONE_THREAD = 1 << 13
-"""Values of a dot product that BLAS takes with one thread; waking more costs more than it saves."""
+"""How many values of a dot product BLAS takes with one thread; waking more threads costs more time
+than it saves."""
 
 
 def update_norm(values: Vector) -> float:
-    """L2 norm of (P,), in float64; not finite when a value is not."""
+    """Return the L2 norm of `values` (P,), computed in float64; not finite if a value is not.
+
+    >>> update_norm(np.float32([3, 4]))
+    5.0
+    """
     pieces = (values[start : start + CHUNK] for start in range(0, len(values), CHUNK))
     return math.sqrt(sum(square_sum(piece.astype(np.float64)) for piece in pieces))
 
 
 def square_sum(values: NDArray[np.float64]) -> float:
-    """Sum of the squares of (P,)."""
+    """Return the sum of the squares of `values` (P,)."""
     total = 0.0
     for start in range(0, len(values), _ONE_THREAD):
         piece = values[start : start + _ONE_THREAD]
@@ -30,7 +35,11 @@ def square_sum(values: NDArray[np.float64]) -> float:
 
 
 def require_bounded(norm: float, max_norm: float) -> None:
-    """Raise ModelError when an update of this norm may not count."""
+    """Check that an update of this L2 norm may count.
+
+    Raises:
+        ModelError: the norm is not finite, or exceeds `max_norm`.
+    """
     if not math.isfinite(norm):
         raise ModelError("the update is not finite")
     if norm > max_norm:

@@ -1,4 +1,4 @@
-"""How the updates of a round become one: the rule that the study names."""
+"""The aggregation rules that a study can name."""
 
 from typing import Protocol
 
@@ -13,26 +13,34 @@ from server.aggregation.running_mean import RunningMean
 
 
 class Aggregation(Protocol):
-    """One round's updates, in; one update, out. No bit depends on the order of arrival."""
+    """Aggregates the updates of one round. No bit of the result depends on the order of arrival."""
 
     def add(self, site: str, update: Vector) -> float:
-        """Take a site's update (P,); its L2 norm.
+        """Add a site's update (P,) float32 and return its L2 norm.
 
-        Raises ModelError, and leaves the update out, when it is not finite or its norm exceeds
-        `round.max_update_norm`.
+        Raises:
+            ModelError: the update is not finite, or its norm exceeds `round.max_update_norm`. It is
+                left out.
         """
         ...
 
     def result(self) -> NDArray[np.float64]:
-        """The aggregated update (P,). Raises an error of ours when what was added is too little."""
+        """Return the aggregated update, (P,) float64.
+
+        Raises:
+            HemofedError: too few updates were added.
+        """
         ...
 
 
 def aggregation_for(study: Study, size: int) -> Aggregation:
-    """The study's rule for one round of updates of `size` values.
+    """Return the study's rule for one round of updates of `size` values.
 
-    The mean weighs sites as the cohort says. The robust rules count every site the same: a weight
-    is a claim about how much data a site has, and would be a lever for one that lies.
+    The mean weights the sites as the cohort says. The robust rules count every site the same,
+    because a weight rests on the site's own claim of how much data it has, which may be a lie.
+
+    Raises:
+        FederationError: the rule is the mean and no training site has a positive weight.
     """
     spec, max_norm = study.server, study.round.max_update_norm
     bad = spec.byzantine_sites
@@ -50,7 +58,7 @@ def aggregation_for(study: Study, size: int) -> Aggregation:
 
 
 def _shares(study: Study) -> dict[str, float]:
-    """Each training site's share of the weight; they sum to 1."""
+    """Return training site -> its share of the total weight; the shares sum to 1."""
     weights = {
         name: member.weight for name, member in study.cohort.items() if member.role == "train"
     }

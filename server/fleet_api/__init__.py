@@ -1,1 +1,1 @@
-"""The public port: who may speak, what they may send, what they are answered."""
+"""The public port: who may send requests, what they may send, and how they are answered."""

@@ -1,4 +1,4 @@
-"""The public port: the fleet API's calls and a health check, and nothing else that Flower has."""
+"""The public port's application: the fleet API's calls and a health check, and nothing else."""
 
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
@@ -25,7 +25,7 @@ from server.rounds.reply_checks import RefusedError
 
 _HEALTH = "/health"
 _GULP = 2**18
-"""Bytes of an answer that are handed over at a time; before the next, the first are on the line."""
+"""How many bytes of an answer are handed over at a time; the next follow once these are sent."""
 
 
 class Listener:
@@ -39,7 +39,7 @@ class Listener:
     | of no length, or one above MAX_BODY, MAX_REQUEST   | 413                  |
     | too much of one site at a time, or its body pauses | 503: sites try again |
 
-    All but the last are answered before a byte of the body is read.
+    All but the last are answered before any of the body is read.
     """
 
     def __init__(
@@ -56,8 +56,8 @@ class Listener:
         self._gate = gate
         self._refusals = refusals
         self._bodies = Bodies()
-        # One: the database has one writer at a time, and threads that wait for their turn there
-        # cost ten sites a sixth of a round.
+        # One thread, because the database has one writer at a time; with more, waiting for their
+        # turn costs ten sites a sixth of a round.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="fleet")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -81,7 +81,7 @@ class Listener:
         key = claimed_key(scope)
         self._presence.note(scope, self._gate.site_of(key))
         scope["state"]["connection"].claim(key)
-        # An object that is asked for may be as large as one that is sent, and is read as slowly.
+        # An object that a site fetches may be as large as one that it sends, and take as long.
         held = MAX_BODY if scope["path"] == PULL_OBJECT else length
         if not self._bodies.take(key, held):
             await _answer(send, HTTPStatus.SERVICE_UNAVAILABLE)
@@ -108,7 +108,7 @@ class Listener:
         await _answer(send, status, content)
 
     async def _call(self, scope: Scope, key: bytes, body: Buffer) -> tuple[HTTPStatus, Buffer]:
-        """The fleet's answer; what a member may not send is noted in its name."""
+        """Return the fleet's answer; a refusal is noted under the member's name."""
         loop = asyncio.get_running_loop()
         try:
             return await loop.run_in_executor(
@@ -121,14 +121,14 @@ class Listener:
 
 
 def _longest(path: str) -> int:
-    """Bytes of a call's body, at most."""
+    """Return the largest number of bytes that a call's body may have."""
     return MAX_BODY if path == PUSH_OBJECT else MAX_REQUEST
 
 
 async def _answer(send: Send, status: HTTPStatus, content: Buffer = b"") -> None:
     length = str(len(content)).encode()
     headers = [(b"content-type", b"application/x-protobuf"), (b"content-length", length)]
-    # Who reads too slowly is hung up on: an answer that is left incomplete ends its connection.
+    # A caller that reads too slowly is disconnected: an incomplete answer ends its connection.
     with suppress(TimeoutError):
         async with asyncio.timeout(transfer_seconds(len(content))):
             await send({"type": "http.response.start", "status": int(status), "headers": headers})

@@ -1,7 +1,8 @@
-"""Who may speak to the fleet API, told by a request's headers, before its body is read.
+"""Authenticates the fleet API's requests by their headers, before their bodies are read.
 
-Flower's sites sign the time of each request. Flower looks at that when it has read all that came,
-so a stranger could fill the memory, and a slow line would make a large body's signature too old.
+Flower's sites sign the time of each request. Flower by itself checks the signature only after it
+has read the body, so that a stranger could fill the memory, and a large body on a slow line would
+make the signature too old.
 """
 
 from base64 import b64decode
@@ -23,7 +24,7 @@ from server.fleet_api.rejection_log import Reason, Refusals
 
 
 class Gate:
-    """Lets in what an active member's key signed. Closed until it knows a registry."""
+    """Lets in requests signed by an active member's key; none until it is given a registry."""
 
     def __init__(self, refusals: Refusals) -> None:
         self._refusals = refusals
@@ -31,7 +32,7 @@ class Gate:
         self._active: frozenset[bytes] = frozenset()
 
     def follow(self, registry: Registry) -> None:
-        """Go by this registry, as of this moment: memberships end."""
+        """Use this registry from now on, with the memberships that are active at this moment."""
         self._known = {
             request.claim.node_public_key.encode(): site
             for site, member in registry.sites.items()
@@ -40,11 +41,11 @@ class Gate:
         self._active = frozenset(member.node_public_key for member in registry.active().values())
 
     def site_of(self, key: bytes) -> str:
-        """The registry's name for whom the key is, or was; "" for a stranger's."""
+        """Return the site whose node key this is or was, by the registry; "" for a stranger's."""
         return self._known.get(key, "")
 
     def lets_in(self, scope: Scope) -> bool:
-        """Whether the body may be read; when not, that is noted."""
+        """Return whether the request's body may be read; a refusal is noted."""
         key = claimed_key(scope)
         site = self.site_of(key)
         if key not in self._active:
@@ -61,28 +62,28 @@ class Gate:
 
 
 def _reason(key: bytes, site: str) -> Reason:
-    """Why a key that is no active member's is not let in."""
+    """Return why a key that belongs to no active member is refused."""
     if site:
         return "not an active member's key"
     return "unknown key" if key else "no key"
 
 
 def claimed_key(scope: Scope) -> bytes:
-    """The public key (PEM) that the request says it was signed with; b"" when it says none."""
+    """Return the public key (PEM) that the request claims to be signed with; b"" if it has none."""
     return _decoded(scope, FLEET_HTTP_PUBLIC_KEY_HEADER)
 
 
 def _is_signed(scope: Scope, key: bytes, timestamp: bytes) -> bool:
-    """Whether the key, which is a member's, signed the request's time."""
+    """Return whether this key, a member's, signed the request's time."""
     signature = _decoded(scope, FLEET_HTTP_SIGNATURE_HEADER)
     return verify_signature(parse_node_public(key), timestamp, signature)
 
 
 def _is_timely(timestamp: bytes) -> bool:
-    """Whether that is about now; a request that was overheard is no good later."""
+    """Return whether the time is about now, so that an intercepted request cannot be sent later."""
     try:
         age = (datetime.now(UTC) - datetime.fromisoformat(timestamp.decode())).total_seconds()
-    except (ValueError, TypeError):  # TypeError: a time of no zone
+    except (ValueError, TypeError):  # TypeError: the time has no zone
         return False
     return -SYSTEM_TIME_TOLERANCE < age < TIMESTAMP_TOLERANCE + SYSTEM_TIME_TOLERANCE
 

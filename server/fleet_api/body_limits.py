@@ -1,4 +1,4 @@
-"""The bodies of requests, whole and bounded: by themselves, a site, and in how long they take."""
+"""Reads whole request bodies within bounds: on each, on each site's together, and on their time."""
 
 import asyncio
 from collections import Counter
@@ -9,55 +9,68 @@ from starlette.types import Receive, Scope
 from common.wire.flower_objects import PIECE_BYTES, Buffer
 
 MAX_REQUEST = 2**16
-"""Bytes of a request that brings no object: the ids of a thousand pieces fit."""
+"""The most bytes of a request that carries no object: the ids of a thousand pieces fit."""
 MAX_BODY = PIECE_BYTES + MAX_REQUEST
-"""Bytes of one request. A site sends a model in pieces."""
+"""The most bytes of any request. A site sends a model in pieces."""
 MOST_OF_A_SITE = 4 * MAX_BODY
-"""Bytes of a site's requests and answers at one time. It sends or takes a piece at a time; more are
-what broken connections left."""
+"""The most bytes of a site's requests and answers at one time. A site sends or fetches one piece at
+a time; any more are left over from broken connections."""
 PAUSE_SECONDS = 60.0
-"""A body of which nothing comes for this long is given up."""
+"""How long, in seconds, a body may pause before it is given up."""
 _SLOWEST = 2**16
-"""Bytes a second of a line that a piece still comes through: half a megabit. A slower one could
-not do it in the three minutes that Flower's store waits for the next piece."""
+"""The slowest line that can transfer a piece, in bytes per second: half a megabit. A slower line
+would exceed the three minutes that Flower's store waits for the next piece."""
 
 
 def transfer_seconds(length: int) -> float:
-    """Within which a body of so many bytes must be over, whichever way it goes."""
+    """Return the seconds within which a body of `length` bytes must be sent or received.
+
+    >>> transfer_seconds(0), transfer_seconds(2**20)
+    (60.0, 76.0)
+    """
     return PAUSE_SECONDS + length / _SLOWEST
 
 
 class Bodies:
-    """Knows how many bytes of each key's requests and answers are under way."""
+    """Counts the bytes of each key's requests and answers that are under way.
+
+    >>> bodies = Bodies()
+    >>> bodies.take(b"key", MOST_OF_A_SITE), bodies.take(b"key", 1), bodies.take(b"other", 1)
+    (True, False, True)
+    """
 
     def __init__(self) -> None:
         self._under_way: Counter[bytes] = Counter()
 
     def take(self, key: bytes, length: int) -> bool:
-        """Count bytes until `give_back`; False, and not counted: they are too many."""
+        """Count these bytes until `give_back`; if they are too many, return False instead."""
         if self._under_way[key] + length > MOST_OF_A_SITE:
             return False
         self._under_way[key] += length
         return True
 
     def give_back(self, key: bytes, length: int) -> None:
-        """The request is over."""
+        """Stop counting the bytes of a request that is over."""
         self._under_way[key] -= length
         if not self._under_way[key]:
             del self._under_way[key]
 
 
 def announced_length(scope: Scope, most: int = MAX_BODY) -> int | None:
-    """Bytes of the body, as the request says; None: it does not say, or more than `most`."""
+    """Return the body's length in bytes, as announced; None if it is absent or exceeds `most`.
+
+    >>> announced_length({"headers": [(b"content-length", b"12")]})
+    12
+    """
     length = dict(scope["headers"]).get(b"content-length", b"")
     short = length.isdigit() and len(length) <= len(str(MAX_BODY))
     return int(length) if short and int(length) <= most else None
 
 
 async def read_body(receive: Receive, length: int) -> Buffer | None:
-    """The whole body, or None when the site hung up, or paused, before its end.
+    """Read the whole body, or return None if the site hung up or paused too long before its end.
 
-    Where none was announced nothing is read.
+    If `length` is 0, nothing is read.
     """
     whole, at, more = np.empty(length, np.uint8), 0, length > 0
     while more:

@@ -1,8 +1,8 @@
-"""Flower's fleet API, call by call: its handlers on its state, without its web framework.
+"""The calls of Flower's fleet API: its handlers on its state, without its web framework.
 
-That framework serves all that Flower can do, and takes two thirds of a request's processor time.
-What it asks of a caller is asked by the gate, before the body is read, and here; what it does not
-ask of what a site sends is asked in `server.rounds.reply_checks`.
+The framework would serve all of Flower's APIs, and takes two thirds of a request's processor time.
+Its checks of the caller are made by the gate, before the body is read, and here. The checks of a
+site's messages that it lacks are in `server.rounds.reply_checks`.
 """
 
 import logging
@@ -54,7 +54,9 @@ from server.rounds.reply_checks import (
 
 _log = logging.getLogger("hemofed.superlink")
 _FRESH_SECONDS = 0.2
+"""How long the status of a run is taken for current."""
 Handler = Callable[[Any, LinkState], Message | Buffer]
+"""(request, state) -> the answer, as a message or serialised."""
 
 
 def _with_store(handler: Callable[..., Message]) -> Handler:
@@ -81,21 +83,21 @@ _CALLS: dict[str, tuple[type[Message], Handler]] = {
         _with_store(fleet_handlers.confirm_message_received),
     ),
 }
-"""What a site asks. Members come by the registry, so nothing registers or unregisters a node, and
-there is no code to fetch."""
+"""Path -> the request's type and its handler. No call registers or unregisters a node, because
+members come from the registry, and none fetches code, because there is none to fetch."""
 
 
 class _SparedState:
-    """The SuperLink's state, spared two things that Flower's handlers want of it at each call.
+    """The SuperLink's state without two things that Flower's handlers do at each call.
 
-    A third of a call's time went into them: whether the run goes on, which is asked again after
-    _FRESH_SECONDS, and a count of bytes that nobody reads.
+    The run's status is looked up only every _FRESH_SECONDS, and a count of bytes that nobody reads
+    is not kept. Together they would take a third of a call's time.
     """
 
     def __init__(self, state: LinkState) -> None:
         self._state = state
         self._last: tuple[set[int], float, dict[int, RunStatus]] = set(), -math.inf, {}
-        """Of which runs the status was asked, when, and what it was."""
+        """The runs whose status was looked up last, when that was, and the statuses."""
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._state, name)
@@ -111,24 +113,30 @@ class _SparedState:
 
 
 class Fleet:
-    """Answers the sites' calls from the SuperLink's state, which `database` holds.
-
-    log: the server's, where a question stands that was lost.
-    """
+    """Answers the sites' calls from the SuperLink's state."""
 
     def __init__(self, state: LinkState, database: Path, log: AuditLog) -> None:
+        """Serve `state`, whose file is `database`; lost questions are noted in the audit `log`."""
         self._state = cast(LinkState, _SparedState(state))
         self._audit = log
         self._questions = Questions(database)
 
     def serves(self, path: str) -> bool:
-        """Whether there is such a call."""
+        """Return whether the fleet API has a call of this path."""
         return path in _CALLS
 
     def answer(self, path: str, key: bytes, body: Buffer) -> tuple[HTTPStatus, Buffer]:
-        """The answer to a call that `key` (PEM) signed. An error's text stays here.
+        """Return the status and the content of the answer to a call.
 
-        Raises RefusedError for what no site sends that does as it is asked.
+        The text of an error is logged here and not sent.
+
+        Args:
+            path: of a call for which `serves` is true.
+            key: the public key (PEM) that signed the request.
+            body: the request's.
+
+        Raises:
+            RefusedError: the message is not one that the rounds may take.
         """
         _, handler = _CALLS[path]
         try:
@@ -149,29 +157,34 @@ class Fleet:
         except DecodeError:
             return HTTPStatus.BAD_REQUEST, b""
         except FlowerError as error:
-            # By its name: the text holds keys, and a site that checks itself asks for one of these.
+            # Only the error's name is logged, since its text holds keys. A site that checks its own
+            # connection provokes such an error.
             _log.warning("%s: %s", path, ApiErrorCode(error.code).name)
             return HTTPStatus(API_ERROR_MAP[error.code].http_status_code), b""
-        except Exception:  # whatever a hostile site sends; it learns nothing of this machine
+        except Exception:  # whatever a hostile site sends, it learns nothing about this machine
             _log.exception("%s", path)
             return HTTPStatus.INTERNAL_SERVER_ERROR, b""
 
     def _speaks_for_itself(self, key: bytes, request: Any) -> bool:
-        """Whether the request is in the name of the key's own node."""
+        """Return whether the request names the key's own node."""
         if isinstance(request, ActivateNodeRequest):
             return request.public_key == key
         node = request if isinstance(request, DeactivateNodeRequest) else request.node
         return self._state.get_node_id_by_public_key(key) == node.node_id
 
     def _check(self, request: Message | PushedObject) -> None:
-        """Raise RefusedError for a message or an object that is not to be taken."""
+        """Raise RefusedError for a message or an object that must not be stored."""
         if isinstance(request, PushedObject):
             check_object(request)
         if isinstance(request, PushMessagesRequest):
             self._check_reply(request)
 
     def _check_reply(self, request: PushMessagesRequest) -> None:
-        """A reply out of bounds is the site's only one: the rounds leave it out at once."""
+        """Raise RefusedError unless the request is a reply that may be stored.
+
+        A reply out of bounds counts as the site's only reply: an error is stored in its place, so
+        that the rounds leave it out at once.
+        """
         question = None
         if is_one_reply(request, node := request.node.node_id):
             question = self._questions.find(request.messages_list[0].metadata.reply_to_message_id)
@@ -182,7 +195,7 @@ class Fleet:
             raise RefusedError(HTTPStatus.BAD_REQUEST, "a reply out of bounds")
 
     def _note_lost(self, lost: LostError) -> None:
-        """Say it in the server's log and in the audit log, if that can be written."""
+        """Report a lost question in the server's log, and in the audit log if it can be written."""
         question = lost.question
         site = next((one.name for one in self._state.get_node_info(node_ids=[question.node])), "")
         _log.error(
@@ -197,7 +210,11 @@ class Fleet:
 
 
 def _read(path: str, body: Buffer) -> Any:
-    """The call's request; None where the body is not plainly that. Raises DecodeError."""
+    """Return the call's request, or None if the body has other or repeated fields.
+
+    Raises:
+        DecodeError: the body is not a protobuf message.
+    """
     if path == PUSH_OBJECT:
         return PushedObject.read(body)
     kind, _ = _CALLS[path]

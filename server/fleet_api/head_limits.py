@@ -1,4 +1,4 @@
-"""uvicorn's HTTP protocol with bounds on what a caller may take: heads, time and connections."""
+"""uvicorn's HTTP protocol with bounds on a caller's heads, time and connections."""
 
 import asyncio
 import itertools
@@ -10,35 +10,36 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from server.fleet_api.body_limits import announced_length, transfer_seconds
 
 MAX_HEAD = 64 * 2**10
-"""Bytes of a request's first line, headers and framing; a site's take less than 2 KiB."""
+"""The most bytes of a request's first line, headers and framing; a site's take less than 2 KiB."""
 HEAD_SECONDS = 20.0
-"""Within which a connection's first request, and any that begins, must have its whole head here,
-and what still comes of a request that is answered."""
+"""The seconds within which the whole head of a connection's first request, or of one that has
+begun, must arrive, and within which the rest of a request that is already answered must arrive."""
 MAX_CONNECTIONS = 800
-"""At a time, below the 1,024 open files that a process has by custom; a site has two or three.
-One more is hung up on, and a site tries again."""
+"""The most connections at a time, below the usual limit of 1,024 open files per process. A site has
+two or three. One more is closed, and a site tries again."""
 MOST_OF_A_KEY = 16
-"""Connections by which one member asks; of more, the one that it had longest is hung up on. A site
-that loses its line again and again leaves some behind, until they are found out."""
+"""The most connections of one member; if there are more, its oldest one is closed. A site that
+keeps losing its line leaves some behind until they are noticed."""
 _NUMBERS = itertools.count()
 _BUFFER = memoryview(bytearray(2**16))
-"""What came, on its way to the parser, which keeps none of it: one for all connections. TLS fills
-it with several of its records; read one by one, each would be given a quarter of a megabyte."""
+"""What has come, on its way to the parser, which keeps none of it, so that one buffer serves all
+connections. TLS fills it with several records at once; read one by one, each record would take a
+buffer of a quarter of a megabyte."""
 
 
 class BoundedProtocol(HttpToolsProtocol, asyncio.BufferedProtocol):
-    """Hangs up on what keeps it waiting, or sends a head larger than MAX_HEAD (one buffer more).
+    """Closes connections that keep it waiting, or whose head exceeds MAX_HEAD (by up to a buffer).
 
-    At any moment either this end works on an answer, or the other has a bounded time: for a head,
-    for the body that it announced, for what nobody reads any more; a connection that asks nothing
-    more after an answer is ended by uvicorn itself. An application finds the connection in its
-    scope's state, and says whose it is.
+    At any moment, either the server works on an answer or the caller has a bounded time: for a
+    head, for the body that it announced, or for bytes that nobody reads any more. A connection
+    without a request after an answer is closed by uvicorn itself. An application finds the
+    connection in its scope's state, and calls `claim` to say whose it is.
     """
 
     _head = 0
     _key = b""
     _number = 0
-    """Of the connection, in the order in which they came."""
+    """The connection's number, in the order in which connections came."""
     _patience: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -50,7 +51,8 @@ class BoundedProtocol(HttpToolsProtocol, asyncio.BufferedProtocol):
             self._expect(HEAD_SECONDS)
 
     def claim(self, key: bytes) -> None:
-        """The connection is that of the member with this key, whose signature was checked."""
+        """Note that the connection belongs to the member with this key, whose signature was
+        checked; close the member's oldest connection if it has more than MOST_OF_A_KEY."""
         self._key = key
         others = (one for one in self.connections if isinstance(one, BoundedProtocol))
         own = [one for one in others if one._key == key]
@@ -85,7 +87,7 @@ class BoundedProtocol(HttpToolsProtocol, asyncio.BufferedProtocol):
         super().on_headers_complete()
 
     def on_message_complete(self) -> None:
-        # uvicorn's own patience with an idle connection ends with the bytes that nobody reads.
+        # Bytes that nobody reads end uvicorn's own timeout of an idle connection.
         if self.cycle.response_complete:
             self._expect(HEAD_SECONDS)
         else:

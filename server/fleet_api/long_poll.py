@@ -1,7 +1,7 @@
-"""Lets a site's question for messages wait until there is one, so that it need not ask again.
+"""Long polling: holds a site's request for messages until there is one, so it asks less often.
 
-One look at the database serves all sites: ten sites that asked ten times a second would take most
-of a core. Who asks is told by the key that the request was signed with.
+One look at the database serves all sites; ten sites that asked ten times a second would take most
+of a core. A site is recognised by the key that signed its request.
 """
 
 import asyncio
@@ -14,7 +14,9 @@ from starlette.types import Receive, Scope
 from server.fleet_api.authentication import claimed_key
 
 HOLD_SECONDS = 2.0
+"""How long a request for messages is held at most."""
 _LOOK_SECONDS = 0.05
+"""The time between two looks at the database."""
 _CALLED = """
     SELECT DISTINCT node.public_key FROM message_ins
     JOIN node ON node.node_id = message_ins.dst_node_id WHERE message_ins.delivered_at = ''
@@ -22,7 +24,7 @@ _CALLED = """
 
 
 class Doorbell:
-    """Knows the keys of the nodes that have a message waiting, as of its last look."""
+    """Knows the keys of the nodes that had a message waiting at its last look."""
 
     def __init__(self, database: Path) -> None:
         # Read only: in WAL mode no writer waits for it.
@@ -31,20 +33,24 @@ class Doorbell:
         self._called: frozenset[bytes] = frozenset()
 
     def watch(self) -> None:
-        """Look for ever."""
+        """Look again and again, without end."""
         while True:
             self.look()
             time.sleep(_LOOK_SECONDS)
 
     def look(self) -> None:
-        """Ask the database who has a message waiting."""
+        """Look up in the database which nodes have a message waiting."""
         self._called = frozenset(key for (key,) in self._connection.execute(_CALLED))
 
     async def wait(self, scope: Scope, receive: Receive) -> bool:
-        """Wait for a message for the site that asks, HOLD_SECONDS at most.
+        """Wait up to HOLD_SECONDS for a message for the site that asks.
 
-        receive: of a request whose body was read. Whether the site is still there; when it hung up,
-        a message handed out would reach nobody.
+        Args:
+            scope: the request's.
+            receive: the request's, after its body was read.
+
+        Returns:
+            Whether the site is still there. If it hung up, a message would reach nobody.
         """
         key, end = claimed_key(scope), time.monotonic() + HOLD_SECONDS
         hung_up = asyncio.ensure_future(receive())

@@ -1,4 +1,4 @@
-"""Keeps the SuperLink's nodes equal to the registry: a node is a key, its name is a site's."""
+"""Keeps the SuperLink's nodes equal to the registry; a node is a key with the name of a site."""
 
 import logging
 import time
@@ -18,7 +18,7 @@ _log = logging.getLogger("hemofed.members")
 
 
 class Registrar:
-    """Admits and removes nodes as the registry says, and has the gate go by it."""
+    """Admits and removes nodes as the registry says, and gives the registry to the gate."""
 
     def __init__(self, home: Path, state: LinkState, gate: Gate, log: AuditLog) -> None:
         self._home = home
@@ -28,10 +28,12 @@ class Registrar:
         self._refused = ""
 
     def synchronise(self) -> None:
-        """Admit keys that are in the registry, remove nodes whose key is not.
+        """Admit the registry's active members, and remove nodes whose key is not one of theirs.
 
-        A removed node is refused from its next request on, in the middle of a run too. Raises
-        FederationError or ConfigError when the registry is not sound; nothing changes then.
+        A removed node is refused from its next request on, even in the middle of a run.
+
+        Raises:
+            FederationError, ConfigError: the registry is not sound. Nothing is changed.
         """
         registry = self._load()
         self._gate.follow(registry)
@@ -48,7 +50,7 @@ class Registrar:
             _log.warning("site %s: admitted", site)
 
     def _load(self) -> Registry:
-        """The registry. One that is not sound leaves an audit line, once."""
+        """Read the registry; one that is not sound is noted in the audit log, once."""
         try:
             return Registry.load(self._home)
         except (ConfigError, FederationError) as error:
@@ -60,9 +62,9 @@ class Registrar:
             raise
 
     def watch(self, seconds: float) -> None:
-        """Synchronise every `seconds`, so that revocations and expired memberships take effect.
+        """Synchronise every `seconds`, so that revoked and expired memberships end; never returns.
 
-        A registry that is not sound, or a disk that is full, changes nothing and is reported once.
+        If the registry is not sound or the disk is full, nothing changes, and it is reported once.
         """
         said = ""
         while True:

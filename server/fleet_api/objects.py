@@ -1,4 +1,4 @@
-"""The fleet API's calls that carry an object, which protobuf would copy twice on each way."""
+"""The fleet API's calls that carry an object; protobuf would copy it twice in each direction."""
 
 from dataclasses import dataclass
 from typing import Any, Self, cast
@@ -22,7 +22,10 @@ _PUSHED = PushObjectRequest.DESCRIPTOR.fields_by_name["object_content"].number
 
 
 class _HeldBack:
-    """The SuperLink's state, but that an object's content stays here; "it is there" goes on."""
+    """The SuperLink's state, except that an object's content stays here.
+
+    Flower's handler gets a short stand-in that shows that the object is there.
+    """
 
     def __init__(self, state: LinkState) -> None:
         self._state = state
@@ -38,7 +41,7 @@ class _HeldBack:
 
 
 class _Reported:
-    """The SuperLink's state, but that it says when an object cannot be written."""
+    """The SuperLink's state, except that it raises an error if an object cannot be written."""
 
     def __init__(self, state: LinkState) -> None:
         self._state = state
@@ -52,7 +55,7 @@ class _Reported:
 
 @dataclass(frozen=True)
 class PushedObject:
-    """A PushObjectRequest whose object stays where it came."""
+    """A PushObjectRequest whose object is a view of the request's body, not a copy."""
 
     node: Node
     run_id: int
@@ -62,7 +65,11 @@ class PushedObject:
 
     @classmethod
     def read(cls, body: Buffer) -> Self | None:
-        """None where the body is not that message's fields, each once. Raises DecodeError."""
+        """Read the request, or return None if the body has other or repeated fields.
+
+        Raises:
+            DecodeError: the body is not a protobuf message.
+        """
         rest, content = taken_out(body, _PUSHED)
         said = PushObjectRequest.FromString(rest)
         if not is_plain(said, rest):
@@ -71,19 +78,23 @@ class PushedObject:
 
 
 def is_plain(request: Message, body: Buffer) -> bool:
-    """Whether the body holds the fields of its kind, each once, and nothing else."""
+    """Return whether `body`, from which `request` was read, has only known fields, each once."""
     request.DiscardUnknownFields()
     return int(request.ByteSize()) == len(body)
 
 
 def push_object(request: PushedObject, state: LinkState) -> Any:
-    """Flower's answer. Raises FederationError: the object cannot be written."""
+    """Store the object and return Flower's answer.
+
+    Raises:
+        FederationError: the object cannot be written.
+    """
     reported = cast(LinkState, _Reported(state))
     return fleet_handlers.push_object(cast(PushObjectRequest, request), reported)
 
 
 def pull_object(request: PullObjectRequest, state: LinkState) -> Buffer:
-    """Flower's answer, serialised, with the object's content behind it."""
+    """Return Flower's answer, serialised, with the object's content at its end."""
     held = _HeldBack(state)
     response = fleet_handlers.pull_object(request, cast(LinkState, held))
     response.ClearField("object_content")
@@ -92,7 +103,7 @@ def pull_object(request: PullObjectRequest, state: LinkState) -> Buffer:
 
 
 def _with_content(said: bytes, content: Buffer) -> memoryview:
-    """A serialised PullObjectResponse and its object."""
+    """Append the object to a serialised PullObjectResponse."""
     front = front_of(said, _PULLED, len(content))
     whole = np.empty(len(front) + len(content), np.uint8)
     whole[: len(front)] = np.frombuffer(front, np.uint8)

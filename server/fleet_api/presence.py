@@ -1,7 +1,7 @@
-"""When each member was there: since when, heard last, with which version of hemofed.
+"""Tracks each member's presence: since when it is connected, when it was last heard, its version.
 
-The listener notes what Flower does not: the moment since which a site is there without a gap, and
-the version that it names. What is heard when lies in Flower's database.
+The listener notes what Flower does not: since when a site has been connected without a gap, and the
+version of hemofed that it names. When a site was last heard is in Flower's database.
 """
 
 import json
@@ -23,7 +23,7 @@ from common.wire.flower_internals import HEARTBEAT_PATIENCE
 from server.flower.link_state import FOLDER, database
 
 GAP_SECONDS = 30.0
-"""Without a sign of life for so long, a site is gone; it says that it lives every 5 s."""
+"""A site that sends nothing for this long is gone; its heartbeats come every 5 s."""
 _FILE = "presence.json"
 _VERSION = re.compile(r"[0-9A-Za-z][0-9A-Za-z.+!-]{0,39}")
 _NODES = "SELECT name, online_until, heartbeat_interval FROM node ORDER BY registered_at"
@@ -37,11 +37,11 @@ class LastSeen:
     """What the listener noted of a site."""
 
     since: float
-    """Of this stay or the last one, in seconds of Unix time."""
+    """When this stay, or the last one, began, in seconds of Unix time."""
     version: str
-    """As the site names it; "" where it names none."""
+    """The version of hemofed that the site names; "" if it names none."""
     left: float | None = None
-    """When it said good-bye; None: it did not."""
+    """When the site said good-bye, in seconds of Unix time; None if it did not."""
 
 
 @dataclass(frozen=True)
@@ -50,23 +50,25 @@ class Sighting:
 
     connected: bool
     since: float | None
+    """When the last stay began, in seconds of Unix time; None if it is not known."""
     last: float | None
-    """The last sign of life."""
+    """When the member was last heard, in seconds of Unix time; None if it is not known."""
     version: str
+    """The version of hemofed that the member names; "" if it is not known."""
 
 
 class Presence:
-    """The listener's notes, in a file that is written when something changed, and else is not."""
+    """The listener's notes, in a file that is written only when something changes."""
 
     def __init__(self, home: Path, online: Collection[str] = ()) -> None:
-        """online: the sites that are there still, when the listener comes back soon enough."""
+        """online: sites that are still connected, because the listener restarted soon enough."""
         self._path = home / FOLDER / _FILE
         self._seen = _read(home)
         now = time.monotonic()
         self._heard = dict.fromkeys(set(online) & set(self._seen), now)
 
     def note(self, scope: Scope, site: str) -> None:
-        """Take note of a request that the site signed."""
+        """Note a request that the site signed."""
         before = self._seen.get(site)
         if scope["path"] == _GOOD_BYE and before is not None:
             self._heard.pop(site, None)
@@ -92,7 +94,7 @@ class Presence:
 
 
 def sightings(home: Path, now: float) -> dict[str, Sighting]:
-    """Site -> what is known of its connection, as of `now` (seconds of Unix time)."""
+    """Return site -> what is known of its connection at `now` (seconds of Unix time)."""
     seen = _read(home)
     found = {}
     for name, until, interval in _rows(home):
@@ -108,7 +110,10 @@ def sightings(home: Path, now: float) -> dict[str, Sighting]:
 
 
 def _rows(home: Path) -> list[tuple[str, float | None, float | None]]:
-    """Flower's nodes, the later ones of a name last; none before the server was started once."""
+    """Return the nodes in Flower's database, later ones of the same name last.
+
+    There are none before the first start of the server.
+    """
     path = database(home)
     if not path.is_file():
         return []
@@ -122,7 +127,7 @@ def _rows(home: Path) -> list[tuple[str, float | None, float | None]]:
 
 
 def _read(home: Path) -> dict[str, LastSeen]:
-    """What was noted; nothing where it cannot be read, for it is noted again."""
+    """Read the notes; if they cannot be read there are none, since they will be noted again."""
     try:
         content = json.loads((home / FOLDER / _FILE).read_text(encoding="utf-8"))
         return {site: LastSeen(**seen) for site, seen in content.items()}
@@ -131,6 +136,10 @@ def _read(home: Path) -> dict[str, LastSeen]:
 
 
 def _version(scope: Scope) -> str:
-    """The version that a request names; "" for none, and for what is no version."""
+    """Return the version that a request names; "" if it names none, or something else.
+
+    >>> _version({"headers": [(HEADER.encode(), b"1.2.0")]})
+    '1.2.0'
+    """
     named = dict(scope["headers"]).get(HEADER.encode(), b"").decode("latin-1")
     return named if _VERSION.fullmatch(named) else ""

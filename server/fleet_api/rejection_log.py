@@ -1,4 +1,4 @@
-"""Audit lines about requests that the public port turned away; few, however many there are."""
+"""Notes refused requests in the audit log, in few lines however many requests there are."""
 
 import logging
 import math
@@ -11,7 +11,7 @@ from common.audit.log import AuditLog
 from common.errors import FederationError
 from common.identity.signatures import digest_fingerprint
 
-Reason = Literal[
+Reason = Literal[  # why a request was refused
     "not served",
     "no key",
     "unknown key",
@@ -26,14 +26,14 @@ Reason = Literal[
 ]
 
 _WINDOW = 3600.0
-"""Seconds in which a reason and whom it is about make one line."""
+"""The seconds in which a reason and caller get one line at most."""
 _MOST = 20
-"""Lines in that time about strangers, who may call themselves what they like: 200 KB a day."""
+"""The most lines in that time about strangers, who may use any number of names: 200 KB a day."""
 _log = logging.getLogger("hemofed.superlink")
 
 
 class Refusals:
-    """Notes one line an hour for each reason and key (or peer, where there is none)."""
+    """Writes at most one line per hour for each reason and site, or a stranger's key or address."""
 
     def __init__(self, log: AuditLog) -> None:
         self._audit = log
@@ -43,9 +43,13 @@ class Refusals:
         self._unsaid = 0
 
     def note(self, scope: Scope, reason: Reason, key: bytes = b"", site: str = "") -> None:
-        """Write the line, or count it into the next one's `unsaid`.
+        """Write a line about a refused request, or count it in the `unsaid` of the next line.
 
-        site: the registry's name for the key; "" for a stranger's.
+        Args:
+            scope: the request's.
+            reason: why it was refused.
+            key: the public key (PEM) that it claims; b"" if it has none.
+            site: the registry's name for the key; "" for a stranger's.
         """
         if (now := time.monotonic()) > self._began + _WINDOW:
             self._began, self._said, self._strangers = now, set(), 0

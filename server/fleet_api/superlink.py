@@ -1,7 +1,7 @@
-"""The closed SuperLink: TLS, keys of the registry, and nothing but Flower's fleet API.
+"""The closed SuperLink: serves only Flower's fleet API, over TLS, to the registry's keys.
 
-Stock Flower serves control and runtime APIs, without authentication, on the port that the sites
-use. Here they are not there: what answers is `server.fleet_api.asgi`, and nothing else listens
+Stock Flower also serves control and runtime APIs, without authentication, on the port that the
+sites use. Here they do not exist: `server.fleet_api.asgi` answers, and nothing else listens
 anywhere.
 """
 
@@ -37,7 +37,13 @@ _REGISTRY_SECONDS = 2.0
 
 
 def serve(home: Path, host: str, port: int) -> None:
-    """Listen until SIGTERM. Reads the registry again whenever it changes."""
+    """Serve the public port of the server home until SIGTERM.
+
+    Every _REGISTRY_SECONDS the nodes are made equal to the registry.
+
+    Raises:
+        HemofedError: the registry, the audit log or the signing key cannot be used.
+    """
     prepare_database()
     log = AuditLog.open(home / "audit.jsonl", load_signing_key(home / "signing.key"))
     refusals = Refusals(log)
@@ -72,7 +78,7 @@ def serve(home: Path, host: str, port: int) -> None:
 
 
 def main() -> None:
-    """`python -m server.fleet_api.superlink HOME HOST PORT`: a part that the service supervises."""
+    """Run `python -m server.fleet_api.superlink HOME HOST PORT`, which the service starts."""
     parser = argparse.ArgumentParser()
     parser.add_argument("home", type=Path)
     parser.add_argument("host")

@@ -1,1 +1,1 @@
-"""Flower's state, runs and messages, as the rounds use them."""
+"""How the rounds use Flower's state, runs and messages."""

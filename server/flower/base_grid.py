@@ -1,4 +1,4 @@
-"""What every Grid of one run has in common."""
+"""The base class of a Grid that belongs to one run."""
 
 from flwr.app import Message, RecordDict
 from flwr.serverapp import Grid
@@ -7,7 +7,7 @@ from common.wire.flower_internals import Run
 
 
 class RunGrid(Grid):
-    """A Grid that belongs to one run; how messages travel is up to who derives from it."""
+    """A Grid that belongs to one run; its subclasses define how messages travel."""
 
     def __init__(self, run: Run) -> None:
         self._run = run

@@ -1,8 +1,9 @@
 """Flower's object store, with the pieces of vectors in files beside its database.
 
-SQLite writes a piece to its journal and again to its pages, copies it at each read, and holds up
-all others meanwhile. A file is written once and mapped, not read. The database goes on to say which
-objects there are, which of them have come, and who needs them: a file counts only where it says so.
+SQLite writes a piece twice, to its journal and to its pages, copies it at each read, and blocks
+other writers meanwhile. A file is written once, and mapped instead of read. The database still
+records which objects exist, which have come, and what needs them: a file counts only if the
+database names it.
 """
 
 import hashlib
@@ -20,29 +21,30 @@ from server.flower.internals import LinkState, SqlObjectStore, validate_object_c
 
 FOLDER = "bodies"
 _IN_FILE = b"in a file, bytes: "
-"""In the place of a piece's content, before its length. No object is this: each has a NUL byte."""
+"""What the database holds in place of a piece's content, followed by its length. It cannot be
+mistaken for an object, because every object has a NUL byte."""
 _FILES = "SELECT object_id FROM objects WHERE substr(content, 1, :length) = :mark"
 _LOST = "UPDATE objects SET content = x'', is_available = 0 WHERE object_id = :name"
 _log = logging.getLogger("hemofed.superlink")
 
 
 class BodyStore(SqlObjectStore):
-    """The store in `database`; its files lie in the folder FOLDER beside it, named by their ids.
+    """The store in `database`, with files in the folder FOLDER beside it, named by object id.
 
-    A file is written, and goes, while the database's one writer waits for it: when a process is
-    killed in between, either the row says that nothing has come, and the next store to be opened
-    removes the file, or the file of a piece that was about to go is missing, and it is asked for
-    again when it is needed. As with the rows, no power cut is waited for: the round that it cuts
-    off is begun anew.
+    A file is written or deleted within the transaction of the database's only writer. If the
+    process is killed in between, there are two cases: the row says that nothing has come, and the
+    next store that is opened deletes the file; or the file of a piece that was being deleted is
+    missing, and the piece is requested again when it is needed. Neither rows nor files are synced
+    against a power cut: the round that it cuts off starts anew.
     """
 
     def __init__(self, database: Path) -> None:
-        super().__init__(str(database), verify=False)  # by `put`
+        super().__init__(str(database), verify=False)  # `put` verifies
         self._folder = database.parent / FOLDER
         self._fault: FederationError | None = None
 
     def initialize(self, log_queries: bool = False, **engine_kwargs: Any) -> list[str]:
-        """Connect, make the tables and the folder, and remove files that no row speaks of."""
+        """Connect, make the tables and the folder, and delete files that no row names."""
         tables = super().initialize(log_queries, **engine_kwargs)
         make_folder(self._folder)
         with self._mutation_session():
@@ -54,7 +56,8 @@ class BodyStore(SqlObjectStore):
         return tables
 
     def preregister(self, run_id: int, object_tree: ObjectTree) -> list[str]:
-        """The objects of the tree that are not here, and are waited for from now on."""
+        """Return the ids of the tree's objects that are missing; the store waits for them from now
+        on."""
         with self._mutation_session():
             for name in identifiers(object_tree):
                 if self.get(name) is None and name in self:
@@ -62,10 +65,11 @@ class BodyStore(SqlObjectStore):
             return super().preregister(run_id, object_tree)
 
     def put(self, object_id: str, object_content: Buffer) -> None:
-        """Store an object that is waited for.
+        """Store an object that the store waits for.
 
-        Raises ValueError: it is not of that id, or not in Flower's form.
-        FederationError: it cannot be written.
+        Raises:
+            ValueError: its digest is not `object_id`, or it is not in Flower's form.
+            FederationError: it cannot be written.
         """
         if hashlib.sha256(object_content).hexdigest() != object_id:
             raise ValueError(f"object {object_id:.12}: its content is another one's")
@@ -76,23 +80,25 @@ class BodyStore(SqlObjectStore):
             super().put(object_id, content)
 
     def get(self, object_id: str) -> bytes | None:
-        """The object; b"" while it has not come, None when there is none. Of a piece, a memoryview
-        of its file, which is there for as long as the view is."""
+        """Return the object's content: b"" if it has not come yet, None if there is no such object.
+
+        The content of a piece is a memoryview of its file, which exists for as long as the view.
+        """
         content = super().get(object_id)
         if content is None or not content.startswith(_IN_FILE):
             return content
         return cast(bytes | None, self._mapped(object_id, int(content[len(_IN_FILE) :])))
 
     def delete(self, object_id: str) -> None:
-        """Delete an object that nobody needs, and those that it alone needed."""
+        """Delete an object that nothing needs, and the objects that only it needed."""
         with self._mutation_session():
-            known = object_id in self  # what a site names need not be an id
+            known = object_id in self  # a site may name something that is not an id
             super().delete(object_id)
             if known and object_id not in self:
                 self._path(object_id).unlink(missing_ok=True)
 
     def raise_fault(self) -> None:
-        """Raise, once, the FederationError that kept a piece from being stored."""
+        """Raise the FederationError that prevented a piece from being stored, once, if any."""
         fault, self._fault = self._fault, None
         if fault is not None:
             raise fault
@@ -105,7 +111,7 @@ class BodyStore(SqlObjectStore):
 
     def _write(self, object_id: str, content: Buffer) -> None:
         path = self._path(object_id)
-        path.unlink(missing_ok=True)  # of a process that was killed; what maps it keeps it
+        path.unlink(missing_ok=True)  # left by a killed process; existing maps of it stay valid
         try:
             handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
             with open(handle, "wb", buffering=0) as file:
@@ -125,7 +131,7 @@ class BodyStore(SqlObjectStore):
         try:
             with path.open("rb") as file:
                 whole = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
-        except (OSError, ValueError) as error:  # ValueError: of an empty file
+        except (OSError, ValueError) as error:  # ValueError: the file is empty
             _log.error("%s: a piece of a vector is lost (%s)", path, error)
             return None
         return whole if len(whole) == length else None
@@ -137,10 +143,11 @@ class BodyStore(SqlObjectStore):
 def store_object(
     state: LinkState, run: int, session: str, identifier: str, content: Buffer
 ) -> bool:
-    """Put an object into the state's store; False: nobody waits for it.
+    """Put an object into the state's store; return False if nothing waits for it.
 
-    Raises FederationError where it cannot be written, of which Flower says no more than False; it
-    is waited for as before.
+    Raises:
+        FederationError: it cannot be written, which Flower would report only as False. The store
+            still waits for it.
     """
     stored = state.store_object(run, session, identifier, cast(bytes, content))
     if not stored and isinstance(state.object_store, BodyStore):

@@ -1,8 +1,8 @@
-"""A question on its way to its site: handed out whole, or failed, once and for all.
+"""Delivers questions to the sites: a question is handed out whole, or it fails for good.
 
-Where the database lost a question's objects, Flower drops the question, and tells whoever waits for
-the answer that the site failed; where their names go round in a circle, it answers nobody anything,
-and the round waits for a site that was never asked.
+If the database lost a question's objects, Flower by itself drops the question and reports that the
+site failed. If the names of the objects form a circle, Flower answers nobody, and the round waits
+for a site that was never asked.
 """
 
 from flwr.app import Error, Message
@@ -21,7 +21,7 @@ from server.rounds.reply_checks import Question, error_in_place
 
 
 class LostError(Exception):
-    """The database has not all of a question; it was answered as failed, and is asked no more."""
+    """The database lost a part of a question; it was answered as failed and is not sent again."""
 
     def __init__(self, question: Question) -> None:
         super().__init__(f"question {question.identifier:.12}")
@@ -29,15 +29,16 @@ class LostError(Exception):
 
 
 def hand_out(request: PullMessagesRequest, state: LinkState) -> PullMessagesResponse:
-    """The node's next question with the names of its objects; nothing when there is none.
+    """Return the node's next question with the names of its objects, or an empty response.
 
-    Raises LostError when the objects cannot be named; who asked hears of it at once.
+    Raises:
+        LostError: an object of the question is lost. The rounds are told at once.
     """
     for message in state.get_message_ins(node_id=request.node.node_id, limit=1):
         try:
             tree = state.object_store.get_object_tree(message.metadata.message_id)
             _check_held(state, tree)
-        except SQLAlchemyError:  # of the database, not of what lies in it
+        except SQLAlchemyError:  # a fault of the database, not of its content
             raise
         except Exception as error:
             question = _question(message)
@@ -50,7 +51,8 @@ def hand_out(request: PullMessagesRequest, state: LinkState) -> PullMessagesResp
 
 
 def _check_held(state: LinkState, tree: ObjectTree) -> None:
-    """Raise NoObjectInStoreError when an object of the tree is lost; one may be on its way."""
+    """Raise NoObjectInStoreError if an object of the tree is lost; one that is still on its way is
+    not."""
     for name in identifiers(tree):
         if state.object_store.get(name) is None:
             raise NoObjectInStoreError(f"object {name:.12} is named and not there")

@@ -1,4 +1,4 @@
-"""Flower's Grid on the SuperLink's state itself, for the rounds of a deployment."""
+"""The Grid of a deployment, which works directly on the SuperLink's state."""
 
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
@@ -19,28 +19,32 @@ from server.flower.message_audit import Envelopes
 
 
 class StoppedError(Exception):
-    """The service is asked to stop; the round under way is given up."""
+    """The service was asked to stop; the round under way is given up."""
 
 
 @dataclass(frozen=True)
 class _Sent:
-    """A message under way: to whom, and what an audit line says of it."""
+    """A message that was sent and has no reply yet."""
 
     head: Message
     """The message without its content."""
     site: str
+    """The site that it went to."""
     about: dict[str, str | int] | None
+    """What the audit log says about it; None if it is no task."""
 
 
 class StateGrid(RunGrid):
-    """The Grid of one run. `halt` breaks off whatever waits on it.
+    """The Grid of one run.
 
-    Messages leave in envelopes, and the sites' are taken off here. A reply is handed out once all
-    of it has come; a site that breaks off in the middle of an upload holds nobody up. One that
-    cannot be read is an error of that site alone, and what nobody will read is not kept.
+    It puts messages into envelopes and takes the envelopes off the replies. A reply is handed out
+    once all of it has come, so that a site which stops in the middle of an upload holds nobody up.
+    A reply that cannot be read becomes an error of its site alone. Objects that nobody will read
+    are deleted.
     """
 
     def __init__(self, state: LinkState, run: Run, halt: Event, envelopes: Envelopes) -> None:
+        """halt: once set, every method that reads or sends raises StoppedError."""
         super().__init__(run)
         self._state = state
         self._halt = halt
@@ -53,7 +57,10 @@ class StateGrid(RunGrid):
         return list(self.site_names())
 
     def site_names(self) -> dict[int, str]:
-        """Node -> site, of those connected; the name is the registry's, for the node's key."""
+        """Return node id -> site for the connected nodes.
+
+        The name is the one that the registry has for the node's key.
+        """
         self._check()
         nodes = self._state.get_node_info(statuses=[NodeStatus.ONLINE])
         return {node.node_id: node.name for node in nodes if node.name}
@@ -77,7 +84,7 @@ class StateGrid(RunGrid):
         return ready + self._complete()
 
     def withdraw(self, message_ids: Collection[str]) -> None:
-        """Nobody waits for these any more; what comes of them, or will come, is not kept."""
+        """Drop these messages, and the replies to them that have come or will come."""
         asked = set(message_ids)
         began = [one for one in self._arriving if one.metadata.reply_to_message_id in asked]
         self._arriving = [one for one in self._arriving if one not in began]
@@ -97,7 +104,7 @@ class StateGrid(RunGrid):
         )
 
     def _push(self, message: Message) -> str | None:
-        """The message's id; None when its node was removed in the meantime."""
+        """Send the message and return its id, or None if its node was removed in the meantime."""
         site, about = self._site(message.metadata.dst_node_id), task_facts(message)
         self._envelopes.seal(message, site)
         parts, run = take_apart(message), self._run.run_id
@@ -112,17 +119,18 @@ class StateGrid(RunGrid):
         return message.metadata.message_id
 
     def _site(self, node: int) -> str:
-        """The registry's name for the node; "" when it was removed."""
+        """Return the registry's name for the node; "" if the node was removed."""
         return next((info.name for info in self._state.get_node_info(node_ids=[node])), "")
 
     def _heads(self, asked: set[str]) -> list[Message]:
-        """The replies that came, without their contents; an error for each that cannot be read.
+        """Return the replies that came, without their contents; an error for an unreadable one.
 
-        All at once would be one query, but one that cannot be read would hide the others.
+        One query reads all of them. If it fails, each is read by itself, because one that cannot be
+        read would hide the others.
         """
         try:
             return self._state.get_message_res(set(asked), self._run.run_id)
-        except SQLAlchemyError:  # of the database, not of what lies in it
+        except SQLAlchemyError:  # a fault of the database, not of its content
             raise
         except Exception:
             return [reply for identifier in sorted(asked) for reply in self._head(identifier)]
@@ -136,13 +144,13 @@ class StateGrid(RunGrid):
             return [Message(_unreadable(error), reply_to=self._sent[identifier].head)]
 
     def _drop(self, message_ids: set[str]) -> None:
-        """Forget messages, their replies' heads, and what a site has not fetched of them."""
+        """Delete messages, the heads of their replies, and the objects that no site fetched."""
         self._state.delete_messages(message_ids)
         for identifier in message_ids:
             self._state.object_store.delete(identifier)
 
     def _complete(self) -> list[Message]:
-        """The replies all of whose objects are there; the others go on arriving."""
+        """Return the replies whose objects have all come; the others keep arriving."""
         done, waiting = [], []
         for reply in self._arriving:
             message = self._assemble(reply)
@@ -156,13 +164,14 @@ class StateGrid(RunGrid):
         return done
 
     def _open(self, reply: Message) -> None:
-        """Take the envelope off a reply, in the name of the node that the message went to."""
+        """Take the envelope off a reply, as one from the site that the message went to."""
         sent = self._sent.pop(reply.metadata.reply_to_message_id)
         if reply.has_content():
             self._envelopes.open(reply, sent.site, sent.about)
 
     def _assemble(self, reply: Message) -> Message | None:
-        """The reply with its content, an error in its place, or None while it is coming.
+        """Return the reply with its content, or an error if it cannot be read; None if it is still
+        coming.
 
         Its metadata are those that the SuperLink checked, not those inside the content.
         """
@@ -174,16 +183,16 @@ class StateGrid(RunGrid):
             message = make_message(reply.metadata, put_together(identifier, contents).content)
         except SQLAlchemyError:
             raise
-        except Exception as error:  # whatever a hostile site sends, the round goes on
+        except Exception as error:  # whatever a hostile site sends, the round continues
             message = make_message(reply.metadata, error=_unreadable(error))
         self._state.object_store.delete(identifier)
         return message
 
     def _contents(self, identifier: str) -> dict[str, Buffer] | None:
-        """The reply's objects by their id; None unless all are there."""
-        if identifier not in self._parts:  # a query for each part, and the same at every look
+        """Return object id -> content of the reply, or None unless all of its objects are there."""
+        if identifier not in self._parts:  # costs a query per part and gives the same every time
             tree = self._state.object_store.get_object_tree(identifier)
-            # The last ones first: a site sends them last, and they are small.
+            # The last parts are looked up first: a site sends them last, and they are small.
             self._parts[identifier] = identifiers(tree)[::-1]
         contents: dict[str, Buffer] = {}
         for part in self._parts[identifier]:

@@ -1,5 +1,8 @@
-"""What the aggregator takes from inside Flower, beside `common.wire.flower_internals`: the
-SuperLink's state in SQLite and its answers to a node."""
+"""The parts of Flower's internals that only the server uses.
+
+They are the SuperLink's state in SQLite and its answers to a node;
+`common.wire.flower_internals` has the parts that the sites use, too.
+"""
 
 from flwr.server.superlink.linkstate import LinkState
 from flwr.supercore import sql_mixin

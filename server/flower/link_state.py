@@ -1,8 +1,9 @@
-"""Flower's SuperLink state, which the fleet listener and the rounds share: one SQLite file, and
-beside it a file for each piece of a vector under way (`server.flower.body_store`).
+"""Flower's SuperLink state, which the fleet listener and the rounds share.
 
-The listener puts in what the sites send, the rounds take it out, and the other way round. Neither
-needs Flower's control or runtime API for that, so no such API is served anywhere.
+It is one SQLite file, with a file beside it for each piece of a vector under way
+(`server.flower.body_store`). The listener stores what the sites send, and the rounds read it; the
+rounds store what the sites fetch. Neither needs Flower's control or runtime API for that, so no
+such API is served anywhere.
 """
 
 import fcntl
@@ -25,37 +26,39 @@ from server.flower.internals import (
 
 FOLDER = "state"
 _FAULTS_OF_CONTENT = (sqlite3.SQLITE_ERROR, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
-"""SQLite's codes. The first is of statements that do not fit: a table is there, or is not."""
+"""SQLite's error codes for unusable content. SQLITE_ERROR stands for statements that do not fit the
+tables, such as one that makes a table which exists."""
 _log = logging.getLogger("hemofed.superlink")
 _SETTINGS = {"page_size": "65536", "busy_timeout": "60000"}
-"""Large pages: updates are large. Flower waits 5 s for a locked database, after which a reply is
-lost; ten sites at once are enough for that."""
+"""Large pages, because updates are large, and a longer wait for a locked database. Flower waits for
+5 s, after which a reply is lost; ten sites at once are enough for that."""
 
 
 def database(home: Path) -> Path:
-    """The SQLite file of the server home."""
+    """Return the path of the server home's SQLite file."""
     return home / FOLDER / "link.sqlite"
 
 
 def prepare_database() -> None:
-    """Let this process open databases with the settings above."""
-    # The page size counts only before the first table and before the journal is a WAL.
+    """Make this process open databases with `_SETTINGS`."""
+    # The page size takes effect only before the first table is made and the journal becomes a WAL.
     vars(sql_mixin)["SQLITE_PRAGMAS"] = tuple(
         (_SETTINGS | dict(SQLITE_PRAGMAS) | _SETTINGS).items()
     )
 
 
 def open_state(home: Path) -> LinkState:
-    """The state of the server home; made when there is none that can be used.
+    """Open the state of the server home; make it if there is none, or none that can be used.
 
-    A process that was killed while it made or renewed the tables leaves one that no other can go on
-    with. What is lost with it is asked again: the nodes follow from the registry, and a round under
-    way is begun anew.
+    A process that is killed while it makes or renews the tables leaves a state that cannot be used.
+    It is deleted. What is lost with it comes back: the nodes follow from the registry, and a round
+    under way starts anew.
     """
     prepare_database()
     path = database(home)
     make_folder(path.parent)
-    # The tables are made by the first who opens the file; two at once would trip over each other.
+    # The first process that opens the file makes the tables; two at once would get in each other's
+    # way.
     with (path.parent / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         try:
@@ -77,10 +80,10 @@ def _open(path: Path) -> LinkState:
 
 
 def _is_of_the_content(error: DatabaseError | CommandError) -> bool:
-    """Whether what lies in the file is at fault; a full disk, say, or a lock, is not."""
-    if isinstance(error, CommandError):  # tables of a Flower that is not installed
+    """Return whether the file's content is at fault, rather than, say, a full disk or a lock."""
+    if isinstance(error, CommandError):  # the tables are of a Flower version not installed here
         return True
-    # The low byte is the kind; what lies above it is SQLite's finer distinction.
+    # The low byte is the kind of error; the bits above it distinguish more finely.
     return getattr(error.orig, "sqlite_errorcode", 0) & 0xFF in _FAULTS_OF_CONTENT
 
 

@@ -1,5 +1,8 @@
-"""The server's side of the envelopes: orders are signed, its audit head and registry go out, the
-sites' heads are witnessed."""
+"""The server's side of the envelopes around messages.
+
+An envelope to a site holds a signed order, the head of the server's audit log and the registry. An
+envelope from a site holds the head of the site's log, which the server witnesses.
+"""
 
 import logging
 from pathlib import Path
@@ -18,12 +21,10 @@ _log = logging.getLogger("hemofed.rounds")
 
 
 class Envelopes:
-    """Of the server in `home`, whose audit log `log` is.
-
-    Raises ConfigError as `load_signing_key` does.
-    """
+    """Puts on and takes off the envelopes of the server in `home`, whose audit log is `log`."""
 
     def __init__(self, home: Path, log: AuditLog) -> None:
+        """Raises ConfigError if the server's signing key cannot be used."""
         self._registry = RegistryFile(home)
         self._audit = log
         self._signing_key = load_signing_key(home / "signing.key")
@@ -31,10 +32,11 @@ class Envelopes:
         self._witnessed = last_heads(log.path)
 
     def seal(self, message: Message, site: str) -> None:
-        """Put the envelope around a message that leaves for the site, with the order signed.
+        """Put an envelope with a signed order around a message that leaves for the site.
 
-        The registry is in it until the site has said that it goes by this version; the head of the
-        site's own log that was witnessed last is, so that it notices when its log is an older copy.
+        It holds the registry until the site has confirmed that it uses this version. It also holds
+        the head of the site's own log that was witnessed last, so that the site notices if its log
+        has been replaced by an older copy.
         """
         version = self._registry.read().version
         known = self._known.get(site) == version
@@ -45,11 +47,18 @@ class Envelopes:
         message.content = envelope.around(message.content)
 
     def open(self, reply: Message, site: str, about: dict[str, str | int] | None) -> None:
-        """Take the envelope off a reply, note the site's registry and witness its head.
+        """Take the envelope off a reply, note the site's registry version and witness its head.
 
-        about: what the reply answers. A head that the site's key did not sign is left out, with a
-        line that says so; the reply counts all the same. Raises FederationError when the audit log
-        cannot be written.
+        A head that the site's key did not sign is not witnessed, and the audit log says so; the
+        reply counts all the same.
+
+        Args:
+            reply: the site's reply, changed in place.
+            site: the site that was asked.
+            about: what the reply answers, for the audit log; None if it answers no task.
+
+        Raises:
+            FederationError: the audit log cannot be written.
         """
         envelope = take_off(reply)
         self._known[site] = envelope.registry
@@ -65,7 +74,7 @@ class Envelopes:
             self._witnessed[site] = envelope.head
 
     def _key(self, site: str) -> str:
-        """The signing key (PEM) of a member."""
+        """Return the member's public signing key (PEM)."""
         member = self._registry.read().sites.get(site)
         if member is None:
             raise FederationError(f"site {site}: is not in the registry")

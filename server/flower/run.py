@@ -1,4 +1,4 @@
-"""One Flower run around the rounds of a study: begun, kept alive, ended."""
+"""The Flower run around the rounds of a study: starts it, keeps it alive and ends it."""
 
 import threading
 from contextlib import suppress
@@ -24,9 +24,10 @@ from server.flower.internals import LinkState
 
 
 class FlowerRun:
-    """The run, as a context; while it lasts the SuperLink passes its messages on.
+    """A Flower run as a context manager; inside it the SuperLink passes the run's messages on.
 
-    Runs that an earlier process left behind are ended first: sites drop what belongs to them.
+    Runs that an earlier process left behind are ended first, so that sites drop what belongs to
+    them.
     """
 
     def __init__(self, state: LinkState) -> None:
@@ -70,13 +71,13 @@ class FlowerRun:
 
     def _beat(self) -> None:
         while not self._over.wait(HEARTBEAT_DEFAULT_INTERVAL / 3):
-            # A full disk passes; a thread that ended would end the run later.
+            # A full disk is temporary; if this thread ended, the run would end later.
             with suppress(SQLAlchemyError):
                 self._state.acknowledge_task_heartbeat(self._task)
 
 
 def end_unfinished(state: LinkState) -> None:
-    """End every run that is not over; this process is the only one that runs any."""
+    """End every run that is not over. This process is the only one that starts runs."""
     for status in (Status.PENDING, Status.STARTING, Status.RUNNING):
         for run in state.get_run_info(statuses=[status]):
             state.stop_run(run.run_id)

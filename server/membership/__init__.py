@@ -1,1 +1,1 @@
-"""Who may join, and the registry that says so."""
+"""The members that may join, and the registry that lists them."""

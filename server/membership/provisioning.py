@@ -1,9 +1,9 @@
-"""The operator's side of provisioning: a server's home, and who may join.
+"""The operator's side of provisioning: makes a server's home and changes its members.
 
     ca.key  ca.crt  server.key  server.crt  signing.key  signing.pub  registry.json  audit.jsonl
 
-Every change is in the audit log before it is in the registry, and the registry is replaced whole:
-a running server that reads it again sees the old one or the new one.
+Every change is in the audit log before it is in the registry, and the registry is replaced as a
+whole: a running server that reads it again sees either the old or the new one.
 """
 
 import fcntl
@@ -70,13 +70,20 @@ class Admission:
 
     outcome: Outcome
     member: Member
+    """The member as the registry has it from now on."""
 
 
 def make_server(home: Path, address: str, now: datetime, passphrase: str | None = None) -> None:
-    """Make a server's home: authority, TLS certificate, signing key, an empty registry.
+    """Make a server's home: certificate authority, TLS certificate, signing key, empty registry.
 
-    address: host:port as the sites will reach it. Raises ConfigError when it is not one, or `home`
-    exists and is not empty.
+    Args:
+        home: the folder to make.
+        address: host:port at which the sites will reach the server.
+        now: the time from which the certificates are valid.
+        passphrase: encrypts the private keys; None leaves them unencrypted.
+
+    Raises:
+        ConfigError: `address` has another form, or `home` exists and is not empty.
     """
     host, _ = split_address(address)
     authority_key, server_key, signing_key = make_node_key(), make_node_key(), make_signing_key()
@@ -105,8 +112,11 @@ def admit(
 ) -> Admission:
     """Make the requester a member, give a member its next keys, or prolong a membership.
 
-    The caller has compared `request.fingerprint` with the site's. Raises FederationError, with an
-    audit line: the proofs do not fit, the name is another's or was revoked, or a key is in use.
+    The caller has compared `request.fingerprint` with the site's.
+
+    Raises:
+        FederationError: the proofs do not fit, the name is another's or was revoked, or a key is in
+            use. The audit log notes it.
     """
     with _changing(home, passphrase) as change:
         try:
@@ -124,9 +134,12 @@ def admit(
 
 
 def check_request(home: Path, request: AdmissionRequest, *, passphrase: str | None = None) -> None:
-    """Raise FederationError, with an audit line, when the request's proofs do not fit.
+    """Check the request's proofs.
 
-    `admit` looks too; this is for the caller who would have people compare fingerprints first.
+    `admit` checks them, too; this is for a caller that then asks people to compare fingerprints.
+
+    Raises:
+        FederationError: the proofs do not fit. The audit log notes it.
     """
     try:
         request.check()
@@ -137,9 +150,12 @@ def check_request(home: Path, request: AdmissionRequest, *, passphrase: str | No
 
 
 def revoke(home: Path, name: str, now: datetime, *, passphrase: str | None = None) -> Registry:
-    """Shut the member out for good; a running server drops it when it reads the registry again.
+    """Shut the member out for good, and return the registry.
 
-    Raises ConfigError when there is no such member.
+    A running server drops the member when it reads the registry again.
+
+    Raises:
+        ConfigError: there is no such member.
     """
     with _changing(home, passphrase) as change:
         member = find_member(change.registry, name)
@@ -155,7 +171,11 @@ def revoke(home: Path, name: str, now: datetime, *, passphrase: str | None = Non
 def prolong(
     home: Path, name: str, now: datetime, *, days: int = MEMBER_DAYS, passphrase: str | None = None
 ) -> Member:
-    """Let a membership end `days` from `now`. Raises ConfigError: no such member, or revoked."""
+    """Let a membership end `days` from `now`, and return the member.
+
+    Raises:
+        ConfigError: there is no such member, or it was revoked.
+    """
     with _changing(home, passphrase) as change:
         member = find_member(change.registry, name)
         if member.status == "revoked":
@@ -175,9 +195,9 @@ def renew_server(
     days: int = SERVER_DAYS,
     passphrase: str | None = None,
 ) -> None:
-    """Give the server's TLS key a fresh certificate, for another address if one is given.
+    """Give the server's TLS key a new certificate, for another address if one is given.
 
-    Sites need nothing for a fresh certificate; for another address they need their kit again.
+    The sites need nothing for a new certificate; for another address they need a new kit.
     """
     authority = load_certificate(home / "ca.crt")
     authority_key = load_tls_key(home / "ca.key", passphrase)
@@ -193,7 +213,11 @@ def renew_server(
 
 
 def make_kit(home: Path, name: str, *, passphrase: str | None = None) -> Kit:
-    """The kit of a member, with the registry as it is. Raises ConfigError: no such member."""
+    """Return the kit of a member, with the present registry.
+
+    Raises:
+        ConfigError: there is no such member.
+    """
     registry = Registry.load(home)
     find_member(registry, name)
     key = load_signing_key(home / "signing.key", passphrase)
@@ -206,7 +230,7 @@ def make_kit(home: Path, name: str, *, passphrase: str | None = None) -> Kit:
 
 
 def expiries(home: Path, registry: Registry, now: datetime) -> tuple[str, ...]:
-    """What has expired or expires soon: certificates and memberships; () is well."""
+    """Return a line for each certificate and membership that has expired or expires soon."""
     found = [
         warning
         for file in ("ca.crt", "server.crt")
@@ -219,7 +243,7 @@ def expiries(home: Path, registry: Registry, now: datetime) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class _Change:
-    """The registry while nobody else changes it."""
+    """A change of the registry, while no other process can change it."""
 
     home: Path
     registry: Registry
@@ -233,7 +257,7 @@ class _Change:
 
 @contextmanager
 def _changing(home: Path, passphrase: str | None) -> Iterator[_Change]:
-    """The registry, read under a lock that one process holds at a time."""
+    """Read the registry under a lock that one process holds at a time, for a change."""
     if not (home / "registry.json").exists():
         raise ConfigError(f"{home}: is not a server's home; make one with `hemofed server init`")
     check_home(home)
@@ -276,7 +300,11 @@ def _with(registry: Registry, member: Member, now: datetime) -> Registry:
 
 
 def find_member(registry: Registry, name: str) -> Member:
-    """The member of that name, revoked or not. Raises ConfigError that names all when none is."""
+    """Return the member of this name, revoked or not.
+
+    Raises:
+        ConfigError: there is none; the message names all members.
+    """
     if name not in registry.sites:
         known = ", ".join(sorted(registry.sites)) or "none"
         raise ConfigError(f"site {name}: is not a member; members: {known}")

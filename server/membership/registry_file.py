@@ -1,4 +1,4 @@
-"""The registry of a server's home, as it is at this moment."""
+"""The present registry of a server's home."""
 
 import json
 import os
@@ -10,14 +10,18 @@ from common.identity.documents import read_json
 
 
 class RegistryFile:
-    """Reads `registry.json` again when it was replaced, and only then: it is asked for a lot."""
+    """Reads `registry.json` only when it was replaced, since it is used often."""
 
     def __init__(self, home: Path) -> None:
         self._home = home
         self._seen: tuple[int, int] | None = None
 
     def read(self) -> Registry:
-        """The registry. Raises FederationError or ConfigError when it is not sound."""
+        """Return the registry.
+
+        Raises:
+            FederationError, ConfigError: it is not sound.
+        """
         try:
             found = os.stat(self._home / "registry.json")
         except OSError as error:
@@ -32,6 +36,6 @@ class RegistryFile:
         return self._registry
 
     def document(self) -> str:
-        """The registry with the server's signature, as JSON. Raises as `read` does."""
+        """Return the registry with the server's signature, as JSON; raises what `read` raises."""
         self.read()
         return self._document

@@ -1,4 +1,4 @@
-"""The state of a run after each round, on disk before the next one starts."""
+"""Checkpoints: the state of a run after each round, on disk before the next round starts."""
 
 import json
 from dataclasses import dataclass, field
@@ -14,38 +14,53 @@ from common.files import replacing, write_text
 from common.wire.vector_codec import Vector
 
 KEEP = 2
+"""Checkpoints that stay on the disk; `save` deletes older ones."""
 
 
 @dataclass
 class State:
-    """Everything the next round depends on."""
+    """Everything that the next round depends on."""
 
     round: int
-    """Rounds done."""
+    """The number of rounds that are done."""
     model: Vector
+    """The model's federated parameters, (P,) float32."""
     average: Vector
-    """The exponential moving average; equal to `model` without one."""
+    """The exponential moving average of the models, (P,) float32; `model` if there is none."""
     moments: dict[str, NDArray[np.float64]] = field(default_factory=dict)
+    """The server optimizer's moments by name, each (P,) float64."""
     best: Vector | None = None
+    """The averaged model with the best score, (P,) float32; None if no evaluation has a score."""
     best_score: float = -1.0
+    """The score of `best`; -1 if there is none."""
     best_round: int = 0
+    """The round after which `best` was evaluated."""
     best_noise: float = 0.0
-    """Standard deviation of the noise in the best score; 0: none."""
+    """The standard deviation of the noise in `best_score`; 0 if it is exact."""
     last_score: float | None = None
+    """The score of the last evaluation; None if it has none."""
     last_noise: float = 0.0
+    """The standard deviation of the noise in `last_score`; 0 if it is exact."""
     judged: int = 0
-    """Evaluations that had a score."""
+    """The number of evaluations that had a score."""
     stale: int = 0
-    """Evaluations since the best one."""
+    """The number of evaluations with an exact score since the best one."""
     seconds: float = 0.0
+    """The time that the rounds took, without their logging and checkpoints."""
     heads: dict[str, str] = field(default_factory=dict)
     """Site -> the head of its privacy ledger, as its last accepted reply said."""
     offences: dict[str, int] = field(default_factory=dict)
-    """Site -> its replies left out in a row (`server.rounds.suspension`)."""
+    """Site -> how many of its replies in a row were left out (`server.rounds.suspension`)."""
 
 
 def save(folder: Path, state: State, digest: str) -> None:
-    """Write `folder/round-NNNNNN.safetensors` atomically; keep the last two."""
+    """Write `folder/round-NNNNNN.safetensors` atomically, and delete all but the last two.
+
+    Args:
+        folder: where the run's checkpoints are.
+        state: the state after round `state.round`.
+        digest: the study's, which `load` compares.
+    """
     arrays: dict[str, NDArray[np.generic]] = {"model": state.model, "average": state.average}
     arrays |= {f"moment.{name}": value for name, value in state.moments.items()}
     if state.best is not None:
@@ -57,9 +72,12 @@ def save(folder: Path, state: State, digest: str) -> None:
 
 
 def load(folder: Path, digest: str) -> State | None:
-    """The newest checkpoint, or None when there is none; what a killed `save` left is removed.
+    """Return the newest checkpoint's state, or None if the folder has no checkpoint.
 
-    Raises FederationError when it is unreadable or belongs to another study.
+    Files that a killed `save` left behind are deleted.
+
+    Raises:
+        FederationError: the checkpoint cannot be read, or belongs to a study other than `digest`.
     """
     for half in folder.glob(".round-*"):
         half.unlink()
@@ -92,9 +110,9 @@ def load(folder: Path, digest: str) -> State | None:
 
 
 def begin(folder: Path, number: int) -> int:
-    """Note that round `number` starts; how often it was started before (0: never).
+    """Write down that round `number` starts, and return the number of its earlier starts.
 
-    A site never answers one attempt twice, so a round that was cut off is a new attempt.
+    A site never answers the same attempt twice, so a round that was cut off needs a new attempt.
     """
     path = folder / "started.json"
     before = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}

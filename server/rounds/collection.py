@@ -1,4 +1,4 @@
-"""How the replies of a training round become one update: in the clear, added as they come."""
+"""Collects the replies of a training round into one update, in the order in which they come."""
 
 import numpy as np
 from flwr.app import Message
@@ -15,17 +15,26 @@ from server.rounds.record import SiteRecord
 
 
 class Collection:
-    """The updates of one round. Memory is that of the study's aggregation rule."""
+    """The updates of one round. The study's aggregation rule decides how much memory they take."""
 
     def __init__(self, study: Study, layout: Layout) -> None:
+        """layout: the model's, which each update has to name."""
         self._study = study
         self._layout = layout
         self._updates = aggregation_for(study, layout.size)
 
     def take(self, site: str, reply: Message | ReplyStatus, seconds: float) -> SiteRecord:
-        """Check a site's reply and add it; its line for the record.
+        """Check a site's reply, add its update, and return the site's line of the round's record.
 
-        What cannot be used is left out, with why. seconds: that the reply took.
+        An update that cannot be used is left out, and the line says why.
+
+        Args:
+            site: the site that was asked.
+            reply: its reply, or why there is none.
+            seconds: the time from the question to the reply.
+
+        Raises:
+            MemoryError, OSError: this machine is out of memory or its disk fails.
         """
         if isinstance(reply, ReplyStatus):
             return SiteRecord(status=reply, seconds=seconds)
@@ -45,5 +54,9 @@ class Collection:
         )
 
     def result(self) -> NDArray[np.float64]:
-        """The round's update, (P,), by the study's rule."""
+        """Return the round's update, (P,) float64, as the study's rule aggregates it.
+
+        Raises:
+            HemofedError: too few updates were added for the rule.
+        """
         return self._updates.result()

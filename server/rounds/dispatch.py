@@ -1,4 +1,4 @@
-"""A study's questions to its sites, and what comes back: one message a site and question."""
+"""Sends a study's questions to its sites, one message per site and question, and counts bytes."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -15,13 +15,20 @@ from server.rounds.observer import Observer
 
 @dataclass
 class Traffic:
-    """Bytes of the messages to the sites and of their sound replies, since `taken`."""
+    """Bytes sent and received since the last call of `taken`."""
 
     down: int = 0
+    """Bytes of the messages to the sites."""
     up: int = 0
+    """Bytes of the sites' sound replies."""
 
     def taken(self) -> tuple[int, int]:
-        """Down and up; both are counted from 0 again."""
+        """Return (down, up), and count both from 0 again.
+
+        >>> traffic = Traffic(down=8, up=5)
+        >>> traffic.taken(), traffic.taken()
+        ((8, 5), (0, 0))
+        """
         found = self.down, self.up
         self.down = self.up = 0
         return found
@@ -36,18 +43,25 @@ class Dispatch:
         self._observer = observer
         self._roster = Roster(grid, set(study.cohort))
         self.heads: dict[str, str] = {}
-        """Site -> the head of its ledger, shown to it with each question."""
+        """Site -> the head of its privacy ledger, which each question shows to the site."""
         self.traffic = Traffic()
         self.least = study.round.min_sites
-        """Sites that must be connected before any is asked."""
+        """How many sites must be connected before any of them is asked."""
 
     def ask(
         self, kind: str, task: Task, model: Vector, sites: list[str], but: Mapping[str, object]
     ) -> Iterator[tuple[str, Reply]]:
-        """What each connected site of `sites` says to the question, as it comes.
+        """Ask the connected sites among `sites`, and yield (site, reply) as the replies come.
 
-        but: suspended sites, which are not asked. Raises FederationError when fewer than `least`
-        sites are there within the round's deadline.
+        Args:
+            kind: the message type, "train" or "evaluate".
+            task: the round and attempt that the question belongs to.
+            model: the parameters (P,) float32 that are sent.
+            sites: the sites to ask.
+            but: suspended sites, which are not asked.
+
+        Raises:
+            FederationError: fewer than `least` sites connect within the round's deadline.
         """
         messages = self._messages(kind, task, model, sites, but)
         waiting = set(messages)
@@ -59,7 +73,7 @@ class Dispatch:
             self._observer.waits_for(waiting)
 
     def _noted(self, site: str, reply: Reply) -> Reply:
-        """The reply, once its bytes and its site's ledger head are noted."""
+        """Note the reply's bytes and its site's ledger head, and return the reply."""
         if not isinstance(reply, Message):
             return reply
         self.traffic.up += content_bytes(reply.content)
@@ -73,7 +87,10 @@ class Dispatch:
     def _messages(
         self, kind: str, task: Task, model: Vector, sites: list[str], but: Mapping[str, object]
     ) -> dict[str, Message]:
-        """One message a connected site, those with most cells first: they take longest."""
+        """Return a message for each connected site.
+
+        The sites with the most units come first, because they take the longest.
+        """
         wait = self._study.round.deadline_seconds
         present = self._roster.wait_for(self.least, wait, but=but, tell=self._observer.waits_for)
         order = sorted(sites, key=lambda site: (-self._study.cohort[site].units, site))

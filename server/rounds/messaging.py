@@ -1,4 +1,4 @@
-"""Messages to the sites and their replies, over Flower's Grid, with every wait bounded."""
+"""Sends messages to the sites and takes their replies over Flower's Grid; every wait is bounded."""
 
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -21,11 +21,11 @@ from common.wire.reply_status import (
 )
 
 _SHORTEST_PAUSE, LONGEST_PAUSE = 0.01, 0.2
-"""Seconds between two looks for replies or sites."""
+"""The least and the greatest number of seconds between two looks for replies or sites."""
 
 
 Reply = Message | ReplyStatus
-"""A sound reply, or why there is none."""
+"""A sound reply, or the reason why there is none."""
 
 _MISSING = {
     ErrorCode.MESSAGE_UNAVAILABLE: IN_TIME,
@@ -34,15 +34,16 @@ _MISSING = {
     LOST: QUESTION_LOST,
     UNREADABLE: ReplyStatus(Kind.LEFT_OUT, "the reply cannot be read"),
 }
-"""What Flower, or the listener, puts in the place of a reply that did not come."""
+"""Flower's, or the listener's, error code in place of a reply -> the status that it stands for."""
 
 
 def exchange(
     grid: Grid, messages: Mapping[str, Message], deadline: float
 ) -> Iterator[tuple[str, Reply]]:
-    """Send a message to each site; yield (site, reply) as they come, then the missing ones.
+    """Send each site its message, and yield (site, reply) as the replies come.
 
-    deadline: seconds after which the sites still silent are given up.
+    The sites that have not answered after `deadline` seconds are yielded last, as late. If the
+    grid keeps replies until they are read, the messages to these sites are withdrawn.
     """
     waiting = _push(grid, messages)
     now = last = time.monotonic()
@@ -68,23 +69,28 @@ def exchange(
 
 @runtime_checkable
 class KnowsSites(Protocol):
-    """A Grid that knows each connected node's site by its key; of another one the nodes are asked.
+    """A Grid that knows from a connected node's key which site it is.
 
-    In a deployment a node's own word for its name would let one site stand in for another.
+    The nodes of any other Grid are asked for their names. In a deployment that would let one site
+    pass for another.
     """
 
-    def site_names(self) -> dict[int, str]: ...
+    def site_names(self) -> dict[int, str]:
+        """Return node id -> site for the connected nodes."""
+        ...
 
 
 @runtime_checkable
 class TakesBack(Protocol):
-    """A Grid that keeps what comes until it is read."""
+    """A Grid that keeps replies until they are read, so that it has to be told to drop some."""
 
-    def withdraw(self, message_ids: Collection[str]) -> None: ...
+    def withdraw(self, message_ids: Collection[str]) -> None:
+        """Drop these messages and their replies: nobody waits for them any more."""
+        ...
 
 
 class Roster:
-    """Which node is which site. Nodes may come, go, and come back under another id."""
+    """Tells which node is which site. Nodes may come, go, and come back with another id."""
 
     def __init__(self, grid: Grid, cohort: set[str]) -> None:
         self._grid = grid
@@ -92,9 +98,12 @@ class Roster:
         self._names: dict[int, str] = {}
 
     def present(self, deadline: float) -> dict[str, int]:
-        """Site -> node id, for the cohort's sites that are connected at this moment.
+        """Return site -> node id for the cohort's sites that are connected at this moment.
 
-        Raises FederationError when two nodes go by one name.
+        A node that is asked for its name has `deadline` seconds to answer.
+
+        Raises:
+            FederationError: two nodes have the same name.
         """
         if isinstance(self._grid, KnowsSites):
             self._names = self._grid.site_names()
@@ -115,10 +124,16 @@ class Roster:
         but: Collection[str] = (),
         tell: Callable[[set[str]], None] | None = None,
     ) -> dict[str, int]:
-        """Wait until `count` sites are there, not counting those of `but`.
+        """Wait until `count` sites other than those in `but` are connected; return site -> node id.
 
-        tell: called with the sites that are not there, at each look. Raises FederationError after
-        `deadline` seconds.
+        Args:
+            count: how many sites must be connected.
+            deadline: the longest wait, in seconds.
+            but: sites that neither count nor are returned.
+            tell: called at each look with the sites that are missing.
+
+        Raises:
+            FederationError: fewer than `count` are connected after `deadline` seconds.
         """
         started = time.monotonic()
         while len(sites := self._present_but(but, deadline)) < count:
@@ -149,16 +164,20 @@ class Roster:
 
 
 def _pause(waited: float, looked: float = 0.0) -> None:
-    """A tenth of the seconds waited so far: a fast site is not kept, a slow one costs few looks.
+    """Sleep for a tenth of the time waited so far, within the bounds of a pause.
 
-    looked: seconds that the last look took; a Grid may wait there itself.
+    So a fast site is noticed soon, and a slow one costs few looks. The `looked` seconds that the
+    last look took are subtracted, because a Grid may wait in it.
     """
     pause = min(max(waited / 10, _SHORTEST_PAUSE), LONGEST_PAUSE)
     time.sleep(max(pause - looked, 0.0))
 
 
 def _push(grid: Grid, messages: Mapping[str, Message]) -> dict[str, str]:
-    """Message id -> site. One push a message: a Grid may skip one and return fewer ids."""
+    """Push the messages and return message id -> site.
+
+    Each message is pushed by itself, because a Grid may skip some and return fewer ids.
+    """
     waiting: dict[str, str] = {}
     for site, message in messages.items():
         for identifier in grid.push_messages([message]):
@@ -167,7 +186,7 @@ def _push(grid: Grid, messages: Mapping[str, Message]) -> dict[str, str]:
 
 
 def sound(reply: Message) -> Reply:
-    """The reply, or what it says in place of an answer."""
+    """Return the reply if it holds an answer, and otherwise the status that it stands for."""
     if reply.has_error() and reply.error.code in _MISSING:
         return _MISSING[reply.error.code]
     if reply.has_error():
@@ -179,9 +198,12 @@ def sound(reply: Message) -> Reply:
 
 
 def unusable(error: Exception) -> ReplyStatus:
-    """What became of a reply at whose reading `error` was raised: that site's, and nobody else's.
+    """Return the status of a reply whose reading raised `error`: only that site's reply is lost.
 
-    Raises it again when it is this machine's: memory or a disk that is full.
+    An error of this machine (MemoryError, OSError: its memory or disk is full) is raised again.
+
+    >>> print(unusable(ValueError("not a number")))
+    left out: it cannot be read (ValueError)
     """
     if isinstance(error, MemoryError | OSError):
         raise error

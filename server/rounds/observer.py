@@ -1,4 +1,4 @@
-"""What the rounds tell while they last."""
+"""What the rounds report while they run."""
 
 from collections.abc import Set as AbstractSet
 
@@ -6,14 +6,17 @@ from server.rounds.record import RoundRecord
 
 
 class Observer:
-    """Told of the rounds as they go on. This one does nothing with it; others override what they
-    want to know. An error that one raises ends the rounds, at the last whole one."""
+    """Is told of the rounds as they run.
+
+    The methods of this class do nothing; a subclass overrides those that it needs. An error that
+    one of them raises ends the run; the last whole round stays.
+    """
 
     def waits_for(self, sites: AbstractSet[str]) -> None:
-        """The study waits for these sites to connect or to answer; for none, it computes."""
+        """Called when the sites that the study waits for change; if there are none, it computes."""
 
     def left_out(self, number: int, site: str, reason: str) -> None:
-        """A reply to round `number` came and cannot be used."""
+        """Called when a site's reply to round `number` came but cannot be used."""
 
     def round_done(self, record: RoundRecord) -> None:
-        """A round is over; its record and its checkpoint are on the disk."""
+        """Called when a round is over and its record and checkpoint are on the disk."""

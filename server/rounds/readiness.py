@@ -1,4 +1,4 @@
-"""Whether enough sites stand ready for a study, before its first round is paid for."""
+"""Waits until enough sites are ready for a study, before its first round costs them anything."""
 
 import time
 from collections.abc import Callable, Collection
@@ -17,23 +17,31 @@ from common.wire.reply_status import ASKED, AWAY, IN_TIME, READY, Kind, ReplySta
 from server.rounds.messaging import Roster, TakesBack, sound
 
 _ASK_AGAIN_SECONDS = 5.0
-"""After an answer; a `ready` counts for twice as long."""
+"""The pause between a site's answer and the next question to it; a `ready` counts twice as long."""
 _ANSWER_SECONDS, _LONGEST_ANSWER_SECONDS = 30.0, 240.0
-"""A site that still computes its features is asked again rather than waited for; each time it has
-twice as long, so that a slow machine too gets to what it can keep."""
+"""The first and the longest time that a site has to answer. A site that still computes its features
+runs out of time and is asked again with twice as long, so that a slow machine, too, reaches a point
+from which it can continue."""
 _TELL_SECONDS, _LOOK_SECONDS = 2.0, 0.2
+"""The longest time between two calls of `tell`, and the time between two looks for answers."""
 
 Tell = Callable[[dict[str, ReplyStatus]], None]
-"""Called with what each site of the cohort said last; of one that is being asked again that is its
-answer to the question before."""
+"""Called with the last answer of each site of the cohort. While a site is asked again, this is its
+answer to the previous question."""
 
 
 def wait_until_ready(proposal: Proposal, grid: Grid, tell: Tell, halt: Event) -> None:
     """Return once `round.min_sites` training sites have approved the study and opened their cells.
 
-    However long that takes: people read studies at their own pace. Each is asked again and again,
-    for a site that was ready may have gone, or its hours may be over. `tell` is called when a word
-    is another, and every two seconds; it may raise to give up. Returns too when `halt` is set.
+    There is no deadline, because people take their time to read a study. Every site is asked
+    repeatedly, because a site that was ready may have gone, or its hours may be over.
+
+    Args:
+        proposal: the study as it is shown to the sites.
+        grid: reaches the sites.
+        tell: called when an answer changes, and at least every two seconds; an exception that it
+            raises ends the wait.
+        halt: once set, the function returns whether or not the sites are ready.
     """
     study, asking, told, due = (
         proposal.study,
@@ -55,14 +63,15 @@ def wait_until_ready(proposal: Proposal, grid: Grid, tell: Tell, halt: Event) ->
 
 @dataclass(frozen=True)
 class _Asked:
-    """A question under way."""
+    """A question that a site has not answered yet."""
 
     site: str
     end: float
+    """When the answer is late, in seconds of the monotonic clock."""
 
 
 class _Asking:
-    """The questions under way, each site's by itself: one that is slow, or gone, keeps no other."""
+    """The open questions, one per site: a site that is slow or gone holds up no other."""
 
     def __init__(self, proposal: Proposal, grid: Grid) -> None:
         self._study = proposal.study
@@ -78,7 +87,7 @@ class _Asking:
         self.said: dict[str, ReplyStatus] = dict.fromkeys(self._study.cohort, AWAY)
 
     def ready(self, now: float) -> set[str]:
-        """The sites that said so a moment ago, and nothing else since."""
+        """Return the sites whose last answer is `ready` and is recent enough to count."""
         return {
             site
             for site, at in self._ready.items()
@@ -86,7 +95,7 @@ class _Asking:
         }
 
     def look(self, now: float) -> None:
-        """Take the answers that came, give up those that are late, and ask who is due."""
+        """Take the answers that came, give up the late ones, and ask the sites that are due."""
         present = self._roster.present(self._within(_ANSWER_SECONDS))
         self._take(now)
         self._give_up(now, present)
@@ -102,7 +111,7 @@ class _Asking:
         self._take(now)
 
     def take_back(self) -> None:
-        """Nobody waits for what is under way any more."""
+        """Withdraw every open question."""
         self._withdraw(list(self._under_way))
 
     def _ask(self, site: str, node: int, now: float) -> None:
@@ -142,7 +151,7 @@ class _Asking:
             self._grid.withdraw(identifiers)
 
     def _within(self, seconds: float) -> float:
-        """So many seconds, but no more than a round has."""
+        """Return `seconds`, or the round's deadline if that is shorter."""
         return min(self._study.round.deadline_seconds, seconds)
 
 

@@ -1,4 +1,4 @@
-"""A round as one line of `rounds.jsonl`: written, cut back and read in one place."""
+"""The record of a round, one line of `rounds.jsonl`: how it is written, cut back and read."""
 
 import json
 from dataclasses import dataclass, field
@@ -9,36 +9,39 @@ from common.files import sync, write_text
 from common.wire.reply_status import ReplyStatus
 
 LOG = "rounds.jsonl"
+"""The name of the file in the folder of a run."""
 _FIGURES = ("seconds", "update_norm", "loss", "epsilon")
-"""What a site's line has where it is known."""
+"""The figures that a site's line holds if they are known."""
 
 Scores = dict[str, Any]
-"""Metrics of the pooled counts under "global", of each site's under "sites"; None where there are
-no cells, or noise hides the figure."""
+"""The metrics of the pooled counts, under "global", and of each site's counts, under "sites". A
+figure is None if there are no cells, or if noise hides it."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class SiteRecord:
-    """What became of one site in a round."""
+    """What one site did in a round."""
 
     status: ReplyStatus
     seconds: float | None = None
-    """From the question to its answer; None: it was not asked."""
+    """The time from the question to its answer; None if the site was not asked."""
     update_norm: float | None = None
-    """L2, of an update that counts."""
+    """The L2 norm of its update; None if no update of it counts."""
     loss: float | None = None
-    """As the site says it; None: it says none."""
+    """The training loss that the site reports; None if it reports none."""
     epsilon: float | None = None
-    """What the study has cost the site so far, as it says."""
+    """The privacy that the study has cost the site so far, as the site reports it."""
     suspended: bool = False
-    """Whether this reply has suspended the site."""
+    """Whether this reply made the study suspend the site."""
 
     def to_json(self) -> dict[str, Any]:
+        """Return the record as JSON values; figures that are None are left out."""
         figures = {name: value for name in _FIGURES if (value := getattr(self, name)) is not None}
         return self.status.to_json() | figures | ({"suspended": True} if self.suspended else {})
 
     @classmethod
     def from_json(cls, kept: dict[str, Any]) -> Self:
+        """Return the record that `to_json` gave."""
         figures = {name: kept.get(name) for name in _FIGURES}
         suspended = bool(kept.get("suspended", False))
         return cls(status=ReplyStatus.from_json(kept), suspended=suspended, **figures)
@@ -49,38 +52,45 @@ class RoundRecord:
     """One round of a run."""
 
     round: int
-    """From 1 on."""
+    """The number of the round, from 1 on."""
     attempt: int
-    """How often the round was begun."""
+    """How often the round was started before."""
     lifted: list[str] = field(default_factory=list)
-    """Sites that are asked again from this round on."""
+    """The sites whose suspension ends with this round."""
     sites: dict[str, SiteRecord] = field(default_factory=dict)
-    """Those that train, by name: asked, or suspended."""
+    """Training site -> what it did; holds the sites that were asked or are suspended."""
     evaluation: Scores | None = None
-    """None: the model was not evaluated."""
+    """The scores of the averaged model; None if it was not evaluated."""
     bytes_down: int = 0
+    """Bytes of the messages to the sites."""
     bytes_up: int = 0
-    """Of the messages to the sites and of their sound replies."""
+    """Bytes of the sites' sound replies."""
     seconds: float = 0.0
+    """The time that the round took."""
 
     @property
     def good(self) -> int:
-        """Updates that count."""
+        """The number of updates that count."""
         return sum(site.status.ok for site in self.sites.values())
 
     def to_json(self) -> dict[str, Any]:
+        """Return the record as JSON values."""
         sites = {name: site.to_json() for name, site in self.sites.items()}
         return vars(self) | {"sites": sites}
 
     @classmethod
     def from_json(cls, kept: dict[str, Any]) -> Self:
-        """What `to_json` gave. Raises KeyError, TypeError or ValueError for anything else."""
+        """Return the record that `to_json` gave.
+
+        Raises:
+            KeyError, TypeError, ValueError: `kept` is not such a record.
+        """
         sites = {name: SiteRecord.from_json(site) for name, site in kept["sites"].items()}
         return cls(**(kept | {"sites": sites}))
 
 
 def append(out: Path, record: RoundRecord) -> None:
-    """Add the round's line; it is on disk when this returns."""
+    """Append the round's line to the log of the run in `out`; it is on disk on return."""
     out.mkdir(parents=True, exist_ok=True)
     with (out / LOG).open("a", encoding="utf-8") as file:
         file.write(json.dumps(record.to_json()) + "\n")
@@ -88,20 +98,22 @@ def append(out: Path, record: RoundRecord) -> None:
 
 
 def cut(out: Path, rounds: int) -> None:
-    """Forget what was logged beyond so many rounds, as a last line that a full disk cut off."""
+    """Delete the log's lines after the first `rounds`, such as one that a full disk cut short."""
     if (out / LOG).exists():
         write_text(out / LOG, "".join(f"{line}\n" for line in _lines(out)[:rounds]))
 
 
 def count(out: Path) -> int:
-    """The rounds that are logged."""
+    """Return the number of rounds in the log; 0 if there is no log."""
     return len(_lines(out)) if (out / LOG).exists() else 0
 
 
 def read(out: Path) -> list[RoundRecord]:
-    """The rounds that are logged, in order.
+    """Return the rounds in the log, in order.
 
-    Raises OSError: there are none; ValueError, KeyError or TypeError: a line is none of a round.
+    Raises:
+        OSError: there is no log.
+        KeyError, TypeError, ValueError: a line is not the record of a round.
     """
     return [RoundRecord.from_json(json.loads(line)) for line in _lines(out) if line.strip()]
 

@@ -1,8 +1,8 @@
-"""What a site may send: the answer to what it was asked, once, and within bounds.
+"""Checks what a site sends: only the answer to its question is taken, once, and within bounds.
 
-Flower's handlers store what a site says of itself as it is, and read it in the rounds' process,
-where a number out of range ends whatever reads it. They take a message that is no reply, too, and
-hand it to another site. So a site's message is looked at here, before they see it.
+Flower's handlers store a site's metadata unchecked and read it in the rounds' process, where a
+number out of range raises an error. They also accept a message that is not a reply, and deliver it
+to another site. These checks therefore run before Flower's handlers see the message.
 """
 
 import re
@@ -28,11 +28,13 @@ from common.wire.flower_objects import Buffer, may_be_object
 from server.fleet_api.rejection_log import Reason
 
 _CLOCK_SECONDS = 86_400.0
-"""How far a reply may be dated outside its question's life; what is signed at another time than
-now does not come here at all."""
+"""How far, in seconds, the date of a reply may lie outside its question's life. Requests whose
+signature is not recent are refused before they reach these checks."""
 _LONGEST_RUNTIME = 1e9
+"""The longest time that a client may say it computed, in seconds."""
 _LARGEST_CODE, _LONGEST_REASON = 999, 1000
-"""Of an error in place of a reply; Flower's codes are below 100."""
+"""The largest code, and the longest reason in characters, of an error sent in place of a reply.
+Flower's own codes are below 100."""
 _ID = re.compile(r"[0-9a-f]{64}")
 _QUESTION = """
     SELECT ins.run_id, ins.dst_node_id, ins.message_type, ins.group_id, ins.created_at, ins.ttl,
@@ -45,39 +47,45 @@ _QUESTION = """
 
 
 class RefusedError(Exception):
-    """What a member sent is not taken: how it is answered, and what the audit log says of it."""
+    """A member's message is refused: the HTTP answer, and the reason for the audit log."""
 
     def __init__(self, status: HTTPStatus, reason: Reason | None = None) -> None:
         super().__init__(f"{status}: {reason}")
         self.status = status
         self.reason = reason
-        """None: it happens to an honest site too."""
+        """Why, for the audit log; None if it also happens to honest sites and is not logged."""
 
 
 @dataclass(frozen=True)
 class Question:
-    """A message that a site has taken, as the SuperLink keeps it."""
+    """A message that a site has fetched, as the SuperLink keeps it."""
 
     identifier: str
+    """The message's id, 64 hexadecimal digits."""
     run: int
     node: int
+    """The id of the node that fetched it."""
     kind: str
+    """The message type, such as "train"."""
     group: str
+    """The message's group: within a round, the round's number."""
     created: float
+    """In seconds of Unix time."""
     ttl: float
+    """How long a reply is of use, in seconds."""
     reply: str
-    """The id of the reply that came; "" while there is none."""
+    """The id of the reply that came; "" if none has."""
     pieces: int
-    """Objects beside the message's own."""
+    """The number of objects besides the message's own."""
 
     @property
     def end(self) -> float:
-        """Until when a reply is of use, in seconds of Unix time."""
+        """The time at which a reply is no longer of use, in seconds of Unix time."""
         return self.created + self.ttl
 
 
 class Questions:
-    """The messages that sites have taken, by their ids, from the SuperLink's database."""
+    """Finds the messages that sites have fetched in the SuperLink's database."""
 
     def __init__(self, database: Path) -> None:
         # Read only: in WAL mode no writer waits for it.
@@ -85,7 +93,7 @@ class Questions:
         self._connection = sqlite3.connect(address, uri=True, check_same_thread=False)
 
     def find(self, identifier: str) -> Question | None:
-        """The question; None when there is none, any more or at all."""
+        """Return the question of this message id, or None if it is unknown or already deleted."""
         row = self._connection.execute(_QUESTION, (identifier,)).fetchone()
         if row is None:
             return None
@@ -96,10 +104,18 @@ class Questions:
 def check_answers(
     request: PushMessagesRequest, question: Question | None, node: int, now: float
 ) -> None:
-    """Raise RefusedError unless the request is the node's own, first reply to the question.
+    """Check that the request holds the node's own, first reply to the question.
 
-    The same reply once more is let through: the site did not hear that the first had come.
-    question: of the reply's `reply_to_message_id`.
+    The same reply is accepted a second time: the site did not learn that the first had arrived.
+
+    Args:
+        request: what the site sends.
+        question: the question that the reply's `reply_to_message_id` names, or None.
+        node: the id of the node whose key signed the request.
+        now: in seconds of Unix time.
+
+    Raises:
+        RefusedError: it is no such reply, or it comes too late.
     """
     if not is_one_reply(request, node):
         raise RefusedError(HTTPStatus.BAD_REQUEST, "no reply to what it was asked")
@@ -113,7 +129,7 @@ def check_answers(
 
 
 def is_one_reply(request: PushMessagesRequest, node: int) -> bool:
-    """Whether the request holds one message, which says that it is this node's reply."""
+    """Return whether the request holds exactly one message, marked as a reply of this node."""
     if len(request.messages_list) != 1 or len(request.message_object_trees) != 1:
         return False
     said = request.messages_list[0].metadata
@@ -122,7 +138,11 @@ def is_one_reply(request: PushMessagesRequest, node: int) -> bool:
 
 
 def is_within_bounds(request: PushMessagesRequest, question: Question) -> bool:
-    """Whether all else that the reply says is what a site says that answers this question."""
+    """Return whether the rest of the reply is what an honest site sends to this question.
+
+    The request has passed `check_answers`. This checks its type, round, dates, run times, error
+    and objects.
+    """
     (reply,), (tree,) = request.messages_list, request.message_object_trees
     said = reply.metadata
     return (
@@ -139,7 +159,7 @@ def is_within_bounds(request: PushMessagesRequest, question: Question) -> bool:
 
 
 class BringsObject(Protocol):
-    """A request with an object, as Flower has it or with the object where it came."""
+    """A request that carries an object: Flower's own type, or one with the object left in place."""
 
     @property
     def session_id(self) -> str: ...
@@ -150,7 +170,11 @@ class BringsObject(Protocol):
 
 
 def check_object(request: BringsObject) -> None:
-    """Raise RefusedError unless this is an object of a reply that was announced, in its bounds."""
+    """Check that the request brings an object of an announced reply, of a permitted size.
+
+    Raises:
+        RefusedError: it does not.
+    """
     if not request.session_id or not _is_id(request.object_id):
         raise RefusedError(HTTPStatus.BAD_REQUEST, "an object of no reply")
     if not may_be_object(request.object_content):
@@ -158,7 +182,7 @@ def check_object(request: BringsObject) -> None:
 
 
 def error_in_place(question: Question, error: Error) -> Message:
-    """What stands in the place of a reply, in the name of the site that was asked."""
+    """Return a reply that holds `error`, in the name of the node that was asked the question."""
     metadata = Metadata(
         run_id=question.run,
         message_id="",
@@ -180,7 +204,10 @@ def _is_id(text: str) -> bool:
 
 
 def _is_thin(reply: ProtoMessage) -> bool:
-    """Whether either an error, or nothing, stands where the content was; that is an object."""
+    """Return whether the message holds either an error within bounds or an empty content.
+
+    The content itself travels as objects.
+    """
     if reply.HasField("error"):
         sane = 0 <= reply.error.code <= _LARGEST_CODE
         return sane and len(reply.error.reason) <= _LONGEST_REASON and not reply.HasField("content")
@@ -188,9 +215,9 @@ def _is_thin(reply: ProtoMessage) -> bool:
 
 
 def _is_flat(tree: ObjectTree, most: int) -> bool:
-    """Whether pieces, each once and `most` in all, lie beside the message, and nothing below.
+    """Return whether the tree is the message and at most `most` different pieces with no children.
 
-    A site sends what it was sent, in numbers of half or of twice the size.
+    A site sends back a vector of the length it was sent, in numbers of half or twice the size.
     """
     names = [piece.object_id for piece in tree.children]
     leaves = all(_is_id(piece.object_id) and not piece.children for piece in tree.children)

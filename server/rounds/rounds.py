@@ -1,6 +1,6 @@
-"""The rounds of a study: ask the sites, check and aggregate what they send, step, remember.
+"""Runs the rounds of a study: asks the sites, checks and aggregates their updates, and steps.
 
-Flower's own strategies have no quorum, deadline, checkpoint or resume; this loop does, on the
+Flower's own strategies have no quorum, deadline, checkpoint or resume. This loop has them, on the
 same Grid.
 """
 
@@ -38,13 +38,14 @@ from server.rounds.scores import scores
 from server.rounds.suspension import Offences, asked_to_lift, note_lifted
 
 OUTCOME = "outcome.json"
-"""Called after each round."""
+"""The name of the file in the folder of a run that holds its `Outcome`."""
 
 
 class NoQuorumError(FederationError):
-    """Too few sound updates came for a round to count."""
+    """A round has fewer sound updates than `round.min_sites` and does not count."""
 
     def __init__(self, message: str, statuses: Mapping[str, ReplyStatus]) -> None:
+        """statuses: site -> what it did in the round."""
         super().__init__(message)
         self.statuses = dict(statuses)
 
@@ -54,23 +55,30 @@ class Outcome:
     """How a run ended."""
 
     rounds: int
+    """The number of rounds that were run."""
     best_round: int
-    """Of the model that is kept."""
+    """The round of the model that is kept."""
     kept: str
-    """Why it is that one."""
+    """Why this model is kept, in words."""
     stopped: Literal["completed", "early stop", "finished"]
+    """Whether all rounds were run, `evaluation.patience` ran out, or the operator ended the run."""
     seconds: float
+    """The time that the rounds took."""
     scores: Scores
-    """The kept model on the sites' test cells, as a round's record has its evaluation."""
+    """The kept model's scores on the sites' test cells, in the form of a round's evaluation."""
     test: dict[str, Any]
-    """On each site's test cells, as its tally's `to_json`."""
+    """Site -> the kept model's counts on its test cells, as `to_json` of its tally gives them."""
     bytes_down: int
+    """Bytes of the test's messages to the sites. The rounds' bytes are in their records."""
     bytes_up: int
-    """Of that test; the rounds' own are in their records."""
+    """Bytes of the sites' sound replies to the test."""
 
 
 class Rounds:
-    """A study's run in the folder `out`: rounds.jsonl, checkpoints/, model.safetensors."""
+    """A study's run, kept in the folder `out`.
+
+    The folder holds rounds.jsonl, checkpoints/, and at the end model.safetensors and outcome.json.
+    """
 
     def __init__(
         self,
@@ -89,7 +97,14 @@ class Rounds:
         self._offences = Offences({}, study.round.suspend_after)
 
     def run(self) -> Outcome:
-        """Run what is left of the study. Raises FederationError when a round has no quorum."""
+        """Run the study's remaining rounds, then test and write the model that is kept.
+
+        A run that was cut off continues from its last whole round.
+
+        Raises:
+            NoQuorumError: a round has too few sound updates. The earlier rounds are kept.
+            FederationError: too few sites connect, or the checkpoint cannot be used.
+        """
         state = self._restore()
         optimizer = Optimizer(self._study.server, state.moments)
         while state.round < self._study.rounds and not self._stale(state):
@@ -103,10 +118,12 @@ class Rounds:
         return self._finish(state)
 
     def finish(self) -> Outcome:
-        """End with the rounds that are there: test and write the model of the last whole one.
+        """End the run with the rounds it has, then test and write the model that is kept.
 
-        Sites that are away are no hindrance: those that are connected test it. Raises
-        FederationError when there is no whole round.
+        The connected sites test the model; it does not matter how many they are.
+
+        Raises:
+            FederationError: there is no whole round, or the checkpoint cannot be used.
         """
         state = self._restore()
         if not state.round:
@@ -115,7 +132,7 @@ class Rounds:
         return self._finish(state, "finished")
 
     def _round(self, state: State, optimizer: Optimizer) -> RoundRecord:
-        """Train, step and evaluate; `state` is moved on."""
+        """Train, step and evaluate once; `state` is changed in place."""
         started = time.perf_counter()
         lifted = self._lift(state)
         attempt = checkpoints.begin(self._checkpoints, state.round + 1)
@@ -133,7 +150,7 @@ class Rounds:
         return record
 
     def _train(self, state: State, record: RoundRecord) -> NDArray[np.float64]:
-        """The sites' updates of this round as one; the record is told of every site."""
+        """Return the round's aggregated update, (P,) float64, and note every site in the record."""
         task = Task(self._study, record.round, record.attempt)
         training = [name for name, member in self._study.cohort.items() if member.role == "train"]
         suspended = self._offences.suspended()
@@ -159,7 +176,7 @@ class Rounds:
             )
 
     def _noted(self, task: Task, site: str, found: SiteRecord) -> SiteRecord:
-        """The record's line, once it is counted for or against the site."""
+        """Count the reply for or against the site, and return its line of the record."""
         if found.status.ok:
             self._offences.sound(site)
         self._tell_left_out(task, site, found.status)
@@ -168,14 +185,17 @@ class Rounds:
         return found
 
     def _evaluate(self, state: State, attempt: int) -> Scores:
-        """The averaged model on every site's validation cells; the best one is remembered."""
+        """Score the averaged model on the validation cells, and note it if it is the best."""
         tallies = self._tallies(state.average, Task(self._study, state.round, attempt))
         pooled = self._pooled(tallies)
         note_score(state, pooled)
         return scores(pooled, tallies)
 
     def _tallies(self, model: Vector, task: Task) -> dict[str, Counted]:
-        """The model on the sites' cells of a split; a site that does not answer is left out."""
+        """Return site -> the model's counts on its cells of the task's split.
+
+        A site without a usable answer is left out.
+        """
         cohort, suspended = self._study.cohort, self._offences.suspended()
         asked = [site for site in cohort if task.split == "test" or cohort[site].role != "test"]
         tallies: dict[str, Counted] = {}
@@ -188,7 +208,7 @@ class Rounds:
         return dict(sorted(tallies.items()))
 
     def _tally(self, reply: Reply) -> Counted | ReplyStatus:
-        """The tally of a reply, or why there is none."""
+        """Return the tally that the reply holds, or why there is none."""
         if isinstance(reply, ReplyStatus):
             return reply
         try:
@@ -197,12 +217,12 @@ class Rounds:
             return unusable(error)
 
     def _tell_left_out(self, task: Task, site: str, status: ReplyStatus) -> None:
-        """Have it written down when a reply came and could not be used."""
+        """Tell the observer if the site's reply came but could not be used."""
         if status.kind is Kind.LEFT_OUT:
             self._observer.left_out(task.round, site, status.words)
 
     def _pooled(self, tallies: dict[str, Counted]) -> Counted:
-        """The sum over the sites that train."""
+        """Return the sum of the counts of the sites that train."""
         cohort = self._study.cohort
         training = [tally for site, tally in tallies.items() if cohort[site].role == "train"]
         return total(training, len(self._study.cell_types))
@@ -212,7 +232,7 @@ class Rounds:
         return self._out / "checkpoints"
 
     def _restore(self) -> State:
-        """The checkpoint's state, or round 0; what was logged beyond it is forgotten."""
+        """Return the checkpoint's state, or that of round 0; cut the log back to it."""
         state = checkpoints.load(self._checkpoints, self._study.digest)
         if state is None:
             first = flatten(self._parameters)
@@ -223,10 +243,10 @@ class Rounds:
         return state
 
     def _lift(self, state: State) -> list[str]:
-        """Ask suspended sites again, as the operator wants; their names.
+        """Lift the suspensions that the operator asked to lift, and return these sites' names.
 
-        The checkpoint knows it before the operator's note goes: neither a crash nor a later resume
-        lifts a suspension twice.
+        The checkpoint is written before the operator's note is deleted, so that neither a crash nor
+        a later resume lifts a suspension twice.
         """
         asked = asked_to_lift(self._out)
         lifted = self._offences.forgive(asked)
@@ -246,8 +266,8 @@ class Rounds:
         """Test and write the model that is kept."""
         chosen = kept(state)
         load(self._parameters, chosen.model)
-        # Counted as the round after the last: a site answers no attempt twice, so a test that was
-        # cut off is a new one.
+        # The test counts as the round after the last. A site never answers the same attempt twice,
+        # so a test that was cut off needs a new attempt.
         attempt = checkpoints.begin(self._checkpoints, state.round + 1)
         tallies = self._tallies(chosen.model, Task(self._study, state.round, attempt, "test"))
         write_model(self._model, self._study, self._out / MODEL)

@@ -1,4 +1,4 @@
-"""What the sites' counts of an evaluation come to, together and one by one."""
+"""Computes the scores of an evaluation from the sites' counts, pooled and per site."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -8,7 +8,15 @@ from server.rounds.record import Scores
 
 
 def scores(pooled: Counted, tallies: Mapping[str, Counted]) -> Scores:
-    """The record's lines: the pooled counts with their intervals, and each site's."""
+    """Return the scores for the record of a round.
+
+    Args:
+        pooled: the sum of the training sites' counts.
+        tallies: site -> its counts.
+
+    Returns:
+        Metrics and intervals of `pooled` under "global", and each site's metrics under "sites".
+    """
     return {
         "global": _figures(pooled) | {"intervals": pooled.intervals()},
         "sites": {site: _figures(tally) for site, tally in tallies.items()},
@@ -16,8 +24,8 @@ def scores(pooled: Counted, tallies: Mapping[str, Counted]) -> Scores:
 
 
 def _figures(tally: Counted) -> dict[str, Any]:
-    """A tally's metrics, and its recall of each class, in the order of the study's types.
+    """Return a tally's metrics, and its recall per class in the order of the study's cell types.
 
-    None: no cells, or noise that hides the figure.
+    A figure is None if there are no cells, or if noise hides it.
     """
     return {**tally.metrics(), "recall": tally.recalls()}

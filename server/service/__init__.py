@@ -1,1 +1,1 @@
-"""The aggregator as one service: its processes, and what is known of them."""
+"""The server as one service: its processes, and the overview of its state."""

@@ -1,7 +1,7 @@
-"""What an operator wants to know at one look: the service, its studies, and every member.
+"""The operator's overview: the service, its studies and every member.
 
-Nothing is asked of anybody for it: it stands in the files of the home. A member's words are those
-of the study that asked last; none of them depends on a cell (`common.wire.reasons`).
+It is read from the files of the home; no site is asked. A member's words are its answer to the
+study that asked last, and do not depend on any cell (`common.wire.reasons`).
 """
 
 from collections.abc import Collection, Mapping
@@ -25,72 +25,82 @@ _BEFORE_CONSENT = {
     *(Reason.PAUSED, Reason.NO_POLICY, Reason.HOME, Reason.NOT_ORDERED, Reason.OTHER_VERSION),
     *(Reason.ENDED, Reason.INTERNAL, Reason.BAD_QUESTION, Reason.NO_MEMORY, Reason.NO_ROOM),
 }
-"""Where they hold, it is not known whether the study is approved."""
+"""The reasons that leave open whether the study is approved."""
 _AFTER_BUDGET = {Reason.OTHER_SIDE, Reason.OTHER_FIELD, Reason.WEIGHTS, Reason.DEVICE}
-"""Where they hold, the ledger was asked, and had enough."""
+"""The reasons that a site gives only after its ledger had enough budget."""
 _READY = ("ready", "ok")
 
 
 @dataclass(frozen=True, kw_only=True)
 class StudyState:
-    """How far a study is."""
+    """A study's progress."""
 
     study: str
-    """Its folder's name: the study's, and the beginning of its digest."""
+    """The name of its folder: the study's name and the beginning of its digest."""
     wanted: str
+    """What the operator wants of it."""
     state: str
     round: int
-    """Whole rounds."""
+    """The number of whole rounds."""
     rounds: int | None
-    """Of the plan; None before the first."""
+    """The number of planned rounds; None before the first one."""
     note: str
+    """Why it does not continue, or for whom it waits."""
     sites: dict[str, str]
-    """What each site said last."""
+    """Site -> its last answer, in words."""
     reasons: dict[str, str]
-    """Of those that refuse or sit out: which of the closed list."""
+    """Site -> why it refuses or sits out, from the closed list; only for sites that do."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class MemberState:
-    """A member of the consortium, whether it is there or not. None: nobody can tell."""
+    """A member of the consortium, connected or not. A field is None if it is not known."""
 
     site: str
     connected: bool
     since: str | None
-    """Of this connection or the last one, UTC, ISO 8601; so is `last_seen`."""
+    """When this connection, or the last one, began: UTC, ISO 8601."""
     last_seen: str | None
+    """When the member was last heard: UTC, ISO 8601."""
     version: str
+    """The version of hemofed that it names."""
     study: str | None
-    """Which study the following is about."""
+    """The study that the following fields are about."""
     approved: bool | None
+    """Whether the member approved the study."""
     ready: bool | None
+    """Whether it is ready to take part."""
     paused: bool | None
     budget: bool | None
-    """Whether its budget lasts for the study."""
+    """Whether its budget is enough for the study."""
     reason: str | None
-    """Why it does not take part."""
+    """Why it does not take part, from the closed list."""
     says: str
-    """The same in words, with the place in its log where there is one."""
+    """Its answer in words, with the place in its log if there is one."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ServerOverview:
-    """All of it."""
+    """The whole overview."""
 
     serves: bool
-    """Whether the sites can connect, and studies go on."""
+    """Whether the sites can connect and studies can continue."""
     processes: list[str]
     warnings: list[str]
     studies: list[StudyState]
     members: list[MemberState]
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """Return the overview as values for JSON."""
         return asdict(self)
 
 
 def overview(home: Path, now: datetime) -> ServerOverview:
-    """The home as it is at `now`. Raises ConfigError or FederationError: it is no server's."""
+    """Return the overview of the server home at `now`.
+
+    Raises:
+        ConfigError, FederationError: it is not the home of a server.
+    """
     registry, parts = Registry.load(home), running_parts(home)
     warnings = (lack_of_room(home), *expiries(home, registry, now))
     studies = stored_studies(home)
@@ -108,7 +118,7 @@ def overview(home: Path, now: datetime) -> ServerOverview:
 
 
 def _study(stored: Stored, studies: Collection[Stored], running: bool) -> StudyState:
-    """running: whether the rounds' process does."""
+    """Return the study's progress. running: whether the rounds' process runs."""
     said = stored.said()
     state, note = _state(stored, studies, running), _note(said)
     first = next_wanted(studies)
@@ -130,7 +140,7 @@ def _study(stored: Stored, studies: Collection[Stored], running: bool) -> StudyS
 
 
 def _state(stored: Stored, studies: Collection[Stored], running: bool) -> str:
-    """The state as it is: nothing runs where the service does not, and one study at a time."""
+    """Return the true state: nothing runs unless the service does, and only one study at a time."""
     state = str(stored.said()["state"])
     wanted = stored.wanted in ("run", "finish")
     if stored.wanted == "withdraw":
@@ -143,8 +153,10 @@ def _state(stored: Stored, studies: Collection[Stored], running: bool) -> str:
 
 
 def _note(said: Mapping[str, Any]) -> str:
-    """Why the study does not go on; or for whom it waits, and what other sites said last that are
-    neither ready nor took part."""
+    """Return why the study does not continue, or for whom it waits.
+
+    In the latter case the last answers of other sites that are neither ready nor took part follow.
+    """
     told = said.get("reason") or said.get("note")
     if told:
         return str(told)
@@ -157,7 +169,7 @@ def _note(said: Mapping[str, Any]) -> str:
 
 
 def _asked_last(studies: Collection[Stored]) -> StudyState | None:
-    """The study that asked the sites last: that which runs, or was noted about last."""
+    """Return the study that asked the sites last: the one that runs, or has the newest state."""
     asked = [stored for stored in studies if stored.said().get("sites")]
     first = next_wanted(studies)
     if first in asked and first is not None:

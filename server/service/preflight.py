@@ -1,4 +1,4 @@
-"""What must hold before a part of the server is started: its faults would only be in a log then."""
+"""Checks before a part of the server is started, whose faults would later show only in a log."""
 
 import os
 import socket
@@ -14,19 +14,19 @@ from common.identity.keys import PASSPHRASE_VARIABLE
 
 _KEYS = {"ca.key": load_tls_key, "server.key": load_tls_key, "signing.key": load_signing_key}
 _FREE_SECONDS = 3.0
-"""A listener that was killed a moment ago may free its port as late as this."""
+"""How long, in seconds, a listener that was just killed may take to free its port."""
 
 
 def check_home(home: Path) -> None:
-    """Raise ConfigError when another user may write what this server goes by or remembers."""
+    """Raise ConfigError if another user may write to files that this server relies on."""
     check_ours(*home.glob("*"), *home.glob("studies/*"), *home.glob("studies/*/*"))
 
 
 def check_keys(home: Path) -> None:
-    """Raise ConfigError unless the home's private keys are sound, and nobody else can read them.
+    """Raise ConfigError unless the home's private keys are sound and no other user can read them.
 
-    `ca.key` may be kept elsewhere. The parts have no terminal to ask at, so a passphrase must be in
-    the environment.
+    `ca.key` may be kept elsewhere. The parts have no terminal to ask for a passphrase, so it must
+    be in the environment.
     """
     for name, load in _KEYS.items():
         path = home / name
@@ -36,7 +36,7 @@ def check_keys(home: Path) -> None:
 
 
 def check_port(host: str, port: int) -> None:
-    """Raise ConfigError unless the server can listen there."""
+    """Raise ConfigError unless the server can listen on this address."""
     end = time.monotonic() + _FREE_SECONDS
     while fault := _port_fault(host, port):
         if time.monotonic() > end:
@@ -49,7 +49,7 @@ def check_port(host: str, port: int) -> None:
 
 def _port_fault(host: str, port: int) -> str | None:
     with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as one:
-        # As the listener does: IPv4's port may be another's.
+        # Like the listener's socket: another program may have the same port on IPv4.
         one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if one.family == socket.AF_INET6:
             one.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
@@ -61,7 +61,7 @@ def _port_fault(host: str, port: int) -> str | None:
 
 
 def _require_passphrase(path: Path) -> None:
-    """Raise ConfigError when the key would have to be asked for."""
+    """Raise ConfigError if the key is encrypted and its passphrase is not in the environment."""
     with suppress(OSError):  # the loader says it better
         if b"BEGIN ENCRYPTED" in path.read_bytes() and not os.environ.get(PASSPHRASE_VARIABLE):
             raise ConfigError(f"{path}: is encrypted; set {PASSPHRASE_VARIABLE} to its passphrase")

@@ -1,6 +1,6 @@
-"""The aggregator as one service: the closed SuperLink and the rounds, each a process of its own.
+"""The server as one service: the closed SuperLink and the rounds, each in its own process.
 
-Both keep what they need on disk, so a restart of either loses no reply and no round.
+Both keep what they need on disk, so that a restart of either loses no reply and no round.
 """
 
 import json
@@ -27,7 +27,7 @@ from server.service.supervised_process import Part
 
 SERVICE, CERTIFICATE = "service.json", "server.crt"
 LISTENER, ROUNDS = "superlink", "rounds"
-"""The parts, by name."""
+"""The names of the parts."""
 _log = logging.getLogger("hemofed.server")
 _LOOK_SECONDS, _STOP_SECONDS = 0.3, 12.0
 
@@ -37,14 +37,15 @@ SETTINGS = {
     "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
     "FLWR_OIDC_ENABLED": "0",
 }
-"""Flower's switches: it phones home and installs packages by default."""
+"""Flower's settings; by default it sends telemetry and installs packages."""
 
 
 class Service:
-    """Supervises the parts of a server home until halted.
+    """Supervises the parts of a server home until it is told to halt.
 
-    Raises ConfigError or FederationError, before any part is started, when one would only die of
-    it: the home, its keys or dates are not sound, it is served already, or the port is taken.
+    Raises:
+        ConfigError, FederationError: the home, its keys or dates are not sound, it is served
+            already, or the port is taken. No part is started.
     """
 
     def __init__(self, home: Path, listen: str | None = None) -> None:
@@ -80,9 +81,9 @@ class Service:
         check_port(host, port)
 
     def run(self, halt: Event, say: Callable[[str], None]) -> None:
-        """Keep the parts alive until `halt`; then stop the rounds first, and the listener last.
+        """Keep the parts alive until `halt` is set; then stop the rounds, and the listener last.
 
-        say: called with one line, once the sites can connect.
+        say: called with one line as soon as the sites can connect.
         """
         log_plainly()
         said = False
@@ -98,7 +99,7 @@ class Service:
         (self._home / SERVICE).unlink(missing_ok=True)
 
     def _listens(self) -> bool:
-        """Whether the parts run, and a site could connect."""
+        """Return whether the parts run and a site could connect."""
         if not all(part.runs() for part in self._parts):
             return False
         with suppress(OSError), socket.create_connection(self._address, timeout=1.0):
@@ -112,14 +113,14 @@ class Service:
         )
 
     def _renew(self) -> None:
-        """Start the listener again when its certificate was renewed; the sites wait meanwhile."""
+        """Restart the listener if its certificate was renewed; the sites wait meanwhile."""
         certificate = (self._home / CERTIFICATE).read_bytes()
         if certificate != self._certificate:
             self._certificate = certificate
             self._parts[0].stop(_STOP_SECONDS)
 
     def _tell(self) -> None:
-        """Keep the service file right; a full disk is complained of once, and tried again."""
+        """Keep the service file up to date; a full disk is reported once, and tried again."""
         parts = {
             part.name: {"pid": part.process.pid, "restarts": part.restarts}
             for part in self._parts
@@ -138,7 +139,7 @@ class Service:
             self._told, self._complained = content, False
 
     def _check_alone(self) -> None:
-        """End what a killed predecessor left; raise FederationError when it is alive."""
+        """End the parts that a killed predecessor left; raise FederationError if it is alive."""
         told = read_service(self._home)
         if told is None:
             return
@@ -152,7 +153,11 @@ class Service:
 
 
 def read_service(home: Path) -> dict[str, Any] | None:
-    """What the running (or killed) service said of itself, or None. Raises ConfigError."""
+    """Read the service file of the running (or killed) service, or return None if there is none.
+
+    Raises:
+        ConfigError: the file cannot be read.
+    """
     path = home / SERVICE
     if not path.exists():
         return None
@@ -164,7 +169,7 @@ def read_service(home: Path) -> dict[str, Any] | None:
 
 
 def running_parts(home: Path) -> set[str]:
-    """The parts of the service of `home` that run at this moment; none where it does not itself."""
+    """Return the parts of the service that run at this moment; none if the service does not run."""
     told = read_service(home)
     if told is None or not is_alive(told["pid"], "server"):
         return set()
@@ -173,7 +178,7 @@ def running_parts(home: Path) -> set[str]:
 
 
 def processes(home: Path) -> list[str]:
-    """What runs of the service of `home` (absolute) at this moment, a line each."""
+    """Return a line for each process of the service of `home` (absolute) at this moment."""
     told = read_service(home)
     if told is None:
         return ["the service does not run; start it with `hemofed server start`"]
@@ -193,7 +198,7 @@ def processes(home: Path) -> list[str]:
 
 
 def is_alive(pid: int, mention: str) -> bool:
-    """Whether the process runs and its command line mentions `mention`: numbers are reused."""
+    """Return whether the process runs and its command line contains `mention`; ids are reused."""
     try:
         command = Path(f"/proc/{pid}/cmdline").read_bytes()
     except OSError:

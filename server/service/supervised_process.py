@@ -1,7 +1,7 @@
 """A process that the service keeps alive.
 
-One that ends is started again: at once the first time, then after pauses that double, until it
-lives for a minute.
+A process that ends is started again: at once the first time, then after pauses that double until it
+has lived for more than a minute.
 """
 
 import logging
@@ -18,9 +18,9 @@ from common.process_hardening import environment
 
 _log = logging.getLogger("hemofed.server")
 _FIRST_PAUSE, _LONGEST_PAUSE, _LONG_LIFE = 0.5, 30.0, 60.0
-"""Seconds."""
+"""The first and the longest pause, and the life after which the pauses start anew, in seconds."""
 _SHORT_LIFE = 20.0
-"""A part takes some seconds to load; one that ends before this did not begin its work."""
+"""The seconds that a part may need to load; one that ends earlier has not begun its work."""
 
 
 @dataclass
@@ -35,16 +35,16 @@ class Part:
     restarts: int = -1
     _started: float = 0.0
     _short_lives: int = 0
-    """In a row."""
+    """The number of short lives in a row."""
     _pauses: Backoff = field(default_factory=lambda: Backoff(_FIRST_PAUSE, _LONGEST_PAUSE))
     _due: float = 0.0
 
     def runs(self) -> bool:
-        """Whether the process is there."""
+        """Return whether the process runs."""
         return self.process is not None and self.process.poll() is None
 
     def look(self) -> None:
-        """Start the process when it is not there and due; keep its log short."""
+        """Start the process if it does not run and is due, and keep its log short."""
         keep_short(self.log)
         if self.runs():
             return
@@ -65,7 +65,7 @@ class Part:
         self._started, self.restarts = now, self.restarts + 1
 
     def _note_end(self, now: float) -> None:
-        """Say when to start it again; that it ends right after its start, the second time on."""
+        """Decide when to start it again; from the second short life on, report that it fails."""
         lived, self.process = now - self._started, None
         if lived > _LONG_LIFE:
             self._pauses.reset()
@@ -80,7 +80,7 @@ class Part:
             )
 
     def stop(self, seconds: float) -> None:
-        """End the process, by force after `seconds`."""
+        """End the process; after `seconds`, by force."""
         if self.process is None:
             return
         self.process.terminate()

@@ -1,4 +1,4 @@
-"""How much disk a study needs at the aggregator before a round of it is begun."""
+"""How much disk space a study needs at the server before one of its rounds may start."""
 
 from functools import lru_cache
 
@@ -10,9 +10,11 @@ from common.models.parameter_vector import Layout
 
 @lru_cache(maxsize=4)
 def round_bytes(study: Study) -> int:
-    """Bytes: the model's vector to each site and back beside the database, a checkpoint, the rest.
+    """Return the bytes that a round of the study needs.
 
-    A round that the disk cannot hold would be cut off after the sites paid for it.
+    They hold the model's vector to each site and back, beside the database; a checkpoint; and
+    `LEAST` for the rest. A round that the disk cannot hold would be cut off after it has cost the
+    sites privacy.
     """
     model = build(study.model, len(study.cell_types), study.image_side, study.seed)
     vector = 4 * Layout.of(model).size

@@ -1,4 +1,4 @@
-"""How a study goes on: in its state, for `status`; in the audit log; in the server's log."""
+"""Reports a study's progress in its state (for `status`), the audit log and the server's log."""
 
 import logging
 from collections.abc import Callable, Mapping
@@ -18,12 +18,12 @@ _log = logging.getLogger("hemofed.rounds")
 
 
 class StudyProgress(Observer):
-    """Writes down what happens to one study, and asks after each round whether it may go on."""
+    """Writes down what happens to a study, and checks after each round whether it may continue."""
 
     def __init__(
         self, stored: Stored, study: Study, log: AuditLog, may_go_on: Callable[[], None]
     ) -> None:
-        """may_go_on: raises what ends the rounds."""
+        """may_go_on: called after each round; an exception that it raises ends the rounds."""
         self._stored = stored
         self._study = study
         self._audit = log
@@ -31,7 +31,7 @@ class StudyProgress(Observer):
         self._waits: AbstractSet[str] | None = None
 
     def not_ready(self, sites: Mapping[str, ReplyStatus]) -> None:
-        """Before the first round: what the sites say that are not all ready."""
+        """Write down what each site answered while too few are ready for the first round."""
         words = {site: str(said) for site, said in sites.items()}
         before = self._stored.said()
         if before["state"] != _WAITING:
@@ -75,12 +75,16 @@ class StudyProgress(Observer):
 
 
 def _reasons(statuses: Mapping[str, ReplyStatus]) -> dict[str, str]:
-    """Site -> its own word for why it refuses or sits out, of those that said one."""
+    """Return site -> the reason it gives for refusing or sitting out, if it gives one."""
     return {site: status.reason.value for site, status in statuses.items() if status.reason}
 
 
 def _list(sites: Mapping[str, str]) -> str:
-    """`2 ok; c: paused`: those of like words together."""
+    """Return the sites grouped by their words.
+
+    >>> _list({"a": "ok", "b": "ok", "c": "paused"})
+    'a, b: ok; c: paused'
+    """
     named: dict[str, list[str]] = {}
     for site, words in sites.items():
         named.setdefault(words, []).append(site)

@@ -1,9 +1,10 @@
-"""Runs the studies that are wanted, one after the other, with the installed ServerApp.
+"""The rounds' process: runs the wanted studies, one after the other, with the ServerApp.
 
-A part that the service supervises. When it dies in the middle of a round, its successor finds the
-study still wanted and goes on from the last checkpoint, as a new Flower run. While the disk has no
-room for a round none is begun: one that is cut off costs the sites privacy for nothing.
-What needs torch is imported once a study is wanted: most of the time none is.
+The service supervises this process. If it dies in the middle of a round, its successor finds the
+study still wanted and continues from the last checkpoint, as a new Flower run. While the disk has
+no room for a round, none is started, because a round that is cut off costs the sites privacy for
+nothing. Modules that need torch are imported only once a study is wanted, since most of the time
+none is.
 """
 
 import argparse
@@ -40,7 +41,10 @@ _log = logging.getLogger("hemofed.rounds")
 
 
 class RoundsProcess:
-    """The rounds' process. `halt` ends it at the next look at the sites."""
+    """Runs the wanted studies of the server home until `halt` is set.
+
+    A round under way notices `halt` the next time it looks for replies.
+    """
 
     def __init__(self, home: Path, state: LinkState, log: AuditLog, halt: Event) -> None:
         self._home = home
@@ -50,7 +54,7 @@ class RoundsProcess:
         self._withdrawals = Withdrawals(home, state, log, halt)
 
     def serve(self) -> None:
-        """Run wanted studies until halted."""
+        """Run wanted studies until `halt` is set."""
         end_unfinished(self._state)
         while not self._halt.is_set():
             with suppress(StoppedError):
@@ -62,7 +66,7 @@ class RoundsProcess:
                 self._halt.wait(_IDLE_SECONDS)
 
     def _run(self, stored: Stored) -> None:
-        """Run one study to its end, its stop or its failure; a crash leaves it wanted."""
+        """Run one study until it ends, is stopped or fails; after a crash it is still wanted."""
         needed, finish = LEAST, stored.wanted == "finish"
         try:
             study = stored.study()
@@ -76,7 +80,7 @@ class RoundsProcess:
         except NoRoomError as error:
             self._wait_for_room(stored, str(error))
         except Exception as error:
-            # A full disk fails in many ways, by errors of SQLite and by replies that do not come.
+            # A full disk shows in many ways: as errors of SQLite, or as missing replies.
             lack = lack_of_room(self._home, needed)
             if lack:
                 self._wait_for_room(stored, lack)
@@ -86,7 +90,7 @@ class RoundsProcess:
                 raise
 
     def _rounds(self, stored: Stored, study: Study, finish: bool) -> None:
-        """finish: only test and write the model of the last whole round."""
+        """Run the study's rounds, or with `finish` only test and write the model it has."""
         from common.models.released import MODEL
         from server.app import server_app
 
@@ -111,7 +115,7 @@ class RoundsProcess:
         self._audit.append("exported", study=study.name, digest=study.digest, model=model)
 
     def _check_room(self, study: Study) -> int:
-        """Bytes that a round needs. Raises NoRoomError where the disk has them not."""
+        """Return the bytes that a round needs. Raises NoRoomError if the disk has fewer."""
         from server.studies.disk_space import round_bytes
 
         needed = round_bytes(study)
@@ -119,7 +123,7 @@ class RoundsProcess:
         return needed
 
     def _wait_for_room(self, stored: Stored, lack: str) -> None:
-        """Say what is lacking, as far as that can be written; the study stays wanted."""
+        """Report the lack of room if that can be written, and pause; the study stays wanted."""
         if stored.said()["state"] != (waiting := "waiting for room"):
             _log.error("%s: waits and goes on by itself: %s", stored.folder.name, lack)
         with suppress(OSError):
@@ -140,7 +144,8 @@ class RoundsProcess:
         self._give_up_if_unwanted(stored)
 
     def _may_go_on(self, stored: Stored, study: Study) -> None:
-        """Raise StoppedError: it is wanted no more. NoRoomError: there is none for a round."""
+        """Raise StoppedError if the study is no longer wanted, and NoRoomError if a round has no
+        room on the disk."""
         self._give_up_if_unwanted(stored)
         self._check_room(study)
 
@@ -155,7 +160,7 @@ class RoundsProcess:
 
 
 def main() -> None:
-    """`python -m server.studies.runner HOME`."""
+    """Run `python -m server.studies.runner HOME`, which the service starts."""
     parser = argparse.ArgumentParser()
     parser.add_argument("home", type=Path)
     home = parser.parse_args().home

@@ -1,12 +1,12 @@
-"""The studies of a server home, and what the operator wants of each.
+"""The store of a server home's studies, with what the operator wants of each.
 
-The operator's commands only write these files, and the service only reads them: there is no
-administrative API that anyone could call. Who may write to the home may run studies.
+The operator's commands act only by writing these files, which the service reads: there is no
+administrative API that anyone could call. Whoever may write to the home may run studies.
 
-studies/<name>-<digest>/study.yaml  the study, as its digest says
+studies/<name>-<digest>/study.yaml  the study, whose digest the folder's name holds
                         proposal.json  the study with the server's signature, for the sites
                         wanted      "run", "stop", "finish" or "withdraw"
-                        state.json  how far it is, in words
+                        state.json  the study's progress, in words
                         run/        rounds.jsonl, checkpoints/, model.safetensors
 """
 
@@ -29,30 +29,39 @@ from server.rounds.suspension import ask_to_lift
 
 PROPOSAL = "proposal.json"
 Wanted = Literal["run", "stop", "finish", "withdraw"]
-"""finish: test and write the model of the last whole round. withdraw: the labs are to forget it."""
+"""What the operator wants of a study. "finish" ends the run with its whole rounds, then tests and
+writes the model that is kept; "withdraw" tells the labs to forget the proposal."""
 _KEPT = ("round", "rounds", "sites", "reasons", "told")
-"""What is still said of a study while it waits, and when it is over."""
+"""The keys of a study's state that stay when the state changes."""
 _OVER = ("completed", "finished")
+"""The states in which nothing is left to do."""
 RUNS = ("running", "waiting for sites", "waiting for room")
-"""States in which the rounds' process is at it."""
+"""The states in which the rounds' process works on the study."""
 
 
 @dataclass(frozen=True)
 class Stored:
-    """A study in its folder."""
+    """A study in its folder of the store."""
 
     folder: Path
 
     @property
     def file(self) -> Path:
+        """The study's YAML."""
         return self.folder / "study.yaml"
 
     @property
     def out(self) -> Path:
+        """The folder of the study's run."""
         return self.folder / "run"
 
     def study(self) -> Study:
-        """The study. Raises FederationError when it is not the one that the folder was made for."""
+        """Read the study.
+
+        Raises:
+            FederationError: it is not the study that the folder was made for.
+            ConfigError: it is not a valid study.
+        """
         study = load(Study, self.file)
         if self.folder.name != _folder_name(study):
             raise FederationError(
@@ -62,7 +71,11 @@ class Stored:
         return study
 
     def proposal(self) -> Proposal:
-        """The study as the sites get it. Raises FederationError when it is not the server's own."""
+        """Read the signed study that the sites get.
+
+        Raises:
+            FederationError: it is missing, is not signed by this server, or is of another study.
+        """
         path = self.folder / PROPOSAL
         if not path.exists():
             raise FederationError(
@@ -77,17 +90,20 @@ class Stored:
 
     @property
     def wanted(self) -> Wanted:
+        """What the operator wants; "stop" if the file is missing or holds anything else."""
         path = self.folder / "wanted"
         said = path.read_text(encoding="utf-8") if path.exists() else "stop"
         return next((one for one in get_args(Wanted) if one == said), "stop")
 
     def want(self, wanted: Wanted) -> None:
-        """Say what the service shall do."""
+        """Write down what the service is to do."""
         write_text(self.folder / "wanted", wanted)
 
     def check_unfinished(self) -> None:
-        """Raise ConfigError when the study is over: started again it would ask each lab, and hold
-        back the studies behind it, for nothing."""
+        """Raise ConfigError if the study is over.
+
+        Started again, it would ask every lab and delay the studies behind it, for nothing.
+        """
         state = self.said()["state"]
         if state in _OVER:
             raise ConfigError(
@@ -95,7 +111,7 @@ class Stored:
             )
 
     def check_proposed(self) -> None:
-        """Raise ConfigError when the study was withdrawn."""
+        """Raise ConfigError if the study was withdrawn."""
         if self.wanted == "withdraw" or self.said()["state"] == "withdrawn":
             raise ConfigError(
                 f"{self.folder.name}: was withdrawn; `hemofed server run` with its file proposes "
@@ -103,7 +119,11 @@ class Stored:
             )
 
     def stop(self) -> None:
-        """Want it stopped after the round under way. Raises ConfigError: it does not run."""
+        """Want the study stopped after the round under way.
+
+        Raises:
+            ConfigError: it does not run.
+        """
         self.check_unfinished()
         self.check_proposed()
         if self.wanted == "stop":
@@ -113,13 +133,21 @@ class Stored:
         self.want("stop")
 
     def resume(self) -> None:
-        """Want it run from its last whole round. Raises ConfigError: it runs, or is over."""
+        """Want the study run from its last whole round.
+
+        Raises:
+            ConfigError: it is over or withdrawn.
+        """
         self.check_unfinished()
         self.check_proposed()
         self.want("run")
 
     def finish(self) -> None:
-        """Want the model of its last whole round. Raises ConfigError: it runs, or has none."""
+        """Want the run ended with its whole rounds, and the model tested and written.
+
+        Raises:
+            ConfigError: it runs, has no whole round, or is over.
+        """
         self.check_unfinished()
         if self.wanted == "run":
             raise ConfigError(
@@ -134,7 +162,11 @@ class Stored:
         self.want("finish")
 
     def withdraw(self) -> None:
-        """Want it forgotten by the labs. Raises ConfigError: it has rounds, or is withdrawn."""
+        """Want the labs to forget the study.
+
+        Raises:
+            ConfigError: it has whole rounds, or is over or withdrawn already.
+        """
         self.check_unfinished()
         self.check_proposed()
         if self.whole_rounds:
@@ -150,11 +182,15 @@ class Stored:
 
     @property
     def whole_rounds(self) -> int:
-        """Rounds that are over and kept."""
+        """The number of rounds that are over and kept."""
         return int(self.said().get("round", 0))
 
     def lift(self, study: Study, sites: list[str]) -> None:
-        """Let suspended sites be asked again. Raises ConfigError: not in the study's cohort."""
+        """Let the study ask these suspended sites again.
+
+        Raises:
+            ConfigError: a site is not in the study's cohort.
+        """
         unknown = sorted(set(sites) - set(study.cohort))
         if unknown:
             raise ConfigError(
@@ -165,17 +201,17 @@ class Stored:
             ask_to_lift(self.out, sites)
 
     def say(self, state: str, **details: Any) -> None:
-        """Note how far the study is; what is `_KEPT` stays as it was unless it is given."""
+        """Write the study's state; the keys in `_KEPT` stay as they were unless given."""
         kept = {key: value for key, value in self.said().items() if key in _KEPT}
         write_text(self.folder / "state.json", json.dumps({"state": state} | kept | details))
 
     def noted(self) -> float:
-        """When `say` was called last, in seconds of Unix time; 0: never."""
+        """Return when `say` was last called, in seconds of Unix time; 0 if it never was."""
         path = self.folder / "state.json"
         return path.stat().st_mtime if path.exists() else 0.0
 
     def said(self) -> dict[str, Any]:
-        """What `say` noted last."""
+        """Return the state that `say` wrote last; "proposed" if there is none."""
         path = self.folder / "state.json"
         if not path.exists():
             return {"state": "proposed"}
@@ -184,10 +220,12 @@ class Stored:
 
 
 def propose(home: Path, study: Study) -> Stored:
-    """Sign and store the study; again the same one, when it is there.
+    """Sign and store the study, and return it.
 
-    One that was withdrawn is proposed again. Raises ConfigError: no cohort, or the server's signing
-    key cannot be used.
+    A study that is stored already stays as it is; one that was withdrawn is proposed again.
+
+    Raises:
+        ConfigError: its cohort has no training site, or the server's signing key cannot be used.
     """
     if not any(member.role == "train" for member in study.cohort.values()):
         raise ConfigError(f"study {study.name}: cohort: no site with the role train")
@@ -207,20 +245,26 @@ def propose(home: Path, study: Study) -> Stored:
 
 
 def next_wanted(studies: Collection[Stored]) -> Stored | None:
-    """The study that the rounds' process turns to: one at a time, by name."""
+    """Return the first study that is to run or finish, or None; `studies` is sorted by name."""
     return next((stored for stored in studies if stored.wanted in ("run", "finish")), None)
 
 
 def below_minimum(home: Path, members: Collection[str]) -> list[str]:
-    """What is to be known of the studies that are to run, and are not over, if `members` are all
-    that can take part: a line on each whose minimum they miss."""
+    """Return a line for each study that is to run but would have too few training sites.
+
+    A study that cannot be read gets a line, too.
+
+    Args:
+        home: the server home.
+        members: the sites that would be left to take part.
+    """
     lines = []
     for stored in stored_studies(home):
         if stored.wanted != "run":
             continue
         try:
             study = stored.study()
-        except HemofedError as error:  # the rounds' process says it too; nobody is kept in for it
+        except HemofedError as error:  # the rounds' process reports it, too; nothing is held up
             lines.append(str(error))
             continue
         train = [name for name, member in study.cohort.items() if member.role == "train"]
@@ -234,7 +278,7 @@ def below_minimum(home: Path, members: Collection[str]) -> list[str]:
 
 
 def check_members(study: Study, registry: Registry) -> None:
-    """Raise ConfigError when the cohort names a site that cannot connect."""
+    """Raise ConfigError if the cohort names a site that is not an active member."""
     unknown = sorted(set(study.cohort) - set(registry.active()))
     if unknown:
         members = ", ".join(registry.active()) or "none"
@@ -245,12 +289,16 @@ def check_members(study: Study, registry: Registry) -> None:
 
 
 def stored_studies(home: Path) -> list[Stored]:
-    """All studies, by name."""
+    """Return all studies of the server home, sorted by name."""
     return [Stored(file.parent) for file in sorted((home / "studies").glob("*/study.yaml"))]
 
 
 def find_stored(home: Path, name: str) -> Stored:
-    """The study that `name` begins (its name or folder). Raises ConfigError: none, or several."""
+    """Return the study whose folder name starts with `name`.
+
+    Raises:
+        ConfigError: no study, or more than one, starts so.
+    """
     studies = stored_studies(home)
     found = [stored for stored in studies if stored.folder.name.startswith(name)]
     if len(found) != 1:

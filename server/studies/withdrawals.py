@@ -1,6 +1,6 @@
-"""Proposals that the operator takes back: the labs that may have them are told, one by one.
+"""Withdraws proposals: tells each lab that may have received one that the operator took it back.
 
-A lab that is away is told when it is there; until then the study stands in its list.
+A lab that is away is told once it connects; until then its list still shows the study.
 """
 
 import logging
@@ -28,7 +28,7 @@ _log = logging.getLogger("hemofed.rounds")
 
 
 class Withdrawals:
-    """Tells the sites, in the rounds' process, while no study runs."""
+    """Tells the sites of withdrawn studies, in the rounds' process, while no study runs."""
 
     def __init__(self, home: Path, state: LinkState, log: AuditLog, halt: Event) -> None:
         self._home = home
@@ -38,8 +38,10 @@ class Withdrawals:
         self._due = 0.0
 
     def look(self) -> None:
-        """Tell the sites that are connected and were not told; the study is done with when all
-        members of its cohort know."""
+        """Tell the connected sites that have not been told yet.
+
+        A withdrawal is complete when every member of the study's cohort has confirmed it.
+        """
         if time.monotonic() < self._due:
             return
         self._due = time.monotonic() + _AGAIN_SECONDS
@@ -64,7 +66,7 @@ class Withdrawals:
             _log.info("%s: withdrawn, and every member of its cohort knows", stored.folder.name)
 
     def _told(self, study: Study, sites: set[str]) -> set[str]:
-        """Those of the sites that are connected, and have said that they know."""
+        """Tell those of the sites that are connected, and return the ones that confirm it."""
         online = {node.name for node in self._state.get_node_info(statuses=[NodeStatus.ONLINE])}
         if not sites & online:
             return set()

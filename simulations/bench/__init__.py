@@ -1,1 +1,1 @@
-"""`hemofed bench`: contestants measured in turn in one run."""
+"""`hemofed bench`: measures contestants in turn in one run."""

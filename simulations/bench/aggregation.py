@@ -1,8 +1,8 @@
-"""`hemofed bench aggregation`: a round's updates into one, beside stock Flower's FedAvg.
+"""`hemofed bench aggregation`: the aggregation of a round's updates, beside stock Flower's FedAvg.
 
-Each contestant is a fresh process, so that its peak memory is its own. Both start from replies as
-they lie on the wire, deserialise them, and aggregate; FedAvg gets its replies in a list, as its
-strategy does, and the running mean one at a time, as the rounds do.
+Each contestant is a fresh process, so that its peak memory is its own. Both start from serialised
+replies, deserialise and aggregate them. FedAvg gets its replies in a list, as its strategy does,
+and the running mean gets them one at a time, as the rounds do.
 """
 
 import json
@@ -20,7 +20,10 @@ _CONTESTANTS = {
 
 
 def run(quick: bool, json_file: Path | None) -> None:
-    """Print, for 2, 10 and 50 sites: seconds to aggregate, and peak memory above the start's."""
+    """Measure 2, 10 and 50 sites; print the seconds and the peak memory above that at the start.
+
+    With `quick`, 50 sites are left out. The results are also written to `json_file`, if given.
+    """
     results = {}
     for sites in (2, 10) if quick else (2, 10, 50):
         contestants: dict[str, Measure] = {
@@ -34,5 +37,5 @@ def run(quick: bool, json_file: Path | None) -> None:
 
 
 def _measure(kind: str, sites: int) -> dict[str, float]:
-    """One run of a contestant in a fresh process."""
+    """Run a contestant once in a fresh process, and return its figures."""
     return said_by("simulations.bench.aggregation_contestant", kind, str(sites))

@@ -3,9 +3,9 @@
     python -m simulations.bench.aggregation_contestant {layers,flat,mean} SITES
 
 layers: Flower's FedAvg on a ResNet-18's tensors. flat: the same on one tensor. mean: hemofed.
-The replies are made outside the time, which counts from their bytes to the aggregate; `seconds` are
-the processor's, which other work on the machine disturbs least. Memory is the process's peak
-(VmHWM) above what it held before the first reply came.
+The time runs from the replies' bytes to the aggregate; making the replies is not included.
+`seconds` is processor time, which other work on the machine disturbs the least. Memory is the
+process's peak (VmHWM) above what it held before the first reply.
 """
 
 import argparse
@@ -29,7 +29,7 @@ _MAX_NORM = 1e4
 
 
 class Stopwatch:
-    """Adds up the processor's and the wall's time of what runs in its `with`."""
+    """Adds up the processor time and the wall time of the code in its `with` blocks."""
 
     def __init__(self) -> None:
         self.processor = self.wall = 0.0
@@ -44,7 +44,7 @@ class Stopwatch:
 
 
 def fedavg(shapes: list[tuple[int, ...]], base: Vector, sites: int, clock: Stopwatch) -> None:
-    """Flower's aggregate of all replies, which it holds."""
+    """Aggregate all replies with Flower's FedAvg, which holds them in memory."""
     replies = [
         RecordDict(
             {
@@ -60,7 +60,7 @@ def fedavg(shapes: list[tuple[int, ...]], base: Vector, sites: int, clock: Stopw
 
 
 def running_mean(base: Vector, sites: int, clock: Stopwatch) -> None:
-    """The running mean of all replies, one at a time."""
+    """Aggregate all replies with the running mean, one at a time."""
     names = [str(site) for site in range(sites)]
     with clock:
         mean = RunningMean(len(base), dict.fromkeys(names, 1 / sites), _MAX_NORM)
@@ -79,7 +79,7 @@ def _parts(shapes: list[tuple[int, ...]], values: Vector) -> list[Vector]:
 
 
 def _memory(field: str) -> float:
-    """VmHWM or VmRSS of this process, MiB."""
+    """Return VmHWM or VmRSS of this process, in MiB."""
     found = re.search(rf"{field}:\s+(\d+) kB", Path("/proc/self/status").read_text())
     return int(found[1]) / 1024 if found else 0.0
 

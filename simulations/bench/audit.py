@@ -1,4 +1,4 @@
-"""`hemofed bench audit`: which faults of private training the audit catches, and how often."""
+"""`hemofed bench audit`: how often the audit catches each of several faults of private training."""
 
 import json
 from collections import Counter
@@ -22,7 +22,7 @@ from simulations.privacy_audit.randomness import Randomness
 Fault = Callable[[], AbstractContextManager[None]]
 
 ROUNDS = 20
-"""Of one step each."""
+"""The rounds of the study; each has one step."""
 
 FAULTS: dict[str, Fault] = {
     "none": nullcontext,
@@ -49,7 +49,7 @@ FAULTS: dict[str, Fault] = {
 
 
 def run(quick: bool, json_file: Path | None) -> None:
-    """Audit each fault some times over; print, and write JSON if asked."""
+    """Audit each fault several times; print the results, and write them to `json_file` if given."""
     torch.set_num_threads(1)
     repetitions, canaries = (3, QUICK_CANARIES) if quick else (5, CANARIES)
     results = []

@@ -1,4 +1,4 @@
-"""`hemofed bench check`: what `hemofed data check` takes in time and memory, by its images."""
+"""`hemofed bench check`: the time and memory of `hemofed data check` for two kinds of images."""
 
 import subprocess
 import tempfile
@@ -24,10 +24,10 @@ _EVERY = 0.02
 
 
 def run(quick: bool, json_file: Path | None) -> None:
-    """6,000 near-identical images, as a Z-stack or a film gives, and 100,000 that are not alike.
+    """Measure 6,000 near-identical images, such as a Z-stack or a film, and 100,000 unlike ones.
 
-    Each in a fresh process, whose memory, with that of its children, is looked at 50 times a
-    second. Near-identical ones differ by 2 grey levels of noise.
+    Each check is a fresh process; its memory and its children's is read 50 times a second.
+    Near-identical images differ by 2 grey levels of noise. `quick` takes fewer images.
     """
     same, others = (300, 1000) if quick else (6000, 100_000)
     with tempfile.TemporaryDirectory(prefix="hemofed-bench-") as folder:
@@ -43,7 +43,7 @@ def run(quick: bool, json_file: Path | None) -> None:
 
 
 def near_identical(number: int) -> Iterator[NDArray[np.uint8]]:
-    """One picture, each time with other noise."""
+    """Yield (SIDE, SIDE, 3) uint8 pictures that are the same but for their noise."""
     rng = np.random.default_rng(0)
     picture = next(unlike(1)).astype(np.int16)
     for _ in range(number):
@@ -52,7 +52,7 @@ def near_identical(number: int) -> Iterator[NDArray[np.uint8]]:
 
 
 def unlike(number: int) -> Iterator[NDArray[np.uint8]]:
-    """Smooth patches of chance colours."""
+    """Yield (SIDE, SIDE, 3) uint8 pictures of smooth patches in random colours."""
     rng = np.random.default_rng(1)
     for _ in range(number):
         coarse = rng.integers(60, 240, (6, 6, 3), dtype=np.uint8)
@@ -60,7 +60,7 @@ def unlike(number: int) -> Iterator[NDArray[np.uint8]]:
 
 
 def write(folder: Path, pictures: Iterator[NDArray[np.uint8]]) -> None:
-    """Class folders of the pictures, the types in turn."""
+    """Write the pictures into class folders below `folder`; the types take turns."""
     for name in TYPES:
         (folder / name).mkdir(parents=True)
     for number, picture in enumerate(pictures):

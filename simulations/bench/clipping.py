@@ -1,10 +1,10 @@
-"""`hemofed bench clipping`: what exact per-unit clipping costs beside a plain SGD step.
+"""`hemofed bench clipping`: the cost of exact per-unit clipping, relative to a plain SGD step.
 
-Every contestant has a process of its own, with one thread; each rival takes steps in turn with
-plain SGD and hemofed. "seconds" is processor time, page faults included, since other work may share
-the machine; "wall" is beside it. "peak_mib" is the most resident memory that steps needed beyond
-the model and the batch. "error" is the clipped sum's distance from float64, relative, with softplus
-for relu (see `Smooth`).
+Every contestant has its own process with one thread; each rival takes steps in turn with plain SGD
+and hemofed. "seconds" is processor time, with page faults, since other work may share the machine;
+"wall" is wall time. "peak_mib" is the most resident memory that the steps need beyond the model and
+the batch. "error" is the relative distance of the clipped sum from the one in float64, with
+softplus in place of relu (see `Smooth`).
 """
 
 import contextlib
@@ -45,11 +45,12 @@ TUNED = (
     "glibc.malloc.mmap_threshold=4294967296:glibc.malloc.trim_threshold=4294967296"
     ":glibc.malloc.top_pad=67108864"
 )
-"""Freed memory stays with the process, so that a step does not fault its pages in again."""
+"""Settings of glibc with which a process keeps freed memory, so that a step does not fault its
+pages in again."""
 
 
 def run(quick: bool, json_file: Path | None) -> None:
-    """Measure every case under glibc's default malloc and, unless quick, under a tuned one."""
+    """Measure every case with glibc's default malloc and, unless `quick`, with a tuned one."""
     records = []
     for case in QUICK if quick else CASES:
         reference = _reference(case, rows=8)
@@ -70,7 +71,7 @@ def _repetitions(case: Case, quick: bool) -> int:
 
 
 def _reference(case: Case, rows: int) -> list[float]:
-    """The clipped sum of the first rows in float64, by its definition."""
+    """Compute the clipped sum of the first rows in float64, by its definition."""
     model, inputs, targets = case.make()
     twin = copy.deepcopy(model).double()
     total = torch.zeros(sum(p.numel() for p in twin.parameters()), dtype=torch.float64)
@@ -85,7 +86,7 @@ def _reference(case: Case, rows: int) -> list[float]:
 
 
 def _measure(case: Case, tunables: str, reference: list[float], repetitions: int) -> list[Samples]:
-    """Each rival in turn with plain SGD and hemofed; all at once would not fit in memory."""
+    """Measure each rival in turn with plain SGD and hemofed; all would not fit into memory."""
     merged = {name: Samples(name) for name in CONTESTANTS}
     for rival in CONTESTANTS:
         if rival not in BASES:
@@ -112,7 +113,7 @@ def _trio(
 
 @contextlib.contextmanager
 def _peer(case: Case, name: str, tunables: str) -> Iterator[Connection]:
-    """A process that steps when asked; it is gone when the block ends."""
+    """Start a process that takes a step when asked, and end it with the block."""
     context = multiprocessing.get_context("spawn")
     here, there = context.Pipe()
     process = context.Process(target=_serve, args=(there, case, name), daemon=True)
@@ -150,7 +151,7 @@ def _ask(connection: Connection, request: tuple[str, Any]) -> dict[str, float]:
 
 
 def _serve(connection: Connection, case: Case, name: str) -> None:
-    """The peer's loop: answers each request with figures, until the other end closes."""
+    """Answer each request with figures, in the peer's process, until the other end closes."""
     torch.set_num_threads(1)
     warnings.filterwarnings("ignore", message="Full backward hook is firing")
     model, inputs, targets = case.make()
@@ -173,7 +174,7 @@ def _serve(connection: Connection, case: Case, name: str) -> None:
             elif request == "memory":
                 connection.send({"peak_mib": (_status("VmHWM") - start) / 1024})
             else:
-                # Steps moved the weights; the reference is at the first ones.
+                # Steps have changed the weights, and the reference is for the initial ones.
                 fresh = CONTESTANTS[name](*case.make())
                 with Smooth():
                     found = fresh.clipped_sum(rows=8)
@@ -186,7 +187,7 @@ def _error(found: torch.Tensor, reference: list[float]) -> float:
 
 
 def _forget_peak() -> int:
-    """Give free memory back, reset the peak of resident memory; return what is resident, KiB."""
+    """Free unused memory, reset the peak of resident memory, and return the resident KiB."""
     gc.collect()
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).malloc_trim(0)

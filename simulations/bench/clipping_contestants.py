@@ -1,4 +1,4 @@
-"""Ways to take one private step on one batch, and plain SGD, for `hemofed bench clipping`."""
+"""The contestants of `hemofed bench clipping`: ways to take a private step, and plain SGD."""
 
 import time
 from abc import ABC, abstractmethod
@@ -37,7 +37,7 @@ class Case:
         return f"{self.model}, {size}, batch {self.batch}"
 
     def make(self) -> tuple[nn.Module, Tensor, Tensor]:
-        """The same model and batch in every process."""
+        """Make the model and the batch, which are the same in every process."""
         generator = torch.Generator().manual_seed(7)
         targets = torch.randint(CLASSES, (self.batch,), generator=generator)
         if self.model == "head":
@@ -54,7 +54,7 @@ class Case:
 
 
 def _without_standardisation(model: nn.Module) -> None:
-    """Plain convolutions, for which Opacus has its own formulas."""
+    """Replace the convolutions by plain ones, for which Opacus has its own formulas."""
     for parent in list(model.modules()):
         for name, child in list(parent.named_children()):
             if isinstance(child, WSConv2d):
@@ -75,8 +75,11 @@ def losses(logits: Tensor, targets: Tensor) -> Tensor:
 
 
 class Smooth(TorchFunctionMode):
-    """softplus for relu: near 0, float32 and float64 may fall on different sides of a kink, which
-    changes a gradient far more than any engine's rounding does."""
+    """Replaces relu by softplus inside its `with` block.
+
+    Near 0, float32 and float64 may fall on different sides of relu's kink, which changes a gradient
+    far more than the rounding of any engine.
+    """
 
     def __torch_function__(
         self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
@@ -85,7 +88,7 @@ class Smooth(TorchFunctionMode):
 
 
 class Contestant(ABC):
-    """Takes steps on one batch; `clipped_sum` is the step's gradient before the noise."""
+    """Takes steps on one batch. `clipped_sum` is a step's gradient before the noise."""
 
     def __init__(self, model: nn.Module, inputs: Tensor, targets: Tensor) -> None:
         self.model, self.inputs, self.targets = model, inputs, targets
@@ -95,12 +98,12 @@ class Contestant(ABC):
     def step(self) -> None: ...
 
     def clipped_sum(self, rows: int) -> Tensor | None:
-        """Of the first `rows` rows; None: nothing is clipped."""
+        """Return the clipped sum (P,) of the first `rows` rows; None if nothing is clipped."""
         return None
 
 
 class Sgd(Contestant):
-    """forward, backward, step; in chunks whose gradients add up."""
+    """Plain SGD: forward, backward, step, in chunks whose gradients add up."""
 
     def __init__(self, model: nn.Module, inputs: Tensor, targets: Tensor) -> None:
         super().__init__(model, inputs, targets)
@@ -117,7 +120,7 @@ class Sgd(Contestant):
 
 
 class SgdBestChunk(Sgd):
-    """The chunk that took the least processor time in one step."""
+    """Plain SGD with the chunk size that takes the least processor time in one step."""
 
     def __init__(self, model: nn.Module, inputs: Tensor, targets: Tensor) -> None:
         super().__init__(model, inputs, targets)
@@ -132,7 +135,7 @@ class SgdBestChunk(Sgd):
 
 
 class Ours(Contestant):
-    """`clipped_gradient_sum`, Gaussian noise from torch, and the update."""
+    """hemofed's `clipped_gradient_sum`, then Gaussian noise from torch and the update."""
 
     engine: EngineName = "bookkeeping"
 
@@ -141,14 +144,14 @@ class Ours(Contestant):
         self.update(gradient + torch.normal(0.0, BOUND, gradient.shape, device=gradient.device))
 
     def update(self, gradient: Tensor) -> None:
-        """Step against the noisy sum (P,)."""
+        """Update the parameters against the noisy sum (P,)."""
         pieces = torch.split(gradient, [p.numel() for p in self.parameters])
         with torch.no_grad():
             for parameter, piece in zip(self.parameters, pieces, strict=True):
                 parameter.sub_(piece.view(parameter.shape), alpha=RATE / len(self.inputs))
 
     def clipped_sum(self, rows: int) -> Tensor:
-        """The sum without the engine's margin, which is a choice and no error."""
+        """Return the sum without the engine's margin, which is a choice and not an error."""
         return self._sum(rows) / MARGIN
 
     def _sum(self, rows: int) -> Tensor:

@@ -1,10 +1,10 @@
-"""`hemofed bench company`: what one unit more changes, under models made to change the most.
+"""`hemofed bench company`: how much one more unit changes, with models made to change the most.
 
-A hostile server chooses the model. Each model and its cells are drawn; the clipped sum of all units
-is held against the sum without one of them, at batch sizes where kernels were seen to change.
-"moved" is the L2 norm of the difference over C, which the noise is made for up to 1 + SLACK;
-"others" is what of it is not the unit's own share. Of an evaluation it is the change of the
-confusion counts, in which one cell is one count.
+A hostile server chooses the model. Each model and its cells are drawn at random; the clipped sum of
+all units is compared with the sum without one of them, at batch sizes at which kernels were seen to
+change. "moved" is the L2 norm of the difference, relative to C; the noise covers up to 1 + SLACK.
+"others" is the part of it that is not the unit's own share. For an evaluation, they are the change
+of the confusion counts, in which one cell is one count.
 """
 
 import json
@@ -34,9 +34,9 @@ from simulations.bench.hostile_models import ATTACKS, EVALUATED, Attack
 from simulations.host_info import machine
 
 WEIGHTS = (100.0, 1e8)
-"""As large as a site takes them by default, and far beyond."""
+"""The largest weight that a site accepts by default, and one far beyond it."""
 UNITS = (1, 2, 3, 4, 12, 15, 16, 17, 32, 33, 36, 64, 129)
-"""Units of the smaller of two neighbours."""
+"""The numbers of units of the smaller of two neighbouring data sets."""
 MODELS = {"head": 9000, "small images": 700, "images": 100, "evaluation": 200}
 QUICK = {"head": 160, "small images": 24, "images": 12, "evaluation": 20}
 _FALSE_POSITIVES = 0.16
@@ -44,7 +44,7 @@ _FALSE_POSITIVES = 0.16
 
 @dataclass
 class Found:
-    """The worst of one kind of attack."""
+    """The worst outcome of one kind of attack."""
 
     models: int = 0
     moved: float = 0.0
@@ -59,7 +59,7 @@ class Found:
 
 
 def run(quick: bool, json_file: Path | None) -> None:
-    """Attack, print the worst of each kind, and write JSON if asked."""
+    """Attack, print the worst outcome of each kind, and write JSON to `json_file` if given."""
     models = QUICK if quick else MODELS
     found = {
         (kind, weight, threads): _worst(kind, weight, threads, number // 4)
@@ -82,7 +82,7 @@ def run(quick: bool, json_file: Path | None) -> None:
 
 
 def _in_words(moved: float) -> str:
-    """What the worst is worth to who guesses whether a cell was there, in a study of one step."""
+    """Say how much the worst outcome helps to guess that a cell was there, in a one-step study."""
     noise = calibrate(1.0, 1e-5, 1.0, 1)
     normal = NormalDist()
     caught = normal.cdf(normal.inv_cdf(_FALSE_POSITIVES) + moved / (noise * (1 + SLACK)))
@@ -108,7 +108,8 @@ def _worst(kind: str, weight: float, threads: int, models: int) -> Found:
 
 
 def neighbours(attack: Attack, weight: float, units: int, seed: int) -> tuple[float, float]:
-    """How far a unit more moves the clipped sum, over C, and how far beside its own share."""
+    """Return how far one more unit moves the clipped sum, relative to C, and how much of that is
+    not its own share."""
     generator = torch.Generator().manual_seed(seed)
     model = attack.model(weight, generator)
     sizes = torch.randint(1, attack.cells_of_a_unit + 1, (units + 1,), generator=generator)
@@ -134,7 +135,8 @@ def neighbours(attack: Attack, weight: float, units: int, seed: int) -> tuple[fl
 
 
 def counted(attack: Attack, weight: float, cells: int, seed: int) -> tuple[float, float]:
-    """How far a cell more moves the confusion counts, and how far beside its own count."""
+    """Return how far one more cell moves the confusion counts, and how much of that is not its own
+    count."""
     generator = torch.Generator().manual_seed(seed)
     model = attack.model(weight, generator)
     labels = torch.randint(attack.classes, (cells + 1,), generator=generator).numpy()

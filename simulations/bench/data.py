@@ -1,4 +1,4 @@
-"""`hemofed bench data`: an index and its cache against a bare Pillow loop on the same files."""
+"""`hemofed bench data`: indexing and caching images, beside a bare Pillow loop on these files."""
 
 import multiprocessing
 import os
@@ -24,11 +24,12 @@ BARE = "bare Pillow, 2 processes"
 
 
 def run(quick: bool, json_file: Path | None) -> None:
-    """Images a second of both, with two workers each: the largest lab in HEMOFED_DATA, or rendered.
+    """Measure the images per second of both, with two workers each.
 
-    The bare loop forks two processes; each opens, converts and resizes every other file and drops
-    the result. Ours looks the folder over, decodes with two threads, and writes, syncs and renames
-    a cache. Both resize whole images with the same filter; the page cache is warm for both.
+    The images are those of the largest lab in HEMOFED_DATA, or rendered. The bare loop forks two
+    processes; each opens, converts and resizes every other file and drops the result. hemofed scans
+    the folder, decodes with two threads, and writes, syncs and renames a cache. Both resize whole
+    images with the same filter, and the page cache is warm for both.
     """
     with tempfile.TemporaryDirectory(prefix="hemofed-bench-") as folder:
         source = _largest_lab() or _rendered(Path(folder, "rendered"), 400 if quick else 2000)
@@ -77,7 +78,7 @@ def _figures(seconds: float, images: int) -> dict[str, float]:
 
 
 def _largest_lab() -> Path | None:
-    """The lab with the most images in the folder that HEMOFED_DATA names; None: it names none."""
+    """Return the lab with the most images in the folder HEMOFED_DATA; None if that is not set."""
     root = os.environ.get("HEMOFED_DATA")
     if not root:
         return None
@@ -90,7 +91,7 @@ def _largest_lab() -> Path | None:
 
 
 def _sample(source: Path, folder: Path, most: int) -> Path:
-    """Links to at most `most` images of a lab, evenly from all of it."""
+    """Make links to at most `most` images of a lab, spread evenly over it."""
     rows = scan(source).rows
     for row in rows[:: max(1, -(-len(rows) // most))]:
         link = folder / row.name
@@ -100,7 +101,7 @@ def _sample(source: Path, folder: Path, most: int) -> Path:
 
 
 def _rendered(folder: Path, count: int) -> Path:
-    """TIFFs of MLL23's size: smooth blobs with a little noise, which cost what a real one does."""
+    """Make TIFFs of MLL23's size: smooth, slightly noisy blobs that cost as much as real ones."""
     rng = np.random.default_rng(0)
     target = folder / "lymphocyte"
     target.mkdir(parents=True)

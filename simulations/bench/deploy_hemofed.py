@@ -1,4 +1,4 @@
-"""hemofed's contestant of `hemofed bench deploy`: `server start` and a `site start` a site."""
+"""hemofed as contestant of `hemofed bench deploy`: `server start`, and `site start` per site."""
 
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,7 +22,7 @@ from simulations.demo.own_cells import make_own
 def start(folder: Path, study: Study, port: int, relay: int, processes: Processes) -> Path:
     """Start the server on `port`, its sites through `relay`, and the study.
 
-    folder: has sites/NAME with the site's cells. Returns the file that gets a line a round.
+    `folder` holds sites/NAME with each site's cells. Returns the file that gets a line per round.
     """
     server, now = folder / "server", datetime.now(UTC)
     make_server(server, f"127.0.0.1:{relay}", now)
@@ -47,15 +47,15 @@ def start(folder: Path, study: Study, port: int, relay: int, processes: Processe
 
 
 def good(line: dict[str, dict[str, dict[str, str]]]) -> int:
-    """Replies that counted, by a line of the file."""
+    """Return the number of replies that counted, from a line of the file."""
     return sum(entry["status"] == "ok" for entry in line["sites"].values())
 
 
 def figures(folder: Path, study: Study) -> dict[str, float]:
-    """What the sites' audit logs tell: how long no site computes between two rounds, in the median.
+    """Return the median time between two rounds in which no site computes, from their audit logs.
 
-    From the moment when the last site has its update ready to that when the first has the next
-    task: the update's and the model's way, and all that the server does.
+    It is the time from the moment when the last site has its update ready to the moment when the
+    first site has the next task: the transport of update and model, and all of the server's work.
     """
     ready: dict[int, float] = {}
     begun: dict[int, float] = {}

@@ -1,7 +1,7 @@
-"""Training broken behind the accountant's back, to see whether the audit notices.
+"""Breaks training behind the accountant's back, to see whether the audit notices.
 
-Each fault is a context in which `client.training.dp_sgd` uses a broken part. Only the benchmark
-and the tests enter one: nothing that a study, a site or a server can say leads here.
+Each fault is a context in which `client.training.dp_sgd` uses a broken part. Only the benchmark and
+the tests use them; no setting of a study, a site or a server leads here.
 """
 
 import itertools
@@ -21,7 +21,7 @@ Part = Callable[..., Any]
 
 @contextmanager
 def noise_times(factor: float) -> Iterator[None]:
-    """Noise of `factor` times the multiplier; 0: none."""
+    """Use noise of `factor` times the multiplier, or none if it is 0."""
 
     def weak(true: Part, total: torch.Tensor, *, noise_multiplier: float, **rest: Any) -> Any:
         if factor == 0:
@@ -34,7 +34,7 @@ def noise_times(factor: float) -> Iterator[None]:
 
 @contextmanager
 def no_noise_after(steps: int) -> Iterator[None]:
-    """Noise in the first `steps` steps alone, as after a restart that forgets it."""
+    """Use noise only in the first `steps` steps, as if a restart forgot it."""
     done = itertools.count()
 
     def forgetful(true: Part, total: torch.Tensor, **rest: Any) -> Any:
@@ -46,7 +46,7 @@ def no_noise_after(steps: int) -> Iterator[None]:
 
 @contextmanager
 def repeated_noise() -> Iterator[None]:
-    """The same noise at every step."""
+    """Use the same noise at every step."""
 
     def same(true: Part, total: torch.Tensor, *, source: NoiseSource, **rest: Any) -> Any:
         return true(total, source=NoiseSource.seeded(b"always the same"), **rest)
@@ -57,7 +57,7 @@ def repeated_noise() -> Iterator[None]:
 
 @contextmanager
 def clipping_times(factor: float) -> Iterator[None]:
-    """Units clipped to `factor` times the bound that the noise is scaled to."""
+    """Clip units to `factor` times the bound that the noise is scaled to."""
 
     def loose(true: Part, *batch: Any, max_grad_norm: float, **rest: Any) -> Any:
         return true(*batch, max_grad_norm=factor * max_grad_norm, **rest)
@@ -68,7 +68,7 @@ def clipping_times(factor: float) -> Iterator[None]:
 
 @contextmanager
 def cells_as_units() -> Iterator[None]:
-    """Each cell of a patient clipped by itself."""
+    """Clip each cell of a patient by itself."""
 
     def by_cell(true: Part, *batch: Any, units: torch.Tensor, **rest: Any) -> Any:
         return true(*batch, units=torch.arange(len(units)), **rest)
@@ -79,7 +79,7 @@ def cells_as_units() -> Iterator[None]:
 
 @contextmanager
 def rate_times(factor: float) -> Iterator[None]:
-    """Units sampled `factor` times as often, at most always."""
+    """Sample units `factor` times as often, at most with probability 1."""
 
     def often(true: Part, rows: Any, units: Any, rate: float, *rest: Any) -> Any:
         return true(rows, units, min(1.0, factor * rate), *rest)
@@ -90,6 +90,6 @@ def rate_times(factor: float) -> Iterator[None]:
 
 @contextmanager
 def _broken(name: str, fault: Callable[..., Any]) -> Iterator[None]:
-    """DP-SGD with `name` replaced by `fault`, which is handed the true part first."""
+    """Replace `name` in DP-SGD by `fault`, whose first argument is the true part."""
     with patch.object(dp_sgd, name, partial(fault, vars(dp_sgd)[name])):
         yield

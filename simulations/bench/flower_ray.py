@@ -1,4 +1,4 @@
-"""Flower's own simulation engine on Ray, running the same apps: what ours is measured beside."""
+"""Runs the same apps on Flower's own simulation engine on Ray, for comparison with this engine."""
 
 import logging
 import os
@@ -18,7 +18,7 @@ from simulations.experiments import PlannedStudy
 
 
 def run_on_flower(plan: PlannedStudy, workers: int, observe: Observe) -> None:
-    """Run the plan there, in `workers` processes."""
+    """Run the plan on Flower's engine, in `workers` processes."""
     for name in ("flwr", "ray"):
         logging.getLogger(name).setLevel(logging.ERROR)
     resources: dict[str, Any] = {
@@ -39,7 +39,7 @@ def run_on_flower(plan: PlannedStudy, workers: int, observe: Observe) -> None:
 
 
 def _server(plan: PlannedStudy, observe: Observe) -> ServerApp:
-    """The ServerApp, told by us what Flower's engine has no way to tell it: its run config."""
+    """Return the ServerApp with its run config set, which Flower's engine has no way to pass on."""
     inner = server_app(Told(plan, observe))
     app = ServerApp()
 

@@ -1,7 +1,7 @@
-"""Contestants measured in turn in one run: medians, ratios, and the machine.
+"""Measures contestants in turn in one run, and reports medians, ratios and the machine.
 
-The machine is shared, so single times mean little: every contestant runs once a repetition, in
-turn, and what is compared is the ratio to the reference inside the same run.
+Single times mean little, because the machine is shared. So every contestant runs once per
+repetition, in turn, and its ratio to a reference in the same run is what is compared.
 """
 
 import json
@@ -25,7 +25,7 @@ Measure = Callable[[], dict[str, float]]
 
 @dataclass
 class Samples:
-    """What one contestant measured: each figure's samples, in order."""
+    """The samples of one contestant: figure -> its values, in order."""
 
     name: str
     samples: dict[str, list[float]] = field(default_factory=dict)
@@ -35,7 +35,13 @@ class Samples:
 
 
 def in_turn(contestants: dict[str, Measure], repetitions: int, warmup: int = 1) -> list[Samples]:
-    """Run every contestant `warmup + repetitions` times, A B C A B C ...; keep the latter."""
+    """Run all contestants in turn, A B C A B C ..., and return their samples.
+
+    The first `warmup` runs of each are not kept; the `repetitions` after them are.
+
+    >>> in_turn({"a": lambda: {"seconds": 1.0}}, repetitions=2)
+    [Samples(name='a', samples={'seconds': [1.0, 1.0]})]
+    """
     outcomes = {name: Samples(name) for name in contestants}
     for repetition in range(-warmup, repetitions):
         for name, measure in contestants.items():
@@ -49,8 +55,13 @@ def in_turn(contestants: dict[str, Measure], repetitions: int, warmup: int = 1) 
 def said_by(
     module: str, *arguments: str, environment: dict[str, str] | None = None
 ) -> dict[str, Any]:
-    """What `python -m module` prints last, as JSON; a fresh process, in this one's environment if
-    none is given. RuntimeError: it failed."""
+    """Run `python -m module` in a fresh process, and return the JSON that it prints last.
+
+    The process has this one's environment unless another is given.
+
+    Raises:
+        RuntimeError: the process failed.
+    """
     command = python("-m", module, *arguments)
     done = subprocess.run(  # noqa: S603
         command, capture_output=True, text=True, check=False, env=environment
@@ -64,7 +75,7 @@ def said_by(
 def report(
     title: str, outcomes: list[Samples], reference: str, json_file: Path | None
 ) -> dict[str, Any]:
-    """Print medians, with the ratio of seconds to `reference`; return them, written if asked."""
+    """Print and return medians and ratios of seconds to `reference`; write them if asked."""
     base = _named(outcomes, reference).median("seconds")
     figures = list(dict.fromkeys(name for outcome in outcomes for name in outcome.samples))
     table = Table("contestant", *figures, f"x {reference}", title=title)
@@ -81,7 +92,7 @@ def report(
 
 
 def record(title: str, outcomes: list[Samples], reference: str) -> dict[str, Any]:
-    """All samples, medians, and each ratio of seconds to `reference`, for JSON."""
+    """Return all samples, the medians, and the ratios of seconds to `reference`, for JSON."""
     base = _named(outcomes, reference).median("seconds")
     return {
         "title": title,

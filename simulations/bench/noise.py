@@ -1,4 +1,4 @@
-"""`hemofed bench noise`: what private noise costs beside torch's own, which protects nobody."""
+"""`hemofed bench noise`: the cost of private noise, beside torch's own, which protects nobody."""
 
 import math
 import time
@@ -14,12 +14,12 @@ from common.privacy.noise_source import WORDS_A_CALL
 from simulations.bench.harness import Measure, in_turn, report
 
 VALUES = 11_200_000
-"""Parameters of a ResNet-18."""
+"""The number of parameters of a ResNet-18."""
 _SIGMA = 2.0**23
 
 
 def run(quick: bool, json_file: Path | None) -> None:
-    """Measure, print, and write JSON if asked."""
+    """Measure and print, and write JSON to `json_file` if given."""
     torch.set_num_threads(1)
     count = VALUES // 10 if quick else VALUES
     source, total = NoiseSource.secure(), torch.zeros(count)
@@ -49,10 +49,10 @@ def _timed(count: int, draw: Callable[[], object]) -> Measure:
 
 
 def _rounded(n: int, sigma: float, source: NoiseSource) -> NDArray[np.int64]:
-    """round(N(0, sigma^2)) by Box and Muller (1958): what the exact sampler is measured against.
+    """Return n values of round(N(0, sigma^2)) by Box and Muller (1958), for comparison.
 
-    Training does not offer it: float64 has no uniform number below 2^-54 and an inexact logarithm,
-    so its tail ends at 8.6 sigma and no bound on delta is proved (Mironov 2012).
+    Training does not offer this sampler: float64 has no uniform number below 2^-54 and an inexact
+    logarithm, so the tail ends at 8.6 sigma and no bound on delta is proved (Mironov 2012).
     """
     out = np.empty(n, dtype=np.int64)
     for start in range(0, n, WORDS_A_CALL):

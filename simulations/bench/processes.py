@@ -1,4 +1,4 @@
-"""Processes that a benchmark starts, each with its log, all ended with it."""
+"""The processes that a benchmark starts; each has a log, and all are ended with the benchmark."""
 
 import os
 import signal
@@ -12,12 +12,12 @@ from typing import Self
 import psutil
 
 SERVER = "server"
-"""What every contestant calls its aggregator's process."""
+"""The name that every contestant gives its server's process."""
 _STOP_SECONDS = 20.0
 
 
 class Processes:
-    """As a context: every process started is ended, with the processes it started."""
+    """Starts processes; at the end of its `with` block it ends them and what they started."""
 
     def __init__(self, logs: Path) -> None:
         self._logs = logs
@@ -36,14 +36,17 @@ class Processes:
             )
 
     def check(self) -> None:
-        """Raise RuntimeError with the end of its log when a process has ended."""
+        """Raise RuntimeError, with the end of its log, if a process has ended."""
         for name, process in self._running.items():
             if process.poll() is not None:
                 log = (self._logs / f"{name}.log").read_text("utf-8", "replace")
                 raise RuntimeError(f"{name} ended with {process.returncode}:\n{log[-3000:]}")
 
     def processor_seconds(self, *names: str) -> float:
-        """Processor time so far of these (none: all) and what they started, ended ones too."""
+        """Return the processor time so far of these processes, or of all if none is named.
+
+        The time of the processes that they started is included, even of those that have ended.
+        """
         total = 0.0
         for process in self._family(*names):
             with suppress(psutil.NoSuchProcess):
@@ -51,7 +54,7 @@ class Processes:
         return total
 
     def _family(self, *names: str) -> list[psutil.Process]:
-        """The processes of these names (none: all) and all that they started and that run still."""
+        """Return these processes (all if none is named) and the running ones that they started."""
         family = []
         for process in (self._running[name] for name in names or self._running):
             with suppress(psutil.NoSuchProcess):
@@ -83,7 +86,7 @@ class Processes:
 
 
 def free_port() -> int:
-    """A TCP port of this machine that nobody listens on at this moment."""
+    """Return a TCP port of this machine that nothing listens on at this moment."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

@@ -1,6 +1,6 @@
-"""Counts bytes at the socket: a TCP relay on loopback that looks into nothing.
+"""A TCP relay on loopback that counts bytes.
 
-The kernel moves the bytes (splice); the process never sees them, so TLS goes through end to end.
+The kernel moves the bytes (splice) and this process never sees them, so TLS stays end to end.
 """
 
 import fcntl
@@ -15,9 +15,9 @@ _PIPE_BYTES = 1 << 20
 
 
 class Relay:
-    """Passes every connection on to `port` of this machine, as a context.
+    """Passes every connection on to `port` of this machine, within its `with` block.
 
-    `counted()` is what went up (to the port) and down so far, TLS and HTTP included.
+    `counted()` gives the bytes sent to the port and back so far, with TLS and HTTP.
     """
 
     def __init__(self, port: int) -> None:
@@ -31,7 +31,7 @@ class Relay:
         return int(self._listener.getsockname()[1])
 
     def counted(self) -> tuple[int, int]:
-        """Bytes up, bytes down."""
+        """Return (bytes to the port, bytes from it)."""
         with self._lock:
             return self._bytes["up"], self._bytes["down"]
 
@@ -56,7 +56,7 @@ class Relay:
                 Thread(target=self._join, args=(near, far), daemon=True).start()
 
     def _join(self, near: socket.socket, far: socket.socket) -> None:
-        """Pass on both ways until both have ended."""
+        """Pass bytes on in both directions until both have ended."""
         with near, far:
             down = Thread(target=self._pass_on, args=(far, near, "down"), daemon=True)
             down.start()

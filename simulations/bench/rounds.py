@@ -1,7 +1,8 @@
-"""`hemofed bench rounds`: this engine, Flower's Ray engine and a bare loop, same apps, same seeds.
+"""`hemofed bench rounds`: this engine, Flower's Ray engine and a bare loop, with the same seeds.
 
-Each contestant is a fresh process, so that its start counts too. The work: a CNN of 18 k
-parameters, 128 images of 3x28x28 a client, one local epoch in batches of 32.
+Both engines run the same apps. Each contestant is a fresh process, so that its start counts, too.
+The work is a CNN of 18 k parameters on 128 images of 3x28x28 per client, with one local epoch in
+batches of 32.
 """
 
 import json
@@ -43,7 +44,7 @@ _CONTESTANTS: Contestants = {
 
 
 def run(quick: bool, json_file: Path | None) -> None:
-    """Print, for 10 and 100 clients: seconds to the end of round 1, seconds a round, memory."""
+    """Print, for 10 and 100 clients, the seconds until round 1 ends and per round, and memory."""
     results = {}
     for clients in (10, 100):
         with tempfile.TemporaryDirectory() as folder:
@@ -79,7 +80,7 @@ def _study(clients: int, rounds: int) -> Study:
 
 
 def write_sites(folder: Path, study: Study) -> None:
-    """The sites of the study's cohort below `folder`/sites, with random images."""
+    """Write the sites of the study's cohort below `folder`/sites, with random images."""
     cache = prepare(_random_images(folder / "images"), SIDE, cache_root=folder / "cache")
     for number, name in enumerate(study.cohort):
         home = folder / "sites" / name
@@ -104,7 +105,7 @@ def _random_images(folder: Path) -> Path:
 
 
 def _measure(plan: Path, arguments: list[str]) -> dict[str, float]:
-    """One run of a contestant in a fresh process."""
+    """Run a contestant once in a fresh process, and return its figures."""
     started = time.time()
     said = said_by("simulations.bench.rounds_contestant", str(plan), *arguments)
     ends = said["ends"]

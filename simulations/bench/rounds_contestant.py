@@ -22,7 +22,7 @@ _PEERS_ROUNDS = 100
 
 
 class RoundTimes:
-    """Notes when each round ends, and what memory is in use at the last."""
+    """Notes when each round ends, and how much memory is in use at the last one."""
 
     def __init__(self, rounds: int) -> None:
         self._rounds = rounds
@@ -47,7 +47,7 @@ def _memory() -> int:
 
 
 def bare(folder: Path) -> RoundTimes:
-    """Train the same clients one after the other: PyTorch and nothing else."""
+    """Train the same clients one after the other, with PyTorch alone."""
     import numpy as np
     import torch
     from torch.nn import functional as F
@@ -85,7 +85,7 @@ def bare(folder: Path) -> RoundTimes:
 
 
 def federated(folder: Path, backend: str, workers: int) -> RoundTimes:
-    """The same clients through the apps, on one of the engines."""
+    """Train the same clients through the apps, on one of the engines."""
     from client.ledger.binding import create_simulated_ledger
     from client.site import open_site
     from common.config.loading import load

@@ -64,7 +64,7 @@ class Telling:
     setting: Setting
     way: str
     covered: float
-    """Share of the studies in which the accuracy that the model has lies in the interval."""
+    """The share of the studies in which the interval holds the model's true accuracy."""
     told: float
     """In which an interval is told at all."""
     width: float | None
@@ -74,7 +74,7 @@ class Telling:
 
 
 class Said(NamedTuple):
-    """An estimate and its interval in one study, beside the accuracy that the model has."""
+    """An estimate and its interval in one study, beside the model's true accuracy."""
 
     truth: float
     value: float
@@ -99,7 +99,7 @@ def run(quick: bool, json_file: Path | None) -> None:
 
 
 def look(setting: Setting, studies: int) -> list[Telling]:
-    """What the three ways say in so many studies, the same for each."""
+    """Return what each of the three ways tells about the same studies."""
     rng, source = np.random.default_rng(1), NoiseSource.seeded(bytes(32))
     noise = calibrate(setting.epsilon, 1e-5, 1.0, setting.evaluations)
     found: dict[str, list[Said]] = {}
@@ -125,7 +125,7 @@ def _seen(setting: Setting, way: str, told: list[Said], studies: int) -> Telling
 
 
 def _model(rng: np.random.Generator, setting: Setting) -> Joint:
-    """Chance of each (true, predicted)."""
+    """Return (types, types) the probability of each (true, predicted)."""
     prior = np.arange(1.0, setting.classes + 1) ** -setting.skew
     recall = np.clip(setting.accuracy + rng.normal(0, 0.1, setting.classes), 0.02, 0.99)
     joint = rng.dirichlet(np.ones(setting.classes), setting.classes)
@@ -136,7 +136,7 @@ def _model(rng: np.random.Generator, setting: Setting) -> Joint:
 
 
 def _cells(rng: np.random.Generator, setting: Setting, joint: Joint) -> list[Counts]:
-    """Each site's confusion counts."""
+    """Return each site's confusion counts (types, types)."""
     shares = rng.multinomial(setting.cells, np.ones(SITES) / SITES)
     return [rng.multinomial(n, joint.reshape(-1)).reshape(joint.shape) for n in shares]
 
@@ -144,7 +144,7 @@ def _cells(rng: np.random.Generator, setting: Setting, joint: Joint) -> list[Cou
 def _ways(
     matrices: list[Counts], noise: float, source: NoiseSource
 ) -> dict[str, tuple[float | None, list[float] | None]]:
-    """Estimate and interval of the accuracy, by each way."""
+    """Return the estimate and the interval of the accuracy by each way."""
     classes = len(matrices[0])
     alone = count_sigma(1.0, noise)
     drawn = [m + discrete_gaussian(m.size, alone, source).reshape(m.shape) for m in matrices]

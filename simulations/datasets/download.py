@@ -1,4 +1,4 @@
-"""One file from the network: resumed where it broke, checked, and then whole."""
+"""Downloads a file: continues where a connection broke, and checks its digest at the end."""
 
 import hashlib
 import http
@@ -14,22 +14,22 @@ from common.backoff import Backoff
 from common.errors import DataError
 
 Progress = Callable[[int, int], None]
-"""Called with the bytes there and the bytes in all."""
+"""Called with (bytes that have come, bytes in all)."""
 
 _AGAIN = {408, 425, 429, 500, 502, 503, 504}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Retries:
-    """How long a server that fails is tried."""
+    """How long a failing server is tried."""
 
     attempts: int = 6
-    """Tries in a row that bring no byte, before giving up."""
+    """The number of tries in a row without a new byte after which the download is given up."""
     first: float = 1.0
-    """Seconds before the second try; doubled each time, up to `longest`."""
+    """The seconds before the second try; they double each time, up to `longest`."""
     longest: float = 60.0
     timeout: float = 60.0
-    """Seconds without a byte after which a connection counts as broken."""
+    """The seconds without a byte after which a connection counts as broken."""
 
     def pauses(self) -> Backoff:
         return Backoff(self.first, self.longest)
@@ -46,7 +46,11 @@ class Remote:
 
 
 def get(url: str, retries: Retries) -> bytes:
-    """A small document. Raises DataError: it cannot be had."""
+    """Return the content of a small document.
+
+    Raises:
+        DataError: it cannot be fetched.
+    """
     pauses, failure = retries.pauses(), None
     for attempt in range(retries.attempts):
         if attempt:
@@ -62,11 +66,14 @@ def get(url: str, retries: Retries) -> bytes:
 def download(
     remote: Remote, folder: Path, retries: Retries, progress: Progress | None = None
 ) -> Path:
-    """`remote` as a file in `folder`, with its size and MD5 as published.
+    """Download `remote` into `folder`, and return the path of the file, whose MD5 is as published.
 
-    What an earlier try left in `<name>.part` is continued (HTTP Range). A finished file whose
-    checksum is wrong is thrown away and fetched again, once. Raises DataError: the server fails
-    for too long or refuses, the checksum is wrong twice, or the disk is full.
+    What an earlier try left in `<name>.part` is continued (HTTP Range). A finished file with a
+    wrong checksum is deleted and fetched again, once.
+
+    Raises:
+        DataError: the server fails for too long or refuses, the checksum is wrong twice, or the
+            disk is full.
     """
     path, part = folder / remote.name, folder / f"{remote.name}.part"
     if path.is_file() and _md5(path) == remote.md5:
@@ -111,7 +118,7 @@ def _complete(remote: Remote, part: Path, retries: Retries, progress: Progress |
 def _append(
     remote: Remote, part: Path, there: int, timeout: float, progress: Progress | None
 ) -> None:
-    """Ask for what is missing and write it; a connection that ends early just ends it."""
+    """Request the missing bytes and write them; if the connection ends early, return."""
     with _response(remote.url, timeout, there) as response, _told(part):
         # 206 continues from `there`; with 200 the server sends everything, from the start.
         continued = response.status_code == http.HTTPStatus.PARTIAL_CONTENT
@@ -131,7 +138,7 @@ def _append(
 
 @contextmanager
 def _told(part: Path) -> Iterator[None]:
-    """What goes wrong inside is the disk's fault, not the network's: more tries do not help."""
+    """Raise DataError for an OSError inside: the disk is at fault, so more tries do not help."""
     try:
         yield
     except OSError as error:
@@ -140,13 +147,15 @@ def _told(part: Path) -> Iterator[None]:
 
 @contextmanager
 def _response(url: str, timeout: float, start: int = 0) -> Iterator[httpx.Response]:
-    """The answer to a GET from byte `start` on, its body still to be read.
+    """Give the answer to a GET from byte `start` on, before its body is read.
 
-    Raises DataError where another try would not help, httpx.HTTPError where it may.
+    Raises:
+        DataError: another try would not help.
+        httpx.HTTPError: another try may help.
     """
     if not url.startswith(("https://", "http://")):
         raise DataError(f"{url}: expected an https address")
-    # As it is: a body that is compressed on the way has another size than the one published.
+    # Uncompressed, because a body that is compressed on the way has another size than published.
     headers = {"User-Agent": "hemofed", "Accept-Encoding": "identity"}
     if start:
         headers["Range"] = f"bytes={start}-"

@@ -1,4 +1,4 @@
-"""MLL23 from Zenodo: listed, downloaded, checked, unpacked.
+"""Downloads MLL23 from Zenodo: lists, downloads, checks and unpacks its zips.
 
 Source: Zenodo record 14277609 (DOI 10.5281/zenodo.14277609), CC BY 4.0; 41,621 images of 288 x 288
 px, 11.52 px per um, one zip a class, about 9 GB. API: https://developers.zenodo.org/#records
@@ -27,10 +27,13 @@ def fetch(
     retries: Retries | None = None,
     progress: Progress | None = None,
 ) -> Path:
-    """Bring the record at `url` to `folder`/<class>/*, one zip at a time; a broken run goes on.
+    """Download the record at `url` to `folder`/<class>/*, one zip at a time.
 
-    A zip is deleted when its images are there, so the room needed is that of the images and one
-    zip. Raises DataError: see `listing`, `download` and `unpack`.
+    An interrupted download is continued. A zip is deleted once its images are unpacked, so that the
+    disk space needed is that of the images and one zip.
+
+    Raises:
+        DataError: as `listing`, `download` and `unpack` do.
     """
     retries = retries or Retries()
     done = _read_done(folder)
@@ -49,12 +52,16 @@ def fetch(
 
 
 def _shift(progress: Progress, before: int, total: int, done: int, _: int) -> None:
-    """Report the bytes of one file as bytes of all."""
+    """Report the progress of one file as progress of the whole download."""
     progress(before + done, total)
 
 
 def listing(url: str, retries: Retries) -> list[Remote]:
-    """The zips of a Zenodo record. Raises DataError: no such record, or not in the known form."""
+    """Return the zips of a Zenodo record.
+
+    Raises:
+        DataError: there is no such record, or it has an unknown form.
+    """
     try:
         files = json.loads(get(url, retries))["files"]
         remotes = [_remote(file) for file in files]
@@ -77,7 +84,7 @@ def _remote(file: dict[str, Any]) -> Remote:
 
 
 def _read_done(folder: Path) -> dict[str, str]:
-    """Name -> MD5 of the zips whose images are in `folder` already."""
+    """Return name -> MD5 of the zips whose images are already in `folder`."""
     try:
         done = json.loads((folder / _DONE).read_text(encoding="utf-8"))
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""Images out of a zip into class folders, whatever the zip would like to do."""
+"""Unpacks images from an untrusted zip into class folders."""
 
 import shutil
 import stat
@@ -33,7 +33,7 @@ def unpack(archive: Path, folder: Path) -> int:
 
 
 def _members(content: zipfile.ZipFile, archive: Path) -> dict[str, zipfile.ZipInfo]:
-    """Place under the folder -> image, for all images that are to be written."""
+    """Return path below the folder -> image, for all images that are to be written."""
     members: dict[str, zipfile.ZipInfo] = {}
     for info in content.infolist():
         path = _checked(info, archive)
@@ -51,7 +51,7 @@ def _members(content: zipfile.ZipFile, archive: Path) -> dict[str, zipfile.ZipIn
 
 
 def _checked(info: zipfile.ZipInfo, archive: Path) -> PurePosixPath:
-    """The member's path. Raises DataError: it leads out of the folder, or is not a plain file."""
+    """Return the member's path. Raises DataError if it leaves the folder or is no plain file."""
     path = PurePosixPath(info.filename)
     # zipfile cuts a name at a NUL byte, and leaves a backslash in it on Linux.
     odd = "\\" in info.orig_filename or "\0" in info.orig_filename or ":" in info.filename
@@ -78,7 +78,7 @@ def _refuse_without_room(folder: Path, needed: int) -> None:
 
 
 def _extract(content: zipfile.ZipFile, info: zipfile.ZipInfo, target: Path) -> None:
-    """Write one file; hidden, and so passed over by an index, until it is whole."""
+    """Write one file; until it is whole its name is hidden, so that an index ignores it."""
     target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_name(f".{target.name}.part")
     try:

@@ -1,4 +1,4 @@
-"""A server, joined labs with rendered cells, and a study, in one folder.
+"""Makes a server, labs with rendered cells that have joined it, and a study, in one folder.
 
     <folder>/server/            as `hemofed server init` makes it, with the labs as members
              site-1/ ...        a lab's home, its cells in it, its ledger made
@@ -43,8 +43,10 @@ def make_demo(
 ) -> Study:
     """Make `folder`, whole or not at all, and return its study.
 
-    address: host:port of the server. sites: as many as the shipped study's `round.min_sites`, or
-    more. Raises ConfigError when `folder` exists and is not empty.
+    `address` is host:port of the server. `sites` is at least the shipped study's `round.min_sites`.
+
+    Raises:
+        ConfigError: `folder` exists and is not empty.
     """
     study = load(Study, _STUDY)
     names = [f"site-{number}" for number in range(1, sites + 1)]
@@ -63,7 +65,7 @@ def make_demo(
 
 
 def _render(sites: int, study: Study, progress: Progress) -> list[CellCache]:
-    """The cells of each lab, every lab with a stain and a mix of types of its own."""
+    """Render the cells of each lab; each lab has its own stain and mix of types."""
     rendered = Rendered(sites=sites, cells=CELLS, side=study.image_side, alpha=1.0)
     data = DataSpec(source="rendered", rendered=rendered)
     labs = gather(data, study.image_side, study.seed, progress, study.field_um)
@@ -73,9 +75,9 @@ def _render(sites: int, study: Study, progress: Progress) -> list[CellCache]:
 def _make_lab(
     home: Path, final: Path, cells: CellCache, now: datetime, passphrase: str | None
 ) -> AdmissionRequest:
-    """A lab's home up to its request: site.yaml, policy, keys, images, cells, ledger.
+    """Make a lab's home up to its request: site.yaml, policy, keys, images, cells and ledger.
 
-    final: where the home will be.
+    final: the path that the home will have in the end.
     """
     request = make_site(home, home.name, now, passphrase)
     shutil.copytree(cells.meta["source"], home / "images")
@@ -87,12 +89,12 @@ def _make_lab(
 
 
 def _training_units(home: Path, study: Study) -> int:
-    """How many patients, or images, the lab declares."""
+    """Return how many patients, or images, the lab declares."""
     return declared(taking_part(open_site(home / "site.yaml"), study).units["train"])
 
 
 def _for_cohort(units: dict[str, int]) -> str:
-    """The shipped study's text with another cohort, which is its last part."""
+    """Return the shipped study's text with its last part, the cohort, replaced."""
     before, _, _ = _STUDY.read_text(encoding="utf-8").partition("\ncohort:\n")
     lines = [f"  {name}: {{units: {n}, weight: {n}}}\n" for name, n in units.items()]
     return f"{before}\ncohort:\n{''.join(lines)}"

@@ -1,8 +1,8 @@
-"""Cells that are a lab's own, made of those that simulated sites share.
+"""Gives a lab its own cells, copied from those that simulated sites share.
 
-Simulated sites deal the cells of one cache among them, and others render the same cells; a deployed
-lab's cells have one ledger (client/ledger/data_mark.py), so each lab gets a copy that says nothing
-of where it is from.
+Simulated sites share the cells of one cache, and other runs render the same cells. A deployed lab's
+cells have one ledger (client/ledger/data_mark.py), so each lab gets a copy without a trace of its
+origin.
 """
 
 import json
@@ -26,7 +26,7 @@ def copy_cache(cache: CellCache, folder: Path, images: Path) -> CellCache:
 
 
 def say_source(cache: CellCache, images: Path) -> None:
-    """Have the cache say that it was made from the folder `images`."""
+    """Note in the cache that it was made from the folder `images`."""
     write_text(cache.folder / META, json.dumps(cache.meta | {"source": str(images)}, indent=2))
 
 

@@ -1,1 +1,1 @@
-"""How simulated sites compute: in this process, in workers, on Ray."""
+"""Runs simulated sites on a pool of workers: processes of this machine or of a Ray cluster."""

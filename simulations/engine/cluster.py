@@ -1,7 +1,8 @@
-"""A Ray cluster: joined where one runs, started else; who is in it, and whether it is still there.
+"""Joins or starts a Ray cluster, knows its nodes, and watches whether they are still there.
 
-Ray itself ends this process a minute after it lost the head, and takes some 20 s to say that a node
-is gone. So head and nodes are asked from here, every other second, by opening a connection.
+Ray by itself ends this process a minute after it lost the head, and takes about 20 s to report that
+a node is gone. So this module checks the head and the nodes about every other second, by opening a
+connection.
 """
 
 import logging
@@ -26,25 +27,26 @@ from simulations.engine.workers import WorkersGoneError
 ADDRESS_VARIABLE = "RAY_ADDRESS"
 NICENESS_VARIABLE = "RAY_worker_niceness"
 _OWN = "local"
-"""Ray's word for a cluster that this process starts and ends."""
+"""Ray's name for a cluster that this process starts and ends."""
 _ASK_AGAIN = 1.5
-"""Seconds between two looks at the cluster."""
+"""The seconds between two checks of the cluster."""
 _SILENCES = 3
-"""So many looks in a row without an answer, and a node counts as gone."""
+"""The number of checks in a row without an answer after which a node counts as gone."""
 _CONNECT_SECONDS = 3.0
+"""The longest wait for a connection."""
 _LOOK_SECONDS = 0.5
-"""While an answer is awaited: how often it is seen whether the cluster is still there."""
+"""The seconds between two checks of the cluster while an answer is awaited."""
 
 
 @dataclass(frozen=True)
 class Node:
-    """A machine, or another process, of the cluster."""
+    """A node of the cluster: a machine, or one of several Ray processes on a machine."""
 
     name: str
     address: str
     port: int
     identifier: str = ""
-    """Ray's."""
+    """Ray's id of the node; "" for the head, as it is not addressed by it."""
     cpus: float = 0
     gpus: float = 0
 
@@ -52,7 +54,7 @@ class Node:
         return f"{self.name} ({self.address}:{self.port})"
 
     def answers(self) -> bool:
-        """Whether its port takes a connection."""
+        """Return whether the node's port accepts a connection."""
         try:
             socket.create_connection((self.address, self.port), _CONNECT_SECONDS).close()
         except OSError:
@@ -62,7 +64,7 @@ class Node:
 
 @dataclass(frozen=True)
 class ClientShare:
-    """What of a node one client takes."""
+    """The part of a node that one client takes."""
 
     cpus: int
     gpus: float
@@ -71,7 +73,11 @@ class ClientShare:
         return f"{self.cpus} CPU and {self.gpus:g} GPU"
 
     def fits(self, node: Node) -> int:
-        """How many clients the node has room for."""
+        """Return how many clients the node has room for.
+
+        >>> ClientShare(cpus=2, gpus=0.5).fits(Node("a", "host", 1, cpus=16, gpus=2))
+        4
+        """
         by_cpus = int(node.cpus // self.cpus)
         if not self.gpus:
             return by_cpus
@@ -79,9 +85,16 @@ class ClientShare:
 
 
 def places(nodes: Sequence[Node], share: ClientShare, most: int | None) -> list[Node]:
-    """The node of each client: in turn, as long as a node has room; at most `most`.
+    """Return the node of each client, at most `most` of them; None sets no limit.
 
-    Raises ConfigError: no node has room for one.
+    The nodes take turns as long as they have room.
+
+    >>> a, b = Node("a", "host", 1, cpus=3), Node("b", "host", 2, cpus=1)
+    >>> [node.name for node in places([a, b], ClientShare(cpus=1, gpus=0), None)]
+    ['a', 'b', 'a', 'a']
+
+    Raises:
+        ConfigError: no node has room for a client.
     """
     rows = [[node] * share.fits(node) for node in nodes]
     found = [node for column in zip_longest(*rows) for node in column if node is not None]
@@ -95,21 +108,25 @@ def places(nodes: Sequence[Node], share: ClientShare, most: int | None) -> list[
 
 
 class Cluster:
-    """The cluster of this process; it is left, or ended if it was started here, by `close`."""
+    """The Ray cluster of this process. `close` leaves it, and ends it if it was started here."""
 
     def __init__(self, address: str | None = None, cpus: int | None = None) -> None:
-        """address: of the head, HOST:PORT, or "auto" for one that runs on this machine; None: that
-        of RAY_ADDRESS, and where there is none a cluster is started. cpus: of one that is started;
-        None: this machine's.
+        """Join the cluster at `address`, or start one.
 
-        Raises ConfigError: nothing answers at the address, or it is of another kind.
+        Args:
+            address: HOST:PORT of the head, or "auto" for a cluster that runs on this machine. None
+                takes RAY_ADDRESS, and starts a cluster if that is not set.
+            cpus: the CPUs of a cluster that is started; None for this machine's.
+
+        Raises:
+            ConfigError: nothing answers at the address, or it has another form.
         """
         address = address or os.environ.get(ADDRESS_VARIABLE) or _OWN
         self.joined = address != _OWN
         _connect(address, cpus)
         host, port = ray.get_runtime_context().gcs_address.rsplit(":", 1)
         self.head = Node("its head", host.strip("[]"), int(port))
-        # Ray takes a node for alive for some time after it is gone.
+        # Ray still lists a node as alive for some time after it is gone.
         said = [_node(found) for found in ray.nodes() if found["Alive"]]
         self.nodes = tuple(sorted((node for node in said if node.answers()), key=str))
         self._watched: tuple[Node, ...] = (self.head,)
@@ -118,21 +135,29 @@ class Cluster:
         threading.Thread(target=self._watch, name="cluster", daemon=True).start()
 
     def use(self, nodes: Sequence[Node]) -> None:
-        """From here on the run ends when one of `nodes` is gone."""
+        """Watch `nodes` from now on, besides the head: the run ends if one of them is gone."""
         self._watched = (self.head, *dict.fromkeys(nodes))
 
     def check(self) -> None:
-        """Raise WorkersGoneError: the cluster, or a node that is used, is gone. CancelledError: the
-        cluster was closed here."""
+        """Check that the cluster is usable.
+
+        Raises:
+            WorkersGoneError: the head, or a node that is used, is gone.
+            CancelledError: the cluster was closed here.
+        """
         if self._fault is not None:
-            # One object raised in several threads would collect all their frames.
+            # The same object, raised in several threads, would collect all their frames.
             raise WorkersGoneError(str(self._fault))
         if self._ended.is_set():
             raise CancelledError("the cluster is closed")
 
     def wait_for(self, reference: Any, seconds: float | None = None) -> Any:
-        """What a task or an actor answers. Raises what it raised; WorkersGoneError: the cluster is
-        gone; GetTimeoutError: nothing in `seconds` (None: it takes as long as it takes)."""
+        """Return what a task or an actor answers, and raise what it raised.
+
+        Raises:
+            WorkersGoneError: the cluster is gone.
+            GetTimeoutError: there is no answer after `seconds`; None sets no limit.
+        """
         waited = 0.0
         while True:
             self.check()
@@ -144,9 +169,9 @@ class Cluster:
                     raise
 
     def check_node(self, node: Node) -> None:
-        """Raise WorkersGoneError when the node is gone, or going, after a process of its died.
+        """Raise WorkersGoneError if a node, one of whose processes died, is gone or about to go.
 
-        Ray's processes of a node end in any order.
+        The node is checked several times, because its Ray processes end in any order.
         """
         for _ in range(_SILENCES):
             if not node.answers():
@@ -157,11 +182,11 @@ class Cluster:
 
     @property
     def there(self) -> bool:
-        """Whether Ray can still be asked for anything: it may wait for ever once it is gone."""
+        """Whether Ray may still be called; a call may never return once the cluster is gone."""
         return self._fault is None and not self._ended.is_set()
 
     def close(self) -> None:
-        """Leave the cluster; end what was started here."""
+        """Leave the cluster, and end it if it was started here."""
         self._ended.set()
         ray.shutdown()
 
@@ -194,11 +219,11 @@ class Cluster:
 
 
 def _connect(address: str, cpus: int | None) -> None:
-    """Raise ConfigError: nothing answers there."""
+    """Connect this process to Ray. Raises ConfigError if nothing answers at the address."""
     options: dict[str, Any] = {}
     if address == _OWN:
         options = {"num_cpus": cpus, "include_dashboard": False}
-        # Ray would have the processes that do the work wait for all others of the machine.
+        # By default Ray gives its workers a lower priority than all other processes.
         os.environ.setdefault(NICENESS_VARIABLE, "0")
     else:
         _check_reachable(address)
@@ -217,7 +242,7 @@ def _connect(address: str, cpus: int | None) -> None:
 
 
 def _check_reachable(address: str) -> None:
-    """Ray would try for a minute."""
+    """Raise ConfigError at once if nothing answers at the address; Ray would try for a minute."""
     if address == "auto":
         return
     host, colon, port = address.rpartition(":")

@@ -1,4 +1,4 @@
-"""Running plans on a pool of workers."""
+"""Runs plans on a pool of workers."""
 
 from collections.abc import Callable
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
@@ -24,10 +24,12 @@ Observe = Callable[[PlannedStudy, RoundRecord], None]
 
 
 def warm(plan: PlannedStudy, pool: WorkerPool, progress: Progress) -> None:
-    """Let each site open its cells and compute a frozen encoder's features, before any run does.
+    """Make each site open its cells and compute a frozen encoder's features, before any plan runs.
 
-    Runs that start together would each compute what one can leave on disk for all. Raises
-    FederationError when a site cannot.
+    Plans that start together would otherwise each compute what one can leave on disk for all.
+
+    Raises:
+        FederationError: a site cannot open its cells.
     """
     grid, sites = LocalGrid(pool, plan.site_files, 0), [f.parent.name for f in plan.site_files]
     content = Task(plan.study, 0).content()
@@ -42,11 +44,16 @@ def warm(plan: PlannedStudy, pool: WorkerPool, progress: Progress) -> None:
 
 
 def run_plans(plans: list[PlannedStudy], pool: WorkerPool, observe: Observe) -> dict[str, str]:
-    """Run all plans at once on the pool: what one run leaves idle, another uses.
+    """Run all plans at once on the pool, so that a worker that one plan leaves idle serves another.
 
-    A plan's numbers do not depend on the others, nor on the number of workers. A baseline that
-    cannot go on is given up: its name and why. Raises any other error, the first of any plan, after
-    the others have been stopped at their last whole round.
+    A plan's numbers depend neither on the other plans nor on the number of workers.
+
+    Returns:
+        Baseline -> why it could not continue, for the baselines that were given up.
+
+    Raises:
+        The first other error of any plan, after the other plans were stopped at their last whole
+        round.
     """
     with ThreadPoolExecutor(len(plans), thread_name_prefix="server") as threads:
         runs = [
@@ -65,7 +72,7 @@ def run_plans(plans: list[PlannedStudy], pool: WorkerPool, observe: Observe) -> 
 
 
 def _attempt(plan: PlannedStudy, grid: Grid, observe: Observe) -> str | None:
-    """Run the plan; why it could not go on, if it is a baseline."""
+    """Run the plan; if it is a baseline that cannot continue, return why."""
     try:
         _serve(plan, grid, observe)
     except WorkersGoneError:
@@ -78,7 +85,7 @@ def _attempt(plan: PlannedStudy, grid: Grid, observe: Observe) -> str | None:
 
 
 class Told(Observer):
-    """Tells which study's round is over."""
+    """Passes on each finished round, together with its plan."""
 
     def __init__(self, plan: PlannedStudy, observe: Observe) -> None:
         self._plan, self._observe = plan, observe
@@ -93,6 +100,6 @@ def _serve(plan: PlannedStudy, grid: Grid, observe: Observe) -> None:
 
 
 def context_of(plan: PlannedStudy) -> Context:
-    """The ServerApp's context of a plan's run."""
+    """Return the ServerApp's context for a plan's run."""
     config: dict[str, Any] = {"study": str(plan.study_file), "out": str(plan.folder)}
     return Context(1, 1, {}, RecordDict(), config)

@@ -1,4 +1,4 @@
-"""A Flower Grid inside this process: nodes are sites, messages go to the worker pool."""
+"""A Flower Grid within this process: its nodes are sites, and a worker pool answers messages."""
 
 from collections.abc import Iterable
 from concurrent.futures import FIRST_COMPLETED, Future, wait
@@ -16,13 +16,13 @@ _SERVER_NODE = 1
 
 
 class LocalGrid(RunGrid):
-    """The Grid of one run. Several runs may share one pool, each with a Grid of its own.
+    """The Grid of one run. Several runs may share a pool, each with its own Grid.
 
-    sites: each node's site.yaml. Message contents are serialised on their way, so no side can
-    change what the other holds.
+    Messages are serialised on their way, so that neither side can change what the other holds.
     """
 
     def __init__(self, pool: WorkerPool, sites: Iterable[Path], run_id: int = 1) -> None:
+        """sites: the site.yaml of each node."""
         super().__init__(Run.create_empty(run_id))
         self._pool = pool
         self._contexts = {
@@ -48,7 +48,10 @@ class LocalGrid(RunGrid):
         return identifiers
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
-        """The replies that are there; waits for the first so long that no pause need follow."""
+        """Return the replies that have come.
+
+        This waits up to LONGEST_PAUSE for the first one, so that the caller need not pause.
+        """
         asked = {key: self._waiting[key] for key in message_ids if key in self._waiting}
         wait(asked.values(), LONGEST_PAUSE, FIRST_COMPLETED)
         return [self._collect(key) for key, future in asked.items() if future.done()]

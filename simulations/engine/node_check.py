@@ -1,4 +1,4 @@
-"""Whether each node of a cluster sees what a run needs, and computes with the same program."""
+"""Checks that each node of a cluster sees the files of a run and has the same versions."""
 
 import hashlib
 import os
@@ -18,20 +18,20 @@ from simulations.engine.cluster import Cluster, Node
 from simulations.experiments import PlannedStudy
 
 _SECONDS = 180.0
-"""A node loads torch in it."""
+"""The longest wait for a node's answer; the node loads torch first."""
 _LARGEST = 2**20
-"""Bytes of a file that are compared."""
+"""How many bytes of a file are compared."""
 _SHARE = (
     "the run's folder (--out) and the cells' cache (HEMOFED_CACHE) belong on a disk that all nodes "
     "have under the same path"
 )
 
 Marks = Mapping[str, str]
-"""Path -> what is there (`mark`)."""
+"""Path -> its `mark`."""
 
 
 def mark(path: Path) -> str:
-    """What tells a file or a folder from another one at that path; "" where there is none."""
+    """Return a digest of a file's beginning or of a folder's listing; "" if there is neither."""
     if path.is_dir():
         content = "\0".join(sorted(os.listdir(path))).encode()
     elif path.is_file():
@@ -43,7 +43,7 @@ def mark(path: Path) -> str:
 
 
 def needed(plan: PlannedStudy) -> Marks:
-    """What a plan's sites read, and what is there on this machine."""
+    """Return the files and folders that a plan's sites read, with their marks on this machine."""
     paths = [Path(name) for name in _files(plan.study.model)]
     for file in plan.site_files:
         paths += [file, *(source.folder for source in open_site(file).cells)]
@@ -55,14 +55,20 @@ def _files(model: ModelSpec) -> list[str]:
 
 
 def versions() -> dict[str, str]:
-    """Of what decides a run's bits."""
+    """Return the versions of the programs that decide a run's bits."""
     return {"hemofed": version(), "torch": torch.__version__}
 
 
 def fault(marks: Marks, folders: Sequence[str], expected: Mapping[str, str]) -> str:
-    """What is not on this node as it is where the run was started, and what to do; "" for nothing.
+    """Return what differs on this node from the machine that started the run, and what to do.
 
-    folders: to be written in. expected: `versions` there.
+    Args:
+        marks: of the files and folders on that machine.
+        folders: folders that must be writable.
+        expected: `versions` of that machine.
+
+    Returns:
+        One sentence, or "" if nothing differs.
     """
     for name, found in versions().items():
         if found != expected[name]:
@@ -77,8 +83,12 @@ def fault(marks: Marks, folders: Sequence[str], expected: Mapping[str, str]) -> 
 
 
 def check_nodes(cluster: Cluster, nodes: Sequence[Node], plan: PlannedStudy) -> None:
-    """Ask each node. Raises ConfigError with the name of the first that does not see the plan's
-    sites and cells as this machine does, and what to do."""
+    """Check on each node that it sees the plan's sites and cells as this machine does.
+
+    Raises:
+        ConfigError: a node does not. The message names the first such node and says what to do.
+        WorkersGoneError: the cluster, or a node, is gone.
+    """
     marks, folders = needed(plan), [str(file.parent.absolute()) for file in plan.site_files]
     task = ray.remote(num_cpus=0)(fault)
     asked = {

@@ -23,19 +23,25 @@ from simulations.engine.workers import (
 )
 
 _LONGEST_SOCKET = 107
-"""Bytes of a Unix socket's path."""
+"""The most bytes of a Unix socket's path."""
 _SOCKET = "/pymp-xxxxxxxx/listener-xxxxxxxx"
-"""What multiprocessing adds to the folder's."""
-_SHORT = "/tmp"  # noqa: S108  a folder of our own is made in it
+"""What multiprocessing appends to the folder's path."""
+_SHORT = "/tmp"  # noqa: S108  multiprocessing makes its own folder in it
 
 
 def processes(make: MakeClient, seed: int, preload: tuple[str, ...] = ()) -> StartWorker:
-    """What starts a `WorkerPool`'s processes. preload: modules that the clients need, besides the
-    one of `make`.
+    """Return the function that starts a `WorkerPool`'s processes.
 
-    Processes come from a server that has the heavy modules loaded, so a worker starts in
-    milliseconds and shares their memory; that server starts here, beside whatever the caller does
-    next.
+    A server process that has loaded the heavy modules forks the workers, so that a worker starts in
+    milliseconds and shares their memory. The server starts here, while the caller continues.
+
+    Args:
+        make: makes the client, in each worker.
+        seed: passed to `make`.
+        preload: modules that the clients need, besides the one of `make`.
+
+    Raises:
+        ConfigError: no socket for the processes can be made.
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([make.__module__, __name__, *preload])
@@ -48,9 +54,10 @@ def processes(make: MakeClient, seed: int, preload: tuple[str, ...] = ()) -> Sta
 
 
 def _start_forkserver() -> None:
-    """Start the server of processes, whose socket lies below TMPDIR where its path fits in there.
+    """Start the server process; its socket is below TMPDIR, or /tmp if TMPDIR's path is too long.
 
-    Raises ConfigError: the path is too long, and /tmp cannot be written.
+    Raises:
+        ConfigError: the socket cannot be made there.
     """
     folder, before = tempfile.gettempdir(), tempfile.tempdir
     fits = len(os.fsencode(folder)) <= _LONGEST_SOCKET - len(_SOCKET)
@@ -68,7 +75,7 @@ def _start_forkserver() -> None:
 
 
 class _ProcessWorker:
-    """One process and the line to it."""
+    """One worker process and the pipe to it."""
 
     def __init__(
         self,
@@ -90,7 +97,11 @@ class _ProcessWorker:
             self._line.send_bytes(part)
 
     def receive(self) -> Answer:
-        """The answer to the first message that has none yet. Raises EOFError: the worker died."""
+        """Return the answer to the oldest unanswered message.
+
+        Raises:
+            EOFError: the worker died.
+        """
         return unpacked(self._line.recv_bytes(), self._line.recv_bytes())
 
     def stop(self) -> str:
@@ -102,7 +113,7 @@ class _ProcessWorker:
 
 
 def _serve(line: Connection, make: MakeClient, seed: int, number: int) -> None:
-    """A worker's whole life: answer messages until the line closes."""
+    """Answer messages in a worker process until the pipe closes."""
     _leave_interrupts_to_parent()
     come: queue.SimpleQueue[tuple[Message, Context] | None] = queue.SimpleQueue()
     threading.Thread(target=_read, args=(line, come), daemon=True).start()
@@ -115,7 +126,7 @@ def _serve(line: Connection, make: MakeClient, seed: int, number: int) -> None:
 
 
 def _read(line: Connection, come: "queue.SimpleQueue[tuple[Message, Context] | None]") -> None:
-    """Take what the parent sends, while the client computes: the parent never waits to send."""
+    """Take the parent's messages while the client computes, so that the parent never waits."""
     try:
         while True:
             come.put(unpacked(line.recv_bytes(), line.recv_bytes()))
@@ -126,5 +137,5 @@ def _read(line: Connection, come: "queue.SimpleQueue[tuple[Message, Context] | N
 
 
 def _leave_interrupts_to_parent() -> None:
-    """Ctrl-C reaches the whole group; the parent decides when a worker ends."""
+    """Ignore Ctrl-C, which reaches the whole process group: the parent decides when to end."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)

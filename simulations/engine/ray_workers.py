@@ -1,4 +1,4 @@
-"""Workers that are processes of a Ray cluster's nodes."""
+"""Workers that are processes on the nodes of a Ray cluster."""
 
 import contextlib
 import os
@@ -29,21 +29,21 @@ from simulations.engine.workers import (
 from simulations.experiments import PlannedStudy
 
 _START_SECONDS = 300.0
-"""In which a node has a worker running: it loads torch, maybe over a network."""
+"""The longest wait until a node's worker runs; it loads torch, maybe over a network."""
 
 
 class _Client:
     """The ClientApp in an actor's process."""
 
     def __init__(self, make: MakeClient, seed: int, folder: str) -> None:
-        """folder: what relative paths start from."""
+        """folder: the working folder that relative paths start from."""
         with contextlib.suppress(OSError):
             os.chdir(folder)
-        # Ray shows a process the GPUs that it was given and no other: whose number is 0 is its own.
+        # Ray shows a process only the GPUs that it was given, so that number 0 is its own.
         self._answer = make(seed, 0)
 
     def ready(self) -> None:
-        """Answered once the process runs."""
+        """Return once the process runs."""
 
     def answer(self, message: bytes, context: bytes) -> tuple[bytes, bytes]:
         asked, node = unpacked(message, context)
@@ -53,7 +53,10 @@ class _Client:
 def actors(
     cluster: Cluster, nodes: Sequence[Node], share: ClientShare, make: MakeClient, seed: int
 ) -> StartWorker:
-    """What starts a `WorkerPool`'s workers: number i on the i-th of `nodes`, which has room."""
+    """Return the function that starts a `WorkerPool`'s workers: number i on the i-th of `nodes`.
+
+    Each node must have room for its clients' `share`.
+    """
     cluster.use(nodes)
     kind = ray.remote(_Client)
 
@@ -73,14 +76,18 @@ def actors(
 
 
 class _RayWorker:
-    """One actor."""
+    """One Ray actor."""
 
     def __init__(self, cluster: Cluster, node: Node, actor: Any) -> None:
         self._cluster, self._node, self._actor = cluster, node, actor
         self._asked: deque[Any] = deque()
 
     def wait_until_ready(self, share: ClientShare) -> None:
-        """Raises WorkersGoneError: the node has no room, or the process cannot be started."""
+        """Wait until the actor runs.
+
+        Raises:
+            WorkersGoneError: the node has no room, or the process cannot be started.
+        """
         try:
             self._cluster.wait_for(self._actor.ready.remote(), _START_SECONDS)
         except GetTimeoutError as error:
@@ -100,9 +107,11 @@ class _RayWorker:
         self._asked.append(self._actor.answer.remote(*packed(message, context)))
 
     def receive(self) -> Answer:
-        """The answer to the first message that has none yet.
+        """Return the answer to the oldest unanswered message.
 
-        Raises EOFError: the process died, and its node lives. WorkersGoneError: both are gone.
+        Raises:
+            EOFError: the process died, but its node is there.
+            WorkersGoneError: the node is gone, too.
         """
         try:
             return unpacked(*self._cluster.wait_for(self._asked.popleft()))
@@ -117,10 +126,11 @@ class _RayWorker:
 
 
 def ray_cluster(runtime: Runtime, address: str | None) -> Cluster:
-    """The cluster for the clients of `runtime`: joined, or started with room for its workers.
+    """Join the cluster for the clients of `runtime`, or start one with room for its workers.
 
-    Raises ConfigError: none answers at the address; one GPU of a machine is named, and Ray hands
-    them out.
+    Raises:
+        ConfigError: no cluster answers at the address, or `runtime.device` names one GPU, although
+            Ray assigns the GPUs.
     """
     if runtime.device.startswith("cuda:"):
         raise ConfigError(
@@ -131,9 +141,11 @@ def ray_cluster(runtime: Runtime, address: str | None) -> Cluster:
 
 
 def ray_workers_of(cluster: Cluster, runtime: Runtime, plan: PlannedStudy) -> WorkerPool:
-    """The pool that `runtime` asks for on the cluster's nodes, which see the plan's sites.
+    """Return the pool that `runtime` asks for, on the cluster's nodes.
 
-    Raises ConfigError: no node has room, or one does not see what this machine does.
+    Raises:
+        ConfigError: no node has room for a client, or a node does not see the plan's sites and
+            cells as this machine does.
     """
     share = ClientShare(runtime.threads, _gpus(cluster.nodes, runtime))
     nodes = places(cluster.nodes, share, runtime.workers)
@@ -142,7 +154,7 @@ def ray_workers_of(cluster: Cluster, runtime: Runtime, plan: PlannedStudy) -> Wo
 
 
 def _gpus(nodes: Sequence[Node], runtime: Runtime) -> float:
-    """GPUs of a client: what is asked for; else one, where a node has one."""
+    """Return the GPUs per client: what `runtime` asks for, otherwise one if any node has GPUs."""
     if runtime.gpus_per_client is not None or runtime.device == "cpu":
         return runtime.gpus_per_client or 0.0
     wanted = runtime.device == "cuda" or any(node.gpus for node in nodes)

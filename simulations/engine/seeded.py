@@ -1,7 +1,7 @@
-"""Reproducible randomness for simulated sites: the same seed, the same run, bit for bit.
+"""Reproducible randomness for simulated sites: the same seed gives the same run, bit for bit.
 
-It protects nobody, and need not: simulated cells are public or rendered. It is handed to the
-ClientApp as an object, here; a deployed client has no way to be given one.
+It protects nobody and need not, because simulated cells are public or rendered. It is passed to the
+ClientApp as an object in this module; a deployed client cannot be given one.
 """
 
 import hashlib
@@ -19,29 +19,33 @@ from simulations.engine.workers import WorkerPool
 
 @dataclass(frozen=True)
 class SeededEntropy:
-    """Bits that follow from the simulation's seed and their purpose alone."""
+    """Randomness that depends only on the simulation's seed and on its purpose."""
 
     seed: int
     repeats: bool = True
+    """Whether the same purpose gives the same randomness again."""
 
     def source(self, *purpose: str | int) -> NoiseSource:
+        """Return the source of randomness for this purpose."""
         parts = [str(part) for part in (self.seed, *purpose)]
         return NoiseSource.seeded(hashlib.sha256("\0".join(parts).encode()).digest())
 
 
 def make_client(seed: int, number: int) -> ClientApp:
-    """The ClientApp of simulated sites, in worker `number` of its machine."""
+    """Return the ClientApp of simulated sites, for worker `number` of its machine."""
     from client.app import client_app  # loads torch; see `workers_of`
 
     return client_app(SeededEntropy(seed), turn=number)
 
 
 def workers_of(runtime: Runtime, seed: int) -> WorkerPool:
-    """The pool that `runtime` asks for, its clients' randomness from `seed`.
+    """Return the pool of workers that `runtime` asks for, with clients seeded by `seed`.
 
-    This module leaves torch to the workers, so who starts the pool before loading torch itself
-    waits for one load of it and not for two.
-    Raises ConfigError: a share of the GPUs is asked for that this machine does not have.
+    This module does not import torch itself: a caller that starts the pool before it loads torch
+    waits for one load and not for two.
+
+    Raises:
+        ConfigError: the workers need more GPUs than this machine has.
     """
     start = processes(make_client, seed, preload=("client.app",))
     return WorkerPool(_local_size(runtime), start)

@@ -1,8 +1,8 @@
-"""A pool of workers that run the ClientApp, one message at a time each.
+"""A pool of workers that run the ClientApp; each worker answers one message at a time.
 
-A worker is a process of this machine (`processes`) or of a Ray node (`ray_workers`). It keeps what
-it has loaded (model, cell caches) from one message to the next; what it answers depends on the
-message alone.
+A worker is a process of this machine (`processes`) or of a Ray node (`ray_workers`). It keeps the
+model and the cell caches that it has loaded from one message to the next, but its answer depends
+only on the message.
 """
 
 import heapq
@@ -28,41 +28,49 @@ from common.wire.flower_internals import (
 
 ClientFunction = Callable[[Message, Context], Message]
 MakeClient = Callable[[int, int], ClientFunction]
-"""Importable function: (seed, the worker's number on its machine) -> the ClientApp; called once in
-each worker."""
+"""(seed, the worker's number on its machine) -> the ClientApp. The function must be importable; it
+is called once in each worker."""
 
 Answer = tuple[Message, Context]
-"""A reply, and the node's context after it."""
+"""A reply and the node's context after it."""
 
 _CLIENT_FAILED = 3
-"""Flower's code of a ClientApp that raised or died."""
+"""Flower's error code of a ClientApp that raised an error or died."""
 _MANY = 4
-"""So many messages wait for each other worker before one is handed over ahead of its turn."""
+"""How many messages must wait per other worker before a busy one is handed its next one early."""
 
 
 class WorkersGoneError(FederationError):
-    """Where the workers run is gone, or has no room for them: no plan can go on."""
+    """The machine or cluster of the workers is gone or has no room: no plan can continue."""
 
 
 class Worker(Protocol):
-    """One worker, wherever it runs; used by one thread, but for `stop`."""
+    """One worker, wherever it runs. Only one thread uses it, except that any may call `stop`."""
 
     def send(self, message: Message, context: Context) -> None:
-        """Hand a message over. Raises EOFError or OSError: the worker died."""
+        """Hand a message to the worker.
+
+        Raises:
+            EOFError, OSError: the worker died.
+        """
 
     def receive(self) -> Answer:
-        """The answer to the first message that has none yet.
+        """Return the answer to the oldest unanswered message.
 
-        Raises EOFError or OSError: the worker died.
+        Raises:
+            EOFError, OSError: the worker died.
         """
 
     def stop(self) -> str:
-        """End the worker, whatever it does; how it ended, in words. May be called twice, at once:
-        by the pool's end and by the thread that meets the dead worker."""
+        """End the worker, whatever it is doing, and return in words how it ended.
+
+        Two threads may call this at the same time: the one that closes the pool and the one that
+        finds the worker dead.
+        """
 
 
 def packed(message: Message, context: Context) -> tuple[bytes, bytes]:
-    """The two as they cross to another process: Flower's own protobuf."""
+    """Serialise a message and its context for another process, in Flower's protobuf."""
     return (
         message_to_proto(message).SerializeToString(),
         context_to_proto(context).SerializeToString(),
@@ -70,7 +78,7 @@ def packed(message: Message, context: Context) -> tuple[bytes, bytes]:
 
 
 def unpacked(message: bytes, context: bytes) -> Answer:
-    """What was `packed`."""
+    """Read a message and its context that were `packed`."""
     return (
         message_from_proto(ProtoMessage.FromString(message)),
         context_from_proto(ProtoContext.FromString(context)),
@@ -78,12 +86,12 @@ def unpacked(message: bytes, context: bytes) -> Answer:
 
 
 StartWorker = Callable[[int], Worker]
-"""The worker's number -> the worker. Whatever it raises is raised to who waits for an answer."""
+"""The worker's number -> the worker. Its errors are raised to those who wait for an answer."""
 
 
 @dataclass(order=True)
 class _Job:
-    """A message that waits for a worker; ordered by rank, then by arrival."""
+    """A message that waits for a worker. Jobs are ordered by rank, then by arrival."""
 
     rank: int
     number: int
@@ -93,9 +101,10 @@ class _Job:
 
 
 class WorkerPool:
-    """`size` workers; `submit` queues a message for the next free one."""
+    """A pool of `size` workers; `submit` queues a message for the next free one."""
 
     def __init__(self, size: int, start: StartWorker) -> None:
+        """start: starts a worker, when the first message needs it."""
         self.size = size
         self._start = start
         self._numbers = count()
@@ -103,23 +112,24 @@ class WorkerPool:
         self._all: list[Worker] = []
         self._closed = False
         self._change = threading.Condition()
-        """Guards the three above."""
+        """Guards `_waiting`, `_all` and `_closed`."""
         for number in range(size):
             threading.Thread(
                 target=self._attend, args=(number,), name="worker", daemon=True
             ).start()
 
     def submit(self, message: Message, context: Context, rank: int = 0) -> Future[Answer]:
-        """The reply and the node's context after it; an error reply when the worker died.
+        """Queue a message; its future gives the reply and the node's context after it.
 
-        Messages of a lower rank go first, so that a federation is not kept by its baselines.
+        If the worker dies, the reply is an error. Messages of a lower rank go first, so that the
+        baselines do not delay the federation.
         """
         job = _Job(rank, next(self._numbers), message, context, Future())
         self._queue(job)
         return job.future
 
     def close(self) -> None:
-        """End the workers; what is under way or has not begun is cancelled."""
+        """End the workers and cancel all unanswered messages."""
         with self._change:
             self._closed = True
             self._change.notify_all()
@@ -143,9 +153,10 @@ class WorkerPool:
                 self._change.notify()
 
     def _next(self, ahead: bool) -> _Job | None:
-        """The waiting job of the lowest rank; None once the pool is closed.
+        """Return the waiting job of the lowest rank; None once the pool is closed.
 
-        ahead: for a worker that has one in hand; None unless there is enough for the others.
+        ahead: whether the worker is still busy. Then this returns None at once unless enough jobs
+        wait for the other workers.
         """
         with self._change:
             if ahead and len(self._waiting) <= _MANY * (self.size - 1):
@@ -154,10 +165,10 @@ class WorkerPool:
             return None if self._closed else heapq.heappop(self._waiting)
 
     def _attend(self, number: int) -> None:
-        """Serve one worker, and its successors, until the pool is closed.
+        """Serve one worker, and those that replace it, until the pool is closed.
 
-        Where many messages wait, a worker has the next one at hand when it has answered one, and
-        need not wait for it. Of few, each goes to the worker that is free first.
+        If many messages wait, a worker is handed its next message early, so that it need not wait
+        after an answer. If few wait, each goes to the worker that is free first.
         """
         worker, sent = None, deque[_Job]()
         while (job := self._next(ahead=bool(sent))) or sent:
@@ -170,13 +181,17 @@ class WorkerPool:
                 if job is None or len(sent) > 1:
                     answer = worker.receive()
                     sent.popleft().future.set_result(answer)
-            except Exception as error:  # whatever it is, nobody may wait for ever
+            except Exception as error:  # whatever it is, every waiting caller must get an answer
                 self._fail(worker, sent, error)
                 worker = None
 
     def _fail(self, worker: Worker | None, sent: deque[_Job], error: Exception) -> None:
-        """End the worker; a death is the answer to the message that it was at, the next one has not
-        begun. Another error, a fault of ours, is raised to all who wait for this worker."""
+        """End the worker after an error.
+
+        If the worker died, the message that it was working on gets an error reply, and the next
+        one, which it has not started, is queued again. Any other error is a fault of this program
+        and is raised to everyone who waits for this worker.
+        """
         end = self._dismiss(worker) if worker else ""
         if worker and isinstance(error, EOFError | OSError) and not self._closed:
             job = sent.popleft()
@@ -202,7 +217,7 @@ class WorkerPool:
         raise CancelledError("the worker pool is closed")
 
     def _dismiss(self, worker: Worker) -> str:
-        """End a worker; how it ended."""
+        """End a worker and return in words how it ended."""
         end = worker.stop()
         with self._change:
             self._all.remove(worker)

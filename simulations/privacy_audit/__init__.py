@@ -1,1 +1,1 @@
-"""Proof by attack: what leaks from the training code itself, beside what is claimed of it."""
+"""Audits privacy by attack: what leaks from the training code, compared with what is claimed."""

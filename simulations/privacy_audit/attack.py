@@ -1,4 +1,4 @@
-"""Three adversaries who look at the real training (`client.training.training.train`) and score
+"""Three adversaries that watch the real training (`client.training.training.train`) and score
 canaries.
 
 | view   | sees                                              | score of a canary                  |
@@ -7,7 +7,7 @@ canaries.
 | round  | the update that leaves the lab each round         | inner product with its gradient    |
 | final  | the model after the last round                    | minus its loss                     |
 
-All know the canaries, the model and the study, not the coins, the samples or the noise.
+All of them know the canaries, the model and the study, but not the coins, the samples or the noise.
 """
 
 from collections.abc import Iterator
@@ -35,17 +35,24 @@ Scores = NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False)
 class Sight:
-    """Scores (m,) of each view; larger: more likely included."""
+    """The scores of the m canaries in each view; a larger score means more likely included."""
 
     step: Scores
+    """(m,) of the adversary who sees every step."""
     round: Scores
+    """(m,) of the adversary who sees every round's update."""
     final: Scores
+    """(m,) of the adversary who sees the final model."""
 
 
 def attack(study: Study, canaries: Canaries, noise_multiplier: float, entropy: Entropy) -> Sight:
-    """Train all the study's rounds on the included canaries, and score every canary.
+    """Train all rounds of the study on the included canaries, and score every canary.
 
-    `noise_multiplier` is what the site tells training to use.
+    Args:
+        study: the study to attack.
+        canaries: m canaries and their coins.
+        noise_multiplier: the one that the site tells training to use.
+        entropy: what training draws from.
     """
     inputs = site_with(canaries, study)
     altered = audited(study, canaries, noise_multiplier)
@@ -65,15 +72,17 @@ def attack(study: Study, canaries: Canaries, noise_multiplier: float, entropy: E
 
 @dataclass(frozen=True, eq=False)
 class _Probe:
-    """The canaries' gradients at one state of a linear head, never made in full.
+    """The canaries' gradients at one state of a linear head, which are never computed in full.
 
     The gradient of the cross-entropy is e (x, 1)^T with e = p - y, for weight and bias.
     """
 
     errors: Tensor
+    """(m, classes) e."""
     features: Tensor
+    """(m, D) x."""
     norms: Tensor
-    """(m,) of the gradients."""
+    """(m,) the gradients' L2 norms."""
 
     @classmethod
     def at(cls, network: nn.Module, canaries: Canaries) -> "_Probe":
@@ -83,7 +92,10 @@ class _Probe:
         return cls(errors, canaries.features, errors.norm(dim=1) * canaries.lengths)
 
     def along(self, flat: Tensor) -> Scores:
-        """(m,) inner products of each gradient's direction with `flat` (weight, then bias)."""
+        """Return (m,) the inner products of each gradient's direction with `flat`.
+
+        flat: (P,) the weight's values, then the bias's.
+        """
         classes = self.errors.shape[1]
         weight, bias = flat[:-classes].view(classes, -1), flat[-classes:]
         products = (self.errors * (self.features @ weight.T + bias)).sum(1)
@@ -91,7 +103,7 @@ class _Probe:
 
 
 class _Eye:
-    """Looks over the optimiser's shoulder: the released noisy mean, before it is applied."""
+    """Observes each step's released noisy mean, before the optimizer applies it."""
 
     def __init__(
         self, study: Study, canaries: Canaries, inputs: Inputs, noise_multiplier: float
@@ -106,7 +118,7 @@ class _Eye:
         self._normaliser = privacy.sample_rate * study.cohort[SITE].units
 
     def look(self) -> None:
-        """A step is about to be applied: note what it says of each canary."""
+        """Note what the step that is about to be applied tells about each canary."""
         released = [p.grad.flatten() for p in self._network.parameters() if p.grad is not None]
         probe = _Probe.at(self._network, self._canaries)
         self._seen.append(probe.along(torch.cat(released)) * self._normaliser / self._bound)
@@ -114,13 +126,13 @@ class _Eye:
         self._sizes.append((self._rule.factors(norms) * norms / self._bound).numpy())
 
     def scores(self) -> Scores:
-        """(m,) from all steps."""
+        """Return the canaries' scores (m,) from all steps."""
         return scores(np.stack(self._seen), np.stack(self._sizes), self._rate, self._noise)
 
 
 @contextmanager
 def _watching(eye: _Eye) -> Iterator[None]:
-    """Let the eye see every update before the optimizer makes it; training knows of nothing."""
+    """Let `eye` see every step before the optimizer applies it, unnoticed by training."""
     step = LocalOptimizer.step
 
     def seen(optimizer: LocalOptimizer, learning_rate: float) -> None:

@@ -1,4 +1,4 @@
-"""An audit from its study to its verdict."""
+"""Audits a study's training: attacks it, and compares the lower bounds with the claim."""
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -25,66 +25,77 @@ CANARIES = 4096
 QUICK_CANARIES = 1024
 CONFIDENCE = 0.95
 TESTS = 3
-"""They share the significance, so that all of them hold together at the confidence."""
+"""The number of tests. They share the significance, so that all hold together at the confidence."""
 _STEPS_A_DOUBLING = 64
+"""The number of noise multipliers per doubling on the grid of `_noise_bound`."""
 _SMALLEST, _LARGEST = -3, 8
-"""Doublings of the claimed noise between which the noise that explains the attack is sought."""
+"""The ends of that grid, in doublings of the claimed noise multiplier."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Test:
-    """One lower bound, from some number of guesses."""
+    """One lower bound on epsilon, from some number of guesses."""
 
     name: str
     assumes: str
+    """What the bound assumes, in words."""
     guesses: int
+    """The number of guesses."""
     correct: int
+    """The number of right guesses."""
     p_value: float
-    """Of the guesses, were the accountant's claim true."""
+    """The largest probability of as many right guesses if the accountant's claim is true."""
     epsilon_lower: float
+    """The lower bound."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Achievement:
-    """What another adversary achieves: told, not tested, so it spends no confidence."""
+    """What another adversary achieves. It is reported but not tested, so it costs no confidence."""
 
     name: str
     accuracy: float
-    """Right guesses of all canaries; half is chance."""
+    """The share of right guesses over all canaries; chance is one half."""
     epsilon_lower: float
-    """By one_run's bound at the full confidence, taken alone."""
+    """The bound of `one_run`, at the full confidence for this adversary alone."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Audit:
-    """The bounds beside the claim; epsilon at `delta`."""
+    """An audit's lower bounds beside the claim. Every epsilon is at `delta`."""
 
     study: str
+    """The study's name."""
     digest: str
     unit: str
+    """What is protected: "image" or "patient"."""
     adjacency: str
     delta: float
     noise_multiplier: float
     sample_rate: float
     steps: int
     epsilon_upper: float
+    """The epsilon that the accountant claims."""
     accountant: str
     canaries: int
+    """The number of canaries."""
     confidence: float
+    """With which all tests hold together."""
     tests: tuple[Test, ...]
     views: tuple[Achievement, ...]
 
     @property
     def epsilon_lower(self) -> float:
+        """The largest lower bound of the tests."""
         return max(test.epsilon_lower for test in self.tests)
 
     @property
     def passed(self) -> bool:
-        """No test refutes the claim."""
+        """Whether no test refutes the claim."""
         return self.epsilon_lower <= self.epsilon_upper
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """Return the audit as values for JSON."""
         return asdict(self) | {"epsilon_lower": self.epsilon_lower, "passed": self.passed}
 
 
@@ -97,8 +108,15 @@ def audit(
 ) -> Audit:
     """Attack the study's training and bound its epsilon from below.
 
-    `entropy` is what training draws from; `rng` makes the canaries and their coins, which training
-    must not know. Raises PrivacyError for a study of mode "none".
+    Args:
+        study: the study to audit.
+        entropy: what training draws from.
+        rng: makes the canaries and their coins, which training must not know.
+        canaries: how many canaries are made.
+        confidence: with which all tests hold together.
+
+    Raises:
+        PrivacyError: the study's privacy mode is "none".
     """
     if study.privacy.mode == "none":
         raise PrivacyError(
@@ -133,7 +151,15 @@ def judge(
     delta: float,
     confidence: float,
 ) -> tuple[Test, ...]:
-    """The three tests of the scores (m,) against what `event` claims."""
+    """Return the three tests of an adversary's scores against a claim.
+
+    Args:
+        scores: (m,) the canaries' scores; larger means more likely included.
+        included: (m,) the canaries' coins.
+        event: the mechanism as it is claimed to be.
+        delta: at which epsilon is bounded.
+        confidence: with which all three tests hold together.
+    """
     count, significance = len(scores), (1 - confidence) / TESTS
     setting = (event.noise_multiplier, event.sample_rate, event.steps)
     few = choose.for_epsilon(count, *setting, delta, 1 - significance)
@@ -179,23 +205,31 @@ def judge(
 
 
 def matched_p(count: int, right: int, noise: float, rate: float, steps: int) -> float:
-    """P[Binomial(m, a) >= v], a the best accuracy that the mechanism leaves to anybody.
+    """Return P[Binomial(m, a) >= v], with a the best accuracy that the mechanism permits.
 
-    The best guess of a fair coin is right with probability (1 + TV) / 2, TV being the total
-    variation distance of in and out, which is delta at epsilon 0. For orthogonal canaries and
-    independent noise the coins stay independent given all that is released, so no adversary's
-    right guesses exceed the binomial's.
+    The best guess of a fair coin is right with probability (1 + TV) / 2, where TV is the total
+    variation distance between included and not included, which is delta at epsilon 0. For
+    orthogonal canaries and independent noise, the coins stay independent given all that is
+    released, so that no adversary's number of right guesses exceeds the binomial's.
+
+    Args:
+        count: m, the number of canaries, all of them guessed.
+        right: v, the number of right guesses.
+        noise: the claimed noise multiplier.
+        rate: the claimed sample rate.
+        steps: the claimed number of steps.
     """
     best = (1 + float(claimed(noise, rate, steps).deltas[0])) / 2
     return float(binom.sf(right - 1, count, min(best, 1.0)))
 
 
 def _noise_bound(event: Event, delta: float, refutes: Callable[[float], bool]) -> float:
-    """Epsilon with the smallest noise multiplier, on a grid, that the guesses refute; 0 if none.
+    """Return epsilon at the smallest noise multiplier on a grid that the guesses refute; 0 if none.
 
-    More noise is refuted more easily. The grid has the claimed multiplier on it, so the bound
-    exceeds the claim exactly when a smaller multiplier is refuted, and equals it when only the
-    claimed one is; that too counts as above (`nextafter`), since it refutes the claim.
+    More noise is refuted more easily. The claimed multiplier is on the grid, so the bound exceeds
+    the claim exactly if a smaller multiplier is refuted, and equals it if the claimed one is the
+    smallest refuted; that, too, refutes the claim, so the bound is then raised by the least amount
+    (`nextafter`).
     """
 
     def noise(k: int) -> float:

@@ -1,13 +1,14 @@
-"""Units made to be noticed: near-orthogonal gradients longer than the clipping norm.
+"""Canaries: units made to be noticed, with near-orthogonal gradients longer than the clipping norm.
 
-The guarantee holds for any data and any model, so the audit picks those that give most away. A
-linear head is trained; a canary is a long feature vector along one axis of a random orthonormal
-basis, with a label that no other canary on its axis has. Its gradient (p - y) x^T is then clipped
-to exactly the norm that the noise is scaled to, whatever the head has learnt, and it is orthogonal
-to all others' but those few on its axis, where the cosine is -1 / (classes - 1). So the inner
-product with what a step releases is 0 or 1 clipping norms, plus the noise: the Gaussian mechanism's
-worst case. Pictures as canaries leak less: their gradients share most of their length. There are no
-other units: what the canaries share with a crowd comes back at every step and blurs the view.
+The guarantee holds for any data and any model, so the audit picks those that reveal the most. It
+trains a linear head. A canary is a long feature vector along one axis of a random orthonormal
+basis, with a label that no other canary on its axis has. Its gradient (p - y) x^T is clipped to
+exactly the norm that the noise is scaled to, whatever the head has learnt. It is orthogonal to the
+gradients of all other canaries except the few on its axis, where the cosine is -1 / (classes - 1).
+So its inner product with what a step releases is 0 or 1 clipping norms, plus the noise, which is
+the worst case of the Gaussian mechanism. Pictures as canaries would leak less, because their
+gradients have most of their length in common. There are no other units, because what the canaries
+had in common with them would recur at every step and blur the view.
 """
 
 import math
@@ -25,40 +26,41 @@ from client.training.job import Job
 from common.config.study import Participant, Study, TrainingSpec
 
 MOST_AN_AXIS = 4
-"""Canaries that share an axis, where there are labels enough to keep them apart."""
+"""The most canaries that share an axis, if there are enough labels to tell them apart."""
 BLOCK = 64
+"""The number of axes that are rotated together."""
 LENGTH = 32.0
-"""Of a canary's features, in clipping norms (at least 1): its gradient stays longer than the
-clipping norm until the head knows its label by 97 %."""
+"""The length of a canary's features, in clipping norms (of at least 1). With it, the gradient stays
+longer than the clipping norm until the head gives the canary's label 97 %."""
 DRIFT = 0.05
-"""How far training moves a canary's logits in all, noise or signal: enough for the final model to
-tell, too little to change the gradients."""
+"""How far training moves a canary's logits in total, by noise or by signal: enough to show in the
+final model, but too little to change the gradients."""
 SITE = "audited"
 CELLS_A_PATIENT = 3
 
 
 @dataclass(frozen=True, eq=False)
 class Canaries:
-    """m units, and which of them are in the data set."""
+    """m canaries with D features, and which of them are in the data set."""
 
     features: Tensor
     """(m, D) float32."""
     labels: Tensor
     """(m,) int64."""
     included: NDArray[np.bool_]
-    """(m,) fair coins."""
+    """(m,) a fair coin each."""
 
     def __len__(self) -> int:
         return len(self.included)
 
     @cached_property
     def lengths(self) -> Tensor:
-        """(m,) norms of the features with the bias's 1 beside them."""
+        """(m,) the norms of the features with a 1 appended for the bias."""
         return (self.features.square().sum(1) + 1).sqrt()
 
 
 def make_canaries(count: int, study: Study, rng: np.random.Generator) -> Canaries:
-    """`count` canaries for the study's clipping norm, each included by a fair coin from `rng`."""
+    """Make `count` canaries for the study's clipping norm; a fair coin of `rng` includes each."""
     classes = len(study.cell_types)
     shared = min(MOST_AN_AXIS, max(1, classes // 4))
     basis = _basis(-(-count // shared), rng)
@@ -71,8 +73,10 @@ def make_canaries(count: int, study: Study, rng: np.random.Generator) -> Canarie
 
 
 def _basis(dim: int, rng: np.random.Generator) -> NDArray[np.float64]:
-    """At least `dim` orthonormal rows: random rotations of `BLOCK` axes at a time, which takes
-    milliseconds where a rotation of all of them takes seconds."""
+    """Return at least `dim` orthonormal rows, by random rotations of `BLOCK` axes at a time.
+
+    This takes milliseconds, and a rotation of all axes together would take seconds.
+    """
     blocks = -(-dim // BLOCK)
     rotations = np.linalg.qr(rng.standard_normal((blocks, BLOCK, BLOCK)))[0]
     basis = np.zeros((blocks, BLOCK, blocks, BLOCK))
@@ -81,9 +85,9 @@ def _basis(dim: int, rng: np.random.Generator) -> NDArray[np.float64]:
 
 
 def site_with(canaries: Canaries, study: Study) -> Inputs:
-    """A lab whose training cells are the included canaries, and a head that knows nothing yet.
+    """Return a lab whose training cells are the included canaries, with an untrained head.
 
-    Where the unit is a patient, each canary is a patient with several equal cells.
+    If the study's unit is a patient, each canary is a patient with several equal cells.
     """
     network = nn.Linear(canaries.features.shape[1], len(study.cell_types))
     nn.init.zeros_(network.weight)
@@ -101,12 +105,12 @@ def site_with(canaries: Canaries, study: Study) -> Inputs:
 
 
 def audited(study: Study, canaries: Canaries, noise_multiplier: float) -> Study:
-    """The study with its privacy as it is, and what follows the noise set to show the most.
+    """Return the study with its privacy as it is and what follows the noise set to reveal the most.
 
-    Optimiser, learning rate and normaliser only treat what was released already: plain SGD, over so
-    many declared units that the canaries' gradients keep their direction. What acts before the
-    noise stays as it is, but that all rounds train: to find a centre is the same sum of other
-    vectors.
+    Optimizer, learning rate and normaliser only process what is already released. They become plain
+    SGD and so many declared units that the canaries' gradients keep their direction. What acts
+    before the noise stays as it is, except that every round trains: a round that finds a centre
+    releases the same kind of sum, of other vectors.
     """
     privacy = study.privacy
     steps = study.rounds * privacy.local_steps
@@ -124,5 +128,5 @@ def audited(study: Study, canaries: Canaries, noise_multiplier: float) -> Study:
 
 
 def job(study: Study, round: int, noise_multiplier: float) -> Job:
-    """A round's work of the audited lab."""
+    """Return the audited lab's work in a round."""
     return Job(study, SITE, study.cohort[SITE], round, noise_multiplier)

@@ -1,7 +1,7 @@
-"""From scores to guesses, and how many to make: settled before the attack, from public constants.
+"""Turns scores into guesses, and chooses before the attack how many guesses to make.
 
-The number of guesses must not depend on the scores, or the bounds' confidence would be spent more
-than once. It is chosen in a simulation of the claimed mechanism, by its settings alone.
+The number of guesses must not depend on the scores, or the confidence of the bounds would be spent
+more than once. It is chosen by simulating the claimed mechanism, from its public settings alone.
 """
 
 from collections.abc import Callable
@@ -15,11 +15,20 @@ from simulations.privacy_audit.scores import log_ratios
 from simulations.privacy_audit.tradeoff import claimed, p_value
 
 _SHARES = (0.01, 0.02, 0.04, 0.07, 0.1, 0.15, 0.2, 0.3, 0.5, 0.75, 1.0)
+"""The shares of the canaries that are tried as the number of guesses."""
 _REPETITIONS = 4
+"""How often the mechanism is simulated."""
 
 
 def correct(scores: NDArray[np.float64], included: NDArray[np.bool_], guesses: int) -> int:
-    """Right guesses: the guesses/2 largest scores as in, as many smallest as out."""
+    """Return how many guesses are right.
+
+    The guesses / 2 canaries with the largest scores are guessed to be included, and as many with
+    the smallest not to be.
+
+    >>> correct(np.array([3.0, 1.0, 2.0, 0.0]), np.array([True, False, False, True]), guesses=4)
+    2
+    """
     half = guesses // 2
     order = np.argsort(scores, kind="stable")
     ins = int(included[order[len(order) - half :]].sum())
@@ -30,7 +39,7 @@ def correct(scores: NDArray[np.float64], included: NDArray[np.bool_], guesses: i
 def for_epsilon(
     canaries: int, noise: float, rate: float, steps: int, delta: float, confidence: float
 ) -> int:
-    """The number of guesses with the largest mean epsilon bound on an honest mechanism."""
+    """Return the number of guesses with the largest mean lower bound on an honest mechanism."""
 
     def worth(guesses: int, right: int) -> float:
         return lower_bound(canaries, guesses, right, delta, confidence)
@@ -40,7 +49,7 @@ def for_epsilon(
 
 @lru_cache(maxsize=64)
 def for_claim(canaries: int, noise: float, rate: float, steps: int) -> int:
-    """The number of guesses that best tells half the noise from the claimed one."""
+    """Return the number of guesses that best tells half the claimed noise from all of it."""
     claim = claimed(noise, rate, steps)
 
     def worth(guesses: int, right: int) -> float:
@@ -75,8 +84,19 @@ def simulated(
     steps: int,
     rng: np.random.Generator,
 ) -> NDArray[np.float64]:
-    """Log-likelihood ratios (m,) of perfectly orthogonal canaries; the adversary believes in a
-    noise multiplier of `believed`."""
+    """Simulate the attack on m perfectly orthogonal canaries and return their scores.
+
+    Args:
+        included: (m,) the canaries' coins.
+        noise: the noise multiplier.
+        believed: the noise multiplier that the adversary believes in.
+        rate: the sample rate.
+        steps: the number of steps.
+        rng: decides samples and noise.
+
+    Returns:
+        (m,) log-likelihood ratios of included to not included.
+    """
     ratio = np.zeros(len(included))
     for _ in range(steps):
         joined = included & (rng.random(len(included)) < rate)

@@ -1,13 +1,13 @@
-"""Membership inference on pictures: Carlini et al. 2022 (arXiv 2112.03570), a second view.
+"""Membership inference on pictures (Carlini et al. 2022, arXiv 2112.03570), as a second view.
 
 Shadow models, each trained by `client.training.training.train` on a random half of rendered cells,
-show how a cell's confidence looks when it was trained on and when not. Each model in turn is the
-target and the others are its shadows (LiRA, online, one variance for all cells, as section VI-C
-advises for few shadows). The network is `cnn`, all of it trained, under the study's noise,
-clipping, sampling and steps; the same attack on the same cells without privacy says how strong the
-attack is.
+show how confident a model is on a cell that it was trained on and on one that it was not. Each
+model in turn is the target, and the others are its shadows (online LiRA with one variance for all
+cells, as section VI-C advises for few shadows). The network is `cnn`, trained as a whole under the
+study's noise, clipping, sampling and steps. The same attack on the same cells without privacy shows
+how strong the attack is.
 
-It bounds nothing: a better attack may exist. The bounds are the canaries' business.
+The result is no bound, since a better attack may exist; the canaries give the bounds.
 """
 
 from collections.abc import Callable
@@ -38,18 +38,20 @@ SIDE = 32
 WIDTH = 8
 FALSE_ALARMS = 0.01
 CLIPPED_RATE = 0.5
-"""Learning rate of the private shadows: they learn as much as their noise lets them."""
+"""The learning rate of the private shadows, which learn as much as their noise permits."""
 PLAIN_EPOCHS = 40
-"""Of the shadows without privacy: enough to learn their cells by heart."""
+"""The epochs of the shadows without privacy, enough to memorise their cells."""
 _RESAMPLES = 400
 
 
 @dataclass(frozen=True, kw_only=True)
 class Size:
-    """How many cells and models."""
+    """The size of the attack."""
 
     cells: int
+    """How many cells are rendered."""
     models: int
+    """How many models of each kind are trained."""
 
 
 FULL, QUICK = Size(cells=200, models=16), Size(cells=100, models=8)
@@ -57,32 +59,43 @@ FULL, QUICK = Size(cells=200, models=16), Size(cells=100, models=8)
 
 @dataclass(frozen=True, kw_only=True)
 class Inference:
-    """What the attack achieves; pairs are 95 % intervals, resampled over cells."""
+    """What the attack achieves, with 95 % intervals from resampling the cells."""
 
     area: float
-    """Under the ROC curve; 0.5 is chance."""
+    """The area under the ROC curve; chance is 0.5."""
     area_interval: tuple[float, float]
     true_positives: float
-    """Rate at `FALSE_ALARMS` false positives; chance is the same."""
+    """The true positive rate at a false positive rate of `FALSE_ALARMS`, which is also chance."""
     true_positives_interval: tuple[float, float]
 
 
 @dataclass(frozen=True, kw_only=True)
 class MembershipAttack:
-    """The attack on training under the study's privacy, and without any."""
+    """The attack on training with the study's privacy and without any."""
 
     cells: int
+    """How many cells were rendered."""
     models: int
+    """How many models of each kind were trained."""
     private: Inference
+    """The attack on training with the study's privacy."""
     plain: Inference
+    """The attack on training without privacy."""
 
 
 def infer(
     study: Study, entropy: Callable[[int], Entropy], rng: np.random.Generator, size: Size = FULL
 ) -> MembershipAttack:
-    """Attack `size.models` models of each kind; `entropy(n)` is what the n-th training draws from.
+    """Train models with and without the study's privacy, and attack each of them.
 
-    Raises PrivacyError for a study of mode "none".
+    Args:
+        study: the study to attack.
+        entropy: n -> what the n-th training draws from.
+        rng: decides the cells, their members and the resamples.
+        size: the numbers of cells and models.
+
+    Raises:
+        PrivacyError: the study's privacy mode is "none".
     """
     cells = _rendered(study, size.cells, rng)
     noise = study_event(study.privacy, study.rounds).noise_multiplier
@@ -100,10 +113,15 @@ def infer(
 
 
 def likelihood_ratios(confidences: Floats, member: Bools) -> Floats:
-    """(models, N) log-odds of the true class, and who was in -> (models, N) LiRA scores.
+    """Return the LiRA scores (models, N) of N cells.
 
-    A model's own value is left out of the means that judge it; a cell that its shadows never or
-    always had scores 0. The variance is one for all cells, in and out each.
+    A model's own values do not enter the means that it is scored by. A cell that none or all of its
+    shadows were trained on scores 0. There is one variance for all cells in training, and one for
+    all cells not in training.
+
+    Args:
+        confidences: (models, N) log-odds of the cells' true classes.
+        member: (models, N) whether the model was trained on the cell.
     """
     spread = {
         side: _mean_variance(confidences, member if side else ~member) for side in (True, False)
@@ -124,7 +142,13 @@ def likelihood_ratios(confidences: Floats, member: Bools) -> Floats:
 
 
 def roc(scores: Floats, member: Bools, rng: np.random.Generator) -> Inference:
-    """Area and true positives of scores (models, N), with a bootstrap over the N cells."""
+    """Return area and true positive rate, with intervals by a bootstrap over the N cells.
+
+    Args:
+        scores: (models, N); larger means more likely a member.
+        member: (models, N) whether the model was trained on the cell.
+        rng: decides the resamples.
+    """
     area, rate = area_under(scores, member), rate_at(scores, member, FALSE_ALARMS)
     draws = []
     for _ in range(_RESAMPLES):
@@ -141,14 +165,26 @@ def roc(scores: Floats, member: Bools, rng: np.random.Generator) -> Inference:
 
 
 def area_under(scores: Floats, member: Bools) -> float:
-    """Chance that a member scores above a non-member, ties counted half (Mann and Whitney)."""
+    """Return the probability that a member scores above a non-member; ties count half.
+
+    This is the statistic of Mann and Whitney.
+
+    >>> area_under(np.array([3.0, 1.0, 2.0, 0.0]), np.array([True, True, False, False]))
+    0.75
+    """
     ins, outs = scores[member], np.sort(scores[~member])
     below = np.searchsorted(outs, ins, "left") + np.searchsorted(outs, ins, "right")
     return float(below.mean() / 2 / len(outs))
 
 
 def rate_at(scores: Floats, member: Bools, false_alarms: float) -> float:
-    """Largest share of members above a threshold that at most `false_alarms` of others exceed."""
+    """Return the largest share of members above a threshold that few non-members exceed.
+
+    At most the share `false_alarms` of the non-members is above the threshold.
+
+    >>> rate_at(np.array([3.0, 1.0, 2.0, 0.0]), np.array([True, True, False, False]), 0.01)
+    0.5
+    """
     outs = np.sort(scores[~member])[::-1]
     threshold = outs[min(int(false_alarms * len(outs)), len(outs) - 1)]
     return float((scores[member] > threshold).mean())
@@ -167,7 +203,10 @@ def _log_density(values: Floats, mean: Floats, variance: float) -> Floats:
 
 
 def _rendered(study: Study, count: int, rng: np.random.Generator) -> CellCache:
-    """Pictures of the study's cell types from the known labs, one a patient, in memory."""
+    """Render pictures of the study's cell types in the styles of the known labs, in memory.
+
+    Each picture is of another patient.
+    """
     styles = list(STYLES.values())
     names = rng.choice(study.cell_types, count)
     images = np.stack(
@@ -217,7 +256,7 @@ def _altered(study: Study, training: TrainingSpec, cells: int, mode: str) -> Stu
 def _confidences(
     study: Study, cache: CellCache, ins: Bools, noise: float, entropy: Entropy
 ) -> Floats:
-    """Train on the cells of `ins`; log-odds (N,) of every cell's own type afterwards."""
+    """Train a model on the cells in `ins`; return the log-odds (N,) of all cells' true types."""
     code = {CODES[name]: number for number, name in enumerate(study.cell_types)}
     cells = SiteCells(
         parts=(cache,),

@@ -1,4 +1,4 @@
-"""Where an audit's randomness comes from: what training draws, and the adversary's coins."""
+"""The randomness of an audit: what training draws from, and the adversary's coins."""
 
 from dataclasses import dataclass
 
@@ -10,16 +10,17 @@ from simulations.engine.seeded import SeededEntropy
 
 @dataclass(frozen=True)
 class Randomness:
-    """Fresh from the operating system, as in a deployment; or from a seed, to repeat an audit."""
+    """Randomness from the operating system, as in a deployment, or from a seed."""
 
     seed: int | None
+    """The same seed repeats an audit; None takes the operating system's randomness."""
 
     def entropy(self, number: int) -> Entropy:
-        """What the training of this number draws from."""
+        """Return what the training of this number draws from."""
         if self.seed is None:
             return SystemEntropy()
         return SeededEntropy((self.seed << 32) + number)
 
     def coins(self, number: int) -> np.random.Generator:
-        """The adversary's own generator of this number; training never sees it."""
+        """Return the adversary's generator of this number, which training never sees."""
         return np.random.default_rng(None if self.seed is None else [self.seed, number])

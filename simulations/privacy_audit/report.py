@@ -1,4 +1,4 @@
-"""An audit for a person to read."""
+"""Prints an audit for people to read."""
 
 from rich.console import Console
 from rich.table import Table
@@ -8,7 +8,7 @@ from simulations.privacy_audit.membership_inference import FALSE_ALARMS, Members
 
 
 def print_audit(audit: Audit, console: Console) -> None:
-    """The claim and the bounds."""
+    """Print the claim and the bounds."""
     console.print(f"[bold]{audit.study}[/bold] ({audit.digest[:12]})", highlight=False)
     console.print(
         f"claimed: epsilon {audit.epsilon_upper:.4g} at delta {audit.delta:g}, by "
@@ -24,7 +24,7 @@ def print_audit(audit: Audit, console: Console) -> None:
 
 
 def print_membership(found: MembershipAttack, console: Console) -> None:
-    """What the shadow models tell."""
+    """Print what the shadow models show."""
     table = Table(
         "training", "area under ROC (chance 0.5)", f"true positives at {FALSE_ALARMS:.0%} false"
     )
@@ -39,7 +39,7 @@ def print_membership(found: MembershipAttack, console: Console) -> None:
 
 
 def print_verdict(audit: Audit, console: Console) -> None:
-    """Passed or failed, and what to do."""
+    """Print whether the audit passed, and if not, what to do."""
     console.print(_verdict(audit))
 
 

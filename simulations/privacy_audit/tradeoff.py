@@ -1,12 +1,12 @@
-"""The whole claim of the accountant, put to the test in one run.
+"""Tests the accountant's whole trade-off curve in one run.
 
-An accountant that composes privacy losses claims more than one pair (epsilon, delta): a delta for
-every epsilon, that is, a trade-off function f. Mahloujifar, Melis, Chaudhuri 2024
+An accountant that composes privacy losses claims more than one pair (epsilon, delta): it claims a
+delta for every epsilon, that is, a trade-off function f. Mahloujifar, Melis, Chaudhuri 2024
 (arXiv 2410.22235, theorem 9 and algorithm 3) bound the right guesses of a one-run audit under f-DP.
-For a Gaussian mechanism this refutes far smaller faults than the pair alone, which is a claim that
-a much leakier mechanism meets as well.
+For a Gaussian mechanism this refutes far smaller faults than the pair alone, which a much leakier
+mechanism would satisfy, too.
 
-With p_i the chance of exactly i right guesses of r, m canaries, and F(x) = 1 - f(x):
+With p_i the probability of exactly i right guesses of r, m canaries, and F(x) = 1 - f(x):
 
     for every k:   sum_{i>k} (i/m) p_i  <=  F( sum_{i>=k} ((r - i)/m) p_i ).
 
@@ -25,22 +25,25 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 
 _POINTS = 400
-"""Pairs (epsilon, delta) of a claim; fewer would be a weaker claim, never a stronger one."""
+"""The number of pairs (epsilon, delta) of a claim; fewer make the claim weaker, never stronger."""
 _SMALLEST_DELTA = 1e-13
-"""Below it float64's convolutions say nothing."""
+"""The smallest delta of a pair; convolutions in float64 are not exact enough for less."""
 _LARGEST_EPSILON = 300.0
-"""Of the pairs; e^300 is within float64, and no audit refutes so weak a claim by it."""
+"""The largest epsilon of a pair: e^300 fits into float64, and no audit refutes a claim with it."""
 
 
 @dataclass(frozen=True, eq=False)
 class Tradeoff:
-    """A mechanism that is (epsilons[j], deltas[j])-DP for every j, in both directions."""
+    """The claim that a mechanism is (epsilons[j], deltas[j])-DP for every j, in both directions."""
 
     epsilons: Floats
+    """(J,) ascending from 0."""
     deltas: Floats
+    """(J,) the delta of each epsilon."""
 
     def least_elsewhere(self, chance: float) -> float:
-        """F^-1: the least probability, on a neighbour, of an event of probability `chance`."""
+        """Return F^-1(chance): the least probability, on a neighbouring data set, of an event that
+        has the probability `chance`."""
         grown = np.exp(-self.epsilons) * (chance - self.deltas)
         shrunk = 1 - self.deltas - np.exp(self.epsilons) * (1 - chance)
         return max(0.0, float(grown.max()), float(shrunk.max()))
@@ -48,8 +51,11 @@ class Tradeoff:
 
 @lru_cache(maxsize=64)
 def claimed(noise_multiplier: float, sample_rate: float, steps: int) -> Tradeoff:
-    """What `steps` Poisson-sampled Gaussians claim, by privacy loss distributions rounded up."""
-    # Losses reach about steps * rate / z^2; a fine cut of a large loss would cost minutes.
+    """Return the claim for `steps` Poisson-sampled Gaussian mechanisms.
+
+    It is computed with privacy loss distributions, rounded up.
+    """
+    # Losses reach about steps * rate / z^2; a fine grid for a large loss would take minutes.
     scale = max(1.0, steps * sample_rate**2 / noise_multiplier**2)
     interval = min(1e-2, 1e-3 * scale)
     losses = privacy_loss_distribution.from_gaussian_mechanism(
@@ -67,7 +73,15 @@ def claimed(noise_multiplier: float, sample_rate: float, steps: int) -> Tradeoff
 def refuted(
     claim: Tradeoff, canaries: int, guesses: int, correct: int, significance: float
 ) -> bool:
-    """Whether `correct` right guesses have a probability below `significance` under the claim."""
+    """Return whether `correct` right guesses have a probability below `significance` by the claim.
+
+    Args:
+        claim: the accountant's.
+        canaries: m.
+        guesses: r.
+        correct: v.
+        significance: the probability tau.
+    """
     right = significance * correct / canaries
     wrong = significance * (guesses - correct) / canaries
     for count in range(correct - 1, -1, -1):
@@ -80,7 +94,7 @@ def refuted(
 
 
 def p_value(claim: Tradeoff, canaries: int, guesses: int, correct: int) -> float:
-    """The smallest significance at which the claim is refuted, within 1 %, rounded up; or 1."""
+    """Return the smallest significance that refutes the claim, within 1 % and rounded up; or 1."""
     low, high = -14.0, 0.0
     if not refuted(claim, canaries, guesses, correct, 1.0):
         return 1.0

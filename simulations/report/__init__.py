@@ -1,7 +1,7 @@
-"""The report of a simulation: figures and one HTML page that opens without a network.
+"""The report of a simulation: figures, and one HTML page that opens without a network.
 
-What draws is imported where it is used: it loads slowly, and the command needs the rest of this
-package before a run begins.
+The drawing modules are imported where they are used, because they load slowly and the command needs
+the rest of this package before a run starts.
 """
 
 from pathlib import Path
@@ -10,10 +10,13 @@ from common.files import replacing, write_text
 
 
 def write(run_dir: Path) -> Path:
-    """Write `figures/*.png` and `report.html` into a run's folder; return the page's path.
+    """Write `figures/*.png` and `report.html` into a run's folder, and return the page's path.
 
-    Reads `summary.json`, `rounds.jsonl`, `config.yaml` and `predictions.npz` there. Raises
-    DataError when one of them is missing or broken. The same run gives the same bytes.
+    The folder must hold `summary.json`, `rounds.jsonl`, `config.yaml` and `predictions.npz`. The
+    same run gives the same bytes.
+
+    Raises:
+        DataError: one of these files is missing or broken.
     """
     from simulations.report import run_folder
     from simulations.report.chart import style

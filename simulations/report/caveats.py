@@ -1,4 +1,4 @@
-"""What a reader is told of a run before its figures are believed."""
+"""The caveats that a reader should know before believing a run's figures."""
 
 from typing import Any
 
@@ -7,14 +7,18 @@ from simulations.report.majority import no_better
 
 
 def caveats(summary: dict[str, Any]) -> list[str]:
-    """A sentence each, on what there was to judge by, to learn from, and to be better than."""
+    """Return sentences on doubts about the run: its accuracy, its privacy, its validation cells.
+
+    Args:
+        summary: the content of summary.json.
+    """
     privacy = summary["privacy"] or {}
     found = [no_better(summary), *privacy.get("doubts", ()), unjudged(summary)]
     return [sentence for sentence in found if sentence]
 
 
 def unjudged(summary: dict[str, Any]) -> str | None:
-    """A sentence where training sites lack validation cells; None where all have some."""
+    """Return a sentence if training sites lack validation cells, and None if all have some."""
     training = {name: site for name, site in summary["sites"].items() if site["role"] == "train"}
     lacking = [name for name, site in training.items() if not site["n_validation"]]
     if not lacking:

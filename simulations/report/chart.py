@@ -1,4 +1,4 @@
-"""How every chart of the report looks, and how it is saved. No pyplot: no global state."""
+"""The look of the report's charts, and how they are saved; without pyplot and its global state."""
 
 import io
 from collections.abc import Iterator, Sequence
@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 INK, MUTED, LINE = "#221c2e", "#756b83", "#e3ddea"
 ACCENT, ROSE, TEAL, AMBER = "#5b2a86", "#d6336c", "#0b7285", "#b7791f"
 SITE_COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#8a8d00", "#777")
-"""Okabe and Ito's palette, told apart by colour-blind readers too."""
+"""Okabe and Ito's palette, which colour-blind readers can tell apart, too."""
 MANY_SITES = 12
-"""Beyond this many sites a chart shows them as a crowd, not by name."""
+"""With more sites than this, a chart shows them as a crowd and not by name."""
 
 PURPLES = LinearSegmentedColormap.from_list("stain", ["#ffffff", "#d9c8ea", "#8d5fbf", "#3b1263"])
 
@@ -49,43 +49,44 @@ _STYLE: dict[Any, Any] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Chart:
-    """One figure of the report, with what there is to see in it in this run."""
+    """One figure of the report, with a caption that says what it shows in this run."""
 
     name: str
-    """File name without its suffix."""
+    """The name of its file, without the suffix."""
     title: str
     caption: str
     alt: str
+    """The text for readers who cannot see the figure."""
     png: bytes
     wide: bool = False
-    """Takes the page's whole width."""
+    """Whether the figure takes the whole width of the page."""
     dense: bool = False
-    """Too fine to be shrunk to a telephone's width: scrolls there, inside its frame."""
+    """Whether the figure is too fine to be shrunk to a phone's width; there it scrolls instead."""
 
 
 @contextmanager
 def style() -> Iterator[None]:
-    """The report's look, for the figures made and saved inside the block."""
+    """Give figures that are made and saved inside the `with` block the report's look."""
     with matplotlib.rc_context(_STYLE):
         yield
 
 
 def canvas(width: float, height: float) -> tuple[Figure, Axes]:
-    """A figure of `width` x `height` inches with one set of axes."""
+    """Return a figure of `width` x `height` inches with one set of axes."""
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
     return figure, figure.subplots()
 
 
 def png(figure: Figure) -> bytes:
-    """The figure as PNG, the same bytes for the same picture."""
+    """Return the figure as PNG; the same picture gives the same bytes."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=200, facecolor="white", metadata={"Software": None})
     return buffer.getvalue()
 
 
 def percent_axis(axes: Axes, which: str, low: float = 0.0, high: float = 1.0) -> None:
-    """Shares from `low` to `high`, labelled in per cent, with a grid."""
+    """Make an axis ("x" or "y") show shares from `low` to `high` in per cent, with a grid."""
     axis = axes.xaxis if which == "x" else axes.yaxis
     step = 0.2 if high - low > 0.5 else 0.1
     ticks = np.arange(np.ceil(low / step - 1e-9), np.floor(high / step + 1e-9) + 1) * step
@@ -95,19 +96,30 @@ def percent_axis(axes: Axes, which: str, low: float = 0.0, high: float = 1.0) ->
 
 
 def round_axis(axes: Axes, at: Sequence[int] = ()) -> None:
-    """Rounds along x: whole numbers only; of those in `at`, where given, as many as fit."""
+    """Make the x axis show rounds as whole numbers; with `at`, only as many of these as fit."""
     axes.xaxis.set_major_locator(FixedLocator(_some(at)) if at else MaxNLocator(integer=True))
     axes.set_xlabel("round")
 
 
 def _some(rounds: Sequence[int], most: int = 10) -> Sequence[int]:
-    """At most `most` of the rounds, at round distances: all, every 2nd, 5th, 10th, 20th ..."""
+    """Return at most `most` of the rounds: all, or every 2nd, 5th, 10th, 20th ...
+
+    >>> _some(range(1, 31), most=6)
+    range(5, 31, 5)
+    """
     steps = (digit * 10**power for power in count() for digit in (1, 2, 5))
     return next(some for step in steps if len(some := rounds[step - 1 :: step]) <= most)
 
 
 def matrix(axes: Axes, shares: NDArray[np.float64], texts: list[list[str]], size: float) -> None:
-    """A heat map of `shares` (0 to 1) with a text in each square; dark squares get light text."""
+    """Draw a heat map with a text in each square; dark squares get light text.
+
+    Args:
+        axes: where it is drawn.
+        shares: (rows, columns) from 0 to 1; a larger share is darker.
+        texts: the text of each square, row by row; may be empty.
+        size: of the texts, in points.
+    """
     axes.imshow(shares, cmap=PURPLES, vmin=0, vmax=1, aspect="auto")
     rows, columns = shares.shape
     axes.set_xticks(np.arange(columns + 1) - 0.5, minor=True)

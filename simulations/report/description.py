@@ -1,7 +1,7 @@
-"""How a run is described: the config's words, unless the command's options made them untrue.
+"""The description of a run: the config's words, unless the command's options made them untrue.
 
-It is kept beside the study and not in it: a study's digest decides what is drawn at random, and a
-run must come to the same numbers whichever way its values were given.
+It is kept beside the study and not in it, because the study's digest decides what is drawn at
+random, and a run must give the same numbers no matter how its values were given.
 """
 
 from pathlib import Path
@@ -14,10 +14,14 @@ _FILE = "description.txt"
 
 
 def describe(simulation: Simulation, written_for: str, settings: list[str]) -> str:
-    """What holds of the simulation that a file's content became by the options.
+    """Describe the simulation that the command's options made of a file.
 
-    written_for: the file's data.source; of cells from another one its description says nothing.
-    settings: the `--set` assignments, which the reader is told; those of runtime change nothing.
+    Args:
+        simulation: the file's content with the options applied.
+        written_for: the file's data.source. If the cells are from another source, the file's
+            description does not apply.
+        settings: the `--set` assignments. The description names them, except those of runtime,
+            which do not change the numbers.
     """
     keys = [setting.partition("=")[0] for setting in settings]
     if "study.description" in keys:
@@ -36,12 +40,12 @@ def describe(simulation: Simulation, written_for: str, settings: list[str]) -> s
 
 
 def write_description(folder: Path, text: str) -> None:
-    """Keep the description of the run that begins in `folder`; one that is there is left."""
+    """Write the description of a run that starts in `folder`; a continued run keeps its own."""
     if not (folder / "config.yaml").exists():
         write_text(folder / _FILE, text)
 
 
 def read_description(folder: Path, study: Study) -> str:
-    """The run's description; the study's own where no command wrote one."""
+    """Return the run's description, or the study's own if none was written."""
     path = folder / _FILE
     return path.read_text(encoding="utf-8") if path.exists() else study.description

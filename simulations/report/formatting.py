@@ -1,4 +1,4 @@
-"""Numbers and lists as a reader wants them; a missing number is an en dash."""
+"""Formats numbers and lists for readers; a missing number is an en dash."""
 
 from collections.abc import Sequence
 
@@ -23,33 +23,58 @@ NONE = "\N{EN DASH}"
 
 
 def percent(value: float | None, digits: int = 1) -> str:
+    """Format a share (0 to 1) in per cent.
+
+    >>> percent(0.1234), percent(None) == NONE
+    ('12.3 %', True)
+    """
     return NONE if value is None else f"{100 * value:.{digits}f} %"
 
 
 def number(value: int) -> str:
-    """A count at the start of a sentence."""
+    """Format a count at the start of a sentence.
+
+    >>> number(3), number(1234)
+    ('Three', '1,234')
+    """
     names = ("Zero", "One", "Two", "Three", "Four", "Five", "Six", "Seven", "Eight", "Nine")
     return names[value] if value < len(names) else f"{value:,}"
 
 
 def tiny(value: float) -> str:
-    """A probability such as delta: `1e-5`."""
+    """Format a small probability such as delta.
+
+    >>> tiny(0.00001)
+    '1e-5'
+    """
     return f"{value:g}".replace("e-0", "e-")
 
 
 def points(value: float) -> str:
-    """A difference of two shares, in percentage points, without its sign."""
+    """Format a difference of two shares, without its sign, in percentage points.
+
+    >>> points(-0.021), points(0.01)
+    ('2.1 points', '1.0 point')
+    """
     size = f"{abs(100 * value):.1f}"
     return f"{size} point" if size == "1.0" else f"{size} points"
 
 
 def between(bounds: tuple[float, float] | None) -> str:
-    """An interval of shares: `68.2 to 73.9 %`."""
+    """Format an interval of shares.
+
+    >>> between((0.682, 0.739))
+    '68.2 to 73.9 %'
+    """
     return NONE if bounds is None else f"{100 * bounds[0]:.1f} to {100 * bounds[1]:.1f} %"
 
 
 def listing(items: Sequence[str], limit: int = 4) -> str:
-    """`a, b and c`; what exceeds `limit` is counted."""
+    """Join one or more items; those beyond `limit` are only counted.
+
+    >>> listing(["a", "b", "c"]), listing(["a", "b", "c"], limit=1)
+    ('a, b and c', 'a and 2 more')
+    """
     shown = list(items[:limit])
     if len(items) > limit:
         shown.append(f"{len(items) - limit} more")
@@ -57,16 +82,29 @@ def listing(items: Sequence[str], limit: int = 4) -> str:
 
 
 def cell(name: str) -> str:
-    """A cell type's name in running text."""
+    """Format a cell type's name for running text.
+
+    >>> cell("smudge_cell")
+    'smudge cell'
+    """
     return name.replace("_", " ")
 
 
 def short(name: str, length: int = 18) -> str:
-    """A name that fits beside a chart."""
+    """Shorten a name to `length` letters, so that it fits beside a chart.
+
+    >>> short("university_hospital", length=6)
+    'unive…'
+    """
     return name if len(name) <= length else f"{name[: length - 1]}\N{HORIZONTAL ELLIPSIS}"
 
 
 def duration(seconds: float) -> str:
+    """Format a time in seconds, minutes or hours.
+
+    >>> duration(4.2), duration(300), duration(7500)
+    ('4.2 s', '5 min', '2 h 05 min')
+    """
     if seconds < 90:
         return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"
     minutes = seconds / 60
@@ -76,7 +114,11 @@ def duration(seconds: float) -> str:
 
 
 def size(octets: float) -> str:
-    """A number of bytes in decimal units."""
+    """Format a number of bytes in decimal units.
+
+    >>> size(999), size(44_700_000)
+    ('999 B', '44.7 MB')
+    """
     for unit in ("B", "kB", "MB", "GB"):
         if octets < 1000:
             return (

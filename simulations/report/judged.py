@@ -1,7 +1,7 @@
-"""Test cells and what a model said of them, each with its patient: in a simulation they are known.
+"""A model's predictions of test cells with their patients, which are known in a simulation.
 
-The cells of one patient are alike, so that many of few patients say less than as many of many. An
-interval that takes them for independent is too narrow.
+The cells of a patient are alike, so that many cells of few patients tell less than as many cells of
+many patients. An interval that treats cells as independent is too narrow.
 """
 
 from collections.abc import Iterable
@@ -18,32 +18,34 @@ from common.models.released import MODEL, read_model
 from simulations.experiments import PlannedStudy
 
 _RESAMPLES = 1000
+"""The number of resamples of a bootstrap."""
 _AT_ONCE = 100
-"""Resamples that are in memory at a time."""
+"""How many resamples are in memory at a time."""
 
 Numbers = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
 class Judged:
-    """Predictions of N cells, of K classes."""
+    """A model's predictions of N cells of K classes."""
 
     classes: int
+    """K."""
     places: Numbers
-    """(N,) position of each cell in a tally's counts, laid out in a row."""
+    """(N,) the position of each cell in the flattened counts of a tally."""
     confidence: NDArray[np.float64]
-    """(N,) of the class that was named."""
+    """(N,) the probability of the predicted class."""
     patients: Numbers
-    """(N,) number of the patient; a cell of an unknown one is a patient of its own."""
+    """(N,) the number of the patient; a cell of an unknown patient has a number of its own."""
 
     @classmethod
     def of(cls, probabilities: NDArray[np.float64], labels: Numbers, patients: Numbers) -> "Judged":
-        """Probabilities (N, K), labels (N,) in 0..K-1."""
+        """Make it from probabilities (N, K), labels (N,) in 0..K-1 and patients' numbers (N,)."""
         return cls(probabilities.shape[1], *places_of(probabilities, labels), patients)
 
     @classmethod
     def together(cls, parts: Iterable["Judged"]) -> "Judged":
-        """Several sites' cells; patients of two sites are two, whatever their numbers."""
+        """Join the cells of one or more sites; no two sites have a patient in common."""
         found = list(parts)
         numbers, start = [], 0
         for part in found:
@@ -57,8 +59,11 @@ class Judged:
         )
 
     def intervals(self, seed: int = 0) -> dict[str, list[float] | None]:
-        """95 % percentile bootstrap over the patients (Efron & Tibshirani 1993, ch. 8), of each
-        metric: patients are drawn, each with all its cells. None where a metric is not defined."""
+        """Return metric -> its 95 % interval [low, high], or None if it is not defined.
+
+        This is the percentile bootstrap over patients (Efron & Tibshirani 1993, ch. 8): patients
+        are drawn with replacement, each with all its cells.
+        """
         if not len(self.places):
             return dict.fromkeys(NAMES)
         used, place = np.unique(self.places, return_inverse=True)
@@ -78,7 +83,10 @@ class Judged:
         sure: NDArray[np.float64],
         rng: np.random.Generator,
     ) -> dict[str, NDArray[np.float64]]:
-        """The metrics of _AT_ONCE draws; cells and sure (patients, places) are what each adds."""
+        """Return the metrics of _AT_ONCE draws of patients.
+
+        cells and sure: (patients, places) the counts and confidences that each patient adds.
+        """
         patients = len(cells)
         times = rng.multinomial(patients, np.full(patients, 1 / patients), size=_AT_ONCE)
         empty = Tally.empty(self.classes).counts
@@ -89,9 +97,10 @@ class Judged:
 
 
 def judge(plan: PlannedStudy) -> dict[str, Judged]:
-    """Site -> its test cells as the plan's released model sees them; of sites that have some.
+    """Return site -> the predictions of the plan's released model on the site's test cells.
 
-    Empty where no two test cells of a site are known to be of one patient: then a tally says it.
+    Sites without test cells are left out. If no two test cells of any site are known to be of one
+    patient, the result is empty: a tally then tells as much.
     """
     sites = [open_site(file) for file in plan.site_files]
     if not any(_knows_patients(open_cells(site, plan.study)) for site in sites):

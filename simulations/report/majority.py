@@ -1,4 +1,4 @@
-"""The answer that needs no model: the commonest type of the test cells, always."""
+"""The baseline without a model: always answering the most frequent type of the test cells."""
 
 from typing import Any
 
@@ -9,18 +9,25 @@ from simulations.report import formatting
 
 
 def always(summary: dict[str, Any]) -> tuple[str, dict[str, float | None]]:
-    """The commonest type, and the metrics of naming it for each test cell of the training sites."""
+    """Return the most frequent type, and the metrics of answering it for every test cell.
+
+    The test cells are those of the training sites, as summary.json (`summary`) counts them.
+
+    >>> name, metrics = always({"confusion": [[3, 0], [1, 0]], "cell_types": ["a", "b"]})
+    >>> name, metrics["accuracy"], metrics["balanced_accuracy"]
+    ('a', 0.75, 0.5)
+    """
     support = np.asarray(summary["confusion"], np.int64).sum(1)
     labels = np.repeat(np.arange(len(support)), support)
     named = np.eye(len(support))[np.full(len(labels), support.argmax())]
-    # It says nothing of how sure it is, so nothing of that can be right or wrong.
+    # It gives no confidence, so it has no calibration error.
     return summary["cell_types"][support.argmax()], Tally.of(named, labels).metrics() | {
         "ece": None
     }
 
 
 def no_better(summary: dict[str, Any]) -> str | None:
-    """A sentence where the model's accuracy is not surely above that; None where it is."""
+    """Return a sentence if the model's accuracy is not surely above that baseline's, else None."""
     name, figures = always(summary)
     accuracy, share = summary["accuracy"], figures["accuracy"]
     if accuracy is None or share is None:

@@ -1,4 +1,4 @@
-"""The report's page: its words, numbers and tables, laid out by `report.html`."""
+"""Makes the report's page: its sentences, numbers and tables, laid out by `report.html`."""
 
 import io
 import math
@@ -26,7 +26,12 @@ METRICS = {
 
 
 def html(run: Run, charts: dict[str, Chart]) -> str:
-    """The whole page."""
+    """Return the whole page as HTML.
+
+    Args:
+        run: the run's folder as it was read.
+        charts: name -> figure, for the figures that the run has.
+    """
     return pages.render(
         Path(__file__).with_name("report.html"),
         run=run,
@@ -49,7 +54,7 @@ def html(run: Run, charts: dict[str, Chart]) -> str:
 
 
 def verdict(run: Run) -> str:
-    """The run's result in two or three sentences."""
+    """Return the run's result in a few sentences."""
     summary = run.summary
     value, count = summary["balanced_accuracy"], len(run.train_sites)
     parts = [
@@ -87,7 +92,7 @@ def _certainty(run: Run) -> str:
 
 
 def trained(run: Run) -> dict[str, str]:
-    """What was trained and where, as names and values."""
+    """Return what was trained and where, as name -> value."""
     summary, model = run.summary, run.summary["model"]
     stopped = "completed" if summary["stopped"] == "completed" else "stopped early"
     facts = {
@@ -112,7 +117,7 @@ def trained(run: Run) -> dict[str, str]:
 
 
 def _features(model: dict[str, Any]) -> str:
-    """What a frozen encoder gives the head, in words."""
+    """Return in words which features a frozen encoder gives the head."""
     source = "its middle stages" if model["features"] == "middle" else "its last layer"
     turns = ", the mean over an image's four quarter turns" if model["quarter_turns"] else ""
     name = "the shipped map" if model["projection"] == RENDERED else model["projection"]
@@ -122,7 +127,7 @@ def _features(model: dict[str, Any]) -> str:
 
 
 def privacy(run: Run) -> list[str]:
-    """Paragraphs that say in plain words what was done to protect the cells."""
+    """Return paragraphs that say in plain words how the cells were protected."""
     if not run.private:
         return [
             "There was no differential privacy in this run. The updates that the sites sent, and "
@@ -144,7 +149,7 @@ def privacy(run: Run) -> list[str]:
 
 
 def guarantee(run: Run) -> list[str]:
-    """Paragraphs that say what the privacy parameters mean; none without privacy."""
+    """Return paragraphs that say what the privacy parameters mean; none without privacy."""
     if not run.private:
         return []
     facts = run.summary["privacy"]
@@ -168,7 +173,7 @@ def _sure(share: float) -> str:
 
 
 def models(run: Run) -> list[tuple[str, dict[str, Any]]]:
-    """The compared models, for the table: the federated one first."""
+    """Return (name, metrics) of the compared models for the table, the federated one first."""
     commonest, figures = always(run.summary)
     found: list[tuple[str, dict[str, Any]]] = [("federated", run.summary)]
     if run.centralised:
@@ -180,7 +185,7 @@ def models(run: Run) -> list[tuple[str, dict[str, Any]]]:
 
 
 def site_row(run: Run, name: str) -> dict[str, Any]:
-    """One line of the table of sites."""
+    """Return one line of the table of sites."""
     site = run.sites[name]
     taken = [one.sites[name].status for one in run.rounds if name in one.sites]
     took_part = sum(status.ok for status in taken)
@@ -192,7 +197,7 @@ def site_row(run: Run, name: str) -> dict[str, Any]:
 
 
 def left_out(run: Run) -> list[tuple[str, str, list[int]]]:
-    """(site, reason, rounds) for every reply that the server did not use."""
+    """Return (site, reason, rounds) for the replies that the server did not use."""
     found: dict[tuple[str, str], list[int]] = {}
     for one in run.rounds:
         for name, site in one.sites.items():
@@ -203,7 +208,7 @@ def left_out(run: Run) -> list[tuple[str, str, list[int]]]:
 
 
 def example(run: Run, row: int) -> dict[str, Any]:
-    """One example cell for the page."""
+    """Return an example cell for the page; `row` is its place in `run.examples`."""
     found = run.examples
     true, said = (run.cell_types[k] for k in (found.label[row], found.predicted[row]))
     return {

@@ -1,4 +1,4 @@
-"""What a finished run left in its folder, read once for the report."""
+"""The content of a finished run's folder, read once for the report."""
 
 import json
 from dataclasses import dataclass
@@ -17,16 +17,18 @@ from simulations.report.site_errors import Logs, read_logs
 
 @dataclass(frozen=True)
 class Examples:
-    """Test cells and what the federated model said of them, K in all."""
+    """K test cells and the federated model's answers."""
 
     images: NDArray[np.uint8]
     """(K, S, S, 3) RGB."""
     label: NDArray[np.int64]
-    """(K,) index into the run's cell types."""
+    """(K,) the index of the true type in the run's cell types."""
     predicted: NDArray[np.int64]
+    """(K,) the index of the model's answer."""
     confidence: NDArray[np.float64]
-    """(K,) probability that the model gave its own answer, 0 to 1."""
+    """(K,) the probability that the model gives its answer, 0 to 1."""
     site: list[str]
+    """The site of each cell."""
 
 
 @dataclass(frozen=True)
@@ -38,58 +40,68 @@ class Run:
     config: str
     examples: Examples
     logs: Logs
-    """What the sites wrote of their refusals."""
+    """The entries of the sites' logs that explain their refusals."""
 
     @property
     def cell_types(self) -> list[str]:
+        """The names of the study's cell types, in order."""
         return list(self.summary["cell_types"])
 
     @property
     def sites(self) -> dict[str, dict[str, Any]]:
-        """Site name -> its part of the summary."""
+        """Site -> its part of the summary."""
         return dict(self.summary["sites"])
 
     @property
     def train_sites(self) -> list[str]:
+        """The sites that train."""
         return [name for name, site in self.sites.items() if site["role"] == "train"]
 
     @property
     def held_out(self) -> list[str]:
-        """The sites that only evaluate; they are not in the figures over all sites."""
+        """The sites that only evaluate; the figures over all sites do not include them."""
         return [name for name, site in self.sites.items() if site["role"] != "train"]
 
     @property
     def rendered(self) -> bool:
+        """Whether the cells were rendered."""
         return bool(self.summary["data"] == "rendered")
 
     @property
     def private(self) -> bool:
+        """Whether the run had differential privacy."""
         privacy = self.summary["privacy"]
         return privacy is not None and privacy["mode"] != "none"
 
     @property
     def confusion(self) -> NDArray[np.int64]:
-        """(types, types) counts; rows are the true type."""
+        """(types, types) counts; rows are true types, columns are the model's answers."""
         return np.asarray(self.summary["confusion"], dtype=np.int64)
 
     @cached_property
     def evaluations(self) -> list[tuple[int, Scores]]:
-        """Rounds at which the model was evaluated, in order, and what came out."""
+        """(round, scores) for the rounds in which the model was evaluated, in order."""
         return [(one.round, one.evaluation) for one in self.rounds if one.evaluation is not None]
 
     @property
     def local_only(self) -> dict[str, Any] | None:
+        """The summary of the models trained at one site each; None if there are none."""
         found: dict[str, Any] | None = self.summary["baselines"].get("local_only")
         return found
 
     @property
     def centralised(self) -> dict[str, Any] | None:
+        """The summary of the model trained on all cells in one place; None if there is none."""
         found: dict[str, Any] | None = self.summary["baselines"].get("centralised")
         return found
 
 
 def read(folder: Path) -> Run:
-    """Read the run in `folder`. Raises DataError naming the file that is missing or broken."""
+    """Read the run in `folder`.
+
+    Raises:
+        DataError: a file is missing or broken; the message names it.
+    """
     path = folder / "summary.json"
     try:
         summary = json.loads(path.read_text(encoding="utf-8"))
@@ -121,7 +133,11 @@ def _examples(path: Path) -> Examples:
 
 
 def interval(part: dict[str, Any], metric: str) -> tuple[float, float] | None:
-    """The 95 % interval of `metric` in a part of the summary, or None when there is none."""
+    """Return the 95 % interval of `metric` in a part of the summary, or None if it has none.
+
+    >>> interval({"intervals": {"accuracy": [0.6, 0.8]}}, "accuracy")
+    (0.6, 0.8)
+    """
     found = (part.get("intervals") or {}).get(metric)
     if found is None or found[0] is None or found[1] is None:
         return None

@@ -1,7 +1,7 @@
-"""Why sites refused, from their own logs: in a simulation the researcher owns the sites.
+"""Finds in the sites' own logs why they refused; in a simulation the researcher owns the sites.
 
-To the server a site says of an error only a reason of a closed list (`common.wire.reasons`) and a
-reference into `site.log`; in a deployment the text stays there.
+A site tells the server only a reason from a closed list (`common.wire.reasons`) and a reference
+into its `site.log`. In a deployment the text of the error stays there.
 """
 
 import re
@@ -19,18 +19,20 @@ _ENTRY = re.compile(r"^\S+ \[([0-9a-f]{8})\] ", re.MULTILINE)
 
 @dataclass(frozen=True)
 class LoggedError:
-    """What a reference stands for."""
+    """An entry of a site's log."""
 
     site: str
+    """The site whose log it is in."""
     text: str
+    """The error's text; of a traceback only the last line."""
 
 
 Logs = dict[str, LoggedError]
-"""Reference -> its entry."""
+"""Reference -> the log entry that it stands for."""
 
 
 def read_logs(folder: Path) -> Logs:
-    """The entries of all sites' logs in and below a run's folder."""
+    """Read the entries of all sites' logs in and below a run's folder."""
     found = {}
     for log in sorted(folder.rglob("site.log")):
         _, *parts = _ENTRY.split(log.read_text(encoding="utf-8", errors="replace"))
@@ -40,7 +42,7 @@ def read_logs(folder: Path) -> Logs:
 
 
 def explained(error: FederationError, folder: Path) -> str:
-    """The error's message, and below it what its sites' references stand for, each text once."""
+    """Return the error's message, followed by the log entries that it refers to, each text once."""
     message, logs, sites = str(error), read_logs(folder), dict[str, list[str]]()
     for status in error.statuses.values() if isinstance(error, NoQuorumError) else ():
         entry = logs.get(status.reference)
@@ -53,12 +55,12 @@ def explained(error: FederationError, folder: Path) -> str:
 
 
 def reason(status: ReplyStatus, logs: Logs) -> str:
-    """A site's status in a round, in words, with the text that its reference stands for."""
+    """Return a site's status in words, with the log's text in place of the reference."""
     return status.said(logs[status.reference].text) if status.reference in logs else str(status)
 
 
 def never_used(rounds: Iterable[RoundRecord], logs: Logs) -> list[str]:
-    """A line on each site that was asked to train and of which no round used an update."""
+    """Return a line for each site that was asked to train and whose updates were never used."""
     statuses: dict[str, list[ReplyStatus]] = {}
     for one in rounds:
         for site, entry in one.sites.items():
@@ -71,12 +73,12 @@ def never_used(rounds: Iterable[RoundRecord], logs: Logs) -> list[str]:
 
 
 def never_used_in(folder: Path) -> list[str]:
-    """`never_used` of the federation in a run's folder."""
+    """Return `never_used` for the federation in a run's folder."""
     return never_used(read(folder), read_logs(folder))
 
 
 def _short(text: str, log: Path) -> str:
-    """An entry's text; of a traceback its last line, and where the rest is."""
+    """Return an entry's text; of a traceback, its last line and where to find the rest."""
     lines = text.strip().splitlines()
     if len(lines) > 1 and lines[0].startswith("Traceback"):
         return f"{lines[-1]} (traceback in {log})"

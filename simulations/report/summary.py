@@ -1,4 +1,4 @@
-"""What a run came to: summary.json and the example predictions of the report."""
+"""Summarises a run: summary.json, and the example predictions for the report."""
 
 import importlib.metadata
 import json
@@ -32,7 +32,7 @@ from simulations.report.description import read_description
 from simulations.report.judged import Judged, judge
 
 _LOOKED_AT = 24
-"""Test cells of a class and site that are looked at for one right and one wrong example."""
+"""How many test cells per class and site are searched for a right and a wrong example."""
 
 
 def summarise(
@@ -42,8 +42,18 @@ def summarise(
     labs: Labs,
     given_up: Mapping[str, str],
 ) -> dict[str, Any]:
-    """The summary of plans that are finished, but for the baselines in `given_up`; the first is the
-    federation."""
+    """Return the summary of finished plans.
+
+    Args:
+        simulation: the run's config.
+        sites: the sites as they were dealt.
+        plans: the federation's plan, then the baselines'.
+        labs: the labs' cells.
+        given_up: baseline -> why it could not continue; these plans are not finished.
+
+    Returns:
+        The content of summary.json.
+    """
     federation = plans[0]
     study, outcome = federation.study, _outcome(federation)
     tallies, judged = _tallies(federation), _judged(federation)
@@ -84,11 +94,12 @@ def summarise(
 
 
 def write_summary(out: Path, summary: dict[str, Any]) -> None:
+    """Write the summary to `out/summary.json`."""
     write_text(out / "summary.json", json.dumps(summary, indent=2))
 
 
 def write_examples(federation: PlannedStudy, path: Path) -> None:
-    """Example test cells with the released model's predictions, as an .npz."""
+    """Write example test cells with the released model's predictions to `path`, as an .npz."""
     study, found = federation.study, []
     for file in federation.site_files:
         found += _site_examples(federation, file)
@@ -107,7 +118,7 @@ def write_examples(federation: PlannedStudy, path: Path) -> None:
 
 
 def _site_examples(plan: PlannedStudy, file: Path) -> list[dict[str, Any]]:
-    """Predictions on the first few test cells of each class of a site."""
+    """Return predictions for the first few test cells of each class of a site."""
     site, study = open_site(file), plan.study
     bench = workspace(site, study)
     bench.model.load_state_dict(read_model(plan.folder / MODEL))
@@ -133,7 +144,7 @@ def _site_examples(plan: PlannedStudy, file: Path) -> list[dict[str, Any]]:
 
 
 def _choose(found: list[dict[str, Any]], classes: int) -> list[dict[str, Any]]:
-    """For each class a right and a wrong one, where there are; not always the first site's."""
+    """Choose a right and a wrong example of each class, if there are any, from varying sites."""
     chosen: list[dict[str, Any]] = []
     for label in range(classes):
         for right in (True, False):
@@ -157,27 +168,27 @@ def _tallies(plan: PlannedStudy) -> dict[str, Tally]:
 
 
 def _pooled(plan: PlannedStudy) -> Tally:
-    """All test cells of the federation's training sites; a held-out lab is shown by itself."""
+    """Return the counts on all test cells of the training sites, without those of held-out labs."""
     cohort, tallies = plan.study.cohort, _tallies(plan)
     shown = (tally for name, tally in tallies.items() if cohort[name].role != "held_out")
     return sum(shown, Tally.empty(len(plan.study.cell_types)))
 
 
 def _figures(tally: Tally, judged: Iterable[Judged] = ()) -> dict[str, Any]:
-    """The tally's metrics; their intervals over the patients of what was judged, if it is known."""
+    """Return the tally's metrics, with intervals over the patients in `judged`, or over cells."""
     parts = list(judged)
     intervals = Judged.together(parts).intervals() if parts else tally.intervals()
     return {**tally.metrics(), "intervals": intervals}
 
 
 def _judged(plan: PlannedStudy) -> dict[str, Judged]:
-    """`judge`, of the sites whose test counts."""
+    """Return `judge` of the plan for the sites that answered the test."""
     tallies = _tallies(plan)
     return {name: part for name, part in judge(plan).items() if name in tallies}
 
 
 def _of_training(judged: Mapping[str, Judged], plan: PlannedStudy) -> list[Judged]:
-    """What `_pooled` counts."""
+    """Return the predictions on the cells that `_pooled` counts."""
     cohort = plan.study.cohort
     return [part for name, part in judged.items() if cohort[name].role != "held_out"]
 
@@ -205,14 +216,14 @@ def _site(
 
 
 def _epsilon(plan: PlannedStudy, site: str) -> float | None:
-    """What the site's ledger says the study has cost, or None without privacy."""
+    """Return the epsilon that the study has cost by the site's ledger, or None without privacy."""
     if plan.study.privacy.mode == "none":
         return None
     return spent_epsilon(open_site(plan.folder / "sites" / site / "site.yaml"), plan.study)
 
 
 def _baselines(plans: list[PlannedStudy]) -> dict[str, Any]:
-    """Each baseline on the same test cells as the federation."""
+    """Return the metrics of each baseline on the same test cells as the federation's."""
     found: dict[str, Any] = {}
     local = {}
     for plan in plans[1:]:
