@@ -20,7 +20,8 @@ from starlette.types import Scope
 from common.files import write_text
 from common.version import HEADER
 from common.wire.flower_internals import HEARTBEAT_PATIENCE
-from server.flower.link_state import FOLDER, database
+from server.flower.link_state import database
+from server.home import ServerHome
 
 GAP_SECONDS = 30.0
 """Without a sign of life for so long, a site is gone; it says that it lives every 5 s."""
@@ -60,7 +61,7 @@ class Presence:
 
     def __init__(self, home: Path, online: Collection[str] = ()) -> None:
         """online: the sites that are there still, when the listener comes back soon enough."""
-        self._path = home / FOLDER / _FILE
+        self._path = ServerHome(home).state / _FILE
         self._seen = _read(home)
         now = time.monotonic()
         self._heard = dict.fromkeys(set(online) & set(self._seen), now)
@@ -124,7 +125,7 @@ def _rows(home: Path) -> list[tuple[str, float | None, float | None]]:
 def _read(home: Path) -> dict[str, LastSeen]:
     """What was noted; nothing where it cannot be read, for it is noted again."""
     try:
-        content = json.loads((home / FOLDER / _FILE).read_text(encoding="utf-8"))
+        content = json.loads((ServerHome(home).state / _FILE).read_text(encoding="utf-8"))
         return {site: LastSeen(**seen) for site, seen in content.items()}
     except (OSError, ValueError, TypeError, AttributeError):
         return {}

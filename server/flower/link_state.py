@@ -22,8 +22,8 @@ from server.flower.internals import (
     get_objectstore_linkstate_factories,
     sql_mixin,
 )
+from server.home import ServerHome
 
-FOLDER = "state"
 _FAULTS_OF_CONTENT = (sqlite3.SQLITE_ERROR, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 """SQLite's codes. The first is of statements that do not fit: a table is there, or is not."""
 _log = logging.getLogger("hemofed.superlink")
@@ -34,7 +34,7 @@ lost; ten sites at once are enough for that."""
 
 def database(home: Path) -> Path:
     """The SQLite file of the server home."""
-    return home / FOLDER / "link.sqlite"
+    return ServerHome(home).state / "link.sqlite"
 
 
 def prepare_database() -> None:
