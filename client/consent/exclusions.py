@@ -5,15 +5,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Self
 
+from client.data.site_cells import used
 from client.data.store import CellCache
-from client.site import used
 from common.config.study import Study
 from common.text import count
 
 
 @dataclass(frozen=True)
 class LeftOut:
-    """Together as many as `client.site.used` does not take.
+    """Together as many as `client.data.site_cells.used` does not take.
 
     A cell of a type outside the study is counted there, whether or not its patient is known.
     """
