@@ -30,7 +30,7 @@ from client.training.training import train
 from client.training.workspace import Workspace, workspace
 from common.config.study import Site
 from common.device import limit_memory, resolve
-from common.errors import FederationError, HemofedError, PrivacyError, because_of
+from common.errors import ConfigError, FederationError, HemofedError, PrivacyError, because_of
 from common.models.parameter_vector import flatten, load
 from common.wire.messages import (
     Task,
@@ -146,9 +146,14 @@ def _answer(
 
 
 def _on_its_device(site: Site, turn: int) -> Site:
-    """The site with the name of the device that everything for it is computed on."""
-    device = str(resolve(site.runtime.device, turn))
-    if device == site.runtime.device:
+    """The site with the name of the device that everything for it is computed on.
+
+    If there is no such device the site stays as it is: the handler reports that with all other
+    obstacles.
+    """
+    try:
+        device = str(resolve(site.runtime.device, turn))
+    except ConfigError:
         return site
     runtime = site.runtime.model_copy(update={"device": device})
     return site.model_copy(update={"runtime": runtime})

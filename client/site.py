@@ -1,28 +1,16 @@
-"""Which site this client answers for, and the site's cells."""
+"""Which site this client answers for."""
 
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 
-import numpy as np
 from flwr.app import Context
-from numpy.typing import NDArray
 
-from client.data.cache import CellCache
-from client.data.splits import assign, assign_alone
-from common.cell_types import CELL_TYPES
 from common.config.loading import load
-from common.config.study import CellSource, Site, Study
-from common.errors import ConfigError, DataError
-from common.text import typed
-from common.wire.reasons import Reason
+from common.config.study import CellSource, Site
+from common.errors import ConfigError
 
 SITES_VARIABLE = "HEMOFED_SITES"
 """A folder of sites, for engines that number their nodes (Flower's simulation engine)."""
-
-Rows = NDArray[np.int64]
 
 
 def site_file(context: Context) -> Path:
@@ -60,150 +48,3 @@ def open_site(path: Path) -> Site:
     )
     files = {name: base / getattr(site, name) for name in ("policy", "ledger", "log", "figures")}
     return site.model_copy(update={"cells": cells, **files})
-
-
-@dataclass(frozen=True, eq=False)
-class SiteCells:
-    """A site's cells of the study's types, N of them, over all its caches."""
-
-    parts: tuple[CellCache, ...]
-    labels: Rows
-    """int64 (N,): indices into the study's cell_types."""
-    splits: NDArray[np.str_]
-    """(N,): train, validation or test."""
-    units: Rows
-    """int64 (N,): numbers of patients; a cell of an unknown patient has a number of its own."""
-    held_out: bool
-    """Whether the site only tests the model, on all its cells."""
-
-    def rows(self, split: str) -> Rows:
-        """Positions of a split's cells, in order; for a held-out site, those of all cells."""
-        return np.flatnonzero((self.splits == split) | self.held_out)
-
-    def take(self, positions: Rows) -> NDArray[np.uint8]:
-        """The images at `positions`, uint8 (B, S, S, 3)."""
-        side = self.parts[0].side
-        images = np.empty((len(positions), side, side, 3), np.uint8)
-        start = 0
-        for part in self.parts:
-            mine = (positions >= start) & (positions < start + len(part))
-            if mine.any():
-                images[mine] = part.take(positions[mine] - start)
-            start += len(part)
-        return images
-
-
-@lru_cache(maxsize=256)
-def open_cells(site: Site, study: Study) -> SiteCells:
-    """The site's cells as the study uses them; each process opens them once, images stay on disk.
-
-    A study that protects patients leaves out cells of unknown patients: each would count as a
-    patient. Raises DataError when a cache has another side or field of view and, without privacy,
-    when no cell is of the study's types. Under privacy the latter must not be told, and the site
-    sends noise alone.
-    """
-    classes = _classes(study)
-    parts, given = [], []
-    for source in site.cells:
-        part, stated = selected(source, _cache(source.folder, study.image_side, study.field_um))
-        known = used(part, study)
-        parts.append(part.select(known))
-        given.append(stated[known])
-    if study.privacy.mode == "none" and not any(len(part) for part in parts):
-        raise DataError(f"site {site.name}: none of its cells is of a type of the study")
-    return SiteCells(
-        tuple(parts),
-        np.concatenate([classes[part.labels] for part in parts]),
-        split_as_studied(parts, given, study),
-        _units(np.concatenate([part.patients for part in parts])),
-        site.name in study.cohort and study.cohort[site.name].role == "held_out",
-    )
-
-
-@lru_cache(maxsize=64)
-def _cache(folder: Path, side: int, field_um: float) -> CellCache:
-    cache = CellCache.open(folder)
-    scale, field = cache.meta["um_per_px"], cache.meta["field_um"]
-    again = _again(cache, side, field_um)
-    if cache.side != side:
-        raise DataError(
-            f"{folder}: its images have side {cache.side}, the study asks for {side}; {again}",
-            Reason.OTHER_SIDE,
-        )
-    if scale is not None and field != field_um:
-        raise DataError(
-            f"{folder}: its images show {field:g} um, the study asks for {field_um:g}; {again}",
-            Reason.OTHER_FIELD,
-        )
-    return cache
-
-
-def _again(cache: CellCache, side: int, field_um: float) -> str:
-    """What to type so that the cache's images have the side and field that a study asks for."""
-    options = ["--side", f"{side}"]
-    if cache.meta["um_per_px"] is not None:
-        options += ["--um-per-px", f"{cache.meta['um_per_px']:g}", "--field-um", f"{field_um:g}"]
-    command = typed("hemofed", "data", "index", cache.meta["source"], *options)
-    return f"index them again with `{command}`, and name the folder that it prints in site.yaml"
-
-
-def selected(source: CellSource, cache: CellCache) -> tuple[CellCache, NDArray[np.str_]]:
-    """The cells of the source, and the split given for each ("" where none is).
-
-    Raises DataError when the source's selection cannot be read or does not fit the cache.
-    """
-    if source.selection is None:
-        return cache, cache.splits
-    try:
-        records = np.load(source.selection, allow_pickle=False)
-        return cache.select(records["row"]), records["split"]
-    except (OSError, ValueError, IndexError) as error:
-        said = f"{source.selection}: is not a selection of cells ({error})"
-        raise DataError(said, Reason.NO_CELLS) from error
-
-
-def used(cache: CellCache, study: Study) -> Rows:
-    """Positions of the cells that the study uses: those of its types that its unit can protect."""
-    of_type = _classes(study)[cache.labels] >= 0
-    if not study.privacy.of_patients:
-        return np.flatnonzero(of_type)
-    return np.flatnonzero(of_type & (cache.patients != ""))
-
-
-def _classes(study: Study) -> Rows:
-    """For each of `CELL_TYPES` its index in the study, or -1."""
-    code = {name: number for number, name in enumerate(study.cell_types)}
-    return np.array([code.get(cell.name, -1) for cell in CELL_TYPES])
-
-
-def split_as_studied(
-    parts: Sequence[CellCache], given: Sequence[NDArray[np.str_]], study: Study
-) -> NDArray[np.str_]:
-    """(N,) the split of each cell of `parts`; `given` holds the given ones, "" where there is none.
-
-    Under privacy no cell's split may depend on other units, and a patient whose cells lie in
-    several caches is one unit, so all caches are then split together.
-    """
-    if study.privacy.mode == "none":
-        return np.concatenate(
-            [
-                assign(part.labels, part.patients, stated, seed=study.seed, sources=part.sources)
-                for part, stated in zip(parts, given, strict=True)
-            ]
-        )
-    return assign_alone(
-        np.concatenate([part.patients for part in parts]),
-        np.concatenate(given),
-        np.concatenate([part.sources for part in parts]),
-        unit=study.privacy.unit,
-        seed=study.seed,
-    )
-
-
-def _units(patients: NDArray[np.str_]) -> Rows:
-    """Number the patients; cells of unknown patients ("") each get a number of their own."""
-    alone = patients == ""
-    known = np.unique(patients[~alone])
-    units = np.searchsorted(known, patients)
-    units[alone] = len(known) + np.arange(int(alone.sum()))
-    return units.astype(np.int64)

@@ -12,9 +12,9 @@ from client.data.cache import Geometry, default_root, keep
 from client.data.index import Index, scan
 from client.data.listing import SPLITS
 from client.data.patient_names import is_patient
+from client.data.site_cells import used
 from client.data.source_files import TABLE
 from client.data.store import CellCache
-from client.site import used
 from common.cell_types import known_as
 from common.config.study import Study
 from common.errors import ConfigError, DataError

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from client.data.site_cells import split_as_studied
 from client.data.store import CellCache
-from client.site import split_as_studied
 from common.config.study import SERVER, SITE_NAME, Study
 from common.errors import DataError
 from simulations.config import Deal, PartitionSpec

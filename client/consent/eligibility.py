@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from client.consent.exclusions import LeftOut
+from client.data.site_cells import open_cells, selected
 from client.data.splits import SPLITS
 from client.data.store import CellCache
-from client.site import open_cells, selected
 from common.config.study import Site, Study
 from common.text import count
 

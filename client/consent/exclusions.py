@@ -5,15 +5,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Self
 
+from client.data.site_cells import used
 from client.data.store import CellCache
-from client.site import used
 from common.config.study import Study
 from common.text import count
 
 
 @dataclass(frozen=True)
 class LeftOut:
-    """Numbers of cells that `client.site.used` leaves out, each counted once.
+    """Numbers of cells that `client.data.site_cells.used` leaves out, each counted once.
 
     A cell of a type outside the study counts under `types`, whether or not its patient is known.
     """

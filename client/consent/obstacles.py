@@ -7,10 +7,10 @@ gets the first reason.
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 
+from client.data.site_cells import open_cells
 from client.ledger.cost import StudyCost
 from client.ledger.spending import check_affordable
 from client.policy.policy import Policy, permit
-from client.site import open_cells
 from client.training.selftest import check_alone
 from common.config.study import ModelSpec, Site, Study
 from common.device import resolve

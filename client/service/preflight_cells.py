@@ -6,8 +6,8 @@ from typing import Literal
 from client.data.patient_names import unknown
 from client.data.quality.from_cache import findings
 from client.data.scale import NO_SCALE
+from client.data.site_cells import selected
 from client.data.store import CellCache
-from client.site import selected
 from common.config.study import Site
 from common.text import count, typed
 

@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from client.site import Rows
+from client.data.site_cells import Rows
 from client.training.augmentation import fixed_batches
 from client.training.inputs import Inputs
 from common.device import autocast

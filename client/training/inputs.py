@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from client.site import Rows, SiteCells
+from client.data.site_cells import Rows, SiteCells
 from client.training.augmentation import augment
 from common.device import Precision, laid_out
 from common.errors import DataError

@@ -3,10 +3,10 @@
 import numpy as np
 from numpy.typing import NDArray
 
+from client.data.site_cells import Rows
 from client.ledger.spending import note_exact_metrics, pay_for_metrics
 from client.randomness import Entropy
 from client.request import Request
-from client.site import Rows
 from client.training.evaluation import predict
 from client.training.inputs import Inputs
 from client.training.own_figures import note_figures

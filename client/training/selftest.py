@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from client.site import Rows, SiteCells
+from client.data.site_cells import Rows, SiteCells
 from client.training.augmentation import VIEW_DRAWS
 from client.training.dp_sgd import Summand, clipped_sum, features, gradients
 from client.training.evaluation import predict

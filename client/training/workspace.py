@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from client.site import SiteCells, open_cells
+from client.data.site_cells import SiteCells, open_cells
 from client.training.feature_cache import cached_features
 from client.training.inputs import Inputs
 from common.config.study import ModelSpec, Site, Study

@@ -11,6 +11,9 @@ from common.wire.flower_objects import Buffer
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 """Protobuf's wire types."""
 _LONGEST_VARINT = 10
+_MOST_BESIDE = 2**14
+"""Bytes of a message beside the field: ids and flags take some hundreds, and a peer that sends
+millions of tiny fields is not read to their end."""
 
 
 def front_of(message: bytes, number: int, length: int) -> bytes:
@@ -29,9 +32,9 @@ def taken_out(message: Buffer, number: int) -> tuple[bytes, memoryview]:
     """The message without its field `number`, and the field's bytes, which are not copied.
 
     The bytes are empty where the message lacks the field. Raises DecodeError when `message` is not
-    a protobuf message, or has the field twice.
+    a protobuf message, has the field twice, or more beside it than `_MOST_BESIDE` bytes.
     """
-    view, rest, found = memoryview(message), b"", None
+    view, rest, found = memoryview(message), bytearray(), None
     at = 0
     while at < len(view):
         start = at
@@ -42,11 +45,13 @@ def taken_out(message: Buffer, number: int) -> tuple[bytes, memoryview]:
             raise DecodeError("a field goes beyond its message")
         if tag != number << 3 | _BYTES:
             rest += view[start:at]
+            if len(rest) > _MOST_BESIDE:
+                raise DecodeError(f"more than {_MOST_BESIDE} bytes beside field {number}")
         elif found is None:
             found = view[body:at]
         else:
             raise DecodeError(f"field {number} comes twice")
-    return rest, memoryview(b"") if found is None else found
+    return bytes(rest), memoryview(b"") if found is None else found
 
 
 def _end_of(view: memoryview, at: int, kind: int) -> tuple[int, int]:

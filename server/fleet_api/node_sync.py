@@ -12,6 +12,7 @@ from common.identity import Registry
 from common.wire.flower_internals import NOOP_ACCOUNT_NAME, NOOP_FLWR_AID, NodeStatus
 from server.fleet_api.authentication import Gate
 from server.flower.internals import LinkState
+from server.home import ServerHome
 
 _CONNECTABLE = [NodeStatus.REGISTERED, NodeStatus.ONLINE, NodeStatus.OFFLINE]
 _log = logging.getLogger("hemofed.members")
@@ -54,7 +55,7 @@ class Registrar:
         try:
             return Registry.load(self._home)
         except (ConfigError, FederationError) as error:
-            path = self._home / "registry.json"
+            path = ServerHome(self._home).registry
             digest = file_digest(path) if path.exists() else "missing"
             if digest != self._refused:
                 self._audit.append("registry_refused", digest=digest, reason=loggable(str(error)))

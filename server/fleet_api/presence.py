@@ -20,7 +20,8 @@ from starlette.types import Scope
 from common.files import write_text
 from common.version import HEADER
 from common.wire.flower_internals import HEARTBEAT_PATIENCE
-from server.flower.link_state import FOLDER, database
+from server.flower.link_state import database
+from server.home import ServerHome
 
 GAP_SECONDS = 30.0
 """A site that sends nothing for this long is gone; its heartbeats come every 5 s."""
@@ -62,7 +63,7 @@ class Presence:
 
     def __init__(self, home: Path, online: Collection[str] = ()) -> None:
         """online: sites that are still connected, because the listener restarted soon enough."""
-        self._path = home / FOLDER / _FILE
+        self._path = ServerHome(home).state / _FILE
         self._seen = _read(home)
         now = time.monotonic()
         self._heard = dict.fromkeys(set(online) & set(self._seen), now)
@@ -129,7 +130,7 @@ def _rows(home: Path) -> list[tuple[str, float | None, float | None]]:
 def _read(home: Path) -> dict[str, LastSeen]:
     """Read the notes; if they cannot be read there are none, since they will be noted again."""
     try:
-        content = json.loads((home / FOLDER / _FILE).read_text(encoding="utf-8"))
+        content = json.loads((ServerHome(home).state / _FILE).read_text(encoding="utf-8"))
         return {site: LastSeen(**seen) for site, seen in content.items()}
     except (OSError, ValueError, TypeError, AttributeError):
         return {}

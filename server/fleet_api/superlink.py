@@ -15,9 +15,7 @@ from pathlib import Path
 
 import uvicorn
 
-from common.audit.log import AuditLog
 from common.errors import HemofedError
-from common.identity import load_signing_key
 from common.identity.keys import PASSPHRASE_VARIABLE
 from common.process_hardening import keep_secrets
 from common.untrusted_text import log_plainly
@@ -31,8 +29,8 @@ from server.fleet_api.node_sync import Registrar
 from server.fleet_api.presence import Presence
 from server.fleet_api.rejection_log import Refusals
 from server.flower.link_state import database, open_state, prepare_database
+from server.home import ServerHome
 
-CERTIFICATE, PRIVATE_KEY = "server.crt", "server.key"
 _REGISTRY_SECONDS = 2.0
 
 
@@ -45,7 +43,7 @@ def serve(home: Path, host: str, port: int) -> None:
         HemofedError: the registry, the audit log or the signing key cannot be used.
     """
     prepare_database()
-    log = AuditLog.open(home / "audit.jsonl", load_signing_key(home / "signing.key"))
+    log = ServerHome(home).open_audit()
     refusals = Refusals(log)
     gate = Gate(refusals)
     state = open_state(home)
@@ -60,8 +58,8 @@ def serve(home: Path, host: str, port: int) -> None:
         Listener(Fleet(state, database(home), log), doorbell, gate, refusals, presence),
         host=host,
         port=port,
-        ssl_certfile=home / CERTIFICATE,
-        ssl_keyfile=home / PRIVATE_KEY,
+        ssl_certfile=ServerHome(home).certificate,
+        ssl_keyfile=ServerHome(home).certificate_key,
         ssl_keyfile_password=os.environ.get(PASSPHRASE_VARIABLE),
         log_level="warning",
         server_header=False,

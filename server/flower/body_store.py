@@ -10,6 +10,7 @@ import hashlib
 import logging
 import mmap
 import os
+import re
 from pathlib import Path
 from typing import Any, cast
 
@@ -25,6 +26,8 @@ _IN_FILE = b"in a file, bytes: "
 mistaken for an object, because every object has a NUL byte."""
 _FILES = "SELECT object_id FROM objects WHERE substr(content, 1, :length) = :mark"
 _LOST = "UPDATE objects SET content = x'', is_available = 0 WHERE object_id = :name"
+_ID = re.compile(r"[0-9a-f]{64}")
+"""The SHA-256 of an object, in hex: nothing else becomes a file's name."""
 _log = logging.getLogger("hemofed.superlink")
 
 
@@ -94,7 +97,7 @@ class BodyStore(SqlObjectStore):
         with self._mutation_session():
             known = object_id in self  # a site may name something that is not an id
             super().delete(object_id)
-            if known and object_id not in self:
+            if known and _ID.fullmatch(object_id) and object_id not in self:
                 self._path(object_id).unlink(missing_ok=True)
 
     def raise_fault(self) -> None:
@@ -137,6 +140,9 @@ class BodyStore(SqlObjectStore):
         return whole if len(whole) == length else None
 
     def _path(self, object_id: str) -> Path:
+        """Raises ValueError: no id, but another word, which might lead elsewhere."""
+        if _ID.fullmatch(object_id) is None:
+            raise ValueError(f"{object_id!r:.80}: is no object's id")
         return self._folder / object_id
 
 

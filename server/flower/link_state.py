@@ -23,8 +23,8 @@ from server.flower.internals import (
     get_objectstore_linkstate_factories,
     sql_mixin,
 )
+from server.home import ServerHome
 
-FOLDER = "state"
 _FAULTS_OF_CONTENT = (sqlite3.SQLITE_ERROR, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 """SQLite's error codes for unusable content. SQLITE_ERROR stands for statements that do not fit the
 tables, such as one that makes a table which exists."""
@@ -36,7 +36,7 @@ _SETTINGS = {"page_size": "65536", "busy_timeout": "60000"}
 
 def database(home: Path) -> Path:
     """Return the path of the server home's SQLite file."""
-    return home / FOLDER / "link.sqlite"
+    return ServerHome(home).state / "link.sqlite"
 
 
 def prepare_database() -> None:

@@ -15,6 +15,7 @@ from common.errors import FederationError
 from common.identity import load_signing_key
 from common.wire.envelope import WITNESSED_KINDS, Envelope, take_off
 from common.wire.order import Order
+from server.home import ServerHome
 from server.membership.registry_file import RegistryFile
 
 _log = logging.getLogger("hemofed.rounds")
@@ -27,7 +28,7 @@ class Envelopes:
         """Raises ConfigError if the server's signing key cannot be used."""
         self._registry = RegistryFile(home)
         self._audit = log
-        self._signing_key = load_signing_key(home / "signing.key")
+        self._signing_key = load_signing_key(ServerHome(home).signing_key)
         self._known: dict[str, int] = {}
         self._witnessed = last_heads(log.path)
 

@@ -151,10 +151,12 @@ def _write_kit(home: Path, name: str, out: Path | None) -> None:
 
 def _server_fingerprint(home: Path) -> str:
     from common.identity.site_kit import server_fingerprint
+    from server.home import ServerHome
 
+    files = ServerHome(home)
     return server_fingerprint(
-        (home / "ca.crt").read_text(encoding="utf-8"),
-        (home / "signing.pub").read_text(encoding="utf-8"),
+        files.authority.read_text(encoding="utf-8"),
+        files.signing_public.read_text(encoding="utf-8"),
     )
 
 

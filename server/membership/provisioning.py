@@ -42,6 +42,7 @@ from common.identity.keys import (
 )
 from common.identity.registry import Member, Registry
 from common.identity.site_kit import Kit
+from server.home import ServerHome
 from server.service.preflight import check_home
 
 __all__ = [
@@ -90,15 +91,16 @@ def make_server(home: Path, address: str, now: datetime, passphrase: str | None 
     authority = make_authority(authority_key, now)
     certificate = issue_server(authority, authority_key, server_key.public_key(), host, now)
     with whole_folder(home) as draft:
-        write_tls_key(draft / "ca.key", authority_key, passphrase)
-        write_tls_key(draft / "server.key", server_key, passphrase)
-        write_private(draft / "signing.key", signing_key, passphrase)
-        save(draft / "ca.crt", certificate_pem(authority).decode())
-        save(draft / "server.crt", certificate_pem(certificate).decode())
-        save(draft / "signing.pub", signing_public_pem(signing_key))
+        made = ServerHome(draft)
+        write_tls_key(made.authority_key, authority_key, passphrase)
+        write_tls_key(made.certificate_key, server_key, passphrase)
+        write_private(made.signing_key, signing_key, passphrase)
+        save(made.authority, certificate_pem(authority).decode())
+        save(made.certificate, certificate_pem(certificate).decode())
+        save(made.signing_public, signing_public_pem(signing_key))
         registry = Registry(version=1, issued=now, address=address)
-        write_document(draft / "registry.json", registry.signed(signing_key))
-        with AuditLog.open(draft / "audit.jsonl", signing_key) as log:
+        write_document(made.registry, registry.signed(signing_key))
+        with AuditLog.open(made.audit, signing_key) as log:
             log.append("server_made", address=address)
 
 
@@ -199,14 +201,15 @@ def renew_server(
 
     The sites need nothing for a new certificate; for another address they need a new kit.
     """
-    authority = load_certificate(home / "ca.crt")
-    authority_key = load_tls_key(home / "ca.key", passphrase)
+    files = ServerHome(home)
+    authority = load_certificate(files.authority)
+    authority_key = load_tls_key(files.authority_key, passphrase)
     with _changing(home, passphrase) as change:
         host, _ = split_address(address or change.registry.address)
-        public = load_tls_key(home / "server.key", passphrase).public_key()
+        public = load_tls_key(files.certificate_key, passphrase).public_key()
         certificate = issue_server(authority, authority_key, public, host, now, days)
         change.log.append("server_renewed", days=days, address=address or change.registry.address)
-        save(home / "server.crt", certificate_pem(certificate).decode())
+        save(files.certificate, certificate_pem(certificate).decode())
         if address and address != change.registry.address:
             moved = {"address": address, "version": change.registry.version + 1, "issued": now}
             change.commit(change.registry.model_copy(update=moved))
@@ -220,10 +223,11 @@ def make_kit(home: Path, name: str, *, passphrase: str | None = None) -> Kit:
     """
     registry = Registry.load(home)
     find_member(registry, name)
-    key = load_signing_key(home / "signing.key", passphrase)
+    files = ServerHome(home)
+    key = load_signing_key(files.signing_key, passphrase)
     return Kit(
         site=name,
-        certificate=certificate_pem(load_certificate(home / "ca.crt")).decode(),
+        certificate=certificate_pem(load_certificate(files.authority)).decode(),
         signing_public_key=signing_public_pem(key),
         registry=registry.signed(key),
     )
@@ -252,21 +256,22 @@ class _Change:
 
     def commit(self, registry: Registry) -> None:
         registry.check_follows(self.registry)
-        write_document(self.home / "registry.json", registry.signed(self.key))
+        write_document(ServerHome(self.home).registry, registry.signed(self.key))
 
 
 @contextmanager
 def _changing(home: Path, passphrase: str | None) -> Iterator[_Change]:
     """Read the registry under a lock that one process holds at a time, for a change."""
-    if not (home / "registry.json").exists():
+    files = ServerHome(home)
+    if not files.registry.exists():
         raise ConfigError(f"{home}: is not a server's home; make one with `hemofed server init`")
     check_home(home)
-    key = load_signing_key(home / "signing.key", passphrase)
+    key = load_signing_key(files.signing_key, passphrase)
     handle = os.open(home, os.O_RDONLY)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX)
         registry = Registry.load(home)
-        with AuditLog.open(home / "audit.jsonl", key) as log:
+        with AuditLog.open(files.audit, key) as log:
             yield _Change(home, registry, key, log)
     finally:
         os.close(handle)

@@ -7,6 +7,7 @@ from pathlib import Path
 from common.errors import ConfigError
 from common.identity import Registry
 from common.identity.documents import read_json
+from server.home import ServerHome
 
 
 class RegistryFile:
@@ -23,7 +24,7 @@ class RegistryFile:
             FederationError, ConfigError: it is not sound.
         """
         try:
-            found = os.stat(self._home / "registry.json")
+            found = os.stat(ServerHome(self._home).registry)
         except OSError as error:
             raise ConfigError(
                 f"{self._home / 'registry.json'}: cannot be read ({error.strerror})"
@@ -31,7 +32,7 @@ class RegistryFile:
         stamp = found.st_ino, found.st_mtime_ns
         if stamp != self._seen:
             self._registry = Registry.load(self._home)
-            self._document = json.dumps(read_json(self._home / "registry.json"))
+            self._document = json.dumps(read_json(ServerHome(self._home).registry))
             self._seen = stamp
         return self._registry
 

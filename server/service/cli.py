@@ -200,8 +200,9 @@ def logs(
 ) -> None:
     """What the service's parts wrote: what became of the studies, which sites came, faults."""
     from common.log_file import Follower
+    from server.home import ServerHome
 
-    files = [Follower(file) for file in sorted((home / "logs").glob("*.log"))]
+    files = [Follower(file) for file in sorted(ServerHome(home).logs.glob("*.log"))]
     for file in files:
         for line in file.last(lines):
             typer.echo(f"{file.path.stem}: {shown(line)}")

@@ -22,10 +22,10 @@ from common.identity.addresses import join_address, listening_host, split_addres
 from common.identity.certificates import check_certificate, is_expired
 from common.process_hardening import python
 from common.untrusted_text import log_plainly
+from server.home import ServerHome
 from server.service.preflight import check_home, check_keys, check_port
 from server.service.supervised_process import Part
 
-SERVICE, CERTIFICATE = "service.json", "server.crt"
 LISTENER, ROUNDS = "superlink", "rounds"
 """The names of the parts."""
 _log = logging.getLogger("hemofed.server")
@@ -52,7 +52,7 @@ class Service:
         registry = Registry.load(home)
         check_home(home)
         check_keys(home)
-        for certificate in (home / "ca.crt", home / CERTIFICATE):
+        for certificate in (ServerHome(home).authority, ServerHome(home).certificate):
             if is_expired(certificate, now := datetime.now(UTC)):
                 (fault,) = check_certificate(certificate, now)
                 raise FederationError(f"{fault}; until then no site would connect")
@@ -60,14 +60,14 @@ class Service:
         if listen is None:
             host = listening_host(host)
         self._address = host, port
-        logs = home / "logs"
+        logs = ServerHome(home).logs
         make_folder(logs)
-        environment = SETTINGS | {"FLWR_HOME": str(home / "state" / "flwr")}
+        environment = SETTINGS | {"FLWR_HOME": str(ServerHome(home).state / "flwr")}
         self._home = home
         self._members = len(registry.active())
         self._told: dict[str, Any] = {}
         self._complained = False
-        self._certificate = (home / CERTIFICATE).read_bytes()
+        self._certificate = ServerHome(home).certificate.read_bytes()
         self._parts = [
             Part(
                 name, python("-m", module, str(home), *arguments), logs / f"{name}.log", environment
@@ -96,7 +96,7 @@ class Service:
                 say(self._words())
         for part in reversed(self._parts):
             part.stop(_STOP_SECONDS)
-        (self._home / SERVICE).unlink(missing_ok=True)
+        ServerHome(self._home).service.unlink(missing_ok=True)
 
     def _listens(self) -> bool:
         """Return whether the parts run and a site could connect."""
@@ -114,7 +114,7 @@ class Service:
 
     def _renew(self) -> None:
         """Restart the listener if its certificate was renewed; the sites wait meanwhile."""
-        certificate = (self._home / CERTIFICATE).read_bytes()
+        certificate = ServerHome(self._home).certificate.read_bytes()
         if certificate != self._certificate:
             self._certificate = certificate
             self._parts[0].stop(_STOP_SECONDS)
@@ -130,7 +130,7 @@ class Service:
         if content == self._told:
             return
         try:
-            write_text(self._home / SERVICE, json.dumps(content))
+            write_text(ServerHome(self._home).service, json.dumps(content))
         except OSError as error:
             if not self._complained:
                 _log.error("%s: cannot be written (%s); make room", self._home, error.strerror)
@@ -158,7 +158,7 @@ def read_service(home: Path) -> dict[str, Any] | None:
     Raises:
         ConfigError: the file cannot be read.
     """
-    path = home / SERVICE
+    path = ServerHome(home).service
     if not path.exists():
         return None
     try:

@@ -21,7 +21,6 @@ from common.config.study import Study
 from common.disk_space import LEAST, NoRoomError, check_room, lack_of_room
 from common.errors import HemofedError
 from common.files import file_digest
-from common.identity import load_signing_key
 from common.process_hardening import keep_secrets, told_to_stop
 from common.untrusted_text import log_plainly
 from common.wire.flower_internals import SUPERLINK_NODE_ID
@@ -31,6 +30,7 @@ from server.flower.internals import LinkState
 from server.flower.link_state import open_state
 from server.flower.message_audit import Envelopes
 from server.flower.run import FlowerRun, end_unfinished
+from server.home import ServerHome
 from server.rounds.readiness import wait_until_ready
 from server.studies.progress import StudyProgress
 from server.studies.store import Stored, next_wanted, stored_studies
@@ -169,7 +169,7 @@ def main() -> None:
     halt = told_to_stop()
     try:
         check_room(home)
-        with AuditLog.open(home / "audit.jsonl", load_signing_key(home / "signing.key")) as log:
+        with ServerHome(home).open_audit() as log:
             RoundsProcess(home, open_state(home), log, halt).serve()
     except HemofedError as error:
         _log.error("%s", error)

@@ -25,6 +25,7 @@ from common.identity import Registry, load_signing_key
 from common.identity.documents import read_document, write_document
 from common.text import count
 from common.wire.proposal import Proposal
+from server.home import ServerHome
 from server.rounds.suspension import ask_to_lift
 
 PROPOSAL = "proposal.json"
@@ -82,7 +83,7 @@ class Stored:
                 f"{path}: is missing; `hemofed server run` with the study's file signs it again"
             )
         proposal = read_document(Proposal, path)
-        public = (self.folder.parent.parent / "signing.pub").read_text(encoding="utf-8")
+        public = ServerHome(self.folder.parent.parent).signing_public.read_text(encoding="utf-8")
         proposal.check(public, str(path))
         if proposal.study.digest != self.study().digest:
             raise FederationError(f"{path}: is the proposal of another study than {self.file}")
@@ -176,7 +177,7 @@ class Stored:
                 "its model"
             )
         home = self.folder.parent.parent
-        with AuditLog.open(home / "audit.jsonl", load_signing_key(home / "signing.key")) as log:
+        with ServerHome(home).open_audit() as log:
             log.append("withdrawn", study=self.folder.name)
         self.want("withdraw")
 
@@ -229,12 +230,12 @@ def propose(home: Path, study: Study) -> Stored:
     """
     if not any(member.role == "train" for member in study.cohort.values()):
         raise ConfigError(f"study {study.name}: cohort: no site with the role train")
-    stored = Stored(home / "studies" / _folder_name(study))
+    stored = Stored(ServerHome(home).studies / _folder_name(study))
     if not stored.file.exists():
         write_text(stored.file, dump(study))
     if not (stored.folder / PROPOSAL).exists():
-        key = load_signing_key(home / "signing.key")
-        with AuditLog.open(home / "audit.jsonl", key) as log:
+        key = load_signing_key(ServerHome(home).signing_key)
+        with AuditLog.open(ServerHome(home).audit, key) as log:
             log.append("proposed", study=study.name, digest=study.digest)
         proposal = Proposal.make(study, key)
         write_document(stored.folder / PROPOSAL, proposal.model_dump(mode="json"))
@@ -290,7 +291,7 @@ def check_members(study: Study, registry: Registry) -> None:
 
 def stored_studies(home: Path) -> list[Stored]:
     """Return all studies of the server home, sorted by name."""
-    return [Stored(file.parent) for file in sorted((home / "studies").glob("*/study.yaml"))]
+    return [Stored(file.parent) for file in sorted(ServerHome(home).studies.glob("*/study.yaml"))]
 
 
 def find_stored(home: Path, name: str) -> Stored:

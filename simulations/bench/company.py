@@ -22,7 +22,7 @@ from rich.table import Table
 from torch import Tensor
 from torch.nn import functional as F
 
-from client.site import SiteCells
+from client.data.site_cells import SiteCells
 from client.training.evaluation import predict
 from client.training.inputs import Inputs
 from common.files import write_text

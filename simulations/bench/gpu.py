@@ -24,7 +24,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from client.site import SiteCells
+from client.data.site_cells import SiteCells
 from client.training.feature_cache import BATCH, extract
 from client.training.inputs import Inputs
 from client.training.job import Job

@@ -20,7 +20,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from client.site import SiteCells
+from client.data.site_cells import SiteCells
 from client.training.inputs import Inputs
 from client.training.job import Job
 from common.config.study import Participant, Study, TrainingSpec

@@ -19,9 +19,9 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional as F
 
+from client.data.site_cells import SiteCells
 from client.data.store import CellCache
 from client.randomness import Entropy
-from client.site import SiteCells
 from client.training.inputs import Inputs
 from client.training.job import Job
 from client.training.training import train

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from client.site import SiteCells, open_cells, open_site
+from client.data.site_cells import SiteCells, open_cells
+from client.site import open_site
 from client.training.evaluation import predict
 from client.training.workspace import workspace
 from common.metrics import NAMES, Tally, interval_of, metrics_of, places_of

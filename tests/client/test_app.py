@@ -15,11 +15,12 @@ from flwr.app.user_config import UserConfig
 from client.app import app, client_app
 from client.consent.explanation import explain
 from client.data.cache import prepare
+from client.data.site_cells import open_cells
 from client.ledger.binding import continue_ledger, create_simulated_ledger
 from client.ledger.hash_chain import Kind
 from client.ledger.ledger import Ledger
 from client.policy.policy import Policy
-from client.site import SITES_VARIABLE, open_cells, open_site, site_file
+from client.site import SITES_VARIABLE, open_site, site_file
 from common.config.loading import dump
 from common.config.study import CellSource, Participant, Site, Study
 from common.errors import ConfigError, DataError, PrivacyError

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from client.site import open_cells, open_site
+from client.data.site_cells import open_cells
+from client.site import open_site
 from common.config.loading import load
 from common.config.study import Study
 from common.errors import ConfigError, DataError, FederationError

@@ -16,8 +16,9 @@ import yaml
 from flwr.serverapp import Grid
 from typer.testing import CliRunner
 
+from client.data.site_cells import open_cells
 from client.ledger.spending import spent_epsilon
-from client.site import open_cells, open_site
+from client.site import open_site
 from common.config.loading import dump, load
 from common.config.study import Study
 from common.errors import ConfigError, FederationError

@@ -9,8 +9,9 @@ from PIL import Image
 
 from client.consent.eligibility import TakingPart, taking_part
 from client.data.cache import prepare
+from client.data.site_cells import open_cells
 from client.data.splits import SPLITS
-from client.site import open_cells, open_site
+from client.site import open_site
 from common.config.loading import dump
 from common.config.study import CellSource, Participant, Site, Study
 from tests.client.lab import PRIVACY, TYPES, study

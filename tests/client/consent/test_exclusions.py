@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 from client.consent.exclusions import LeftOut
 from client.consent.explanation import explain
 from client.data.cache import prepare
+from client.data.site_cells import used
 from client.data.store import CellCache
 from client.service.preflight_cells import look_at_cells
-from client.site import open_site, used
+from client.site import open_site
 from common.cell_types import CODES
 from common.config.loading import dump
 from common.config.study import CellSource, Site

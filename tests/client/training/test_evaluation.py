@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from client.site import SiteCells
+from client.data.site_cells import SiteCells
 from client.training.evaluation import BATCH, predict
 from client.training.inputs import Inputs
 from common.metrics import Floats

@@ -7,9 +7,10 @@ import pytest
 import torch
 
 from client.app import app
+from client.data.site_cells import SiteCells
 from client.ledger.ledger import Ledger
 from client.policy.policy import Policy
-from client.site import SiteCells, open_site
+from client.site import open_site
 from client.training.evaluation import BATCH, predict
 from client.training.inputs import Inputs
 from client.training.job import Job

@@ -121,7 +121,7 @@ def test_the_noise_is_as_wide_as_what_one_unit_can_move(
     monkeypatch.setattr(
         metrics_release, "_counted", lambda *_, **__: Tally.empty(len(of.cell_types))
     )
-    for _ in range(6):
+    for _ in range(24):
         tally, head = noised(site, of)
         counts.append(tally.counts)
         assert head == "row"

@@ -7,8 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from client.app import client_app
+from client.data.site_cells import Rows
 from client.ledger.ledger import Ledger
-from client.site import Rows, open_site
+from client.site import open_site
 from client.training import selftest
 from client.training.selftest import check_alone
 from common.config.loading import dump

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from client.site import SiteCells
+from client.data.site_cells import SiteCells
 from client.training import selftest
 from client.training.augmentation import VIEW_DRAWS
 from client.training.dp_sgd import Summand

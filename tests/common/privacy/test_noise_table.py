@@ -33,7 +33,9 @@ def law(x: np.ndarray[Any, Any], sigma: float) -> np.ndarray[Any, Any]:
     return np.exp(-np.square(x / sigma) / 2)
 
 
-def buckets(sigma: float) -> tuple[sampler.Table, np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+def buckets(
+    sigma: float,
+) -> tuple[sampler.SamplingTable, np.ndarray[Any, Any], np.ndarray[Any, Any]]:
     """The table, each bucket's first entry, and its first integer."""
     table = sampler._table(sigma)
     first = np.flatnonzero(np.diff(table.bucket, prepend=table.bucket[0] - 1))
@@ -81,7 +83,7 @@ def test_entries_are_as_the_largest_of_a_bucket_and_the_bound_is_as_high_as_it_m
         assert most <= share[~others][0] <= least + len(low)
 
 
-def expected(table: sampler.Table, word: int, more: int) -> int | None:
+def expected(table: sampler.SamplingTable, word: int, more: int) -> int | None:
     """What a proposal becomes, in exact numbers; None: it is refused."""
     entry, first, place = word >> 48, (word >> 24) % 2**24, word % 2**table.shift
     x = (int(table.bucket[entry]) << table.shift) + place

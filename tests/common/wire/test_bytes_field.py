@@ -74,3 +74,14 @@ def test_whatever_comes_is_read_or_refused(body: bytes) -> None:
 def test_what_is_no_message_is_refused(body: bytes) -> None:
     with pytest.raises(DecodeError):
         taken_out(body, _PUSHED)
+
+
+def test_a_message_of_very_many_small_fields_is_not_read_to_its_end() -> None:
+    """Each is two bytes: a field of number 15 that holds 0."""
+    for count, refused in ((8192, False), (8193, True), (2**23, True)):
+        body = front_of(b"\x78\x00" * count, _PUSHED, 3) + b"abc"
+        if refused:
+            with pytest.raises(DecodeError, match="bytes beside field"):
+                taken_out(body, _PUSHED)
+        else:
+            assert taken_out(body, _PUSHED)[1] == b"abc"

@@ -187,11 +187,12 @@ def test_admissions_at_once_all_count(home: Path, tmp_path: Path) -> None:
     script = (
         "import sys; from pathlib import Path; from datetime import UTC, datetime\n"
         "from common.identity.documents import read_document\n"
-        "from common.identity.admission_request import Request\n"
+        "from common.identity.admission_request import AdmissionRequest\n"
         "from server.membership.provisioning import admit\n"
         "print('ready', flush=True); sys.stdin.readline()\n"
         "for file in sys.argv[2:]:\n"
-        "    admit(Path(sys.argv[1]), read_document(Request, Path(file)), datetime.now(UTC))\n"
+        "    request = read_document(AdmissionRequest, Path(file))\n"
+        "    admit(Path(sys.argv[1]), request, datetime.now(UTC))\n"
     )
     files = [tmp_path / f"{number}.json" for number in range(12)]
     for number, file in enumerate(files):

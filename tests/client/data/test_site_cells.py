@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from client.data.cache import prepare
-from client.site import SiteCells, open_cells, open_site
+from client.data.site_cells import SiteCells, open_cells
+from client.site import open_site
 from common.config.study import CellSource, Participant, Site, Study
 from common.errors import DataError
 from tests.client.lab import PRIVACY, make_lab, study
