@@ -5,7 +5,7 @@ takes longer to find them, one by one, than the vector takes to be copied.
 """
 
 _VARIABLE, _VALUE = "GLIBC_TUNABLES", "glibc.malloc.hugetlb=1"
-"""Of glibc 2.35: malloc asks for them with madvise; any other library ignores it."""
+"""A tunable of glibc 2.35, by which malloc asks for huge pages; other libraries ignore it."""
 
 
 def with_huge_pages(environment: dict[str, str]) -> dict[str, str]:

@@ -107,7 +107,7 @@ def _few(lines: list[str]) -> Iterator[str]:
 
 
 def _in_two_splits(found: Listing) -> Iterator[str]:
-    """Without the names, likewise."""
+    """Say how many lie in two splits, without their names."""
     pairs = {(entry.patient, entry.split) for entry in found.entries if entry.patient}
     patients = Counter(patient for patient, _ in pairs)
     if number := sum(splits > 1 for splits in patients.values()):
@@ -118,7 +118,7 @@ def _in_two_splits(found: Listing) -> Iterator[str]:
 
 
 def _alike(found: Listing) -> Iterator[str]:
-    """Without the names: what an index says may go into a report."""
+    """Say how many look alike, without their names: an index's words may go into a report."""
     if groups := alike(entry.patient for entry in found.entries):
         yield (
             f"{count(len(groups), 'patient')} under two names perhaps, which differ "

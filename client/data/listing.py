@@ -40,7 +40,7 @@ class ListedImage:
     """One image that the source names; it need not be readable."""
 
     folder: Path
-    """Of the source: the name starts there."""
+    """The source's folder, from which the name starts."""
     name: str
     """The path as the source has it, with forward slashes."""
     label: str
@@ -140,7 +140,7 @@ class _Reader:
     label_map: Mapping[str, str]
     leave_out: frozenset[str]
     labels: set[str] = field(default_factory=set)
-    """As the source gives them."""
+    """The labels as the source spells them."""
     left_out: set[str] = field(default_factory=set)
     named: set[str] = field(default_factory=set)
     """The files of a table's rows, whether the rows can be used or not."""

@@ -42,7 +42,7 @@ class Record:
 
     line: int
     path: str
-    """With the blanks around it, which may be the file's own."""
+    """The path as it stands, with the blanks around it, which may be the file's own."""
     label: str
     patient: str
     """"" where the table says in any way that it is not known."""

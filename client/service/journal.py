@@ -43,7 +43,7 @@ class StudyNote:
 
 
 class Journal:
-    """Of the node that serves `home`."""
+    """Keeps the journal of the node that serves `home`."""
 
     def __init__(self, home: SiteHome) -> None:
         self._home = home

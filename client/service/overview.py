@@ -23,7 +23,7 @@ class Standing:
     study: str
     digest: str
     state: str
-    """As `client.service.journal` has it; "not asked yet" where the server has asked nothing."""
+    """The state that `client.service.journal` has; "not asked yet" if the server asked nothing."""
     round: int
     """The last one that this site answered."""
     rounds: int

@@ -183,7 +183,7 @@ class EvaluationSpec(Strict):
 
 
 MOST_NORM = 2.0**20
-"""Of an update that a study may accept."""
+"""The largest L2 norm of an update that a study may accept."""
 
 
 class RoundPolicy(Strict):

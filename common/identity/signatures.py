@@ -55,7 +55,7 @@ def sign_as_node(key: EllipticCurvePrivateKey, message: bytes) -> str:
 
 
 def verify_node(public: str | bytes, message: bytes, signature: str, what: str) -> None:
-    """As `verify`, for the ECDSA signature of a node key."""
+    """Do what `verify` does, for the ECDSA signature of a node key."""
     try:
         parse_node_public(public).verify(bytes.fromhex(signature), message, ECDSA(SHA384()))
     except (InvalidSignature, ValueError) as error:

@@ -115,7 +115,7 @@ class _End:
     seconds: float
     processor: float
     server: float
-    """Of the processor seconds, the server's."""
+    """The server's part of the processor seconds."""
     up: int
     down: int
     good: int

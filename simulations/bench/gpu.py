@@ -67,7 +67,7 @@ class Extent:
     cells: int
     """That the encoder sees, and that the site of the round has."""
     steps: int
-    """Of a private round."""
+    """Steps of a private round."""
     repetitions: int
 
 

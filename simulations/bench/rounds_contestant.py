@@ -18,7 +18,7 @@ from pathlib import Path
 import psutil
 
 _PEERS_ROUNDS = 100
-"""Of another's engine, in which a round costs the same from first to last."""
+"""Rounds that another engine plays: there a round costs the same from first to last."""
 
 
 class RoundTimes:

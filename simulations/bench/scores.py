@@ -40,7 +40,7 @@ class Setting:
     cells: int
     """For validation, at all sites together."""
     epsilon: float
-    """Of all evaluations."""
+    """What all evaluations together cost."""
     evaluations: int
     skew: float = 1.0
     classes: int = 8
@@ -59,7 +59,7 @@ SETTINGS = (
 
 @dataclass(frozen=True)
 class Telling:
-    """Of all studies of a setting, by one way of telling."""
+    """How well one way of telling did over all studies of a setting."""
 
     setting: Setting
     way: str

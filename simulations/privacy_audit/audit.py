@@ -80,7 +80,7 @@ class Audit:
     canaries: int
     """The number of canaries."""
     confidence: float
-    """With which all tests hold together."""
+    """The probability with which all tests together are right."""
     tests: tuple[Test, ...]
     views: tuple[Achievement, ...]
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 VERSION = 1
-"""Of the drawing: pictures of the same seed may differ between versions."""
+"""The drawing's version: pictures of the same seed may differ between versions."""
 
 RECORD = "RENDERED.json"
 

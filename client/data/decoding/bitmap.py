@@ -23,7 +23,8 @@ _GAP = 2
 _ORIENTATION = 0x0112
 _CODESTREAM = b"\xff\x4f\xff\x51"
 _DEPTH_AT = 42
-"""Of JPEG 2000's first sample depth, from where its codestream begins (ISO 15444-1, A.5.1)."""
+"""Where JPEG 2000 states its first sample depth, in bytes from the start of the codestream
+(ISO 15444-1, A.5.1)."""
 
 
 def read_bitmap(file: BinaryIO, draft: int | None, look: Callable[[int, int], None]) -> Image.Image:

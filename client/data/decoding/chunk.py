@@ -54,7 +54,7 @@ class PixelChunk:
 
     target: str
     offset: int
-    """Of the first image's first byte in the file `target`."""
+    """Where in the file `target` the first image's first byte goes."""
     sources: tuple[str, ...]
 
     def write(self, geometry: Geometry) -> str:

@@ -12,7 +12,7 @@ Levels = NDArray[np.uint8]
 Alpha = Literal["straight", "premultiplied"]
 
 _DARK = 64
-"""Of 256: a picture in transmitted light has a background far above this."""
+"""A grey value (0 to 255); a picture in transmitted light has a far lighter background."""
 
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,

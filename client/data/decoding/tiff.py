@@ -52,9 +52,9 @@ _PRIVATE = {
 }
 """Tags of forms that keep pictures, or another scale of grey, where TIFF has no word for it."""
 _NOT_THE_PICTURE = 0b101
-"""Of NewSubfileType: a smaller copy of another page, or another page's mask."""
+"""The bits of NewSubfileType that mark a smaller copy, or the mask, of another page."""
 _MOST_PAGES = 64
-"""With more, the rest are not counted."""
+"""Pages that are counted at most."""
 _MAX_SAMPLE_VALUE = 281
 _ORIENTATION = 274
 _ALPHA: dict[int, Alpha] = {

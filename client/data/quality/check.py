@@ -13,7 +13,7 @@ from client.data.stated_scale import look
 from common.text import count
 
 RARE = 10
-"""With fewer images a type has hardly one to validate on and two to test on."""
+"""A type with fewer images has hardly one to validate on and two to test on."""
 NUCLEUS_DRIFT = 10.0
 BACKGROUND_DRIFT = 8.0
 """Lab units. Halves of one lab lie up to 6 apart when they are small; labs with other cameras or

@@ -22,7 +22,7 @@ LIKENESS = 0.98
 PLAIN = 2.0
 """A thumbnail whose grey levels vary less shows nothing that could be compared."""
 STAND_IN = 8
-"""Of a larger group of like pictures the first of them are compared with the others."""
+"""Pictures of a group that stand in for all of it: only its first ones are compared further."""
 TRIES = 64
 """A picture that is unlike so many others of near hash is compared with no more by its own: where
 all pictures of a lab hash alike, the hash says nothing. Of real cells hardly one has any."""

@@ -57,7 +57,7 @@ class Measured:
     refused: dict[int, str] = field(default_factory=dict)
     """Row -> why it is not read, whole as it is: its form has no one meaning as a cell."""
     scaled: set[int] = field(default_factory=set)
-    """Of those, the ones at the scale that was given: a person decides which of both is wrong."""
+    """Those of them whose scale is the one given: a person decides which of the two is wrong."""
 
     @property
     def readable(self) -> NDArray[np.int64]:

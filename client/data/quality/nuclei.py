@@ -7,17 +7,18 @@ from scipy import ndimage
 _DARK, _LIGHT = 2, 75
 """Percentiles of green that are a nucleus and the plasma."""
 _BETWEEN = 0.35
-"""Of the way from the first to the second: what is darker is nucleus, red cells are lighter."""
+"""How far from the first to the second the threshold lies: darker pixels are nucleus, red cells
+are lighter."""
 _APART = 4
 """Pixels of 64 by which each part grows: lobes meet, cells do not."""
 _SHARE = 0.4
-"""Of the largest nucleus that another has at least."""
+"""The least size of a second nucleus, as a share of the largest."""
 _LEAST = 12
 """Pixels of 64 x 64 that a nucleus has at least."""
 
 
 def count_nuclei(pixels: NDArray[np.uint8]) -> int:
-    """Of a picture (64, 64, 3), RGB: nuclei with more than 8 pixels of other things between them.
+    """Count the nuclei of a picture (64, 64, 3), RGB, that lie more than 8 pixels apart.
 
     A rule of thumb, for telling a field of view from a cell: of 15,783 real pictures of one cell
     it counts two or more in 91; of four such pictures put together, in 8 of 10.

@@ -13,10 +13,10 @@ from common.privacy.planning.threat_models import AdversaryView
 
 _LOCAL = "#2b6cb0"
 _DISTRIBUTED = ("#2f855a", "#b7791f", "#6b46c1")
-"""From the weakest adversary up, but for the strongest."""
+"""The colours of the adversaries from the weakest up; the strongest has its own."""
 _STRONGEST = "#c53030"
 _LINE_HEIGHT = 0.055
-"""Of a label, as a share of the axes' height."""
+"""The height of a label, as a share of the axes' height."""
 
 
 def draw(plan: PrivacyPlan, path: Path) -> None:

@@ -52,7 +52,7 @@ class PrivacyPlan:
     delta: float
     epsilon_asked: float
     epsilon: float
-    """Of all rounds; never above what was asked."""
+    """What all rounds together cost; never above what was asked."""
     epsilon_rdp: float
     noise_multiplier: float
     max_grad_norm: float

@@ -15,7 +15,7 @@ ACCURACY = 0.8
 WIDTHS = (0.05, 0.1, 0.2)
 """Intervals whose price is told."""
 _LEAST, _MOST = 2.0**-6, 2.0**12
-"""Of the noise multipliers looked at."""
+"""The range of noise multipliers that is searched."""
 _HALVINGS = 30
 
 
