@@ -109,16 +109,24 @@ def _asked(
             check_deployable(ledger)
     attend(request.policy, clock)
     content = handler(message, replace(request, site=_on_its_device(site, turn)))
-    policy = read_policy(site.policy)
     if approvals is not None:
-        approvals.check(site, policy, request.study)
-    if policy != request.policy:
+        approvals.check(site, request.policy, request.study)
+    _check_policy(request)
+    return content
+
+
+def _check_policy(request: Request) -> None:
+    """Raise PrivacyError where the policy is not the one that the answer goes by any more.
+
+    Asked before a payment, so that no budget that was lowered meanwhile is overrun, and at last.
+    """
+    path = request.site.policy
+    if read_policy(path) != request.policy:
         raise PrivacyError(
-            f"{site.policy}: was changed while an answer was computed by it; that answer does "
-            "not leave, and what it cost is spent. The next one goes by the policy as it is",
+            f"{path}: was changed while an answer was computed by it; that answer does not leave, "
+            "and what it has cost is spent. The next one goes by the policy as it is",
             Reason.CHANGED_POLICY,
         )
-    return content
 
 
 def _answer(
@@ -186,6 +194,7 @@ def _train(message: Message, request: Request, entropy: Entropy) -> RecordDict:
     request.cost.check_drawable(bench.trainable_size)
     job.check()
     check_alone(site, study)
+    _check_policy(request)
     account = pay_for_training(request, entropy)
     loss = train(job, bench.inputs, entropy)
     if policy.metrics != "exact":
@@ -206,6 +215,7 @@ def _evaluate(message: Message, request: Request, entropy: Entropy) -> RecordDic
     with because_of(Reason.BAD_QUESTION):
         _receive(message, bench, request)
     check_alone(site, study)
+    _check_policy(request)
     tally, head = released_tally(request, bench.inputs, entropy)
     return tally_content(tally, head)
 

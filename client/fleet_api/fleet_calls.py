@@ -6,7 +6,7 @@ from pathlib import Path
 import httpx
 import numpy as np
 from cryptography.hazmat.primitives.asymmetric import ec
-from google.protobuf.message import Message
+from google.protobuf.message import DecodeError, Message
 
 from client.fleet_api.flower_internals import (
     FleetHttpClient,
@@ -19,13 +19,13 @@ from client.fleet_api.proxy import client_to
 from common.version import HEADER, version
 from common.wire.bytes_field import front_of, taken_out
 from common.wire.flower_internals import PullObjectRequest, PullObjectResponse, PushObjectRequest
-from common.wire.flower_objects import Buffer
+from common.wire.flower_objects import PIECE_BYTES, Buffer
 
 _SECONDS = 30.0
 """For a part of an exchange: longer than the server lets a question for messages wait."""
 _GULP = 2**17
 """Bytes that are handed to the connection at a time: it copies them."""
-_MOST = 2**30
+_MOST = 2 * PIECE_BYTES
 """Bytes of an answer."""
 _PULLED = PullObjectResponse.DESCRIPTOR.fields_by_name["object_content"].number
 _PUSHED = PushObjectRequest.DESCRIPTOR.fields_by_name["object_content"].number
@@ -56,8 +56,11 @@ class FleetCalls(FleetHttpClient):
     def pull_object(self, request: PullObjectRequest) -> tuple[PullObjectResponse, memoryview]:
         """The answer without the object, and the object."""
         answer = self._exchange("PullObject", request, (request.SerializeToString(),))
-        said, content = taken_out(answer, _PULLED)
-        return PullObjectResponse.FromString(said), content
+        try:
+            said, content = taken_out(answer, _PULLED)
+            return PullObjectResponse.FromString(said), content
+        except DecodeError as error:
+            raise httpx.RemoteProtocolError("an answer that is none of Flower's") from error
 
     def push_object(self, request: PushObjectRequest, spans: Sequence[Buffer]) -> None:
         """Send the object that lies in `spans`; the request has none."""

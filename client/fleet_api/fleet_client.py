@@ -13,6 +13,7 @@ from typing import TypeVar
 import httpx
 from cryptography.hazmat.primitives.asymmetric import ec
 from flwr.app import Message
+from google.protobuf.message import DecodeError
 
 from client.fleet_api.clock_skew import is_refused, skew
 from client.fleet_api.fleet_calls import FleetCalls
@@ -86,7 +87,9 @@ class FleetLink:
         self._hindrance = ""
         self._client = FleetCalls(address, authority, key)
         self._held: dict[str, Buffer] = {}
-        """The pieces of the last message that had any, by their SHA-256."""
+        """The pieces of the last ordered message that had any, by their SHA-256."""
+        self._fetched: dict[str, Buffer] = {}
+        """The pieces of the last message, by the names that came with them."""
 
     def connect(self, memory: Path) -> bool:
         """Become this key's node, or go on being the node that a predecessor was; whether it does.
@@ -172,19 +175,21 @@ class FleetLink:
             raise _no_message(tree.object_id) from error
         if not message.has_content():
             raise _no_message(tree.object_id)
-        self._hold({part: contents[part] for part in contents if part != tree.object_id})
+        self._fetched = {part: contents[part] for part in contents if part != tree.object_id}
         return message
 
-    def _hold(self, pieces: dict[str, Buffer]) -> None:
-        """Keep the pieces, if there are any, in place of those before.
+    def keep(self) -> None:
+        """Keep the pieces of the last message, if it had any, in place of those before: to be
+        called once it is known that the server ordered it.
 
         Only what is what its name says: a false one would be found out by the order's digest, but
         again and again.
         """
-        if pieces:
+        fetched, self._fetched = self._fetched, {}
+        if fetched:
             self._held = {
                 name: content
-                for name, content in pieces.items()
+                for name, content in fetched.items()
                 if name in self._held or hashlib.sha256(content).hexdigest() == name
             }
 
@@ -237,6 +242,9 @@ class FleetLink:
                 self._wait_out(*self._refused(error))
             except httpx.TransportError as error:
                 self._wait_out(*self._unreached(error))
+            except (ValueError, DecodeError) as error:
+                kind = type(error).__name__
+                self._wait_out("answer", f"{self._address}: its answer cannot be read ({kind})")
             else:
                 self._wait_out("", "")
                 return result

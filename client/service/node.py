@@ -114,6 +114,7 @@ class SuperNode:
         """
         try:
             self._record.came(message)
+            self._link.keep()
             if message.metadata.message_type == WITHDRAW:
                 return Message(name_content(self._record.site), reply_to=message)
             reply = None if self._home.paused.exists() else self._computed(message)

@@ -54,6 +54,7 @@ class Runner:
         line = self.start()
         end = time.monotonic() + seconds
         try:
+            line.settimeout(seconds)  # of each exchange, where a message is begun and stops
             send_message(line, message)
             while not wait([line], _LOOK_SECONDS):
                 if halt.is_set() or time.monotonic() > end:

@@ -8,11 +8,12 @@ database names it.
 
 import hashlib
 import logging
-import mmap
 import os
 import re
 from pathlib import Path
 from typing import Any, cast
+
+import numpy as np
 
 from common.errors import FederationError
 from common.files import make_folder
@@ -90,7 +91,7 @@ class BodyStore(SqlObjectStore):
         content = super().get(object_id)
         if content is None or not content.startswith(_IN_FILE):
             return content
-        return cast(bytes | None, self._mapped(object_id, int(content[len(_IN_FILE) :])))
+        return cast(bytes | None, self._read(object_id, int(content[len(_IN_FILE) :])))
 
     def delete(self, object_id: str) -> None:
         """Delete an object that nothing needs, and the objects that only it needed."""
@@ -129,15 +130,17 @@ class BodyStore(SqlObjectStore):
             )
             raise self._fault from error
 
-    def _mapped(self, object_id: str, length: int) -> memoryview | None:
+    def _read(self, object_id: str, length: int) -> memoryview | None:
         path = self._path(object_id)
+        whole = np.empty(length, np.uint8)
         try:
-            with path.open("rb") as file:
-                whole = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
-        except (OSError, ValueError) as error:  # ValueError: the file is empty
+            # Not mapped: a disk that cannot be read would end the process, not raise an error.
+            with path.open("rb", buffering=0) as file:
+                found = file.readinto(whole.data)
+        except OSError as error:
             _log.error("%s: a piece of a vector is lost (%s)", path, error)
             return None
-        return whole if len(whole) == length else None
+        return whole.data.toreadonly() if found == length else None
 
     def _path(self, object_id: str) -> Path:
         """Raises ValueError: no id, but another word, which might lead elsewhere."""

@@ -189,7 +189,11 @@ class StateGrid(RunGrid):
         return message
 
     def _contents(self, identifier: str) -> dict[str, Buffer] | None:
-        """Return object id -> content of the reply, or None unless all of its objects are there."""
+        """Return object id -> content of the reply, or None while some of its objects are to come.
+
+        Raises:
+            LookupError: one of them is lost.
+        """
         if identifier not in self._parts:  # costs a query per part and gives the same every time
             tree = self._state.object_store.get_object_tree(identifier)
             # The last parts are looked up first: a site sends them last, and they are small.
@@ -197,6 +201,8 @@ class StateGrid(RunGrid):
         contents: dict[str, Buffer] = {}
         for part in self._parts[identifier]:
             content = self._state.get_object(self._run.run_id, part)
+            if content is None:
+                raise LookupError(f"object {part:.12} is lost")  # it will not come any more
             if not content:
                 return None
             contents[part] = content

@@ -159,15 +159,28 @@ def _response(url: str, timeout: float, start: int = 0) -> Iterator[httpx.Respon
     headers = {"User-Agent": "hemofed", "Accept-Encoding": "identity"}
     if start:
         headers["Range"] = f"bytes={start}-"
-    with httpx.stream(
-        "GET", url, headers=headers, timeout=timeout, follow_redirects=True
-    ) as response:
+    with (
+        _client(url, timeout) as client,
+        client.stream("GET", url, headers=headers) as response,
+    ):
         said = f"{response.status_code} {response.reason_phrase}"
         if response.status_code in _AGAIN:
             raise httpx.RemoteProtocolError(said)
+        if url.startswith("https://") and response.url.scheme != "https":
+            raise DataError(f"{url}: leads to {response.url.host} without TLS; nothing was fetched")
         if not response.is_success:
             raise DataError(f"{url}: the server answers {said}")
         yield response
+
+
+def _client(url: str, timeout: float) -> httpx.Client:
+    try:
+        return httpx.Client(timeout=timeout, follow_redirects=True)
+    except (ImportError, ValueError) as error:
+        raise DataError(
+            f"{url}: the proxy that HTTPS_PROXY, HTTP_PROXY or ALL_PROXY names cannot be used "
+            f"({error}); name one like http://host:port, or none"
+        ) from error
 
 
 def _given_up(url: str, failure: httpx.HTTPError | None) -> str:

@@ -314,3 +314,21 @@ def test_a_reason_is_kept_in_a_folder_that_was_not_there(tmp_path: Path) -> None
     site.write_text(text.replace("log: site.log", "log: kept/of/site.log"))
     assert refused(asked(site, study())) is Reason.MIN_COHORT
     assert "min_cohort" in (tmp_path / "kept" / "of" / "site.log").read_text()
+
+
+@pytest.mark.parametrize("kind", ["train", "evaluate"])
+def test_a_policy_that_changes_before_the_payment_is_not_overrun(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """Nothing is paid by a budget that was lowered while the cells were opened."""
+    site = make_lab(tmp_path, NOISED)
+    lowered = NOISED.model_copy(update={"study_epsilon": NOISED.study_epsilon / 2})
+    opened = client.workspace
+
+    def slowly(*of: Any) -> Any:
+        (tmp_path / "policy.yaml").write_text(dump(lowered))
+        return opened(*of)
+
+    monkeypatch.setattr(client, "workspace", slowly)
+    assert refused(asked(site, study(), kind)) is Reason.CHANGED_POLICY
+    assert debits(site) == ()

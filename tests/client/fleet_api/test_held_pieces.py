@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from flwr.app import Message
 from flwr.supercore.task_identity import TaskIdentity
+from google.protobuf.message import DecodeError
 
 from client.fleet_api import fleet_client
 from client.fleet_api.fleet_client import FleetLink, NoMessageError
@@ -63,6 +64,13 @@ def model_of(message: Message) -> np.ndarray[Any, Any]:
     return np.frombuffer(message.content.array_records["model"]["values"].data, np.float32)
 
 
+def taken(link: FleetLink, pulled: PullMessagesResponse) -> Message:
+    """The message, which the server ordered."""
+    message = link.fetch(pulled)
+    link.keep()
+    return message
+
+
 TWO = PIECE_BYTES // 4 + 1
 """Values of a vector in two pieces."""
 
@@ -71,11 +79,11 @@ def test_the_model_of_the_last_message_is_not_asked_for_again(
     server: Server, link: FleetLink
 ) -> None:
     model = np.arange(TWO, dtype=np.float32)
-    assert np.array_equal(model_of(link.fetch(server.sends("evaluate", model))), model)
+    assert np.array_equal(model_of(taken(link, server.sends("evaluate", model))), model)
     assert len(server.asked) == 3
-    link.fetch(server.sends("query.prepare", None))
+    taken(link, server.sends("query.prepare", None))
     pulled = server.sends("train", model)
-    assert np.array_equal(model_of(link.fetch(pulled)), model)
+    assert np.array_equal(model_of(taken(link, pulled)), model)
     assert server.asked == [pulled.message_object_trees[0].object_id]
 
 
@@ -83,18 +91,18 @@ def test_of_a_model_that_changed_in_part_only_that_is_asked_for(
     server: Server, link: FleetLink
 ) -> None:
     model = np.arange(TWO, dtype=np.float32)
-    link.fetch(server.sends("train", model))
+    taken(link, server.sends("train", model))
     model[-1] = 0
-    assert np.array_equal(model_of(link.fetch(server.sends("train", model))), model)
+    assert np.array_equal(model_of(taken(link, server.sends("train", model))), model)
     assert len(server.asked) == 2
 
 
 def test_no_more_than_one_model_is_held(server: Server, link: FleetLink) -> None:
     first, second = (np.full(SMALL_BYTES, value, np.float32) for value in (1, 2))
     for model in (first, second):
-        link.fetch(server.sends("train", model))
+        taken(link, server.sends("train", model))
     assert len(link._held) == 1
-    link.fetch(server.sends("train", first))
+    taken(link, server.sends("train", first))
     assert len(server.asked) == 2
 
 
@@ -102,10 +110,10 @@ def test_a_link_that_was_made_anew_asks_for_all(
     server: Server, link: FleetLink, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = np.ones(SMALL_BYTES, np.float32)
-    link.fetch(server.sends("evaluate", model))
+    taken(link, server.sends("evaluate", model))
     monkeypatch.setattr(fleet_client, "FleetCalls", lambda *_: server)
     again = FleetLink("127.0.0.1:1", Path("ca.crt"), make_node_key(), Event())
-    again.fetch(server.sends("train", model))
+    taken(again, server.sends("train", model))
     assert len(server.asked) == 2
 
 
@@ -116,9 +124,9 @@ def test_a_piece_that_is_not_its_names_is_not_held(server: Server, link: FleetLi
     (piece,) = (name for name in server.objects if name != pulled.message_object_trees[0].object_id)
     true = server.objects[piece]
     server.objects[piece] = true[:-4] + np.float32(666).tobytes()
-    assert model_of(link.fetch(pulled))[-1] == 666, "the order's digest finds that out"
+    assert model_of(taken(link, pulled))[-1] == 666, "the order's digest finds that out"
     server.objects[piece] = true
-    assert np.array_equal(model_of(link.fetch(server.sends("train", model))), model)
+    assert np.array_equal(model_of(taken(link, server.sends("train", model))), model)
     assert piece in server.asked
 
 
@@ -126,10 +134,34 @@ def test_what_is_no_message_leaves_the_held_model_as_it_was(
     server: Server, link: FleetLink
 ) -> None:
     model = np.ones(SMALL_BYTES, np.float32)
-    link.fetch(server.sends("evaluate", model))
+    taken(link, server.sends("evaluate", model))
     broken = server.sends("train", np.zeros(SMALL_BYTES, np.float32))
     server.objects[broken.message_object_trees[0].object_id] = b"Message  3\x00abc"
     with pytest.raises(NoMessageError):
         link.fetch(broken)
-    link.fetch(server.sends("train", model))
+    taken(link, server.sends("train", model))
     assert len(server.asked) == 1
+
+
+def test_nothing_is_kept_of_a_message_that_nobody_ordered(server: Server, link: FleetLink) -> None:
+    model = np.ones(SMALL_BYTES, np.float32)
+    link.fetch(server.sends("train", model))
+    assert link._held == {}
+    taken(link, server.sends("query.prepare", None))
+    assert link._held == {}
+
+
+def test_an_answer_of_garbage_is_waited_out(
+    link: FleetLink, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(fleet_client, "_PAUSES", (0.0, 0.0))
+    answers: list[Exception | str] = [DecodeError(), ValueError(), "well"]
+
+    def call(request: PullObjectRequest) -> str:
+        answer = answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    assert link._ask(call, PullObjectRequest()) == "well"
+    assert "its answer cannot be read (DecodeError)" in caplog.text

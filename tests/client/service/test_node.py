@@ -53,7 +53,7 @@ class Link(FleetLink):
     """A server that has one message, and takes its answer."""
 
     def __init__(self, asked: Message, halt: Event) -> None:
-        self._asked, self._end, self._held = asked, halt, {}
+        self._asked, self._end, self._held, self._fetched = asked, halt, {}, {}
         self.answers: list[Message] = []
 
     def pull(self) -> PullMessagesResponse:

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from common.errors import FederationError
 from common.process_hardening import python
 from common.wire.flower_objects import SMALL_BYTES, identifiers, is_piece, take_apart
+from common.wire.reply_status import UNREADABLE
 from server.flower import body_store
 from server.flower.body_store import FOLDER, BodyStore, store_object
 from server.flower.link_state import database
@@ -63,6 +64,23 @@ def test_a_reply_reads_on_after_its_files_are_gone(setting: Setting, tmp_path: P
     (reply,) = setting.grid.pull_messages([sent])
     assert files(tmp_path) == {}
     assert len(reply.content.array_records["u"]["values"].data) == 4 * SMALL_BYTES
+
+
+@pytest.mark.parametrize("fault", ["gone", "short", "empty"])
+def test_a_reply_whose_piece_is_lost_is_known_at_once(
+    setting: Setting, tmp_path: Path, fault: str
+) -> None:
+    """Not waited for until the round's deadline: it will not come any more."""
+    (sent,) = setting.grid.push_messages([setting.message("paris")])
+    setting.answer("paris", setting.taken("paris"), size=SMALL_BYTES)
+    ((name, content),) = files(tmp_path).items()
+    path = database(tmp_path).parent / FOLDER / name
+    if fault == "gone":
+        path.unlink()
+    else:
+        path.write_bytes(content[:-1] if fault == "short" else b"")
+    (reply,) = setting.grid.pull_messages([sent])
+    assert reply.has_error() and reply.error.code == UNREADABLE
 
 
 def test_files_that_no_row_speaks_of_are_removed(setting: Setting, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import httpx
 import numpy as np
 import pytest
 from PIL import Image
@@ -316,3 +317,29 @@ def test_the_command_fetches_and_indexes(
     cache = CellCache.open(next((tmp_path / "root").iterdir()))
     assert cache.meta["um_per_px"] == pytest.approx(25 / 288)
     assert isinstance(hemofed_data("fetch", "pbc").exception, ConfigError)
+
+
+def test_a_proxy_that_cannot_be_used_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ALL_PROXY", "gopher://127.0.0.1:1")
+    with pytest.raises(DataError, match="the proxy that HTTPS_PROXY"):
+        fetch(tmp_path, "http://127.0.0.1:1/api/records/1", QUICK)
+
+
+def test_a_download_by_tls_is_not_led_off_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The document that names the checksums would be anybody's."""
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        if request.url.scheme == "https":
+            return httpx.Response(302, headers={"Location": "http://there.test/record"})
+        return httpx.Response(200, json={"files": []})
+
+    plain = httpx.Client
+    monkeypatch.setattr(
+        httpx, "Client", lambda **options: plain(transport=httpx.MockTransport(answer), **options)
+    )
+    with pytest.raises(DataError, match=r"leads to there\.test without TLS"):
+        fetch(tmp_path, "https://here.test/record", QUICK)
