@@ -43,6 +43,8 @@ HEARTBEAT_SECONDS = 15.0
 """The server counts a site as gone after twice this long without a sign of life."""
 _PAUSES = (0.5, 20.0)
 """Seconds between tries: the first, and the longest."""
+_MOST = 2**30
+"""Bytes of a message in all: a model of 268 million float32. Who sent it is known afterwards."""
 _INVALID_HEARTBEAT = 400
 """Flower's HTTP code for it; that of a key which it does not know is another."""
 _log = logging.getLogger("hemofed.site")
@@ -169,6 +171,8 @@ class FleetLink:
         for part in identifiers(tree):
             held = self._held.get(part)
             contents[part] = self._object(run, part, end) if held is None else held
+            if sum(map(len, contents.values())) > _MOST:
+                raise NoMessageError(f"the server sent a message of more than {_MOST:,} bytes")
         try:
             message = put_together(tree.object_id, contents)
         except Exception as error:

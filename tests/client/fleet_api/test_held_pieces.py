@@ -165,3 +165,13 @@ def test_an_answer_of_garbage_is_waited_out(
 
     assert link._ask(call, PullObjectRequest()) == "well"
     assert "its answer cannot be read (DecodeError)" in caplog.text
+
+
+def test_a_message_without_end_is_not_fetched_to_it(
+    server: Server, link: FleetLink, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fleet_client, "_MOST", 2 * PIECE_BYTES)
+    pulled = server.sends("train", np.ones(TWO + PIECE_BYTES // 4, np.float32))
+    with pytest.raises(NoMessageError, match="more than 33,554,432 bytes"):
+        link.fetch(pulled)
+    assert len(server.asked) == 2 and link._held == {}, "of three pieces and the message"
