@@ -11,7 +11,7 @@ from common.wire.flower_objects import Buffer
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 """Protobuf's wire types."""
 _LONGEST_VARINT = 10
-_MOST_BESIDE = 2**12
+_MOST_BESIDE = 2**14
 """Bytes of a message beside the field: ids and flags take some hundreds, and a peer that sends
 millions of tiny fields is not read to their end."""
 
