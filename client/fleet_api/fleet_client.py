@@ -168,10 +168,12 @@ class FleetLink:
         end = time.monotonic() + said.metadata.ttl
         run = said.metadata.run_id
         contents: dict[str, Buffer] = {}
+        fetched = 0
         for part in identifiers(tree):
             held = self._held.get(part)
             contents[part] = self._object(run, part, end) if held is None else held
-            if sum(map(len, contents.values())) > _MOST:
+            fetched += len(contents[part])
+            if fetched > _MOST:
                 raise NoMessageError(f"the server sent a message of more than {_MOST:,} bytes")
         try:
             message = put_together(tree.object_id, contents)

@@ -6,6 +6,7 @@ lies beside it in pieces, which are stored once, however many sites they go to.
 """
 
 import hashlib
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import cast
@@ -38,6 +39,7 @@ The server's may hold a registry and be larger."""
 Buffer = bytes | memoryview
 """Bytes that another owner may hold: a mapped file, or a vector of which they are a part."""
 
+_IDENTIFIER = re.compile(r"[0-9a-f]{64}")
 _HEAD_BYTES = 64
 """Most bytes before the body of a piece."""
 _NUMBER_BYTES = 4
@@ -111,6 +113,11 @@ def take_apart(message: Message) -> Parts:
 def identifiers(tree: ObjectTree) -> list[str]:
     """The ids of the tree's objects; the message's is the last."""
     return [part.object_id for part in iterate_object_tree(tree)]
+
+
+def is_identifier(text: str) -> bool:
+    """Return whether `text` is the id of an object: a SHA-256 in lower-case hex."""
+    return _IDENTIFIER.fullmatch(text) is not None
 
 
 def may_be_object(content: Buffer) -> bool:

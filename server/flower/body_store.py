@@ -9,7 +9,6 @@ database names it.
 import hashlib
 import logging
 import os
-import re
 from pathlib import Path
 from typing import Any, cast
 
@@ -18,7 +17,7 @@ import numpy as np
 from common.errors import FederationError
 from common.files import make_folder
 from common.wire.flower_internals import ObjectTree
-from common.wire.flower_objects import Buffer, identifiers, is_piece
+from common.wire.flower_objects import Buffer, identifiers, is_identifier, is_piece
 from server.flower.internals import LinkState, SqlObjectStore, validate_object_content
 
 FOLDER = "bodies"
@@ -27,8 +26,6 @@ _IN_FILE = b"in a file, bytes: "
 mistaken for an object, because every object has a NUL byte."""
 _FILES = "SELECT object_id FROM objects WHERE substr(content, 1, :length) = :mark"
 _LOST = "UPDATE objects SET content = x'', is_available = 0 WHERE object_id = :name"
-_ID = re.compile(r"[0-9a-f]{64}")
-"""The SHA-256 of an object, in hex: nothing else becomes a file's name."""
 _log = logging.getLogger("hemofed.superlink")
 
 
@@ -98,7 +95,7 @@ class BodyStore(SqlObjectStore):
         with self._mutation_session():
             known = object_id in self  # a site may name something that is not an id
             super().delete(object_id)
-            if known and _ID.fullmatch(object_id) and object_id not in self:
+            if known and is_identifier(object_id) and object_id not in self:
                 self._path(object_id).unlink(missing_ok=True)
 
     def raise_fault(self) -> None:
@@ -144,7 +141,7 @@ class BodyStore(SqlObjectStore):
 
     def _path(self, object_id: str) -> Path:
         """Raises ValueError: no id, but another word, which might lead elsewhere."""
-        if _ID.fullmatch(object_id) is None:
+        if not is_identifier(object_id):
             raise ValueError(f"{object_id!r:.80}: is no object's id")
         return self._folder / object_id
 

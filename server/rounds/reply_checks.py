@@ -5,7 +5,6 @@ number out of range raises an error. They also accept a message that is not a re
 to another site. These checks therefore run before Flower's handlers see the message.
 """
 
-import re
 import sqlite3
 import time
 from dataclasses import dataclass
@@ -24,7 +23,7 @@ from common.wire.flower_internals import (
     int64_to_uint64,
     make_message,
 )
-from common.wire.flower_objects import Buffer, may_be_object
+from common.wire.flower_objects import Buffer, is_identifier, may_be_object
 from server.fleet_api.rejection_log import Reason
 
 _CLOCK_SECONDS = 86_400.0
@@ -35,7 +34,6 @@ _LONGEST_RUNTIME = 1e9
 _LARGEST_CODE, _LONGEST_REASON = 999, 1000
 """The largest code, and the longest reason in characters, of an error sent in place of a reply.
 Flower's own codes are below 100."""
-_ID = re.compile(r"[0-9a-f]{64}")
 _QUESTION = """
     SELECT ins.run_id, ins.dst_node_id, ins.message_type, ins.group_id, ins.created_at, ins.ttl,
         COALESCE(res.message_id, ''),
@@ -134,7 +132,7 @@ def is_one_reply(request: PushMessagesRequest, node: int) -> bool:
         return False
     said = request.messages_list[0].metadata
     parties = said.src_node_id, said.dst_node_id
-    return parties == (node, SUPERLINK_NODE_ID) and _is_id(said.reply_to_message_id)
+    return parties == (node, SUPERLINK_NODE_ID) and is_identifier(said.reply_to_message_id)
 
 
 def is_within_bounds(request: PushMessagesRequest, question: Question) -> bool:
@@ -146,7 +144,7 @@ def is_within_bounds(request: PushMessagesRequest, question: Question) -> bool:
     (reply,), (tree,) = request.messages_list, request.message_object_trees
     said = reply.metadata
     return (
-        _is_id(said.message_id)
+        is_identifier(said.message_id)
         and (said.group_id, said.message_type) == (question.group, question.kind)
         and abs(said.created_at - question.created) <= question.ttl + _CLOCK_SECONDS
         and 0 < said.ttl <= question.ttl + _CLOCK_SECONDS
@@ -175,7 +173,7 @@ def check_object(request: BringsObject) -> None:
     Raises:
         RefusedError: it does not.
     """
-    if not request.session_id or not _is_id(request.object_id):
+    if not request.session_id or not is_identifier(request.object_id):
         raise RefusedError(HTTPStatus.BAD_REQUEST, "an object of no reply")
     if not may_be_object(request.object_content):
         raise RefusedError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "an object out of bounds")
@@ -199,10 +197,6 @@ def error_in_place(question: Question, error: Error) -> Message:
     return reply
 
 
-def _is_id(text: str) -> bool:
-    return _ID.fullmatch(text) is not None
-
-
 def _is_thin(reply: ProtoMessage) -> bool:
     """Return whether the message holds either an error within bounds or an empty content.
 
@@ -220,5 +214,5 @@ def _is_flat(tree: ObjectTree, most: int) -> bool:
     A site sends back a vector of the length it was sent, in numbers of half or twice the size.
     """
     names = [piece.object_id for piece in tree.children]
-    leaves = all(_is_id(piece.object_id) and not piece.children for piece in tree.children)
+    leaves = all(is_identifier(piece.object_id) and not piece.children for piece in tree.children)
     return len(names) <= most and leaves and len({*names, tree.object_id}) == len(names) + 1
