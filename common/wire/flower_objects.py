@@ -37,7 +37,7 @@ MESSAGE_BYTES = 2**20
 The server's may hold a registry and be larger."""
 
 Buffer = bytes | memoryview
-"""Bytes that another owner may hold: a mapped file, or a vector of which they are a part."""
+"""Bytes that another owner may hold: a vector, say, of which they are a part."""
 
 _IDENTIFIER = re.compile(r"[0-9a-f]{64}")
 _HEAD_BYTES = 64

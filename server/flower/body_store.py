@@ -1,7 +1,7 @@
 """Flower's object store, with the pieces of vectors in files beside its database.
 
 SQLite writes a piece twice, to its journal and to its pages, copies it at each read, and blocks
-other writers meanwhile. A file is written once, and mapped instead of read. The database still
+other writers meanwhile. A file is written once and read without them. The database still
 records which objects exist, which have come, and what needs them: a file counts only if the
 database names it.
 """
@@ -83,7 +83,7 @@ class BodyStore(SqlObjectStore):
     def get(self, object_id: str) -> bytes | None:
         """Return the object's content: b"" if it has not come yet, None if there is no such object.
 
-        The content of a piece is a memoryview of its file, which exists for as long as the view.
+        The content of a piece is a memoryview of what its file holds.
         """
         content = super().get(object_id)
         if content is None or not content.startswith(_IN_FILE):
