@@ -28,6 +28,9 @@ _SOCKET = "/pymp-xxxxxxxx/listener-xxxxxxxx"
 """What multiprocessing appends to the folder's path."""
 _SHORT = "/tmp"  # noqa: S108  multiprocessing makes its own folder in it
 
+_starting_or_ending = threading.Lock()
+"""Every process that starts looks which others have ended; an exit code can be read only once."""
+
 
 def processes(make: MakeClient, seed: int, preload: tuple[str, ...] = ()) -> StartWorker:
     """Return the function that starts a `WorkerPool`'s processes.
@@ -88,9 +91,9 @@ class _ProcessWorker:
         self._process: BaseProcess = context.Process(
             target=_serve, args=(theirs, make, seed, number), daemon=True
         )
-        self._process.start()
+        with _starting_or_ending:
+            self._process.start()
         theirs.close()
-        self._ending = threading.Lock()
 
     def send(self, message: Message, context: Context) -> None:
         for part in packed(message, context):
@@ -105,7 +108,7 @@ class _ProcessWorker:
         return unpacked(self._line.recv_bytes(), self._line.recv_bytes())
 
     def stop(self) -> str:
-        with self._ending:
+        with _starting_or_ending:
             self._process.kill()
             self._process.join()
             self._line.close()

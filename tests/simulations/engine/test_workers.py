@@ -1,8 +1,10 @@
 """The pool answers every message by itself, whoever dies; its processes end once."""
 
+import threading
 import time
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 from functools import partial
+from multiprocessing import forkserver
 from pathlib import Path
 
 import pytest
@@ -38,6 +40,35 @@ def test_a_death_is_the_answer_to_the_message_that_caused_it_alone(workers: int)
             assert f"the worker died (exit code {mortal.CODE}," in reply.error.reason
         else:
             assert reply.content.config_records["said"]["number"] == number
+
+
+def test_a_worker_that_starts_takes_no_exit_code_from_one_that_ends(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    start = processes(mortal.make, 0)
+    dead = start(0)
+    dead.send(mortal.asked(0, die=True), mortal.context())
+    with pytest.raises(EOFError):
+        dead.receive()
+    read, ending, taken = forkserver.read_signed, threading.Event(), threading.Event()
+
+    def read_after_the_other(descriptor: int) -> int:
+        if threading.current_thread() is threading.main_thread():
+            ending.set()
+            taken.wait(0.5)
+        else:
+            ending.wait(0.5)
+        try:
+            code: int = read(descriptor)
+        finally:
+            taken.set()
+        return code
+
+    monkeypatch.setattr(forkserver, "read_signed", read_after_the_other)
+    with ThreadPoolExecutor(1) as threads:
+        other = threads.submit(start, 1)
+        assert dead.stop() == f"exit code {mortal.CODE}"
+    other.result().stop()
 
 
 def test_what_cannot_be_sent_is_raised_to_who_asked_and_the_pool_goes_on() -> None:
