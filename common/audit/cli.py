@@ -1,4 +1,4 @@
-"""`hemofed audit verify`: whether a log is what was written."""
+"""`hemofed audit verify`: checks that nobody altered an audit log."""
 
 from pathlib import Path
 from typing import Annotated
@@ -47,7 +47,7 @@ def verify_command(
 
 
 def _public_key(path: Path, site: str | None) -> str:
-    """The key in a PEM file, a site's request, or a registry."""
+    """Return the PEM public key in a PEM file, a site's request, or a registry."""
     from common.errors import ConfigError
     from common.identity.admission_request import AdmissionRequest
     from common.identity.documents import read_document, read_json

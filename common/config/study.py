@@ -186,7 +186,7 @@ class EvaluationSpec(Strict):
     """How often the model is evaluated, at which cost in privacy, and when the study stops."""
 
     every: int = Field(default=1, ge=1)
-    """Rounds from one evaluation to the next."""
+    """Rounds from one evaluation to the next. The last round is always evaluated."""
     epsilon: float = Field(default=1.0, gt=0, le=1000)
     """The epsilon of all evaluations together, for a site whose policy releases noised metrics. The
     site's ledger counts it in addition to the epsilon of training."""
