@@ -1,4 +1,4 @@
-"""`hemofed privacy ...`."""
+"""The command `hemofed privacy plan`."""
 
 import json
 from pathlib import Path
@@ -81,7 +81,7 @@ def _print(made: "PrivacyPlan", console: Console) -> None:
 
 
 def _steps(made: "PrivacyPlan") -> str:
-    """How many units a step has, against what it takes."""
+    """Return a sentence on how many units a step has, and how many it needs."""
     told = ", ".join(f"{name} {_rounded(units)}" for name, units in made.units.items())
     here = f"; of the cohort: {told}" if told else ""
     from common.privacy.planning.plausibility import MANY_PARAMETERS
@@ -100,7 +100,7 @@ def _rounded(number: float) -> str:
 
 
 def _asked(made: "PrivacyPlan") -> str:
-    """How often a site may be asked to train."""
+    """Return in words the number of rounds that the noise is calibrated for."""
     spare = f" and {made.spare_rounds} spare" if made.spare_rounds else ""
     return f"{made.rounds}{spare} rounds"
 
