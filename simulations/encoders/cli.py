@@ -1,4 +1,4 @@
-"""`hemofed model ...`: encoders for studies to start from."""
+"""The commands `hemofed model ...`, which make and show encoders for studies to start from."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal

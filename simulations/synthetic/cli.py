@@ -1,4 +1,4 @@
-"""`hemofed data synthesize`."""
+"""The command `hemofed data synthesize`."""
 
 from pathlib import Path
 from typing import Annotated

@@ -70,7 +70,8 @@ class PrivacyPlan:
     cohort: Cohort
     """The sites in the forecast of distributed mode."""
     views: tuple[AdversaryView, ...]
-    """Each site's epsilon against each adversary. The first view is of local mode."""
+    """Each site's epsilon against each adversary, without spare rounds. The first view is of local
+    mode."""
     distributed: str
     """A note for readers on the numbers of distributed mode."""
     choices: tuple[Choice, ...]

@@ -72,7 +72,7 @@ class AdversaryView:
 
     @property
     def epsilon(self) -> float:
-        """The epsilon of all rounds."""
+        """The epsilon at the end of `by_round`."""
         return self.by_round[-1][1]
 
 
