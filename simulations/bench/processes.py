@@ -1,4 +1,4 @@
-"""The processes that a benchmark starts; each has a log, and all are ended with the benchmark."""
+"""Starts the processes of a benchmark, each with a log, and ends them with the benchmark."""
 
 import os
 import signal
@@ -72,7 +72,7 @@ class Processes:
         trace: TracebackType | None,
     ) -> None:
         family = self._family()
-        # Asked in the order of their start reversed: sites first, so that they can say good-bye.
+        # In reverse order of their start: first the sites, so that they can sign off at the server.
         for process in reversed(self._running.values()):
             process.send_signal(signal.SIGTERM)
         for process in reversed(self._running.values()):
