@@ -69,9 +69,11 @@ class Deployment:
 
     @property
     def title(self) -> str:
+        """The case in words."""
         return f"{self.sites} sites, {self.parameters} parameters"
 
     def study(self) -> Study:
+        """Return the study, in which each site makes one step per round."""
         names = [f"site-{number:02d}" for number in range(self.sites)]
         return Study(
             name="bench",

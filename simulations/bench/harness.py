@@ -31,6 +31,7 @@ class Samples:
     samples: dict[str, list[float]] = field(default_factory=dict)
 
     def median(self, figure: str) -> float:
+        """Return the median of a figure's values."""
         return statistics.median(self.samples[figure])
 
 

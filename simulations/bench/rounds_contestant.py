@@ -30,6 +30,7 @@ class RoundTimes:
         self.memory = 0
 
     def tick(self) -> None:
+        """Note that a round has ended."""
         self.ends.append(time.time())
         if len(self.ends) == self._rounds:
             self.memory = _memory()

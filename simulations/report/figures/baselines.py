@@ -58,6 +58,7 @@ def _row(label: str, part: dict[str, object], colour: str) -> Bar | None:
 
 
 def chart(run: Run) -> Chart | None:
+    """Draw each model's score; None if there are fewer than two models."""
     found = rows(run)
     if len(found) < 2:
         return None
@@ -94,6 +95,7 @@ def _crowd(run: Run, axes: Axes, found: list[Bar]) -> None:
 
 
 def caption(run: Run) -> str:
+    """Return the caption, which compares the federation with the other models."""
     parts = [_against_local(run), _against_centralised(run)]
     parts.append(
         f"Lines are 95 % bootstrap intervals over {_drawn(run)}; the shaded band is the federated "

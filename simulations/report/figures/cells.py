@@ -20,6 +20,7 @@ def counts(run: Run) -> tuple[list[str], NDArray[np.int64]]:
 
 
 def chart(run: Run) -> Chart:
+    """Draw the numbers of cells."""
     names, table = counts(run)
     few = len(names) <= MANY_SITES
     figure, axes = canvas(5.4 if len(names) < 8 else 7.2, 1.0 + 0.23 * len(run.cell_types))

@@ -9,6 +9,7 @@ from simulations.report.run_folder import Run
 
 
 def chart(run: Run) -> Chart | None:
+    """Draw the confusion matrix; None if there are no test cells."""
     counts = run.confusion
     if not counts.sum():
         return None

@@ -29,6 +29,7 @@ def spent(run: Run) -> dict[str, tuple[list[int], list[float]]]:
 
 
 def chart(run: Run) -> Chart | None:
+    """Draw each site's epsilon; None if the run has no privacy or no site has spent any."""
     found = spent(run)
     if not run.private or not found:
         return None

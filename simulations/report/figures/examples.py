@@ -42,6 +42,7 @@ def chosen(run: Run) -> list[int]:
 
 
 def chart(run: Run) -> Chart | None:
+    """Draw the chosen examples; None if there are none."""
     rows = chosen(run)
     if not rows:
         return None

@@ -35,6 +35,7 @@ def pairs(run: Run) -> list[Pair]:
 
 
 def chart(run: Run) -> Chart | None:
+    """Draw both scores of each site; None if no site has both."""
     found = pairs(run)
     if not found:
         return None

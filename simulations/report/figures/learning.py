@@ -35,6 +35,7 @@ def curve(run: Run, site: str | None) -> Curve:
 
 
 def chart(run: Run) -> Chart | None:
+    """Draw balanced accuracy by round; None if there is no evaluation over all sites."""
     overall = curve(run, None)
     if not overall[0]:
         return None

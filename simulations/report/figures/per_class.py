@@ -21,6 +21,7 @@ def ranked(run: Run) -> list[tuple[str, float, int]]:
 
 
 def chart(run: Run) -> Chart | None:
+    """Draw the three scores of each type; None if no type has them."""
     found = ranked(run)
     if not found:
         return None
