@@ -89,7 +89,7 @@ class AuditLog:
     def append(self, event: str, **facts: Fact) -> str:
         """Add a line and return its hash (hex). The line is on disk on return.
 
-        The chain is signed, and the file is put aside, when it is time.
+        After enough lines the call also signs the chain, and it puts a large file aside.
 
         Raises:
             ValueError: only the log itself writes this event.
@@ -109,7 +109,11 @@ class AuditLog:
             return head
 
     def signed_head(self) -> SignedHead:
-        """Return the hash of the last line with a signature, for the other side to record."""
+        """Return the hash of the last line, signed by this log's key, for the other side to record.
+
+        Raises:
+            FederationError: the file cannot be opened or written.
+        """
         with self._writing() as file:
             return SignedHead(file.head, sign(self._key, seal_message(file.head)))
 

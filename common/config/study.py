@@ -357,6 +357,7 @@ class Study(Strict):
         return hash(self.digest)
 
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """Return a copy with the values of `update`, unchecked, and with a digest of its own."""
         copy = super().model_copy(update=update, deep=deep)
         copy.__dict__.pop("digest", None)
         return copy
