@@ -4,7 +4,7 @@ import fcntl
 import os
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Self
 
@@ -73,7 +73,8 @@ class AuditFile:
                 done += os.write(self._handle, text[done:])
             os.fsync(self._handle)
         except OSError as error:
-            os.ftruncate(self._handle, self.size)
+            with suppress(OSError):  # then the next writer cuts the half line off
+                os.ftruncate(self._handle, self.size)
             raise FederationError(
                 f"{self.path}: the audit log cannot be written ({error.strerror}); nothing goes on "
                 "without it, so make room or mend the disk"

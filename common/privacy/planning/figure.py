@@ -44,7 +44,7 @@ def draw(plan: PrivacyPlan, path: Path) -> None:
 def _draw_rounds(plan: PrivacyPlan, axes: Axes) -> None:
     top = 1.08 * max(plan.epsilon_asked, *(view.epsilon for view in plan.views))
     axes.set(xlabel="rounds done", ylabel=f"epsilon at delta {plan.delta:g}", ylim=(0, top))
-    axes.set_xlim(0, plan.rounds)
+    axes.set_xlim(0, plan.rounds + plan.spare_rounds)
     axes.set_title(f"Each site, per {plan.unit}, by who attacks it{_sharing(plan)}", fontsize=11)
     axes.spines[["top", "right"]].set_visible(False)
     middle = (plan.rounds / 2, plan.epsilon_asked)

@@ -123,7 +123,7 @@ def make_plan(study: Study, cohort: Cohort) -> PrivacyPlan:
         spare_rounds=privacy.spare_rounds,
         local_steps=privacy.local_steps,
         cohort=cohort,
-        views=views(event, cohort, privacy.delta, _points(study.rounds), privacy.local_steps),
+        views=views(event, cohort, privacy.delta, _points(study), privacy.local_steps),
         distributed=DISTRIBUTED,
         choices=tuple(_choices(study, event)),
         by_patient=tuple(
@@ -158,9 +158,11 @@ def cohort_of(
     return Cohort(sites=number, colluders=colluders, dropouts=dropouts)
 
 
-def _points(rounds: int) -> list[int]:
-    points = min(_CURVE_POINTS, rounds)
-    return sorted({1, *(rounds * (point + 1) // points for point in range(points))})
+def _points(study: Study) -> list[int]:
+    """Numbers of rounds to tell epsilon at; the last is the most that a site may be asked for."""
+    rounds, points = study.rounds, min(_CURVE_POINTS, study.rounds)
+    planned = {1, *(rounds * (point + 1) // points for point in range(points))}
+    return sorted(planned | {rounds + study.privacy.spare_rounds})
 
 
 def _choices(study: Study, plan: Event) -> list[Choice]:
