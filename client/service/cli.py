@@ -107,5 +107,5 @@ def _print(lines: "list[Line]") -> None:
 
 
 def _table(*headers: str) -> Table:
-    """A table that folds what is too long, paths and names too, and cuts nothing off."""
+    """A table that wraps long text, also paths and names, and cuts nothing off."""
     return Table(*(Column(header, overflow="fold") for header in headers))
