@@ -66,7 +66,7 @@ def make_site(
 
 
 def read_request(home: Path) -> AdmissionRequest:
-    """The request that the site makes last: for the next keys, if there are any.
+    """Read the site's latest request: the one for the next keys, if there are any.
 
     Raises ConfigError when the site has no identity, and FederationError for a damaged request.
     """
