@@ -40,13 +40,13 @@ def approve(
         typer.Option(formats=["%Y-%m-%d"], help="The last day on which the approval holds."),
     ] = None,
     yes: Annotated[
-        bool, typer.Option("--yes", help="Do not ask; give --by and --purpose then.")
+        bool, typer.Option("--yes", help="Do not ask; needs --by and --purpose.")
     ] = False,
     despite_units: Annotated[
         bool,
         typer.Option(
             "--despite-units",
-            help="With --yes: also where the declared units are more than a fifth off.",
+            help="With --yes: take part although the declared units are more than a fifth off.",
         ),
     ] = False,
     withdraw: Annotated[

@@ -32,7 +32,7 @@ Out = Annotated[
 Scale = Annotated[
     float | None,
     typer.Option(
-        min=1e-3, max=100, help="Micrometres a pixel; then the middle --field-um become the side."
+        min=1e-3, max=100, help="Micrometres a pixel; a cached image then shows --field-um."
     ),
 ]
 Field = Annotated[
@@ -54,12 +54,12 @@ def index(
     ] = False,
     leave_out: Annotated[
         Path | None,
-        typer.Option(help="JSON of `data check`: leave out what its findings say to."),
+        typer.Option(help="JSON of `data check`: leave out the images that it says to leave out."),
     ] = None,
     print_csv: Annotated[
         bool,
         typer.Option(
-            "--print-csv", help="Print a table of all images below a folder, to look over; no more."
+            "--print-csv", help="Print a table of all images below a folder; make no cache."
         ),
     ] = False,
 ) -> None:
