@@ -109,7 +109,7 @@ def _words(below_a_type: list[str]) -> list[str]:
 
 def summary(tree: Tree, label_map: Mapping[str, str] | None = None) -> Iterator[str]:
     """Say how the table came about, a line at a time, for the person who checks it."""
-    yield f"{count(len(tree.rows), 'image')}; nothing was opened"
+    yield f"{count(len(tree.rows), 'image')}; no pixel was looked at"
     unknown = [name for name in tree.used["label"] if not known_as(name, label_map)]
     yield f"label: {_named(tree.used['label'])}"
     if unknown:

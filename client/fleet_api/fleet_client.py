@@ -111,7 +111,7 @@ class FleetLink:
             FederationError: the server's certificate is not accepted.
             HaltedError: `halt` is set while the server does not answer.
         """
-        continues = memory.exists() and self._continues(int(memory.read_text(encoding="utf-8")))
+        continues = self._continues(_number_in(memory))
         if not continues:
             request = ActivateNodeRequest(
                 public_key=node_public_pem(self._key), heartbeat_interval=HEARTBEAT_SECONDS
@@ -142,8 +142,10 @@ class FleetLink:
             if error.response.status_code != _INVALID_HEARTBEAT:
                 raise self._shut_out() from error
 
-    def _continues(self, number: int) -> bool:
+    def _continues(self, number: int | None) -> bool:
         """Take `number` as the node's, and return whether the server still knows this key by it."""
+        if number is None:
+            return False
         self._node = Node(node_id=number)
         try:
             return bool(self._ask(self._client.SendNodeHeartbeat, self._sign_of_life()).success)
@@ -167,13 +169,17 @@ class FleetLink:
     def pull(self) -> PullMessagesResponse | None:
         """Return the next message without its content, or None when none comes for some seconds.
 
-        Raises like `fetch`, but never NoMessageError.
+        Raises ShutOutError, FederationError and HaltedError like `fetch`. Any other refusal is
+        waited out.
         """
         response = self._ask(self._client.PullMessages, PullMessagesRequest(node=self._node))
         return response if response.messages_list else None
 
     def bundle_hash(self, run: int) -> str:
-        """Return the hash of the code bundle that the run names. Raises like `pull`."""
+        """Return the hash of the code bundle that the run names.
+
+        Raises like `fetch`, but never NoMessageError.
+        """
         response = self._ask(self._client.GetRun, GetRunRequest(node=self._node, run_id=run))
         return response.run.fab_hash
 
@@ -303,6 +309,11 @@ class FleetLink:
         status, path = error.response.status_code, error.request.url.path
         if status >= 500:
             return "server", f"{self._address}: cannot answer at this moment (HTTP {status})"
+        if status != 401 and path.endswith("pull-messages"):
+            return "gateway", (
+                f"{self._address}: refuses the question for messages (HTTP {status}); look at what "
+                "stands between this site and the server, or at the server's log"
+            )
         if status != 401 and not path.endswith("activate-node"):
             raise RunOverError from error
         ahead = skew(error.response)
@@ -343,6 +354,17 @@ class FleetLink:
 
     def _sign_of_life(self) -> SendNodeHeartbeatRequest:
         return SendNodeHeartbeatRequest(node=self._node, heartbeat_interval=HEARTBEAT_SECONDS)
+
+
+def _number_in(memory: Path) -> int | None:
+    """The node's number in the file; None where there is no file, or it holds no such number."""
+    if not memory.exists():
+        return None
+    text = memory.read_bytes()[:32]
+    if text.isdigit() and int(text) < 2**64:
+        return int(text)
+    _log.error("%s: is damaged; this site connects as a new node", memory)
+    return None
 
 
 def _no_message(identifier: str) -> NoMessageError:

@@ -170,8 +170,8 @@ class ServerOptimizer(Strict):
         if (self.aggregation == "mean") != (self.byzantine_sites == 0):
             raise ValueError(
                 f"aggregation: {self.aggregation} with byzantine_sites={self.byzantine_sites}: the "
-                "mean bears no false site, the others need to know how many to bear: give both, or "
-                "neither"
+                "mean withstands no false site, and the other rules need to know how many they "
+                "must withstand: give both, or neither"
             )
         return self
 
