@@ -216,9 +216,9 @@ def logs(
 @app.command()
 def rounds(home: Home, name: Name) -> None:
     """Print the rounds of a study, one JSON line each."""
-    from server.rounds.record import LOG
+    from server.rounds import record
     from server.studies.store import find_stored
 
-    path = find_stored(home, name).out / LOG
-    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
+    out = find_stored(home, name).out
+    for line in record.lines(out) if record.count(out) else []:
         typer.echo(json.dumps(json.loads(line)))
