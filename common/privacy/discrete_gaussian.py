@@ -79,6 +79,17 @@ def discrete_gaussian(n: int, sigma: float, source: NoiseSource) -> NDArray[np.i
     return out
 
 
+def largest(sigma: float) -> int:
+    """The largest absolute value that `discrete_gaussian` can draw: `REACH` sigma and less than a
+    bucket's width more.
+
+    >>> largest(sigma=10.0)
+    130
+    """
+    shift, last = _buckets(sigma)
+    return last << shift
+
+
 def _draw(table: SamplingTable, tries: int, source: NoiseSource) -> NDArray[np.int64]:
     """The accepted ones of `tries` proposals, int64 (at most tries,)."""
     words = source.words(tries)
@@ -134,9 +145,8 @@ def _settle(table: SamplingTable, x: int, share: int, numerator: int, source: No
 
 @functools.lru_cache(maxsize=8)
 def _table(sigma: float) -> SamplingTable:
-    shift = max(0, int(np.floor(np.log2(sigma))) - 6)
+    shift, last = _buckets(sigma)
     width = 1 << shift
-    last = int(np.ceil(REACH * sigma / width))
     buckets = np.arange(-last, last)
     ends = np.stack([buckets * width, buckets * width + width - 1]).astype(np.float64)
     low, high = np.sort(np.exp(np.square(ends / sigma) / -2.0), axis=0)
@@ -152,6 +162,12 @@ def _table(sigma: float) -> SamplingTable:
         scale=scale,
         share=repeat(share.astype(np.int32)),
     )
+
+
+def _buckets(sigma: float) -> tuple[int, int]:
+    """The module text's w, and how many buckets there are on either side of zero."""
+    shift = max(0, int(np.floor(np.log2(sigma))) - 6)
+    return shift, int(np.ceil(REACH * sigma / (1 << shift)))
 
 
 def _shares(peak: NDArray[np.float64]) -> NDArray[np.int64]:

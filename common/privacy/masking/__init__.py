@@ -1,0 +1,1 @@
+"""Masks that hide each site's vector and cancel in the sum over all of them."""
