@@ -1,7 +1,7 @@
 """The Flower ClientApp, which answers for one lab. Simulations and deployments use the same one."""
 
 import errno
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import datetime
 from functools import partial
@@ -18,12 +18,15 @@ from client.lab_log import LabLog
 from client.ledger.binding import check_deployable
 from client.ledger.ledger import Ledger
 from client.ledger.spending import pay_for_training
+from client.masking.held_keys import HeldKeys
+from client.masking.pairs import Pair, mask_pairs
 from client.policy.attendance import Clock, SitsOutError, attend
 from client.policy.policy import permit, read_policy
 from client.randomness import Entropy, SystemEntropy
 from client.request import Request
 from client.site import open_site, site_file
 from client.training.job import Job
+from client.training.masked_sum import masked_sum
 from client.training.metrics_release import released_tally
 from client.training.selftest import check_alone
 from client.training.training import train
@@ -32,7 +35,9 @@ from common.config.study import Site
 from common.device import limit_memory, resolve
 from common.errors import ConfigError, FederationError, HemofedError, PrivacyError, because_of
 from common.models.parameter_vector import flatten, load
+from common.privacy.masking.study_sum import study_sum
 from common.wire.messages import (
+    MaskedUpdate,
     Task,
     Update,
     absence_content,
@@ -42,7 +47,7 @@ from common.wire.messages import (
     task_facts,
 )
 from common.wire.reasons import Reason
-from common.wire.vector_codec import Vector, decode
+from common.wire.vector_codec import Vector, array_digest, decode
 
 Handler = Callable[[Message, Request], RecordDict]
 
@@ -60,7 +65,7 @@ def client_app(
     this client among several on a machine, by which it chooses a GPU (`resolve`).
     """
     bits: Entropy = entropy or SystemEntropy()
-    log = LabLog()
+    log, held = LabLog(), HeldKeys()
 
     def answer(message: Message, context: Context, handler: Handler) -> Message:
         return _answer(message, context, partial(_asked, handler, approvals, clock, turn), log)
@@ -75,9 +80,13 @@ def client_app(
     def prepare(message: Message, context: Context) -> Message:
         return answer(message, context, _prepare)
 
+    @app.query("keys")
+    def masking_key(message: Message, context: Context) -> Message:
+        return answer(message, context, lambda _, request: _masking_key(request, held, bits))
+
     @app.train()
     def training(message: Message, context: Context) -> Message:
-        return answer(message, context, lambda m, request: _train(m, request, bits))
+        return answer(message, context, lambda m, request: _train(m, request, held, bits))
 
     @app.evaluate()
     def evaluation(message: Message, context: Context) -> Message:
@@ -174,7 +183,13 @@ def _prepare(message: Message, request: Request) -> RecordDict:
     return name_content(request.site.name)
 
 
-def _train(message: Message, request: Request, entropy: Entropy) -> RecordDict:
+def _masking_key(request: Request, held: HeldKeys, entropy: Entropy) -> RecordDict:
+    """Make the site's key for a sum under masks; nothing here touches a cell."""
+    permit(request.policy, request.study, request.cost.noise_multiplier)
+    return held.make(request, entropy).content()
+
+
+def _train(message: Message, request: Request, held: HeldKeys, entropy: Entropy) -> RecordDict:
     """Ask the policy, then open the cells, then pay, then train: in this order.
 
     Nothing touches a cell before the policy has allowed it. Once a cell is touched under privacy,
@@ -194,6 +209,11 @@ def _train(message: Message, request: Request, entropy: Entropy) -> RecordDict:
     request.cost.check_drawable(bench.trainable_size)
     job.check()
     check_alone(site, study)
+    if study.privacy.mode == "distributed":
+        # By the digest of the model as it came: masks made for another one do not cancel with it.
+        model = array_digest(message.content.array_records["model"]["values"])
+        pairs = mask_pairs(request, model, held, entropy)
+        return _masked(job, bench, request, pairs, entropy)
     _check_policy(request)
     account = pay_for_training(request, entropy)
     loss = train(job, bench.inputs, entropy)
@@ -203,6 +223,17 @@ def _train(message: Message, request: Request, entropy: Entropy) -> RecordDict:
     layout = bench.layout.digest
     update = Update(change, layout, account.head, account.epsilon, loss)
     return update.content(study.transport.up)
+
+
+def _masked(
+    job: Job, bench: Workspace, request: Request, pairs: Sequence[Pair], entropy: Entropy
+) -> RecordDict:
+    """Pay for the round, and answer with the site's noised sum under the masks of `pairs`."""
+    _check_policy(request)
+    account = pay_for_training(request, entropy)
+    packed, size = masked_sum(job, bench.inputs, pairs, entropy)
+    update = MaskedUpdate(packed, bench.layout.digest, account.head, account.epsilon)
+    return update.content(size, study_sum(request.study, size).bits)
 
 
 def _evaluate(message: Message, request: Request, entropy: Entropy) -> RecordDict:

@@ -1,10 +1,11 @@
 """What a study costs a site: known from the study alone, before it begins."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from common.config.study import Study
 from common.privacy.accounting import Event, study_event
+from common.privacy.masking.study_sum import study_sum
 from common.privacy.metrics_noise import evaluations, metrics_noise
 from common.privacy.noise import grid_for, grid_sigma
 
@@ -28,13 +29,12 @@ class StudyCost:
         """
         if self.unprotected:
             return 0.0
-        return study_event(self.study.privacy, self.study.rounds).noise_multiplier
+        return self._all_steps.noise_multiplier
 
     @property
     def training(self) -> Event:
         """The event of one round's steps."""
-        privacy = self.study.privacy
-        return self._event(self.noise_multiplier, privacy.sample_rate, privacy.local_steps)
+        return replace(self._all_steps, steps=self.study.privacy.local_steps)
 
     @property
     def trainings(self) -> int:
@@ -44,7 +44,14 @@ class StudyCost:
     @property
     def metrics(self) -> Event:
         """The event of one evaluation's noised counts."""
-        return self._event(metrics_noise(self.study), 1.0, 1)
+        return Event(
+            mechanism="poisson_discrete_gaussian",
+            sample_rate=1.0,
+            noise_multiplier=metrics_noise(self.study),
+            steps=1,
+            unit=self.study.privacy.unit,
+            mode="local",
+        )
 
     @property
     def evaluations(self) -> int:
@@ -56,16 +63,13 @@ class StudyCost:
 
         size: the number of trainable parameters of the study's model.
         """
-        if not self.unprotected:
-            bound = self.study.privacy.max_grad_norm
+        privacy = self.study.privacy
+        if privacy.mode == "local":
+            bound = privacy.max_grad_norm
             grid_sigma(size, bound, self.noise_multiplier, grid_for(size, bound))
+        elif privacy.mode == "distributed":
+            study_sum(self.study, size)
 
-    def _event(self, noise: float, sample_rate: float, steps: int) -> Event:
-        return Event(
-            mechanism="poisson_discrete_gaussian",
-            sample_rate=sample_rate,
-            noise_multiplier=noise,
-            steps=steps,
-            unit=self.study.privacy.unit,
-            mode="local",
-        )
+    @cached_property
+    def _all_steps(self) -> Event:
+        return study_event(self.study.privacy, self.study.rounds)

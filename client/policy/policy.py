@@ -38,6 +38,9 @@ class Policy(Strict):
     normalisations smaller ones suffice for that (`common/privacy/noise.py`)."""
     min_cohort: int = Field(default=2, ge=1)
     """Smallest number of sites that must train together."""
+    min_colluders: int = Field(default=1, ge=0)
+    """In mode distributed: how many other sites, at least, a study must withstand that tell the
+    server all they know. Its epsilon holds against as many (`privacy.colluders`)."""
     max_rounds: int = Field(default=10_000, ge=1)
     """Largest number of rounds that a study may have."""
     without_privacy: bool = False
@@ -131,6 +134,12 @@ def _of_privacy(policy: Policy, privacy: PrivacySpec, noise: float) -> Iterator[
             f"{policy.min_noise_multiplier:g}"
         )
         yield Fault(Reason.MIN_NOISE, said)
+    if privacy.mode == "distributed" and privacy.colluders < policy.min_colluders:
+        said = (
+            f"its epsilon holds against {privacy.colluders} colluding sites; the policy's "
+            f"min_colluders is {policy.min_colluders}"
+        )
+        yield Fault(Reason.COLLUDERS, said)
     if privacy.max_grad_norm > policy.max_grad_norm:
         said = (
             f"max_grad_norm {privacy.max_grad_norm:g} exceeds the policy's {policy.max_grad_norm:g}"

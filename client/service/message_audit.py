@@ -53,9 +53,9 @@ class MessageAudit:
         self._shown = WitnessedLog(log.path)
 
     @property
-    def site(self) -> str:
-        """The site's name."""
-        return self._membership.name
+    def membership(self) -> Membership:
+        """The site's membership, with the newest registry that it has accepted."""
+        return self._membership
 
     def came(self, message: Message) -> None:
         """Take the envelope off a message, accept its registry, and witness the server's head.

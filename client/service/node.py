@@ -18,6 +18,7 @@ from client.fleet_api.fleet_client import FleetLink, NoMessageError, RunOverErro
 from client.home import SiteHome
 from client.lab_log import LabLog
 from client.service.journal import Journal
+from client.service.key_signatures import check_keys, sign_key
 from client.service.message_audit import MessageAudit
 from client.service.worker import Runner, RunnerDiedError
 from client.site import open_site
@@ -121,9 +122,13 @@ class SuperNode:
         try:
             self._record.came(message)
             self._link.keep()
+            member = self._record.membership
             if message.metadata.message_type == WITHDRAW:
-                return Message(name_content(self._record.site), reply_to=message)
+                return Message(name_content(member.name), reply_to=message)
+            check_keys(message, member)
             reply = None if self._home.paused.exists() else self._computed(message)
+            if reply is not None:
+                sign_key(message, reply, member)
         except PrivacyError as error:
             return self._refusal(message, error)
         if reply is None or self._home.paused.exists():

@@ -40,6 +40,16 @@ class Summand:
     clipping: Clipping = "flat"
     engine: EngineName = "vmap"
 
+    @property
+    def size(self) -> int:
+        """P, the number of values in the sum."""
+        return sum(value.numel() for value in trainable(self.network).values())
+
+
+def summand(job: Job, inputs: Inputs) -> Summand:
+    """What each unit adds in the job's round: its gradient, or in the first its features."""
+    return features(job.study, inputs)[1] if job.finds_centre else gradients(job.study, inputs)
+
 
 def train_private(job: Job, inputs: Inputs, entropy: Entropy) -> None:
     """Train in place by DP-SGD (Abadi et al. 2016, algorithm 1), with public sampling rate and
@@ -99,6 +109,16 @@ def _noisy_sum(
     job: Job, inputs: Inputs, of: Summand, sampling: NoiseSource, noise: NoiseSource
 ) -> Tensor:
     """One step's clipped gradient sum with its noise, (P,); for an empty batch, noise alone."""
+    return privatise(
+        sampled_sum(job, inputs, of, sampling),
+        max_grad_norm=job.study.privacy.max_grad_norm,
+        noise_multiplier=job.noise_multiplier,
+        source=noise,
+    )
+
+
+def sampled_sum(job: Job, inputs: Inputs, of: Summand, sampling: NoiseSource) -> Tensor:
+    """A Poisson sample's clipped sum (P,), before the noise: it never leaves the site."""
     privacy = job.study.privacy
     rows = inputs.cells.rows("train")
     units = inputs.cells.units[rows] if privacy.unit == "patient" else rows
@@ -106,12 +126,7 @@ def _noisy_sum(
     draws = None
     if job.study.training.augment:
         draws = _uniform(sampling, len(drawn.rows) * privacy.augmentations, VIEW_DRAWS)
-    return privatise(
-        clipped_sum(job, inputs, of, drawn, draws),
-        max_grad_norm=privacy.max_grad_norm,
-        noise_multiplier=job.noise_multiplier,
-        source=noise,
-    )
+    return clipped_sum(job, inputs, of, drawn, draws)
 
 
 def clipped_sum(

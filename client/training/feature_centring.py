@@ -5,16 +5,12 @@ gradient. Under privacy the mean is computed from the same noisy sums as trainin
 share of a sum is its mean feature vector, scaled to the length that a clipped gradient may have.
 """
 
-import math
-
 import torch
 from torch import Tensor, nn
 
 from client.training.inputs import Inputs, not_none
+from common.models.centring import offset_scale
 from common.models.layers import Centred, standardised
-
-ROUND = 1
-"""The round that finds the centre."""
 
 
 class Offset(nn.Module):
@@ -27,7 +23,7 @@ class Offset(nn.Module):
     def __init__(self, dim: int, max_grad_norm: float) -> None:
         super().__init__()
         self.offset = nn.Parameter(torch.zeros(dim))
-        self.scale = max_grad_norm / math.sqrt(dim)
+        self.scale = offset_scale(dim, max_grad_norm)
 
     def forward(self, features: Tensor) -> Tensor:
         return self.scale * standardised(features) - self.offset

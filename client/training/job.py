@@ -5,10 +5,10 @@ from dataclasses import dataclass
 
 import torch
 
-from client.training import feature_centring
 from client.training.inputs import seed_of
 from common.config.study import Participant, Study
 from common.errors import DataError
+from common.models.centring import finds_centre
 
 
 @dataclass(frozen=True)
@@ -51,17 +51,13 @@ class Job:
 
     @property
     def learning_rate(self) -> float:
-        """The round's learning rate: constant, or a half cosine over the rounds."""
-        training = self.study.training
-        if training.schedule == "constant":
-            return training.learning_rate
-        done = (self.round - 1) / self.study.rounds
-        return training.learning_rate * 0.5 * (1 + math.cos(math.pi * done))
+        """The learning rate of the round."""
+        return self.study.training.rate_in(self.round, self.study.rounds)
 
     @property
     def finds_centre(self) -> bool:
         """Whether the round finds the features' centre in place of training."""
-        return self.study.model.centre and self.round == feature_centring.ROUND
+        return finds_centre(self.study, self.round)
 
     def seed(self, purpose: str) -> int:
         """A 63-bit seed for what is not secret in this round; see `seed_of`."""

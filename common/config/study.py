@@ -7,6 +7,7 @@ speed; none of its fields can change the mechanism.
 
 import difflib
 import hashlib
+import math
 import re
 from collections.abc import Iterable, Mapping
 from functools import cached_property
@@ -17,6 +18,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 
 from common.canonical_json import canonical
 from common.cell_types import CELL_TYPES, LabelMap
+from common.config import distributed
 from common.field_of_view import FIELD_UM, PICTURE_UM
 from common.untrusted_text import PlainLines, PlainText
 
@@ -105,12 +107,26 @@ class TrainingSpec(Strict):
     """Public share of each cell type, for rare_class_power, in any positive unit."""
     augment: bool = True
 
+    def rate_in(self, round_number: int, rounds: int) -> float:
+        """The learning rate of a round, from 1 on: constant, or a half cosine over the rounds.
+
+        >>> spec = TrainingSpec(learning_rate=1.0, schedule="cosine")
+        >>> spec.rate_in(1, rounds=4), f"{spec.rate_in(3, rounds=4):.2f}"
+        (1.0, '0.50')
+        """
+        if self.schedule == "constant":
+            return self.learning_rate
+        done = (round_number - 1) / rounds
+        return self.learning_rate * 0.5 * (1 + math.cos(math.pi * done))
+
 
 class PrivacySpec(Strict):
     """The mechanism (Abadi et al. 2016, arXiv 1607.00133, with Poisson sampling)."""
 
-    mode: Literal["none", "local"] = "none"
-    """none: no protection. local: every site adds the whole noise to each of its steps."""
+    mode: Literal["none", "local", "distributed"] = "none"
+    """none: no protection. local: every site adds the whole noise to each of its steps.
+    distributed: the sites' clipped sums are added up under masks, and each site adds its share of
+    one noise; nobody sees a sum that lacks a site."""
     epsilon: float = Field(default=8.0, gt=0, le=1000)
     delta: float = Field(default=1e-5, gt=0, lt=1)
     unit: Unit = "image"
@@ -129,6 +145,13 @@ class PrivacySpec(Strict):
     engine: Engine = "bookkeeping"
     augmentations: int = Field(default=1, ge=1, le=64)
     """Views of an image whose mean gradient is clipped (De et al., arXiv 2204.13650, sec. 3.3)."""
+
+    colluders: int = Field(default=1, ge=0, le=10_000)
+    """In mode distributed: how many sites may tell the server all that they know, their own noise
+    too, before the epsilon of another site is more than `epsilon`."""
+    dropouts: int = Field(default=0, ge=0, le=10_000)
+    """In mode distributed: how many sites of the cohort a round may lack. The other sites' shares
+    of the noise are larger for it."""
 
     @property
     def of_patients(self) -> bool:
@@ -332,6 +355,12 @@ class Study(Strict):
         return self
 
     @model_validator(mode="after")
+    def _sums_under_masks(self) -> Self:
+        for fault in distributed.faults(self) if self.privacy.mode == "distributed" else ():
+            raise ValueError(fault)
+        return self
+
+    @model_validator(mode="after")
     def _enough_for_the_aggregation(self) -> Self:
         needed, server = self.server.fewest_updates, self.server
         if self.round.min_sites < needed:
@@ -361,6 +390,18 @@ class Study(Strict):
         copy = super().model_copy(update=update, deep=deep)
         copy.__dict__.pop("digest", None)
         return copy
+
+    @property
+    def training_sites(self) -> tuple[str, ...]:
+        """The sites of the cohort that train, sorted by name."""
+        return tuple(sorted(name for name, one in self.cohort.items() if one.role == "train"))
+
+    @property
+    def fewest_sites(self) -> int:
+        """How many sites a round needs."""
+        if self.privacy.mode != "distributed":
+            return self.round.min_sites
+        return max(self.round.min_sites, len(self.training_sites) - self.privacy.dropouts)
 
     @cached_property
     def digest(self) -> str:

@@ -175,8 +175,9 @@ def calibrate(epsilon: float, delta: float, sample_rate: float, steps: int) -> f
 def study_event(privacy: PrivacySpec, rounds: int) -> Event:
     """All steps that `rounds` rounds and the spare ones may ever do to a site's data.
 
-    Their noise multiplier is the smallest that keeps them within the study's epsilon. Raises
-    PrivacyError like `calibrate`.
+    Their noise multiplier is the smallest that keeps them within the study's epsilon: in mode
+    distributed the one of the noise that is left when the planned colluders subtract theirs and
+    the planned dropouts are away. Raises PrivacyError like `calibrate`.
     """
     steps = (rounds + privacy.spare_rounds) * privacy.local_steps
     return Event(
@@ -185,7 +186,7 @@ def study_event(privacy: PrivacySpec, rounds: int) -> Event:
         noise_multiplier=calibrate(privacy.epsilon, privacy.delta, privacy.sample_rate, steps),
         steps=steps,
         unit=privacy.unit,
-        mode="local",
+        mode="distributed" if privacy.mode == "distributed" else "local",
     )
 
 

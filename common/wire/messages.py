@@ -4,7 +4,9 @@ query          -> the site's name
 query.prepare  task (and the server's signature, in a deployment) -> the site's name, once its
                cells (and their features) are ready
 query.withdraw task (in a deployment) -> the site's name: the proposed study is taken back
+query.keys     task + agreement without keys -> the site's masking key (mode distributed)
 train          task + model vector -> update vector + report
+               task + model vector + agreement -> masked sum + report (mode distributed)
 evaluate       task + model vector -> tally
 A site may answer each but query with an absence: it sits out, and is asked again the next time.
 It may answer any of them with a refusal: a reason of the closed list (common/wire/reasons.py) and a
@@ -24,6 +26,8 @@ from common.config.study import Number, Study
 from common.errors import ConfigError, FederationError, ModelError, because_of
 from common.metrics import BINS, Tally
 from common.noised_tally import NoisedTally
+from common.wire.agreement import RECORD as AGREEMENT
+from common.wire.agreement import Agreement
 from common.wire.proposal import Proposal
 from common.wire.reasons import Reason
 from common.wire.reply_status import Kind, ReplyStatus
@@ -34,7 +38,8 @@ LONGEST_STUDY = 2 * 2**20
 Counted = Tally | NoisedTally
 """How a model does on a site's cells: exact counts, or noised ones."""
 WITHDRAW = "query.withdraw"
-_KINDS = ("query.prepare", WITHDRAW, "train", "evaluate")
+KEYS = "query.keys"
+_KINDS = ("query.prepare", WITHDRAW, KEYS, "train", "evaluate")
 _REFERENCE = re.compile(r"[0-9a-f]{2,16}")
 
 
@@ -52,6 +57,8 @@ class Task:
     """Which cells an evaluation counts: validation or test."""
     head: str = ""
     """The site's ledger head that the server saw last; a ledger without it is an old copy."""
+    agreement: Agreement | None = None
+    """Whom the site masks with, in mode distributed; None in any other message."""
 
     def content(self, model: Array | None = None) -> RecordDict:
         """The message's content; `model` is encoded once, and all sites' messages share it."""
@@ -65,6 +72,8 @@ class Task:
             }
         )
         content = RecordDict({"task": record})
+        if self.agreement is not None:
+            content[AGREEMENT] = self.agreement.record()
         if model is not None:
             # Not by the constructor, which copies the array; each copy would be hashed again.
             vector = content["model"] = ArrayRecord()
@@ -94,7 +103,8 @@ class Task:
             try:
                 study = _study(str(record["study"]))
                 numbers = int(str(record["round"])), int(str(record["attempt"]))
-                return cls(study, *numbers, str(record["split"]), str(record["head"]))
+                split, head = str(record["split"]), str(record["head"])
+                return cls(study, *numbers, split, head, Agreement.read(message))
             except (KeyError, ValueError, RecursionError) as error:
                 said = f"a {kind} message whose task cannot be read ({type(error).__name__})"
                 raise FederationError(said) from error
@@ -141,10 +151,7 @@ class Update:
 
     def content(self, number: Number = "float32") -> RecordDict:
         """The reply's content; `number` is the study's `transport.up`."""
-        report = ConfigRecord({"layout": self.layout, "head": self.head})
-        for name, value in (("epsilon", self.epsilon), ("loss", self.loss)):
-            if value is not None:
-                report[name] = float(value)
+        report = _report(self.layout, self.head, epsilon=self.epsilon, loss=self.loss)
         update = ArrayRecord({"values": encode(self.values, number)})
         return RecordDict({"update": update, "report": report})
 
@@ -154,20 +161,67 @@ class Update:
 
         Raises ModelError unless the reply holds exactly one vector of `size` such numbers.
         """
-        content = message.content
-        arrays = content.array_records.get("update")
-        report = _config(message, "report")
-        layout = report.get("layout")
-        if arrays is None or list(arrays) != ["values"] or not isinstance(layout, str):
-            raise ModelError("the reply holds no single update vector with its layout")
-        said = {name: _number(report.get(name)) for name in ("epsilon", "loss")}
+        array, layout, figures = _read_update(message)
         return cls(
-            decode(arrays["values"], size, number),
+            decode(array, size, number),
             layout,
             read_head(message),
-            said["epsilon"],
-            said["loss"],
+            figures["epsilon"],
+            figures["loss"],
         )
+
+
+@dataclass(frozen=True)
+class MaskedUpdate:
+    """A site's answer to train in mode distributed: its noised sum, uniform under its masks."""
+
+    packed: bytes | memoryview
+    """The (P,) integers modulo 2^bits, as `packed_integers.pack` writes them."""
+    layout: str
+    """The digest of the parameters' `Layout`."""
+    head: str = ""
+    """The head of the site's ledger after this round was paid for; `read_head` reads it."""
+    epsilon: float | None = None
+    """Upper bound of what the study has cost the site so far."""
+
+    def content(self, size: int, bits: int) -> RecordDict:
+        """The reply's content."""
+        array = Array(dtype="uint8", shape=(size,), stype=_packed(bits), data=bytes(self.packed))
+        report = _report(self.layout, self.head, epsilon=self.epsilon)
+        return RecordDict({"update": ArrayRecord({"values": array}), "report": report})
+
+    @classmethod
+    def read(cls, message: Message, size: int, bits: int) -> "MaskedUpdate":
+        """The masked sum in a reply.
+
+        Raises ModelError unless the reply holds exactly one vector of `size` integers of `bits`.
+        """
+        array, layout, figures = _read_update(message)
+        if (array.stype, tuple(array.shape)) != (_packed(bits), (size,)):
+            raise ModelError(
+                f"expected {size} masked integers as {_packed(bits)}; got shape "
+                f"{tuple(array.shape)} as {array.stype!r:.40}"
+            )
+        return cls(array.data, layout, read_head(message), figures["epsilon"])
+
+
+def _packed(bits: int) -> str:
+    return f"hemofed.masked.{bits}"
+
+
+def _report(layout: str, head: str, **figures: float | None) -> ConfigRecord:
+    known = {name: float(value) for name, value in figures.items() if value is not None}
+    return ConfigRecord({"layout": layout, "head": head, **known})
+
+
+def _read_update(message: Message) -> tuple[Array, str, dict[str, float | None]]:
+    """The vector of an answer to train, the layout that it names, and its figures."""
+    arrays, report = message.content.array_records.get("update"), _config(message, "report")
+    layout = report.get("layout")
+    if arrays is None or list(arrays) != ["values"] or not isinstance(layout, str):
+        raise ModelError("the reply holds no single update vector with its layout")
+    figures = {name: _number(report.get(name)) for name in ("epsilon", "loss")}
+    return arrays["values"], layout, figures
 
 
 def content_bytes(content: RecordDict) -> int:

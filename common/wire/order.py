@@ -5,16 +5,17 @@ a hole in the other, could make a site train, pay and log a round that the serve
 So a site computes nothing that its server's key has not signed in every part.
 """
 
-import hashlib
 from dataclasses import asdict, dataclass
 from typing import Self
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from flwr.app import Array, Message
+from flwr.app import Message
 
 from common.errors import FederationError
 from common.identity.signatures import sign, statement, verify
+from common.wire.agreement import Agreement
 from common.wire.messages import task_facts, task_words
+from common.wire.vector_codec import array_digest
 
 CLOCK_SECONDS = 600.0
 """A site refuses an order whose term ended longer ago than this. It allows for the difference of
@@ -38,6 +39,8 @@ class Order:
     split: str
     head: str
     """The head of the site's ledger that the server saw last."""
+    agreement: str
+    """The digest of the agreement on masks, its keys and signatures too; "" where there is none."""
     arrays: dict[str, str]
     """record.array -> SHA-256 (hex) of its type, shape and bytes: the whole model vector."""
     term: float
@@ -57,6 +60,7 @@ class Order:
             attempt=int(facts["attempt"]),
             split=split,
             head=head,
+            agreement=_agreement_digest(message),
             arrays=_array_digests(message),
             term=message.metadata.created_at + message.metadata.ttl,
         )
@@ -91,21 +95,19 @@ class Order:
         return statement("order", asdict(self))
 
 
+def _agreement_digest(message: Message) -> str:
+    """The digest of the message's agreement; "" where there is none, or none that can be read."""
+    try:
+        agreement = Agreement.read(message)
+    except FederationError:
+        return ""
+    return "" if agreement is None else agreement.digest
+
+
 def _array_digests(message: Message) -> dict[str, str]:
     """record.array -> digest, for every array of the message."""
     return {
-        f"{name}.{key}": _array_digest(array)
+        f"{name}.{key}": array_digest(array)
         for name, record in message.content.array_records.items()
         for key, array in record.items()
     }
-
-
-def _array_digest(array: Array) -> str:
-    """SHA-256 (hex) of the array's type, shape and bytes; kept with it, since many sites get it."""
-    kept: str | None = vars(array).get("_hemofed_digest")
-    if kept is None:
-        head = f"{array.dtype} {tuple(array.shape)} {array.stype}\n".encode()
-        digest = hashlib.sha256(head)
-        digest.update(array.data)
-        kept = vars(array)["_hemofed_digest"] = digest.hexdigest()
-    return kept

@@ -35,12 +35,17 @@ class Reason(StrEnum):
     MAX_NORM = "policy: max_grad_norm"
     MAX_WEIGHT = "policy: max_weight"
     METRICS = "policy: metrics"
+    COLLUDERS = "policy: min_colluders"
     CHANGED_POLICY = "policy changed meanwhile"
 
     NO_LEDGER = "ledger missing"
     OTHER_LEDGER = "ledger of other cells, or damaged"
     BUDGET = "budget"
     ANSWERED = "answered before"
+
+    COMPANY = "masked with others than the study allows"
+    LOST_KEY = "masking key lost"
+    MASKING_KEY = "masking key not signed by its site"
 
     NO_CELLS = "cells missing or damaged"
     OTHER_SIDE = "cells of another side"

@@ -1,6 +1,7 @@
 """A flat vector's form on the wire. Flower's cost grows with the number of objects, so a model is
 sent as one array."""
 
+import hashlib
 import math
 
 import numpy as np
@@ -95,3 +96,14 @@ def _exponent(values: Vector) -> int:
 
 def _stype(number: Number) -> str:
     return f"hemofed.{number}"
+
+
+def array_digest(array: Array) -> str:
+    """SHA-256 (hex) of the array's type, shape and bytes; kept with it, since many sites get it."""
+    kept: str | None = vars(array).get("_hemofed_digest")
+    if kept is None:
+        head = f"{array.dtype} {tuple(array.shape)} {array.stype}\n".encode()
+        digest = hashlib.sha256(head)
+        digest.update(array.data)
+        kept = vars(array)["_hemofed_digest"] = digest.hexdigest()
+    return kept

@@ -1,6 +1,6 @@
 """Sends a study's questions to its sites, one message per site and question, and counts bytes."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from flwr.app import Message
@@ -45,18 +45,32 @@ class Dispatch:
         self.heads: dict[str, str] = {}
         """Site -> the head of its privacy ledger, which each question shows to the site."""
         self.traffic = Traffic()
-        self.least = study.round.min_sites
+        self.least = study.fewest_sites
         """How many sites must be connected before any of them is asked."""
 
+    def present(self, but: Collection[str]) -> set[str]:
+        """Return the connected sites, once there are `least` of them beside those in `but`.
+
+        Raises:
+            FederationError: fewer connect within the round's deadline.
+        """
+        wait = self._study.round.deadline_seconds
+        return set(self._roster.wait_for(self.least, wait, but, self._observer.waits_for))
+
     def ask(
-        self, kind: str, task: Task, model: Vector, sites: list[str], but: Mapping[str, object]
+        self,
+        kind: str,
+        task: Task,
+        model: Vector | None,
+        sites: list[str],
+        but: Mapping[str, object],
     ) -> Iterator[tuple[str, Reply]]:
         """Ask the connected sites among `sites`, and yield (site, reply) as the replies come.
 
         Args:
-            kind: the message type, "train" or "evaluate".
+            kind: the message type: "train", "evaluate", or "query.keys", which has no model.
             task: the round and attempt that the question belongs to.
-            model: the parameters (P,) float32 that are sent.
+            model: the parameters (P,) float32 that are sent; None: none.
             sites: the sites to ask.
             but: suspended sites, which are not asked.
 
@@ -85,7 +99,12 @@ class Dispatch:
         return reply
 
     def _messages(
-        self, kind: str, task: Task, model: Vector, sites: list[str], but: Mapping[str, object]
+        self,
+        kind: str,
+        task: Task,
+        model: Vector | None,
+        sites: list[str],
+        but: Mapping[str, object],
     ) -> dict[str, Message]:
         """Return a message for each connected site.
 
@@ -94,7 +113,8 @@ class Dispatch:
         wait = self._study.round.deadline_seconds
         present = self._roster.wait_for(self.least, wait, but=but, tell=self._observer.waits_for)
         order = sorted(sites, key=lambda site: (-self._study.cohort[site].units, site))
-        number, vector = str(task.round), encode(model, self._study.transport.down)
+        number = str(task.round)
+        vector = None if model is None else encode(model, self._study.transport.down)
         return {
             site: Message(
                 replace(task, head=self.heads.get(site, "")).content(vector),

@@ -6,8 +6,8 @@ same Grid.
 
 import json
 import time
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -30,24 +30,17 @@ from server.rounds import checkpoints
 from server.rounds.checkpoints import State
 from server.rounds.collection import Collection
 from server.rounds.dispatch import Dispatch
+from server.rounds.masked_training import MaskedTraining
 from server.rounds.messaging import Reply, unusable
 from server.rounds.model_selection import kept, note_score
 from server.rounds.observer import Observer
+from server.rounds.quorum import require_quorum
 from server.rounds.record import RoundRecord, Scores, SiteRecord, append, cut
 from server.rounds.scores import scores
 from server.rounds.suspension import Offences, asked_to_lift, note_lifted
 
 OUTCOME = "outcome.json"
 """The name of the file in the folder of a run that holds its `Outcome`."""
-
-
-class NoQuorumError(FederationError):
-    """A round has fewer sound updates than `round.min_sites` and does not count."""
-
-    def __init__(self, message: str, statuses: Mapping[str, ReplyStatus]) -> None:
-        """statuses: site -> what it did in the round."""
-        super().__init__(message)
-        self.statuses = dict(statuses)
 
 
 @dataclass(frozen=True)
@@ -95,6 +88,9 @@ class Rounds:
         self._layout = Layout.of(self._model)
         self._dispatch = Dispatch(study, grid, observer)
         self._offences = Offences({}, study.round.suspend_after)
+        self._masked: MaskedTraining | None = None
+        if study.privacy.mode == "distributed":
+            self._masked = MaskedTraining(study, self._model, self._layout, self._dispatch)
 
     def run(self) -> Outcome:
         """Run the study's remaining rounds, then test and write the model that is kept.
@@ -137,7 +133,12 @@ class Rounds:
         lifted = self._lift(state)
         attempt = checkpoints.begin(self._checkpoints, state.round + 1)
         record = RoundRecord(round=state.round + 1, attempt=attempt, lifted=lifted)
-        state.model = optimizer.step(state.model, self._train(state, record))
+        change = (
+            self._train(state, record)
+            if self._masked is None
+            else self._train_masked(self._masked, state, record)
+        )
+        state.model = optimizer.step(state.model, change)
         state.moments = optimizer.moments
         state.round += 1
         decay = self._study.server.ema
@@ -152,8 +153,7 @@ class Rounds:
     def _train(self, state: State, record: RoundRecord) -> NDArray[np.float64]:
         """Return the round's aggregated update, (P,) float64, and note every site in the record."""
         task = Task(self._study, record.round, record.attempt)
-        training = [name for name, member in self._study.cohort.items() if member.role == "train"]
-        suspended = self._offences.suspended()
+        training, suspended = list(self._study.training_sites), self._offences.suspended()
         sites = {one: SiteRecord(status=suspended[one]) for one in training if one in suspended}
         collection = Collection(self._study, self._layout)
         asked = time.perf_counter()
@@ -161,19 +161,19 @@ class Rounds:
             found = collection.take(site, reply, time.perf_counter() - asked)
             sites[site] = self._noted(task, site, found)
         record.sites = dict(sorted(sites.items()))
-        self._require_quorum(record)
+        require_quorum(record, record.good, self._study.round.min_sites, "min_sites")
         return collection.result()
 
-    def _require_quorum(self, record: RoundRecord) -> None:
-        if record.good < self._study.round.min_sites:
-            statuses = {site: one.status for site, one in record.sites.items()}
-            said = "; ".join(f"{site}: {status}" for site, status in statuses.items())
-            raise NoQuorumError(
-                f"round {record.round}: {record.good} sound updates, min_sites is "
-                f"{self._study.round.min_sites} ({said}); the rounds before are kept, resume when "
-                "the sites are well",
-                statuses,
-            )
+    def _train_masked(
+        self, masked: MaskedTraining, state: State, record: RoundRecord
+    ) -> NDArray[np.float64]:
+        """Do what `_train` does, in mode distributed."""
+        suspended, training = self._offences.suspended(), self._study.training_sites
+        record.sites = {
+            one: SiteRecord(status=status) for one, status in suspended.items() if one in training
+        }
+        again = partial(checkpoints.begin, self._checkpoints, record.round)
+        return masked.train(state.model, record, self._noted, again)
 
     def _noted(self, task: Task, site: str, found: SiteRecord) -> SiteRecord:
         """Count the reply for or against the site, and return its line of the record."""

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from common.errors import FederationError
 from common.wire.reply_status import ReplyStatus
+from server.rounds.quorum import NoQuorumError
 from server.rounds.record import RoundRecord, read
-from server.rounds.rounds import NoQuorumError
 
 _ENTRY = re.compile(r"^\S+ \[([0-9a-f]{8})\] ", re.MULTILINE)
 

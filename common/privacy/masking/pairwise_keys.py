@@ -29,14 +29,10 @@ class EphemeralKey:
     public: bytes
     """What the others are told, 32 bytes."""
 
-    def __init__(self, private: X25519PrivateKey) -> None:
-        self._private = private
-        self.public = private.public_key().public_bytes_raw()
-
-    @classmethod
-    def generate(cls) -> "EphemeralKey":
-        """A key fresh from the operating system."""
-        return cls(X25519PrivateKey.generate())
+    def __init__(self, secret: bytes) -> None:
+        """secret: 32 bytes that nobody can predict; another number of them raises ValueError."""
+        self._private = X25519PrivateKey.from_private_bytes(secret)
+        self.public = self._private.public_key().public_bytes_raw()
 
     def shared(self, peer_public: bytes) -> bytes:
         """The 32 bytes that only the holder of the other private key can compute as well.

@@ -29,6 +29,7 @@ OTHERS: dict[str, object] = {
     "attempt": 1,
     "split": "test",
     "head": "1" * 64,
+    "agreement": "3" * 64,
     "arrays": {"model.values": "2" * 64},
     "term": 4e9,
 }

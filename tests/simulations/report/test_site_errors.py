@@ -8,8 +8,8 @@ from common.config.loading import dump
 from common.errors import FederationError
 from common.wire.reasons import Reason
 from common.wire.reply_status import AWAY, OK, Kind, ReplyStatus
+from server.rounds.quorum import NoQuorumError
 from server.rounds.record import RoundRecord, SiteRecord, append, cut, read
-from server.rounds.rounds import NoQuorumError
 from simulations.cli import simulate
 from simulations.report import page, run_folder, site_errors
 from tests.simulations.report import report_run

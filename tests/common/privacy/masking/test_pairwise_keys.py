@@ -3,6 +3,7 @@
 import copy
 import hmac
 import itertools
+import os
 import pickle
 
 import pytest
@@ -24,48 +25,48 @@ PRIME = 2**255 - 19
 
 
 def test_two_sites_share_what_a_third_does_not() -> None:
-    one, two, three = (EphemeralKey.generate() for _ in range(3))
+    one, two, three = (EphemeralKey(os.urandom(32)) for _ in range(3))
     assert one.shared(two.public) == two.shared(one.public)
     secrets = {one.shared(two.public), one.shared(three.public), two.shared(three.public)}
     assert len(secrets) == 3 and all(len(secret) == 32 for secret in secrets)
 
 
 def test_every_key_is_fresh() -> None:
-    assert len({EphemeralKey.generate().public for _ in range(100)}) == 100
+    assert len({EphemeralKey(os.urandom(32)).public for _ in range(100)}) == 100
 
 
 @pytest.mark.parametrize("public", LOW_ORDER)
 def test_a_key_of_low_order_is_refused(public: bytes) -> None:
     with pytest.raises(PrivacyError, match="low order: what it shares is no secret"):
-        EphemeralKey.generate().shared(public)
+        EphemeralKey(os.urandom(32)).shared(public)
 
 
 @pytest.mark.parametrize("public", [b"", b"\x09", bytes(31), bytes(33), bytes(1 << 20)])
 def test_a_key_of_another_length_is_refused(public: bytes) -> None:
     with pytest.raises(PrivacyError, match=f"has {len(public)} bytes, not 32") as caught:
-        EphemeralKey.generate().shared(public)
+        EphemeralKey(os.urandom(32)).shared(public)
     assert len(str(caught.value)) < 250
 
 
 @given(st.integers(PRIME, 2**256 - 1) | st.integers(PRIME, PRIME + 20))
 def test_a_point_has_one_way_to_be_written(number: int) -> None:
     with pytest.raises(PrivacyError, match="below 2\\^255 - 19"):
-        EphemeralKey.generate().shared(number.to_bytes(32, "little"))
+        EphemeralKey(os.urandom(32)).shared(number.to_bytes(32, "little"))
 
 
 def test_the_largest_number_that_writes_a_point_is_taken() -> None:
     peer = (PRIME - 2).to_bytes(32, "little")
-    assert len(EphemeralKey.generate().shared(peer)) == 32
+    assert len(EphemeralKey(os.urandom(32)).shared(peer)) == 32
 
 
 def test_a_sites_own_key_is_no_peers() -> None:
-    key = EphemeralKey.generate()
+    key = EphemeralKey(os.urandom(32))
     with pytest.raises(PrivacyError, match="this site's own"):
         key.shared(key.public)
 
 
 def test_a_private_key_stays_in_its_process() -> None:
-    key = EphemeralKey.generate()
+    key = EphemeralKey(os.urandom(32))
     for duplicate in (copy.copy, copy.deepcopy, pickle.dumps):
         with pytest.raises(TypeError, match="stays in its process"):
             duplicate(key)

@@ -1,0 +1,42 @@
+"""A round in mode distributed: the site's one clipped sum, with its share of the noise, masked.
+
+The site takes no step. The server adds up all sites' sums, where the masks cancel, and takes it.
+"""
+
+from collections.abc import Iterable
+
+from client.masking.pairs import Pair
+from client.randomness import Entropy
+from client.training.dp_sgd import sampled_sum, summand
+from client.training.inputs import Inputs
+from client.training.job import Job
+from common.privacy.masking.masks import add_mask
+from common.privacy.masking.study_sum import study_sum
+from common.privacy.noise import add_noise
+from common.wire.packed_integers import pack
+
+
+def masked_sum(
+    job: Job, inputs: Inputs, pairs: Iterable[Pair], entropy: Entropy
+) -> tuple[bytes, int]:
+    """Return the site's masked integers as they leave, and how many they are.
+
+    The caller has paid for the round. Whoever lacks one of the masks' keys sees uniform integers;
+    whoever has the sum over all sites sees the noise of `common.privacy.noise.share_sigma` on it.
+
+    Args:
+        job: the site's round.
+        inputs: the round's model, and the site's cells.
+        pairs: one for each site that this one masks with; used for no other vector.
+        entropy: draws the sample and the noise.
+    """
+    of = summand(job, inputs)
+    plan = study_sum(job.study, of.size)
+    purpose = (job.study.digest, job.site, job.round)
+    sampling, noise = entropy.source(*purpose, "sampling"), entropy.source(*purpose, "noise")
+    total = sampled_sum(job, inputs, of, sampling)
+    whole = plan.encode(total, int(job.member.weight), job.normaliser)
+    add_noise(whole, plan.sigma, noise)
+    words = plan.wrap(whole)
+    add_mask(words, pairs)
+    return pack(words, plan.bits), of.size

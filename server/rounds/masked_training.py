@@ -1,0 +1,144 @@
+"""Trains a round in mode distributed: keys first, then one sum of all sites, begun again at a loss.
+
+A sum under masks cannot be read without every one of its sites. When one fails, the attempt is lost
+and a new one begins without it, with fresh samples, noise and debits: what a site masked once never
+enters another sum, and no secret of a site is ever given away (docs/privacy.md says what this costs
+beside shared secrets).
+"""
+
+import time
+from collections.abc import Callable
+
+import numpy as np
+from flwr.app import Message
+from numpy.typing import NDArray
+from torch import nn
+
+from common.config.study import Study
+from common.errors import FederationError
+from common.models.parameter_vector import Layout
+from common.privacy.masking.study_sum import study_sum
+from common.wire.agreement import Agreement, MaskingKey
+from common.wire.messages import KEYS, Task
+from common.wire.reasons import Reason
+from common.wire.reply_status import AWAY, Kind, ReplyStatus
+from common.wire.vector_codec import Vector
+from server.rounds.dispatch import Dispatch
+from server.rounds.masked_collection import MaskedCollection
+from server.rounds.masked_step import MaskedStep
+from server.rounds.messaging import Reply, unusable
+from server.rounds.quorum import require_quorum
+from server.rounds.record import RoundRecord, SiteRecord
+
+Noted = Callable[[Task, str, SiteRecord], SiteRecord]
+"""Counts a site's reply for or against it, and returns its line of the record."""
+
+
+class MaskedTraining:
+    """The rounds of one study; it keeps the sites' keys from one round to the next."""
+
+    def __init__(self, study: Study, model: nn.Module, layout: Layout, dispatch: Dispatch) -> None:
+        self._study = study
+        self._layout = layout
+        self._dispatch = dispatch
+        self._step = MaskedStep(study, model)
+        self._agreement: Agreement | None = None
+
+    def train(
+        self, model: Vector, record: RoundRecord, noted: Noted, again: Callable[[], int]
+    ) -> NDArray[np.float64]:
+        """Return the change of the model, (P,) float64, and note every site in the record.
+
+        Args:
+            model: the model (P,) float32 that the sites are given.
+            record: the round; its `sites` are those that are suspended, and its attempt grows.
+            noted: called with each reply to the question for a sum.
+            again: begins another attempt of the round and returns its number.
+
+        Raises:
+            NoQuorumError: fewer sites are left than the study's noise is made for.
+            FederationError: too few sites connect.
+        """
+        failed, forgetful = dict(record.sites), set[str]()
+        while True:
+            agreement = self._agree(record, failed)
+            found, total = self._ask(model, record, agreement, noted)
+            record.sites = dict(sorted((failed | found).items()))
+            if total is not None:
+                return self._step.change(record.round, agreement.sites, total)
+            self._agreement = None
+            for site, one in found.items():
+                if one.status.reason is Reason.LOST_KEY and site not in forgetful:
+                    forgetful.add(site)  # once a round: each attempt costs every site
+                elif not one.status.ok:
+                    failed[site] = one
+            self._require_enough(record, failed)
+            record.attempt = again()
+
+    def _ask(
+        self, model: Vector, record: RoundRecord, agreement: Agreement, noted: Noted
+    ) -> tuple[dict[str, SiteRecord], NDArray[np.float32] | None]:
+        """Return what each site of the agreement did, and the sum unless one of them failed."""
+        plan = study_sum(self._study, self._step.size(record.round))
+        collection = MaskedCollection(plan, agreement.sites, self._layout.digest)
+        task = Task(self._study, record.round, record.attempt, agreement=agreement)
+        found = {site: SiteRecord(status=AWAY) for site in agreement.sites}
+        asked = time.perf_counter()
+        for site, reply in self._dispatch.ask("train", task, model, list(agreement.sites), {}):
+            one = collection.take(site, reply, time.perf_counter() - asked)
+            found[site] = noted(task, site, one)
+        return found, collection.total() if collection.complete else None
+
+    def _agree(self, record: RoundRecord, failed: dict[str, SiteRecord]) -> Agreement:
+        """Return an agreement of all sites that are connected and have not failed.
+
+        The last one is used again if it is of these sites. Sites that give no key are added to
+        `failed`.
+        """
+        while True:
+            present = self._dispatch.present(failed)
+            sites = tuple(s for s in self._study.training_sites if s in present and s not in failed)
+            self._require_enough(record, failed, len(sites))
+            if self._agreement is not None and self._agreement.sites == sites:
+                return self._agreement
+            asked = Agreement(record.round, record.attempt, sites)
+            keys = self._keys(record, asked, failed)
+            if len(keys) == len(sites):
+                self._agreement = Agreement(record.round, record.attempt, sites, keys)
+                return self._agreement
+
+    def _keys(
+        self, record: RoundRecord, asked: Agreement, failed: dict[str, SiteRecord]
+    ) -> dict[str, MaskingKey]:
+        """Ask each site of the agreement for its key; those without one are added to `failed`."""
+        task = Task(self._study, record.round, record.attempt, agreement=asked)
+        keys: dict[str, MaskingKey] = {}
+        lacking: dict[str, ReplyStatus] = dict.fromkeys(asked.sites, AWAY)
+        for site, reply in self._dispatch.ask(KEYS, task, None, list(asked.sites), {}):
+            key = _key(reply)
+            if isinstance(key, MaskingKey):
+                keys[site] = key
+                del lacking[site]
+            else:
+                lacking[site] = key
+        failed |= {site: SiteRecord(status=status) for site, status in lacking.items()}
+        return keys
+
+    def _require_enough(
+        self, record: RoundRecord, failed: dict[str, SiteRecord], left: int | None = None
+    ) -> None:
+        sites = [site for site in self._study.training_sites if site not in failed]
+        record.sites = dict(sorted((record.sites | failed).items()))
+        good = len(sites) if left is None else left
+        require_quorum(record, good, self._study.fewest_sites, "the least that a sum needs")
+
+
+def _key(reply: Reply) -> MaskingKey | ReplyStatus:
+    """The key in a site's answer, or why there is none."""
+    if not isinstance(reply, Message):
+        return reply
+    try:
+        key = MaskingKey.read(reply)
+    except FederationError as error:
+        return unusable(error)
+    return key or ReplyStatus(Kind.LEFT_OUT, "its answer has no masking key")
