@@ -39,9 +39,9 @@ def limit(one: IntegerSum, expected: float) -> int:
 
 @given(
     sites=SITES,
-    size=st.integers(1, 10**8),
+    size=st.integers(1, 10**7),
     clip=st.floats(1e-3, 1e3),
-    multiplier=st.floats(0.3, 5),
+    multiplier=st.floats(0.3, 2),
 )
 @settings(max_examples=200)
 def test_nothing_can_wrap_and_a_bit_less_could(
@@ -89,7 +89,7 @@ def test_the_three_cases_of_the_grid() -> None:
 
 
 @pytest.mark.parametrize("size", [5, 6_000])
-@pytest.mark.parametrize("many", [1.0, 1e5])
+@pytest.mark.parametrize("many", [1.0, 1e7])
 @given(sites=SITES, clip=st.floats(1e-3, 1e3), seed=st.integers(0, 99), order=st.randoms())
 @settings(max_examples=12, deadline=None)
 def test_the_decoded_sum_is_the_plain_integer_sum(
@@ -108,7 +108,7 @@ def test_the_decoded_sum_is_the_plain_integer_sum(
     rng = np.random.default_rng(seed)
     plain, uploads = np.zeros(size, np.int64), []
     for number, (expected, weight) in enumerate(sites):
-        total = torch.from_numpy(rng.normal(0, clip, size) * expected)
+        total = torch.from_numpy(rng.normal(0, clip, size) * min(expected, 1e4))
         values = one.encode(total, weight, expected)
         add_noise(values, one.sigma, NoiseSource.seeded(b"%d" % number))
         plain += values
