@@ -26,6 +26,7 @@ OPEN_POLICY = Policy(
     unit="image",
     min_noise_multiplier=1e-9,
     max_grad_norm=1e9,
+    min_colluders=0,
     min_cohort=1,
     max_rounds=10**9,
     without_privacy=True,
@@ -109,7 +110,9 @@ def _cohort(simulation: Simulation, sites: tuple[DealtSite, ...]) -> dict[str, P
             cohort[site.name] = Participant(role="held_out")
             continue
         units = declared(_training_units(site, simulation.study))
-        cohort[site.name] = Participant(units=units, weight=float(units**power))
+        # A sum under masks is over units: each site counts by how many it has.
+        weight = 1.0 if simulation.study.privacy.mode == "distributed" else float(units**power)
+        cohort[site.name] = Participant(units=units, weight=weight)
     return cohort
 
 
@@ -170,6 +173,8 @@ def _plan(
     if name != FEDERATED:  # only one site trains, so it is the quorum and needs no robust rule
         content["round"] |= {"min_sites": 1, "max_update_norm": MOST_NORM}
         content["server"] |= {"aggregation": "mean", "byzantine_sites": 0}
+        if study.privacy.mode == "distributed":  # alone, a site adds the whole noise itself
+            content["privacy"] |= {"mode": "local"}
     plan = PlannedStudy(name, parse(Study, content, f"{name}: the study of this partition"), folder)
     write_text(plan.study_file, dump(plan.study))
     for site in sites:
