@@ -87,7 +87,7 @@ def _cohort(site: Site, study: Study, members: Collection[str]) -> str:
         role = f"this site trains, with {count(mine.units, 'unit')} declared"
     else:
         role = f"this site only evaluates ({mine.role})"
-    needed = study.round.min_sites
+    needed = study.fewest_sites
     strangers = [name for name in training if name not in members]
     gone = f"; NOT active members, so they will not: {', '.join(strangers)}" if strangers else ""
     return f"{', '.join(training)} train, at least {needed} in each round{gone}; {role}"

@@ -31,7 +31,7 @@ answer to the previous question."""
 
 
 def wait_until_ready(proposal: Proposal, grid: Grid, tell: Tell, halt: Event) -> None:
-    """Return once `round.min_sites` training sites have approved the study and opened their cells.
+    """Return once `fewest_sites` training sites have approved the study and opened their cells.
 
     There is no deadline, because people take their time to read a study. Every site is asked
     repeatedly, because a site that was ready may have gone, or its hours may be over.
@@ -49,13 +49,13 @@ def wait_until_ready(proposal: Proposal, grid: Grid, tell: Tell, halt: Event) ->
         dict[str, ReplyStatus](),
         0.0,
     )
-    training = {site for site, member in study.cohort.items() if member.role == "train"}
+    training = set(study.training_sites)
     while not halt.is_set():
         asking.look(now := time.monotonic())
         if asking.said != told or now >= due:
             told, due = dict(asking.said), now + _TELL_SECONDS
             tell(dict(told))
-        if len(asking.ready(now) & training) >= study.round.min_sites:
+        if len(asking.ready(now) & training) >= study.fewest_sites:
             asking.take_back()
             return
         halt.wait(min(_LOOK_SECONDS, _ASK_AGAIN_SECONDS))

@@ -56,7 +56,7 @@ def run(
     check_members(asked, Registry.load(home))
     stored = propose(home, asked)
     stored.resume()
-    typer.echo(f"{stored.folder.name}: runs once {asked.round.min_sites} sites stand ready")
+    typer.echo(f"{stored.folder.name}: runs once {asked.fewest_sites} sites stand ready")
     typer.echo("Each site that runs gets it by itself, lists it, reads it and decides with")
     typer.echo("  hemofed site studies HOME")
     typer.echo(f"  hemofed site approve HOME {asked.name}")

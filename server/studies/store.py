@@ -269,7 +269,7 @@ def below_minimum(home: Path, members: Collection[str]) -> list[str]:
             lines.append(str(error))
             continue
         train = [name for name, member in study.cohort.items() if member.role == "train"]
-        left, least = len(set(train) & set(members)), study.round.min_sites
+        left, least = len(set(train) & set(members)), study.fewest_sites
         if left < least:
             lines.append(
                 f"{stored.folder.name}: {left} of the {least} sites that a round needs would be "

@@ -1,0 +1,251 @@
+"""Rounds in mode distributed: one sum of all sites, begun again at a loss, and what becomes of it.
+
+The server cannot tell a masked vector from any other, so these sites send their integers bare.
+"""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from flwr.app import Message, RecordDict
+
+from common.config.study import Participant, RoundPolicy, ServerOptimizer, Study, TrainingSpec
+from common.metrics import Tally
+from common.models import build, trainable
+from common.models.parameter_vector import Layout
+from common.privacy.masking.study_sum import study_sum
+from common.wire.agreement import Agreement, MaskingKey
+from common.wire.messages import KEYS, MaskedUpdate, Task, refusal_content, tally_content
+from common.wire.packed_integers import pack
+from common.wire.reasons import Reason
+from server.rounds.masked_step import MaskedStep
+from server.rounds.observer import Observer
+from server.rounds.quorum import NoQuorumError
+from server.rounds.rounds import Rounds
+from tests.server.fake_grid import FakeGrid
+
+NAMES = ("ant", "bee", "cow", "dog")
+PRIVACY = {
+    "mode": "distributed",
+    "epsilon": 8.0,
+    "sample_rate": 0.5,
+    "local_steps": 1,
+    "dropouts": 1,
+    "spare_rounds": 4,
+}
+
+
+def study(**changes: object) -> Study:
+    fields: dict[str, object] = {
+        "name": "masked",
+        "cell_types": ("myeloblast", "lymphocyte"),
+        "image_side": 16,
+        "rounds": 3,
+        "model": {"name": "cnn", "width": 1},
+        "training": TrainingSpec(learning_rate=0.5),
+        "privacy": PRIVACY,
+        "cohort": {name: Participant(units=10 * at) for at, name in enumerate(NAMES, 1)},
+        "round": RoundPolicy(deadline_seconds=0.2, suspend_after=2),
+        "server": ServerOptimizer(),
+        "evaluation": {"every": 100},
+    }
+    return Study.model_validate(fields | changes)
+
+
+def model_of(of: Study) -> Any:
+    return build(of.model, len(of.cell_types), of.image_side, of.seed)
+
+
+def tally(of: Study) -> RecordDict:
+    found = Tally.empty(len(of.cell_types))
+    found.counts[0, 0, 0] = 1
+    return tally_content(found)
+
+
+@dataclass
+class Site:
+    """Answers with the integers of its seed; `instead` may answer a message in its place."""
+
+    of: Study
+    seed: int
+    instead: Callable[[str, Task], RecordDict | bool | None] = lambda *_: True
+    asked: list[tuple[str, int, int]] = field(default_factory=list)
+    agreements: list[Agreement] = field(default_factory=list)
+
+    def __call__(self, message: Message) -> RecordDict | None:
+        kind, task = message.metadata.message_type, Task.read(message)
+        self.asked.append((kind, task.round, task.attempt))
+        if task.agreement and task.agreement.keys:
+            self.agreements.append(task.agreement)
+        other = self.instead(kind, task)
+        if not isinstance(other, bool):
+            return other
+        if kind == KEYS:
+            return MaskingKey(bytes([self.seed, len(self.asked)]) * 16).content()
+        return tally(self.of) if kind == "evaluate" else self.update(task)
+
+    def update(self, task: Task) -> RecordDict:
+        model = model_of(self.of)
+        size = MaskedStep(self.of, model).size(task.round)
+        plan = study_sum(self.of, size)
+        words = plan.wrap(integers(self.seed, task, size))
+        update = MaskedUpdate(pack(words, plan.bits), Layout.of(model).digest, epsilon=1.5)
+        return update.content(size, plan.bits)
+
+
+def integers(seed: int, task: Task, size: int) -> Any:
+    draws = np.random.default_rng((seed, task.round, task.attempt))
+    return draws.integers(-1000, 1000, size)
+
+
+def play(of: Study, out: Path, **instead: Callable[[str, Task], Any]) -> dict[str, Site]:
+    sites = {
+        name: Site(of, number, instead.get(name, lambda *_: True))
+        for number, name in enumerate(NAMES)
+    }
+    Rounds(of, FakeGrid(sites), out, Observer()).run()
+    return sites
+
+
+def records(out: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (out / "rounds.jsonl").read_text().splitlines()]
+
+
+def expected(of: Study, rounds: list[tuple[int, int, tuple[str, ...]]]) -> Any:
+    """The head of the model after steps along the sums of (round, attempt, sites)."""
+    values = np.concatenate([v.detach().numpy().ravel() for v in trainable(model_of(of)).values()])
+    for number, attempt, sites in rounds:
+        task = Task(of, number, attempt)
+        plan = study_sum(of, len(values))
+        total = sum(integers(NAMES.index(site), task, len(values)) for site in sites)
+        units = of.privacy.sample_rate * sum(of.cohort[site].units for site in sites)
+        rate = of.training.rate_in(number, of.rounds)
+        values = (values - rate * (total / plan.grid).astype(np.float32) / units).astype(np.float32)
+    return values
+
+
+def trained(out: Path) -> Any:
+    from safetensors.numpy import load_file
+
+    of, found = model_of(study()), load_file(out / "model.safetensors")
+    return np.concatenate([found[name].ravel() for name in trainable(of)])
+
+
+def test_the_model_takes_the_mean_of_all_units_in_every_round(tmp_path: Path) -> None:
+    of = study(training=TrainingSpec(learning_rate=0.5, schedule="cosine"))
+    sites = play(of, tmp_path)
+    wanted = expected(of, [(number, 0, NAMES) for number in (1, 2, 3)])
+    np.testing.assert_allclose(trained(tmp_path), wanted, rtol=0, atol=1e-6)
+    for site in sites.values():  # keys are asked for once
+        assert [kind for kind, *_ in site.asked][:5] == [
+            KEYS, "train", "train", "train", "evaluate",
+        ]
+        assert len(set(map(str, site.agreements))) == 1
+    for record in records(tmp_path):
+        assert record["attempt"] == 0
+        assert {name: one["status"] for name, one in record["sites"].items()} == dict.fromkeys(
+            NAMES, "ok"
+        )
+        assert all("update_norm" not in one for one in record["sites"].values())
+        assert record["sites"]["ant"]["epsilon"] == 1.5
+
+
+def silent_in(number: int) -> Callable[[str, Task], Any]:
+    return lambda kind, task: None if (kind, task.round) == ("train", number) else True
+
+
+def test_a_site_that_fails_costs_an_attempt_and_is_left_out_of_the_next(tmp_path: Path) -> None:
+    of = study()
+    sites = play(of, tmp_path, bee=silent_in(2))
+    others = tuple(name for name in NAMES if name != "bee")
+    wanted = expected(of, [(1, 0, NAMES), (2, 1, others), (3, 0, NAMES)])
+    np.testing.assert_allclose(trained(tmp_path), wanted, rtol=0, atol=1e-6)
+    second = records(tmp_path)[1]
+    assert second["attempt"] == 1
+    assert second["sites"]["bee"]["status"] == "no reply"
+    assert [second["sites"][name]["status"] for name in others] == ["ok"] * 3
+    # No key is in two agreements, and every set of sites has one of its own.
+    seen = {(one.sites, one.round, one.attempt): one for one in sites["ant"].agreements}
+    assert [one[0] for one in seen] == [NAMES, others, NAMES]
+    keys = [key.public for one in seen.values() for key in one.keys.values()]
+    assert len(set(keys)) == len(keys)
+    assert sites["ant"].asked.count(("train", 2, 0)) == sites["ant"].asked.count(("train", 2, 1))
+
+
+def test_too_few_sites_are_no_round_whatever_min_sites_says(tmp_path: Path) -> None:
+    with pytest.raises(NoQuorumError, match="2 sound updates, the least that a sum needs is 3"):
+        play(study(), tmp_path, bee=silent_in(2), cow=silent_in(2))
+    assert len(records(tmp_path)) == 1
+
+
+def test_a_lost_key_is_asked_for_again_and_once_a_round_alone(tmp_path: Path) -> None:
+    lost = refusal_content(Reason.LOST_KEY, "0123abcd")
+
+    def once(kind: str, task: Task) -> Any:
+        return lost if (kind, task.round, task.attempt) == ("train", 2, 0) else True
+
+    play(study(), tmp_path / "once", bee=once)
+    assert [r["attempt"] for r in records(tmp_path / "once")] == [0, 1, 0]
+    assert records(tmp_path / "once")[1]["sites"]["bee"]["status"] == "ok"
+
+    def ever(kind: str, task: Task) -> Any:
+        return lost if (kind, task.round) == ("train", 2) else True
+
+    play(study(), tmp_path / "ever", bee=ever)
+    second = records(tmp_path / "ever")[1]
+    assert second["attempt"] == 2 and second["sites"]["bee"]["reason"] == Reason.LOST_KEY
+
+
+@pytest.mark.parametrize("fault", ["length", "layout", "bits", "form", "no key"])
+def test_a_reply_that_is_no_masked_sum_is_left_out_by_name(tmp_path: Path, fault: str) -> None:
+    of = study()
+    size, layout = len(expected(of, [])), Layout.of(model_of(of)).digest
+    plan = study_sum(of, size)
+    words = np.zeros(size, plan.dtype)
+    wrong = {
+        "length": MaskedUpdate(pack(words[1:], plan.bits), layout).content(size, plan.bits),
+        "layout": MaskedUpdate(pack(words, plan.bits), "f" * 64).content(size, plan.bits),
+        "bits": MaskedUpdate(pack(words, plan.bits + 1), layout).content(size, plan.bits + 1),
+        "form": RecordDict({}),
+        "no key": RecordDict({}),
+    }[fault]
+    kind = KEYS if fault == "no key" else "train"
+
+    def answer(asked: str, task: Task) -> Any:
+        return wrong if asked == kind and task.round == 1 else True
+
+    play(of, tmp_path, cow=answer)
+    first, second, _ = records(tmp_path)
+    assert first["sites"]["cow"]["status"] == "left out"
+    assert second["sites"]["cow"]["status"] == "ok"
+    assert first["attempt"] == (0 if fault == "no key" else 1)
+
+
+def test_a_site_whose_sums_are_left_out_again_and_again_is_suspended(tmp_path: Path) -> None:
+    wrong = MaskedUpdate(b"x", "f" * 64).content(1, 8)
+    play(study(), tmp_path, dog=lambda kind, _: wrong if kind == "train" else True)
+    statuses = [record["sites"]["dog"]["status"] for record in records(tmp_path)]
+    assert statuses == ["left out", "left out", "suspended"]
+    assert [record["attempt"] for record in records(tmp_path)] == [1, 1, 0]
+
+
+def test_the_first_round_of_a_centred_study_moves_the_centre_alone(tmp_path: Path) -> None:
+    of = study(
+        model={"name": "cnn", "width": 1, "encoder": "frozen", "centre": True},
+        training=TrainingSpec(learning_rate=0.5, augment=False),
+        rounds=2,
+    )
+    step = MaskedStep(of, model_of(of))
+    assert step.size(1) != step.size(2)
+    total = np.arange(step.size(1), dtype=np.float32)
+    moved = step.change(1, NAMES, total)
+    expected_units = 0.5 * (10 + 20 + 30 + 40)
+    scale = of.privacy.max_grad_norm / np.sqrt(len(total))
+    np.testing.assert_allclose(moved[moved != 0], -total[1:] / expected_units / scale)
+    assert len(moved) == step.size(1) + step.size(2)
+    play(of, tmp_path)
+    assert [record["attempt"] for record in records(tmp_path)] == [0, 0]
