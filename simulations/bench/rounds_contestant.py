@@ -18,7 +18,7 @@ from pathlib import Path
 import psutil
 
 _PEERS_ROUNDS = 100
-"""Rounds that another engine plays: there a round costs the same from first to last."""
+"""Most rounds that Opacus runs; its first and last rounds take the same time."""
 
 
 class RoundTimes:
@@ -30,6 +30,7 @@ class RoundTimes:
         self.memory = 0
 
     def tick(self) -> None:
+        """Note that a round has ended."""
         self.ends.append(time.time())
         if len(self.ends) == self._rounds:
             self.memory = _memory()
@@ -110,7 +111,7 @@ def federated(folder: Path, backend: str, workers: int) -> RoundTimes:
 
 
 def opacus(folder: Path, workers: int) -> RoundTimes:
-    """Opacus on Flower's Ray simulation, of a private study's head; its first rounds are enough."""
+    """Train the head of a private study with Opacus on Flower's Ray engine, for some rounds."""
     from common.config.loading import load
     from common.config.study import Study
     from simulations.bench import private_opacus
