@@ -3,7 +3,8 @@
 Value i takes the bits i * bits to (i + 1) * bits - 1 of the data, bit k being bit k % 8 of byte
 k // 8; the bits of the last byte that are left over are zero. Eight values take `bits` bytes, so
 every eighth value begins at the same bit of its byte: those are read and written at once, through
-unaligned 64-bit windows that lie `bits` bytes apart.
+unaligned 64-bit windows that lie `bits` bytes apart. A value that reaches beyond its window ends in
+the byte behind it.
 """
 
 import io
@@ -24,6 +25,8 @@ begins at a whole byte, whatever the bits."""
 
 _WINDOW = 8
 """Bytes that are read or written at once."""
+_BEHIND = _WINDOW + 1
+"""Bytes behind the first one of a group's last value that may be read or written."""
 
 
 def packed_bytes(size: int, bits: int) -> int:
@@ -49,20 +52,21 @@ def pack(values: Words, bits: int) -> bytes:
     if bits in (32, 64):
         return values.astype(f"<u{bits // 8}", copy=False).tobytes()
     out = io.BytesIO()
-    group = _group(bits)
-    data = np.empty(packed_bytes(PIECE, bits) + _WINDOW, np.uint8)
-    padded = np.zeros(PIECE, np.uint64)
+    group, most = _group(bits), _most(len(values))
+    data = np.empty(packed_bytes(most, bits) + _BEHIND, np.uint8)
+    padded = np.zeros(most, np.uint64)
     for start in range(0, len(values), PIECE):
         piece = values[start : start + PIECE]
-        padded[: len(piece)] = piece
-        padded[len(piece) :] = 0
-        data[:] = 0
         rows = -(-len(piece) // group)
-        for column, low, width, window, shift in _windows(data, rows, bits):
-            part = padded[column : rows * group : group] >> np.uint64(low)
-            part &= np.uint64(2**width - 1)
-            part <<= np.uint64(shift)
-            window |= part
+        padded[: len(piece)] = piece
+        padded[: len(piece)] &= np.uint64(2**bits - 1)
+        padded[len(piece) : rows * group] = 0
+        data[:] = 0
+        for column, window, behind, shift in _windows(data, rows, bits):
+            part = padded[column : rows * group : group]
+            window |= part << shift
+            if behind is not None:
+                behind |= (part >> np.uint64(64 - shift)).astype(np.uint8)
         out.write(data[: packed_bytes(len(piece), bits)].data)
     return out.getvalue()
 
@@ -76,25 +80,22 @@ def unpack(data: bytes | memoryview, size: int, bits: int) -> Words:
     if bits in (32, 64):
         return np.frombuffer(data, f"<u{bits // 8}").astype(word_type(bits))
     out = np.empty(size, word_type(bits))
-    group = _group(bits)
-    padded = np.zeros(packed_bytes(PIECE, bits) + _WINDOW, np.uint8)
-    whole = np.empty(PIECE, np.uint64)
-    whole_data = np.frombuffer(data, np.uint8)
+    group, most = _group(bits), _most(size)
+    source = np.frombuffer(data, np.uint8)
+    padded = np.zeros(packed_bytes(most, bits) + _BEHIND, np.uint8)
+    whole = np.empty(most, np.uint64)
     for start in range(0, size, PIECE):
         piece = out[start : start + PIECE]
         first = packed_bytes(start, bits)
-        taken = whole_data[first : first + packed_bytes(len(piece), bits)]
+        taken = source[first : first + packed_bytes(len(piece), bits)]
         padded[: len(taken)] = taken
         rows = -(-len(piece) // group)
-        for column, low, width, window, shift in _windows(padded, rows, bits):
-            part = window >> np.uint64(shift)
-            part &= np.uint64(2**width - 1)
+        for column, window, behind, shift in _windows(padded, rows, bits):
             place = whole[column : rows * group : group]
-            if low:
-                place |= part << np.uint64(low)
-            else:
-                place[:] = part
-        piece[:] = whole[: len(piece)]
+            np.right_shift(window, shift, out=place)
+            if behind is not None:
+                place |= behind.astype(np.uint64) << np.uint64(64 - shift)
+        np.bitwise_and(whole[: len(piece)], np.uint64(2**bits - 1), out=piece, casting="same_kind")
     return out
 
 
@@ -114,6 +115,11 @@ def require_packed(data: bytes | memoryview, size: int, bits: int) -> None:
         )
 
 
+def _most(size: int) -> int:
+    """Values of the largest piece, in whole groups."""
+    return min(PIECE, -(-size // 64) * 64)
+
+
 def _group(bits: int) -> int:
     """Values between two that begin at the same bit of a byte and whose windows do not overlap."""
     return 8 if bits >= _WINDOW else 64
@@ -121,19 +127,19 @@ def _group(bits: int) -> int:
 
 def _windows(
     data: NDArray[np.uint8], rows: int, bits: int
-) -> Iterator[tuple[int, int, int, NDArray[np.uint64], int]]:
-    """How every value of `rows` groups lies in `data`, a column of them at a time.
+) -> Iterator[tuple[int, NDArray[np.uint64], NDArray[np.uint8] | None, np.uint64]]:
+    """Where in `data` the values of `rows` groups lie, a column of them at a time.
 
-    Yields column, low, width, window, shift: bits `low` to `low + width - 1` of each group's value
-    number `column` begin at bit `shift` of the 64-bit words (rows,) `window`, a view of `data`. A
-    window holds 57 bits wherever they begin; a longer value lies in two.
+    Yields column, window, behind, shift: each group's value number `column` begins at bit `shift`
+    of the words `window` (rows,), a view of `data`; where it does not end in them, the rest is in
+    the bytes `behind` (rows,).
     """
     group = _group(bits)
-    fields = [(0, bits)] if bits <= 57 else [(0, 32), (32, bits - 32)]
+    strides = (group * bits // 8,)
     for column in range(group):
-        for low, width in fields:
-            byte, shift = divmod(column * bits + low, 8)
-            window: NDArray[np.uint64] = np.ndarray(
-                rows, "<u8", data, offset=byte, strides=(group * bits // 8,)
-            )
-            yield column, low, width, window, shift
+        byte, shift = divmod(column * bits, 8)
+        window: NDArray[np.uint64] = np.ndarray(rows, "<u8", data, byte, strides)
+        behind = None
+        if shift + bits > 64:
+            behind = np.ndarray(rows, np.uint8, data, byte + _WINDOW, strides)
+        yield column, window, behind, np.uint64(shift)

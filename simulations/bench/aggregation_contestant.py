@@ -10,9 +10,6 @@ process's peak (VmHWM) above what it held before the first reply.
 
 import argparse
 import json
-import re
-import time
-from pathlib import Path
 
 import numpy as np
 from flwr.app import Array, ArrayRecord, MetricRecord, RecordDict
@@ -24,23 +21,9 @@ from common.models import build
 from common.models.parameter_vector import Layout
 from common.wire.vector_codec import Vector, decode, encode
 from server.aggregation.running_mean import RunningMean
+from simulations.bench.own_figures import Stopwatch, forget_peak, memory
 
 _MAX_NORM = 1e4
-
-
-class Stopwatch:
-    """Adds up the processor time and the wall time of the code in its `with` blocks."""
-
-    def __init__(self) -> None:
-        self.processor = self.wall = 0.0
-
-    def __enter__(self) -> None:
-        self.processor -= time.process_time()
-        self.wall -= time.perf_counter()
-
-    def __exit__(self, *_: object) -> None:
-        self.processor += time.process_time()
-        self.wall += time.perf_counter()
 
 
 def fedavg(shapes: list[tuple[int, ...]], base: Vector, sites: int, clock: Stopwatch) -> None:
@@ -78,12 +61,6 @@ def _parts(shapes: list[tuple[int, ...]], values: Vector) -> list[Vector]:
     return [piece.reshape(shape) for piece, shape in zip(pieces, shapes, strict=True)]
 
 
-def _memory(field: str) -> float:
-    """Return VmHWM or VmRSS of this process, in MiB."""
-    found = re.search(rf"{field}:\s+(\d+) kB", Path("/proc/self/status").read_text())
-    return int(found[1]) / 1024 if found else 0.0
-
-
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("contestant", choices=("layers", "flat", "mean"))
@@ -93,7 +70,7 @@ def main() -> None:
     layout = Layout.of(model)
     base = np.random.default_rng(0).standard_normal(layout.size, dtype=np.float32) * 1e-3
     del model
-    held, clock = _memory("VmRSS"), Stopwatch()
+    held, clock = forget_peak(), Stopwatch()
     match arguments.contestant:
         case "layers":
             fedavg([shape for _, shape in layout.shapes], base, arguments.sites, clock)
@@ -102,7 +79,7 @@ def main() -> None:
         case _:
             running_mean(base, arguments.sites, clock)
     figures = {"seconds": clock.processor, "wall, s": clock.wall}
-    print(json.dumps(figures | {"memory, MiB": _memory("VmHWM") - held}))
+    print(json.dumps(figures | {"memory, MiB": (memory("VmHWM") - held) / 1024}))
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ class Bench(StrEnum):
     NOISE = "noise"
     AUDIT = "audit"
     AGGREGATION = "aggregation"
+    MASKING = "masking"
     COMPANY = "company"
     SCORES = "scores"
     GPU = "gpu"

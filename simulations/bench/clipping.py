@@ -9,8 +9,6 @@ softplus in place of relu (see `Smooth`).
 
 import contextlib
 import copy
-import ctypes
-import gc
 import json
 import multiprocessing
 import os
@@ -27,6 +25,7 @@ from common.errors import HemofedError
 from common.files import write_text
 from simulations.bench.clipping_contestants import BOUND, CONTESTANTS, Case, Smooth, losses
 from simulations.bench.harness import Measure, Samples, in_turn, record, report
+from simulations.bench.own_figures import forget_peak, memory
 from simulations.host_info import machine
 
 CASES = (
@@ -156,9 +155,9 @@ def _serve(connection: Connection, case: Case, name: str) -> None:
     warnings.filterwarnings("ignore", message="Full backward hook is firing")
     model, inputs, targets = case.make()
     CONTESTANTS[name](copy.deepcopy(model), inputs[:9], targets[:9]).step()  # loads the code
-    start = _forget_peak()
+    start = forget_peak()
     contestant = CONTESTANTS[name](model, inputs, targets)
-    _forget_peak()
+    forget_peak()
     with contextlib.suppress(EOFError):
         while True:
             request, value = connection.recv()
@@ -172,7 +171,7 @@ def _serve(connection: Connection, case: Case, name: str) -> None:
                     }
                 )
             elif request == "memory":
-                connection.send({"peak_mib": (_status("VmHWM") - start) / 1024})
+                connection.send({"peak_mib": (memory("VmHWM") - start) / 1024})
             else:
                 # Steps have changed the weights, and the reference is for the initial ones.
                 fresh = CONTESTANTS[name](*case.make())
@@ -184,20 +183,3 @@ def _serve(connection: Connection, case: Case, name: str) -> None:
 def _error(found: torch.Tensor, reference: list[float]) -> float:
     exact = torch.tensor(reference, dtype=torch.float64)
     return float((found.double() - exact).norm() / exact.norm())
-
-
-def _forget_peak() -> int:
-    """Free unused memory, reset the peak of resident memory, and return the resident KiB."""
-    gc.collect()
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).malloc_trim(0)
-    with contextlib.suppress(OSError):
-        Path("/proc/self/clear_refs").write_text("5")
-    return _status("VmRSS")
-
-
-def _status(field: str) -> int:
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith(field + ":"):
-            return int(line.split()[1])
-    raise OSError(f"/proc/self/status has no {field}; memory is measured on Linux only")
