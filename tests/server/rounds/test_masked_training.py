@@ -142,7 +142,11 @@ def test_the_model_takes_the_mean_of_all_units_in_every_round(tmp_path: Path) ->
     np.testing.assert_allclose(trained(tmp_path), wanted, rtol=0, atol=1e-6)
     for site in sites.values():  # keys are asked for once
         assert [kind for kind, *_ in site.asked][:5] == [
-            KEYS, "train", "train", "train", "evaluate",
+            KEYS,
+            "train",
+            "train",
+            "train",
+            "evaluate",
         ]
         assert len(set(map(str, site.agreements))) == 1
     for record in records(tmp_path):
