@@ -80,7 +80,7 @@ def federated(folder: Path, backend: str, workers: int) -> RoundTimes:
 
     study = load(Study, folder / "study.yaml")
     plan, clock = PlannedStudy(FEDERATED, study, folder), RoundTimes(study.rounds)
-    for file in plan.site_files if study.privacy.mode != "none" else ():
+    for file in plan.site_files:
         create_simulated_ledger(open_site(file))
     if backend == "ray":
         from simulations.bench.flower_ray import run_on_flower

@@ -73,6 +73,13 @@ def test_the_peers_run_beside_all_others_on_work_that_is_written(tmp_path: Path)
     assert SharedWork.read(tmp_path).rows.shape == (2, rounds.IMAGES)
 
 
+def test_hemofed_itself_runs_the_study(tmp_path: Path) -> None:
+    """A study without privacy asks for a ledger, too: what leaves unprotected is noted there."""
+    measures = rounds.contestants(tmp_path, _small(tmp_path), [])
+    figures = measures["hemofed, 1 worker"]()
+    assert figures["seconds"] > 0 and figures["memory, MiB"] > 0
+
+
 def test_an_interpreter_without_the_package_is_named_with_what_to_do(tmp_path: Path) -> None:
     bare_python = f'#!/bin/sh\nexec {sys.executable} -S "$@"\n'
     without = _executable(tmp_path / "python", bare_python)
