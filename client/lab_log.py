@@ -1,7 +1,7 @@
 """The lab's own log, `site.log`: the texts of errors, each under a reference, and the lab's own
-figures. None of it leaves.
+figures. None of it leaves the site.
 
-The server is told the reference, so that an operator and a lab can speak of one line.
+The server learns only the reference, so that an operator and a lab can talk about the same line.
 """
 
 import os
@@ -19,19 +19,20 @@ _TAIL_BYTES = 2**16
 
 
 class LabLog:
-    """Writes what stands in the way of an answer; the same thing again and again is one line.
+    """Writes why the site gives no answer; an error that repeats gets one line.
 
-    A study that waits for its labs asks every few seconds, and a lab that is not approved has the
-    same to say each time.
+    A study that waits for its labs asks every few seconds, and gets the same error each time while
+    nobody has approved it.
     """
 
     def __init__(self) -> None:
         self._last: dict[tuple[Path, str], tuple[str, str]] = {}
 
     def note(self, path: Path, about: str, error: Exception) -> str:
-        """Write the error to the log at `path`, unless it is the last that was said `about` it.
+        """Write the error to the log at `path`, unless it equals the last one with this `about`.
 
-        Returns the reference. A log that cannot be written is no reason not to answer.
+        Returns the reference of the error's line. A log that cannot be written raises nothing, and
+        so does not stop the answer to the server.
         """
         text = _text(error)
         before = self._last.get((path, about))
@@ -44,8 +45,10 @@ class LabLog:
 
 
 def text_of(path: Path, reference: str) -> str:
-    """What stands in the log under a reference: its first line; "" when it is not there any more,
-    or cannot be read."""
+    """Return the first line of the text under `reference` in the log at `path`.
+
+    Returns "" when the log cannot be read, or its last 64 KiB do not hold the reference.
+    """
     try:
         with path.open("rb") as file:
             file.seek(max(0, os.fstat(file.fileno()).st_size - _TAIL_BYTES))
@@ -62,6 +65,6 @@ def _text(error: Exception) -> str:
 
 
 def write_line(path: Path, text: str) -> None:
-    """Add a line to the log, with the time; one that cannot be written is left out."""
+    """Add a line with the time (UTC) to the log; leave it out if the log cannot be written."""
     # A full disk must not turn into an exception here: Flower would send its text to the server.
     add_line(path, f"{datetime.now(UTC).isoformat(timespec='seconds')} {text}")

@@ -1,4 +1,4 @@
-"""`hemofed simulate`."""
+"""The command `hemofed simulate`."""
 
 from datetime import datetime
 from pathlib import Path
@@ -20,7 +20,7 @@ def simulate(
     ] = None,
     data: Annotated[
         Path | None,
-        typer.Option(help="Folder of real images, to be used instead of rendered ones."),
+        typer.Option(help="Folder of real images to use instead of rendered ones."),
     ] = None,
     settings: Annotated[
         list[str] | None,
@@ -29,7 +29,7 @@ def simulate(
         ),
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(help="Run folder; default runs/<name>-<time>.")
+        Path | None, typer.Option(help="The run's folder. Default: runs/<name>-<time>.")
     ] = None,
     backend: Annotated[
         Literal["local", "ray"],
@@ -38,19 +38,19 @@ def simulate(
     ray_address: Annotated[
         str | None,
         typer.Option(
-            help="HOST:PORT of the cluster to join, or auto; default RAY_ADDRESS; without either, "
-            "one is started here."
+            help="HOST:PORT of the cluster to join, or auto. Default: RAY_ADDRESS, or if that is "
+            "not set a new cluster on this machine."
         ),
     ] = None,
     workers: Annotated[
-        int | None, typer.Option(min=1, help="Processes; default one a core.")
+        int | None, typer.Option(min=1, help="Number of processes. Default: one per core.")
     ] = None,
-    resume: Annotated[Path | None, typer.Option(help="Go on with the run in this folder.")] = None,
+    resume: Annotated[Path | None, typer.Option(help="Continue the run in this folder.")] = None,
     prepare_only: Annotated[
-        bool, typer.Option(help="Write sites and study for `flwr run .`, and stop.")
+        bool, typer.Option(help="Only write the sites and the study for `flwr run .`.")
     ] = False,
 ) -> None:
-    """Play a federation of hospitals, on this machine or a cluster, and write a report."""
+    """Simulate a federation of hospitals on this machine or a cluster, and write a report."""
     from common.config.loading import find
     from common.errors import ConfigError, FederationError
     from common.text import typed

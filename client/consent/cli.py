@@ -1,4 +1,4 @@
-"""`hemofed site studies | approve`: what the server proposes, and what a person says to it."""
+"""`hemofed site studies | approve`: what the server proposes, and what a person decides."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -40,20 +40,20 @@ def approve(
         typer.Option(formats=["%Y-%m-%d"], help="The last day on which the approval holds."),
     ] = None,
     yes: Annotated[
-        bool, typer.Option("--yes", help="Do not ask; give --by and --purpose then.")
+        bool, typer.Option("--yes", help="Do not ask; needs --by and --purpose.")
     ] = False,
     despite_units: Annotated[
         bool,
         typer.Option(
             "--despite-units",
-            help="With --yes: also where the declared units are more than a fifth off.",
+            help="With --yes: take part although the declared units are more than a fifth off.",
         ),
     ] = False,
     withdraw: Annotated[
         bool, typer.Option("--withdraw", help="Take an approval back instead.")
     ] = False,
 ) -> None:
-    """Say what a study asks of this site, ask, and record the signed approval."""
+    """Show what a study asks of this site, ask for a decision, and record the signed approval."""
     from client.consent.approvals import SignedApprovals
     from client.consent.proposals import Proposals
     from client.home import SiteHome
@@ -78,8 +78,8 @@ def approve(
 
 @app.command()
 def studies(home: Home) -> None:
-    """The studies that the server proposed, what this site says to each, how each stands, and how
-    its model does on this site's own cells, exactly: that does not leave."""
+    """List the proposed studies: this site's answer, the state, and the exact results of the model
+    on this site's own cells, which do not leave the site."""
     from client.consent.approvals import SignedApprovals
     from client.consent.explanation import protection
     from client.consent.proposals import Proposals
@@ -116,12 +116,12 @@ def studies(home: Home) -> None:
 
 
 def _standing(one: "Standing | None") -> str:
-    """State, round, and what was spent."""
+    """The state, the round and the cost in words; "" for a study without a state."""
     return f"{one.state}, round {one.round}/{one.rounds}; spent {one.cost}" if one else ""
 
 
 def _check_told(yes: bool, wanted: "dict[str, str | None]") -> None:
-    """Raise ConfigError when a question would have to be asked, and may not be."""
+    """Raise ConfigError when `yes` forbids questions, and an option of `wanted` has no value."""
     from common.errors import ConfigError
 
     missing = [option for option, told in wanted.items() if not told]
@@ -130,7 +130,7 @@ def _check_told(yes: bool, wanted: "dict[str, str | None]") -> None:
 
 
 def _end(last_day: datetime) -> datetime:
-    """When a day ends where the lab is. Raises ConfigError: no calendar reaches so far."""
+    """The end of a day in local time. Raises ConfigError for a day beyond the calendar's end."""
     from common.errors import ConfigError
 
     try:
@@ -149,11 +149,13 @@ def _show(
     approvals: "SignedApprovals",
     despite: Callable[[str], bool],
 ) -> dict[str, str]:
-    """Print what the study means for the site; the members' fingerprints that were shown.
+    """Print what the study means for the site, and return the members' fingerprints that it shows.
 
-    Raises PrivacyError, noted in the audit log, when the study cannot train here, with all reasons,
-    and when none of the site's cells can take part, or, unless `despite`, far fewer or more than
-    the study declares.
+    Raises:
+        PrivacyError: the study cannot train here, with all reasons; or none of the site's cells
+            can take part. The audit log gets a line.
+        typer.Abort: the declared units are far off, and `despite` says no. The audit log gets a
+            line.
     """
     from client.consent.cohort import describe, pinned
     from client.consent.explanation import explain
@@ -182,8 +184,11 @@ def _show(
 
 
 def _declined(approvals: "SignedApprovals", site: "Site", study: "Study", why: str) -> None:
-    """Record that the study is not approved. Why stands in the lab's own log alone: how many cells
-    there are is nobody's business, and the audit log may be shown to the operator."""
+    """Record that the study is not approved.
+
+    Only the lab's own log gets the reason: it may tell how many cells there are, and the lab may
+    show its audit log to the operator.
+    """
     from client.lab_log import write_line
     from common.wire.reasons import Fault, Reason
 
@@ -192,9 +197,9 @@ def _declined(approvals: "SignedApprovals", site: "Site", study: "Study", why: s
 
 
 def _despite(said: str, yes: bool, despite_units: bool) -> bool:
-    """Whether the person approves though the declared units are far off.
+    """Whether the person takes part although the declared units are far off.
 
-    Raises ConfigError where no question may be asked, and the option is not given.
+    Raises ConfigError when `yes` forbids the question, and `despite_units` is not given.
     """
     from common.errors import ConfigError
 
@@ -213,7 +218,11 @@ def _consent(
     yes: bool,
     told: tuple[str | None, str | None, datetime | None, dict[str, str]],
 ) -> "Consent":
-    """What the person says yes to; a no is noted and ends the command."""
+    """Ask the person, unless `yes`, and return the consent.
+
+    told: who decides, the purpose, the end, and the members' fingerprints; None: ask for it, or no
+    end. Raises typer.Abort after a no, which the audit log gets.
+    """
     from client.consent.approvals import Consent
 
     by, purpose, until, members = told
@@ -229,7 +238,7 @@ def _consent(
 
 
 def _answer(approvals: "SignedApprovals", site: "Site", study: "Study") -> str:
-    """What the site says to the study at this moment, and who said so."""
+    """The site's present answer to the study, and who gave it; "not yet" before a decision."""
     from client.policy.policy import read_policy
     from common.errors import PrivacyError
 
@@ -242,7 +251,7 @@ def _answer(approvals: "SignedApprovals", site: "Site", study: "Study") -> str:
 
 
 def _decided(approvals: "SignedApprovals", study: "Study") -> bool:
-    """Whether the site said anything about the study, or cannot tell."""
+    """Whether a decision on the study exists, or the list of decisions cannot be read."""
     from common.errors import PrivacyError
 
     try:
@@ -252,7 +261,7 @@ def _decided(approvals: "SignedApprovals", study: "Study") -> bool:
 
 
 def _readable(approvals: "SignedApprovals") -> "list[Decision]":
-    """The approved studies; none when the list cannot be read, which each study's row says."""
+    """The approvals; [] when the list cannot be read, which each study's row reports."""
     from common.errors import PrivacyError
 
     try:

@@ -94,7 +94,12 @@ def _cohort(site: Site, study: Study, members: Collection[str]) -> str:
 
 
 def protection(privacy: PrivacySpec) -> str:
-    """A study's privacy in a few words."""
+    """A study's privacy in a few words.
+
+    >>> from common.config.study import PrivacySpec
+    >>> protection(PrivacySpec(mode="none"))
+    'without privacy: unbounded'
+    """
     if privacy.mode == "none":
         return "without privacy: unbounded"
     return f"epsilon {privacy.epsilon:g} at delta {privacy.delta:g} for each {privacy.unit}"

@@ -19,7 +19,7 @@ from common.models import build, trainable
 
 
 def obstacles(site: Site, policy: Policy, study: Study) -> list[HemofedError]:
-    """What stands in the way, each as the error that it would raise; none: the site can train.
+    """Why the site cannot train, each reason as the error that it would raise; []: it can train.
 
     Checks the policy, the budget and whose the ledger is, the device, the model's weights, whether
     the noise can be drawn, and the cells and their side. Nothing here depends on what the cells

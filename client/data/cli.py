@@ -1,4 +1,4 @@
-"""`hemofed data ...`: a lab's images, from files to what a model reads."""
+"""`hemofed data ...`: a lab's images, from files to the cache that a model reads."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -22,7 +22,7 @@ app = typer.Typer(no_args_is_help=True, help="A lab's images: index, check, rend
 app.command("check")(check_command)
 
 _SHOWN = 20
-"""Unreadable images that are named."""
+"""Most unreadable images that the output names."""
 
 Side = Annotated[int, typer.Option(min=1, max=4096, help="Pixels along an edge of a cached image.")]
 Out = Annotated[
@@ -32,7 +32,7 @@ Out = Annotated[
 Scale = Annotated[
     float | None,
     typer.Option(
-        min=1e-3, max=100, help="Micrometres a pixel; then the middle --field-um become the side."
+        min=1e-3, max=100, help="Micrometres a pixel; a cached image then shows --field-um."
     ),
 ]
 Field = Annotated[
@@ -54,12 +54,12 @@ def index(
     ] = False,
     leave_out: Annotated[
         Path | None,
-        typer.Option(help="JSON of `data check`: leave out what its findings say to."),
+        typer.Option(help="JSON of `data check`: leave out the images that it says to leave out."),
     ] = None,
     print_csv: Annotated[
         bool,
         typer.Option(
-            "--print-csv", help="Print a table of all images below a folder, to look over; no more."
+            "--print-csv", help="Print a table of all images below a folder; make no cache."
         ),
     ] = False,
 ) -> None:
@@ -85,7 +85,7 @@ def index(
 
 
 def _print_csv(source: Path, label_map: dict[str, str] | None) -> None:
-    """The table on stdout, which goes into a file; on stderr what it was made of."""
+    """Print the table on stdout, and on stderr how it came about."""
     import csv
     import sys
 
@@ -107,7 +107,18 @@ def make_index(
     out: Path | None,
     skip_unreadable: bool,
 ) -> None:
-    """Make the cache of a source that is scanned, with its progress and what is in it shown."""
+    """Make the cache of a scanned source, and show the progress and the cache's content.
+
+    Args:
+        found: the scanned source.
+        side: pixels along an edge of a cached image.
+        um_per_px: the scale of the source's pictures, micrometres a pixel; None: not known.
+        field_um: micrometres along the edge of a cached image, if the scale is known.
+        out: the cache's folder; None: a folder in the cache root.
+        skip_unreadable: leave out images that cannot be read.
+
+    Raises DataError as `build` does.
+    """
     from client.data.cache import CellCache, Geometry, build, keep
     from client.data.leave_out import without_unreadable
     from client.data.progress import counting
@@ -127,7 +138,7 @@ def make_index(
 
 
 def _show(console: Console, cache: "CellCache", found: "Index", faults: Sequence[str]) -> None:
-    """What is in the cache, and what was passed over."""
+    """Print the cache's content, and what it leaves out."""
     from client.data.patient_names import unknown
     from client.data.stated_scale import look
 

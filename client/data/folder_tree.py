@@ -1,4 +1,4 @@
-"""A deep tree of images -> a table of them that a person looks over, and `data index` reads."""
+"""Makes a table of the images in a deep tree, which a person checks and `data index` reads."""
 
 import os
 from collections import Counter
@@ -19,27 +19,32 @@ _SHOWN = 5
 
 @dataclass
 class Tree:
-    """The rows of a tree's table, and which folders' names went where."""
+    """The rows of a tree's table, and how the names of folders were used."""
 
     rows: list[tuple[str, str, str, str]] = field(default_factory=list)
-    """Path below the tree's root, label, patient ("": not known), split ("": none given)."""
+    """Path below the tree's root, label, patient ("": not known), split ("": not given)."""
     used: dict[str, Counter[str]] = field(
         default_factory=lambda: {"label": Counter(), "patient": Counter(), "split": Counter()}
     )
-    """Column -> name of a folder -> images."""
+    """Column -> name of a folder -> number of images."""
     unused: Counter[str] = field(default_factory=Counter)
-    """Names of folders that are in no column."""
+    """Name of a folder that no column uses -> number of images."""
     passed_over: Counter[str] = field(default_factory=Counter)
+    """Reason -> number of files that are not in the table."""
 
 
 def read_tree(source: Path, label_map: Mapping[str, str] | None = None) -> Tree:
-    """All images below `source`, by name; what a folder's name says of those in it.
+    """Read all images below `source`, with what the names of their folders say.
 
-    The label is the nearest folder around an image whose name is a known cell type, else the
-    nearest at all; with the folders of words below it, as in lymphocyte/atypical, which the person
-    is to map. Of the others the nearest that is called as a patient's (Patient_07, case 12) is the
-    patient, and one called train, val or test the split. Raises DataError: no folder, no image in
-    one, a folder that cannot be read.
+    The label of an image is the name of the nearest folder around it that names a cell type, or of
+    the nearest folder if none does. Folders below it that may name a kind of the type are part of
+    the label, as in lymphocyte/atypical; a person maps such labels. Among the other folders, the
+    nearest one with a name like a patient's (Patient_07, case 12) is the patient, and the nearest
+    one with a split's name (train, val, test) is the split. No image is decoded.
+
+    Raises:
+        DataError: `source` is no folder or has no image in a folder, a folder cannot be read, or a
+            link leads back to a folder around it.
     """
     if not source.is_dir():
         raise DataError(f"{source}: is not a folder; a table is written of the images in one")
@@ -88,9 +93,12 @@ def _add(tree: Tree, name: PurePosixPath, label_map: Mapping[str, str] | None) -
 
 
 def _words(below_a_type: list[str]) -> list[str]:
-    """Those of the folders below a type's that may name a kind of it (lymphocyte/atypical).
+    """The folders below a cell type's that may name a kind of it, as in lymphocyte/atypical.
 
-    One with a number is a slide, a date or a patient.
+    A folder with a digit in its name is a slide, a date or a patient, and does not count.
+
+    >>> _words(["atypical", "slide 3", "train"])
+    ['atypical']
     """
     return [
         part
@@ -100,8 +108,8 @@ def _words(below_a_type: list[str]) -> list[str]:
 
 
 def summary(tree: Tree, label_map: Mapping[str, str] | None = None) -> Iterator[str]:
-    """What the table was made of, a sentence each, for the person who looks it over."""
-    yield f"{count(len(tree.rows), 'image')}; nothing was opened"
+    """Say how the table came about, a line at a time, for the person who checks it."""
+    yield f"{count(len(tree.rows), 'image')}; no pixel was looked at"
     unknown = [name for name in tree.used["label"] if not known_as(name, label_map)]
     yield f"label: {_named(tree.used['label'])}"
     if unknown:

@@ -25,7 +25,7 @@ class LeaveOut:
     names: frozenset[str] = frozenset()
     """Paths of the images, relative to the source's folder."""
     source: str = ""
-    """The path of the source that was checked, as given then; "" where the JSON does not say."""
+    """The resolved path of the source that was checked; "" if the JSON does not name it."""
 
 
 def read_leave_out(path: Path) -> LeaveOut:

@@ -1,4 +1,4 @@
-"""Which images a source has, however disordered it is: class folders, or a table of cells."""
+"""The images of a source, even a disordered one: class folders, or a table of cells."""
 
 import os
 import unicodedata
@@ -26,69 +26,75 @@ SPLITS = {
     "test": "test",
     "testing": "test",
 }
-"""What a split is called, in lower case -> its name here; "": none is given."""
+"""A source's word for a split, in lower case -> the split's name here; "": no split is given."""
 
 LEFT_OUT = "left out by --leave-out"
 LEFT_OUT_BY_MAP = "left out by label_map"
 _NAMED = 5
-"""Names in one remark."""
+"""Most names in one remark."""
 _TABLES = frozenset({".csv", ".tsv", ".xls", ".xlsx", ".ods"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ListedImage:
-    """One image that the source names; it need not be readable."""
+    """One image that the source names, readable or not."""
 
     folder: Path
     """The source's folder, from which the name starts."""
     name: str
     """The path as the source has it, with forward slashes."""
     label: str
-    """One of the 18 where `known`, else the source's own word."""
+    """A cell type of `CELL_TYPES` if `known`, else the source's own word."""
     known: bool = True
+    """Whether the source's word means a cell type."""
     patient: str = ""
-    """"": not known."""
+    """The patient's name; "": not known."""
     split: str = ""
-    """"", "train", "validation" or "test"; "": not given."""
+    """"train", "validation" or "test"; "": not given."""
 
     @property
     def path(self) -> Path:
+        """The image's file."""
         return self.folder / self.name
 
 
 @dataclass
 class Listing:
-    """The images of a source in a fixed order, what was passed over, and what is wrong."""
+    """The images of a source in a fixed order, what it passes over, and what is wrong with it."""
 
     source: Path
     entries: list[ListedImage] = field(default_factory=list)
+    """The images, also those of unknown labels."""
     passed_over: Counter[str] = field(default_factory=Counter)
-    """Reason -> files that are not images, or were left out on purpose."""
+    """Reason -> number of files that are not images, or are left out on purpose."""
     unknown: dict[str, list[str]] = field(default_factory=dict)
-    """Name that is no cell type -> its images."""
+    """Word that means no cell type -> names of its images."""
     nested: list[str] = field(default_factory=list)
-    """Folders where images are expected."""
+    """Names of folders in places where images are expected."""
     misnamed: list[str] = field(default_factory=list)
-    """Pictures that are called otherwise than one."""
+    """Names of pictures that have no picture's suffix."""
     unlisted: list[str] = field(default_factory=list)
     """Pictures below the table's folder, or beside those of the table, that no row names."""
     refused: list[str] = field(default_factory=list)
-    """Pictures that are called as a form that is never read."""
+    """Names of pictures whose suffix stands for a form that is never read."""
     missing: list[tuple[int, str]] = field(default_factory=list)
-    """Line and path of the table's rows whose file is not there."""
+    """Line and path of each row of the table whose file does not exist."""
     bad_rows: list[tuple[int, str, str]] = field(default_factory=list)
-    """Line and path of other rows that cannot be used, and why."""
+    """Line, path and fault of each other row that cannot be used."""
     remarks: list[str] = field(default_factory=list)
-    """What of the source was not used, in words."""
+    """What the listing did not use, and similar remarks, a sentence each."""
 
     @property
     def table(self) -> Path | None:
-        """The table that it was read through; None: class folders."""
+        """The table that names the images; None: the source is class folders.
+
+        Raises DataError when the source is a file but no .csv, or its table is no file.
+        """
         return _table(self.source)
 
     @property
     def folder(self) -> Path:
-        """Where the images' names start."""
+        """The folder where the images' names start."""
         return self.table.parent if self.table else self.source
 
 
@@ -97,11 +103,19 @@ def listing(
     label_map: Mapping[str, str] | None = None,
     leave_out: Collection[str] = (),
 ) -> Listing:
-    """List the images of class folders or a table. Only names are looked at; no image is opened.
+    """List the images of class folders or a table.
 
-    leave_out: names of images that are passed over. Raises DataError: no such source, a cache in
-    its place, a folder or table that cannot be read, a label map that `check_label_map` refuses,
-    no image at all.
+    The function decodes no image. It reads only names, and the first bytes of files that lack a
+    picture's suffix.
+
+    Args:
+        source: a folder of class folders, a folder with a table `cells.csv`, or a .csv file.
+        label_map: the lab's word -> cell type.
+        leave_out: names of images to pass over.
+
+    Raises:
+        DataError: the source is missing, is an indexed cache, cannot be read or has no image; or
+            `check_label_map` refuses the label map.
     """
     check_label_map(label_map or {})
     result = Listing(source)
@@ -142,11 +156,12 @@ class _Reader:
     labels: set[str] = field(default_factory=set)
     """The labels as the source spells them."""
     left_out: set[str] = field(default_factory=set)
+    """The names in `leave_out` that the source has."""
     named: set[str] = field(default_factory=set)
-    """The files of a table's rows, whether the rows can be used or not."""
+    """The files of all rows of a table, usable or not."""
 
     def say_what_is_unused(self) -> None:
-        """Names of the label map and of what is to be left out, that nothing here is called."""
+        """Remark on names in the label map and in `leave_out` that the source does not have."""
         for what, names in (
             ("label_map: no image is called", unused(self.label_map, self.labels)),
             ("--leave-out: no image here is", sorted(self.leave_out - self.left_out)),
@@ -156,6 +171,7 @@ class _Reader:
                 self.into.remarks.append(f"{what} {', '.join(names[:_NAMED])}{more}")
 
     def folders(self) -> None:
+        """List the images of class folders."""
         source, passed_over = self.into.source, self.into.passed_over
         for folder in visible(source, passed_over):
             if not is_folder(folder):
@@ -177,13 +193,14 @@ class _Reader:
                 passed_over["empty folder"] += 1
 
     def _remark_table(self, name: str) -> None:
-        """A table that its person takes to be read would be passed over without a word."""
+        """Remark on a table that is not read, as its owner may believe that it is."""
         if Path(name).suffix.lower() in _TABLES:
             self.into.remarks.append(
                 f"{name} is not read: a table is called {TABLE}, or is named in the folder's place"
             )
 
     def rows(self, table: Path) -> None:
+        """List the images of a table."""
         content = read_table(table)
         if content.unused:
             self.into.remarks.append(f"columns that are not used: {', '.join(content.unused)}")
@@ -193,9 +210,9 @@ class _Reader:
         self._remark_unlisted(table.parent)
 
     def _remark_unlisted(self, folder: Path) -> None:
-        """Pictures that no row names may be new ones, or a type that was forgotten.
+        """Remark on pictures that no row names: new ones, perhaps, or a forgotten cell type.
 
-        Without their names, in which patients' may be: what is remarked may go into a report.
+        The remark leaves out their names, which may hold patients' names: it may go into a report.
         """
         beside = {os.path.dirname(file) or "." for file in self.named}
         below = os.walk(folder) if self.into.source.is_dir() else ()
@@ -263,17 +280,17 @@ def _pictures(folder: str) -> Iterator[str]:
 
 
 def _found(folder: Path, given: str) -> str:
-    """The path as it leads to the file: tables put blanks around it, Windows backslashes in it."""
+    """The path that leads to the file: tables put blanks around it, and Windows backslashes in."""
     bare = given.strip()
     plain = bare.replace("\\", "/")
-    # A disk of macOS has the letters of a name apart from their accents.
+    # A disk of macOS may store the letters of a name apart from their accents.
     names = (given, bare, plain, *(unicodedata.normalize(form, plain) for form in ("NFC", "NFD")))
     name = next((name for name in names if os.path.isfile(folder / name)), plain)
     return Path(name).as_posix() if bare else ""
 
 
 def _fault(record: Record, before: int | None) -> str:
-    """What is wrong with a row; `before`: the line that names the same file already."""
+    """What is wrong with a row; "" if nothing is. before: an earlier line with the same file."""
     if not record.path.strip():
         return "the path is empty"
     if before:
@@ -284,7 +301,7 @@ def _fault(record: Record, before: int | None) -> str:
 
 
 def not_read(found: Listing) -> str:
-    """What to do with pictures in forms that are never read; "" where there are none."""
+    """Say what to do with pictures in forms that are never read; "" if there are none."""
     if not found.refused:
         return ""
     kinds = Counter(map(refused, found.refused)).most_common()
@@ -296,7 +313,7 @@ def not_read(found: Listing) -> str:
 
 
 def lost(found: Listing) -> str:
-    """What is to be asked where most of a table's files are not there; "" where they are."""
+    """Say that most of a table's files are missing, and ask for the folder; "" otherwise."""
     rows = len(found.entries) + len(found.bad_rows) + found.passed_over.total()
     missing = len(found.missing)
     if missing <= rows or found.table is None:
@@ -309,7 +326,10 @@ def lost(found: Listing) -> str:
 
 
 def nested_tree(found: Listing) -> str:
-    """What to do with a tree that is deeper than one folder a cell type."""
+    """Say what to do with a tree that is deeper than one folder for each cell type.
+
+    `found.nested` must not be empty.
+    """
     source, inner = found.source, found.nested[0]
     top = list(dict.fromkeys(name.partition("/")[0] for name in found.nested))
     said = (

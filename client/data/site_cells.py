@@ -1,4 +1,4 @@
-"""A site's cells as a study sees them: of its types, split and numbered by patient."""
+"""A site's cells as a study sees them: of the study's types, in splits, numbered by patient."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,17 +24,18 @@ class SiteCells:
     """A site's cells of the study's types, N of them, over all its caches."""
 
     parts: tuple[CellCache, ...]
+    """The cells of each cache, in the order of the positions."""
     labels: Rows
     """int64 (N,): indices into the study's cell_types."""
     splits: NDArray[np.str_]
     """(N,): train, validation or test."""
     units: Rows
-    """int64 (N,): numbers of patients; a cell of an unknown patient has a number of its own."""
+    """int64 (N,): numbers of patients; a cell of an unknown patient has a number for itself."""
     held_out: bool
-    """Whether the site only tests the model, on all its cells."""
+    """Whether the site only tests the model, with all its cells."""
 
     def rows(self, split: str) -> Rows:
-        """Positions of a split's cells, in order; for a held-out site, those of all cells."""
+        """Positions (M,) of the split's cells in order; for a held-out site, of all cells."""
         return np.flatnonzero((self.splits == split) | self.held_out)
 
     def take(self, positions: Rows) -> NDArray[np.uint8]:
@@ -52,12 +53,15 @@ class SiteCells:
 
 @lru_cache(maxsize=256)
 def open_cells(site: Site, study: Study) -> SiteCells:
-    """The site's cells as the study uses them; each process opens them once, images stay on disk.
+    """Open the site's cells as the study uses them; the images stay on disk.
 
-    A study that protects patients leaves out cells of unknown patients: each would count as a
-    patient. Raises DataError when a cache has another side or field of view and, without privacy,
-    when no cell is of the study's types. Under privacy the latter must not be told, and the site
-    sends noise alone.
+    A process opens the cells of a site and study once. A study that protects patients leaves out
+    the cells of unknown patients, as it could not tell how many of them are one patient's.
+
+    Raises:
+        DataError: a cache or selection cannot be read, or a cache has another side or field of
+            view than the study. Without privacy also: no cell is of the study's types. Under
+            privacy the server must not learn that, and the site sends noise alone.
     """
     classes = _classes(study)
     parts, given = [], []
@@ -96,7 +100,7 @@ def _cache(folder: Path, side: int, field_um: float) -> CellCache:
 
 
 def _again(cache: CellCache, side: int, field_um: float) -> str:
-    """What to type so that the cache's images have the side and field that a study asks for."""
+    """The command that makes a cache with the side and field of view that the study asks for."""
     options = ["--side", f"{side}"]
     if cache.meta["um_per_px"] is not None:
         options += ["--um-per-px", f"{cache.meta['um_per_px']:g}", "--field-um", f"{field_um:g}"]
@@ -105,9 +109,10 @@ def _again(cache: CellCache, side: int, field_um: float) -> str:
 
 
 def selected(source: CellSource, cache: CellCache) -> tuple[CellCache, NDArray[np.str_]]:
-    """The cells of the source, and the split given for each ("" where none is).
+    """Return the cells that the source selects from `cache`, and the given split of each.
 
-    Raises DataError when the source's selection cannot be read or does not fit the cache.
+    The splits are (N,), "" for a cell without one. A source without a selection takes all cells.
+    Raises DataError when the selection cannot be read or does not fit the cache.
     """
     if source.selection is None:
         return cache, cache.splits
@@ -120,7 +125,7 @@ def selected(source: CellSource, cache: CellCache) -> tuple[CellCache, NDArray[n
 
 
 def used(cache: CellCache, study: Study) -> Rows:
-    """Positions of the cells that the study uses: those of its types that its unit can protect."""
+    """Positions (M,) of the cells of the study's types that the study's privacy can protect."""
     of_type = _classes(study)[cache.labels] >= 0
     if not study.privacy.of_patients:
         return np.flatnonzero(of_type)
@@ -136,10 +141,12 @@ def _classes(study: Study) -> Rows:
 def split_as_studied(
     parts: Sequence[CellCache], given: Sequence[NDArray[np.str_]], study: Study
 ) -> NDArray[np.str_]:
-    """(N,) the split of each cell of `parts`; `given` holds the given ones, "" where there is none.
+    """Return the split (N,) of each cell of `parts`: "train", "validation" or "test".
 
-    Under privacy no cell's split may depend on other units, and a patient whose cells lie in
-    several caches is one unit, so all caches are then split together.
+    given: for each part, the given split of each cell; "": none is given.
+
+    Under privacy, no cell's split may depend on other units (see `assign_alone`). A patient with
+    cells in several caches is one unit, so the function then splits all caches together.
     """
     if study.privacy.mode == "none":
         return np.concatenate(

@@ -1,4 +1,4 @@
-"""The scale that picture files state of themselves, to hold the given one against."""
+"""The scale that picture files state themselves, for a comparison with the given one."""
 
 import html
 import re
@@ -14,19 +14,23 @@ from common.errors import DataError
 
 _LOOKED_AT = 21
 _RANGE_UM = (1e-3, 2.0)
-"""Micrometres a pixel. A coarser one is that of a printer: 12,700 dpi and fewer."""
+"""Range of a plausible scale, micrometres a pixel. A coarser one (12,700 dpi and less) is that of a
+printer."""
 _NEAR = 0.02
-"""The share by which two scales may differ and be the same, rounded."""
+"""The share by which two scales may differ and count as the same, because of rounding."""
 _INCH_UM = 25_400.0
 _UM = {"m": 1e6, "cm": 1e4, "mm": 1e3, "um": 1.0, "µm": 1.0, "μm": 1.0, "micron": 1.0, "nm": 1e-3}
 _UM |= {"microns": 1.0, "\\u00b5m": 1.0, "inch": _INCH_UM}
 
 
 def look(paths: Sequence[Path], um_per_px: float | None) -> list[str]:
-    """What is to be said of the scale, after a look at 21 of the pictures or all, a sentence each.
+    """Return remarks on the scale, a sentence each, from at most 21 of the pictures.
 
-    How wide the middle one is at the scale that was given; what the files state, where that is
-    another scale, or none was given. A file that cannot be read is passed over.
+    One remark tells the median width of the pictures at the given scale. Another tells the scale
+    that the files state, if no scale is given or it differs. A file that cannot be read does not
+    count.
+
+    um_per_px: the given scale, micrometres a pixel; None: not given.
     """
     some = paths[:: max(1, len(paths) // _LOOKED_AT)][:_LOOKED_AT]
     looked = [found for path in some if (found := _wide_and_stated(path))]
@@ -64,18 +68,18 @@ def _wide_and_stated(path: Path) -> tuple[int, float | None] | None:
 
 
 def stated_um_per_px(path: Path) -> float | None:
-    """Micrometres a pixel as a readable picture's own file states it; None where it does not, or
-    not in a way that can be read.
+    """Return the scale that a readable picture's file states, in micrometres a pixel.
 
-    OME's PhysicalSizeX; ImageJ's unit; TIFF's, PNG's and JPEG's resolution where it is finer than
-    a printer's; DICOM's PixelSpacing.
+    The sources are OME's PhysicalSizeX, ImageJ's unit, the resolution of TIFF, PNG and JPEG, and
+    DICOM's PixelSpacing. Returns None for a file that states none, an unreadable one, or one
+    outside `_RANGE_UM`, like a printer's resolution.
     """
     try:
         with open(path, "rb") as file:
             form = kind(file.read(HEAD))
         scale = {"tiff": _of_tiff, "dicom": _of_dicom, "bitmap": _of_bitmap}[form](path)
     except Exception:
-        # Anything may stand in such a field, and readers stumble over it in as many ways.
+        # Such a field may hold anything, so its reader may raise anything.
         return None
     return scale if scale and _RANGE_UM[0] <= scale <= _RANGE_UM[1] else None
 

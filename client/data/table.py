@@ -1,4 +1,4 @@
-"""A lab's table of cells (`cells.csv`), row by row, however a spreadsheet wrote it."""
+"""Reads a lab's table of cells (`cells.csv`) as any common spreadsheet writes it."""
 
 import codecs
 import csv
@@ -30,7 +30,7 @@ _NEAR = {
     ),
     "split": ("subset", "set", "fold", "partition"),
 }
-"""A column -> the words in which others name it."""
+"""Column -> other common words for it."""
 _SEPARATORS = ",;\t"
 _SHORTENED = re.compile(r"\d([.,]\d+)?[eE]\+\d+")
 _SAVE = "save it as UTF-8 (in Excel: 'CSV UTF-8')"
@@ -38,17 +38,19 @@ _SAVE = "save it as UTF-8 (in Excel: 'CSV UTF-8')"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Record:
-    """One row as it stands; `fault` is what is wrong with its form, "" if nothing is."""
+    """One row of the table."""
 
     line: int
+    """The row's line in the file, from 1; the last one, if the row has several."""
     path: str
-    """The path as it stands, with the blanks around it, which may be the file's own."""
+    """The path with the blanks around it, which may belong to the file's name."""
     label: str
     patient: str
-    """"" where the table says in any way that it is not known."""
+    """"" if the table says in any way that the patient is not known."""
     split: str
-    """"" likewise."""
+    """"" if the table says in any way that no split is given."""
     fault: str = ""
+    """What is wrong with the row's form; "" if nothing is."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,17 +58,21 @@ class Table:
     """The rows of a table."""
 
     records: Iterator[Record]
+    """The rows in order, without empty ones. Raises DataError at a row that is not valid CSV."""
     unused: tuple[str, ...]
-    """The columns that mean nothing here, as the table names them."""
+    """The columns that hemofed does not use, as the table names them."""
 
 
 def read_table(path: Path) -> Table:
-    """Read a CSV with a header that names the columns path and label, perhaps patient and split.
+    """Read a CSV whose header names the columns path and label, and optionally patient and split.
 
-    Comma, semicolon or tab, or what a first line `sep=;` names; UTF-8, or UTF-16 with its mark.
-    Names of columns are read without case and the blanks around them. Raises DataError: it cannot
-    be read, has no such header, has a column twice, or has one that is nearly called patient or
-    split while none is.
+    The separator is a comma, semicolon or tab, or the one that a first line such as `sep=;` names.
+    The text is UTF-8, or UTF-16 with a byte order mark. Case and outer blanks do not matter in the
+    names of columns.
+
+    Raises:
+        DataError: the file cannot be read, its header lacks path or label or has a column twice,
+            or a column seems to mean patient or split while none has that name.
     """
     text = _text(path)
     if not text.strip():
@@ -107,7 +113,11 @@ def _text(path: Path) -> str:
 
 
 def _separator(text: str) -> tuple[int, str, int]:
-    """Lines before the header, the separator, and where the header starts."""
+    """The number of lines before the header, the separator, and the header's place in the text.
+
+    >>> _separator("path;label\\n"), _separator("sep=;\\npath;label\\n")
+    ((0, ';', 0), (1, ';', 6))
+    """
     told = re.match(r'"?sep=(.)"?[ ]*[,;\t]*(\r\n|\r|\n)', text, re.IGNORECASE)
     if told:
         return 1, told[1], told.end()
@@ -126,14 +136,14 @@ def _rows(path: Path, reader: Any) -> Iterator[list[str]]:
 
 
 def _places(path: Path, header: Sequence[str]) -> dict[str, int]:
-    """Column -> its place in a row."""
+    """Map each column of `COLUMNS` that the header has to its place in a row."""
     names = [_folded(name) for name in header]
     twice = [name for name in COLUMNS if names.count(name) > 1]
     if twice:
         raise DataError(f"{path}: has the column {twice[0]} twice; keep the one that is meant")
     missing = [name for name in ("path", "label") if name not in names]
     if missing:
-        # Without a header the first line is a cell, and has perhaps its patient's name.
+        # Without a header the first line is a cell, perhaps with a patient's name: do not show it.
         known = f" (columns: {', '.join(header)})" if len(missing) == 1 else ""
         raise DataError(
             f"{path}: no column {' and no column '.join(missing)}{known}; the first line is to "
@@ -154,7 +164,11 @@ def _folded(name: str) -> str:
 
 
 def _is_near(name: str, column: str) -> bool:
-    """Whether `column` may be meant by `name`: has it in it, misspelt or in another word."""
+    """Whether `name` may mean `column`: it contains it, misspells it, or has another word for it.
+
+    >>> [_is_near(name, "patient") for name in ("patient no.", "patinet", "donor", "slide")]
+    [True, True, True, False]
+    """
     words = [word for word in re.split(r"[\W_]+", name) if word]
     bare = {re.sub(r"(s|ids?|nr|no|num|number|code|name|key)$", "", word) for word in words}
     whole = "".join(words)

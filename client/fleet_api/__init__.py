@@ -1,1 +1,1 @@
-"""The way to the server: outbound HTTPS, its certificate, proxies, waiting."""
+"""The way to the server: outbound HTTPS, the server's certificate, proxies, waiting."""

@@ -1,4 +1,5 @@
-"""Flower's fleet API, call by call, over a connection of ours; objects go through it uncopied."""
+"""The calls of Flower's fleet API, over a connection that hemofed makes, and without a copy of
+the objects."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -22,17 +23,17 @@ from common.wire.flower_internals import PullObjectRequest, PullObjectResponse, 
 from common.wire.flower_objects import PIECE_BYTES, Buffer
 
 _SECONDS = 30.0
-"""For a part of an exchange: longer than the server lets a question for messages wait."""
+"""For each part of an exchange: longer than the server holds a question for messages."""
 _GULP = 2**17
-"""Bytes that are handed to the connection at a time: it copies them."""
+"""Bytes that the connection gets at a time, since it copies them."""
 _MOST = 2 * PIECE_BYTES
-"""Bytes of an answer."""
+"""Largest size of an answer that holds an object, in bytes."""
 _PULLED = PullObjectResponse.DESCRIPTOR.fields_by_name["object_content"].number
 _PUSHED = PushObjectRequest.DESCRIPTOR.fields_by_name["object_content"].number
 
 
 class _NamesVersion:
-    """Says with each request which hemofed runs here."""
+    """Adds the version of this hemofed to each request."""
 
     def intercept(self, context: ProtobufRequestContext, call_next: ProtobufCall) -> httpx.Response:
         context.request.headers[HEADER] = version()
@@ -40,8 +41,15 @@ class _NamesVersion:
 
 
 class FleetCalls(FleetHttpClient):
-    """Flower's calls over a connection of ours: Flower's own would obey the environment, where
-    a proxy that it cannot use is a traceback, and loopback goes through one."""
+    """Flower's calls to the server at `address` (host:port), with `key` as the node's key.
+
+    The connection is `client_to`'s. Flower's own connection obeys the environment: it ends in a
+    traceback for a proxy that it cannot use, and reaches loopback through a proxy.
+
+    Raises:
+        ConfigError: the environment names a proxy that cannot be used.
+        FederationError: the certificate in `authority` cannot be read.
+    """
 
     def __init__(self, address: str, authority: Path, key: ec.EllipticCurvePrivateKey) -> None:
         self._base_url = f"https://{address}"
@@ -54,7 +62,10 @@ class FleetCalls(FleetHttpClient):
         self._client = client_to(address, authority, _SECONDS)
 
     def pull_object(self, request: PullObjectRequest) -> tuple[PullObjectResponse, memoryview]:
-        """The answer without the object, and the object."""
+        """Return the server's answer without the object, and the object's bytes.
+
+        Raises httpx.HTTPError, also for an answer that is none of Flower's or too large.
+        """
         answer = self._exchange("PullObject", request, (request.SerializeToString(),))
         try:
             said, content = taken_out(answer, _PULLED)
@@ -63,12 +74,15 @@ class FleetCalls(FleetHttpClient):
             raise httpx.RemoteProtocolError("an answer that is none of Flower's") from error
 
     def push_object(self, request: PushObjectRequest, spans: Sequence[Buffer]) -> None:
-        """Send the object that lies in `spans`; the request has none."""
+        """Send `request` with the bytes of `spans`, in order, as its object.
+
+        `request` itself must hold no object. Raises httpx.HTTPError.
+        """
         front = front_of(request.SerializeToString(), _PUSHED, sum(map(len, spans)))
         self._exchange("PushObject", request, (front, *spans))
 
     def _exchange(self, name: str, request: Message, spans: Sequence[Buffer]) -> memoryview:
-        """The bytes of the answer to a request of these bytes. Raises httpx.HTTPError."""
+        """Send `spans` as the request's bytes, and return the answer's. Raises httpx.HTTPError."""
         path = {"PullObject": "pull-object", "PushObject": "push-object"}[name]
         asked = self._client.build_request(
             "POST",
@@ -84,7 +98,7 @@ class FleetCalls(FleetHttpClient):
         response = self._send(context, stream=True)
         try:
             response.raise_for_status()
-            asked.extensions["timeout"]["read"] = _SECONDS  # Flower waits for a stream for ever
+            asked.extensions["timeout"]["read"] = _SECONDS  # Flower sets no limit on a stream
             return _body(response)
         finally:
             response.close()
@@ -97,7 +111,10 @@ def _gulps(spans: Sequence[Buffer]) -> Iterator[bytes]:
 
 
 def _body(response: httpx.Response) -> memoryview:
-    """All of the answer, in memory of huge pages where it is large."""
+    """The whole answer as read-only bytes, in memory of huge pages where it is large.
+
+    Raises httpx.RemoteProtocolError for an answer without a length, or of more than `_MOST` bytes.
+    """
     said = response.headers.get("content-length", "")
     if not said.isdigit() or int(said) > _MOST:
         raise httpx.RemoteProtocolError(f"an answer of {said!r:.20} bytes")

@@ -1,4 +1,4 @@
-"""The site's connection to the server's fleet API: outbound HTTPS, nothing listens here."""
+"""The site's connection to the server's fleet API: outbound HTTPS; the site opens no port."""
 
 import hashlib
 import logging
@@ -42,11 +42,12 @@ from common.wire.flower_objects import Buffer, identifiers, put_together, take_a
 HEARTBEAT_SECONDS = 15.0
 """The server counts a site as gone after twice this long without a sign of life."""
 _PAUSES = (0.5, 20.0)
-"""Seconds between tries: the first, and the longest."""
+"""Seconds between tries: the first pause, and the longest."""
 _MOST = 2**30
-"""Bytes of a message in all: a model of 268 million float32. Who sent it is known afterwards."""
+"""Largest size of a message, in bytes: a model of 268 million float32. The bound counts before the
+site knows who sent the message."""
 _INVALID_HEARTBEAT = 400
-"""Flower's HTTP code for it; that of a key which it does not know is another."""
+"""Flower's HTTP code for a heartbeat interval of 0; an unknown key gets another code."""
 _log = logging.getLogger("hemofed.site")
 
 Request = TypeVar("Request")
@@ -54,27 +55,30 @@ Result = TypeVar("Result")
 
 
 class RunOverError(Exception):
-    """The server has no more use for the answer, or the run is over there; it is dropped."""
+    """The run is over at the server, or the server needs this message's answer no more."""
 
 
 class NoMessageError(Exception):
-    """What lies at the server in a message's place is none; no server of ours put it there."""
+    """The server sent something that is no message; a server of hemofed never does."""
 
 
 class HaltedError(Exception):
-    """The service is asked to stop while the server does not answer."""
+    """The service must stop, and the server does not answer."""
 
 
 class ShutOutError(FederationError):
-    """The server does not know this site's key, or not by the node's number."""
+    """The server does not know this site's key, or not under the node's number."""
 
 
 class FleetLink:
-    """Speaks for one site, by its key.
+    """One site's link to the server at `address` (host:port), with `key` as the node's key.
 
-    Waits out what passes, and says so: a server that is away, whose certificate has expired, or
-    from whose clock this one differs. `halt` ends the wait. Raises ConfigError or FederationError
-    as `client_to` does.
+    The link logs a passing fault and waits until it is over: a server that is away, an expired
+    certificate of the server, or two clocks that differ. `halt` ends the wait.
+
+    Raises:
+        ConfigError: the environment names a proxy that cannot be used.
+        FederationError: the certificate in `authority` cannot be read.
     """
 
     def __init__(
@@ -89,18 +93,25 @@ class FleetLink:
         self._hindrance = ""
         self._client = FleetCalls(address, authority, key)
         self._held: dict[str, Buffer] = {}
-        """The pieces of the last ordered message that had any, by their SHA-256."""
+        """SHA-256 -> piece, of the last ordered message that had pieces."""
         self._fetched: dict[str, Buffer] = {}
-        """The pieces of the last message, by the names that came with them."""
+        """Name -> piece, of the last message; the names are the server's, and unchecked."""
 
     def connect(self, memory: Path) -> bool:
-        """Become this key's node, or go on being the node that a predecessor was; whether it does.
+        """Activate this key's node at the server, or continue as the node of a predecessor.
 
-        memory: a file with the node's number. Without it the server would refuse the key for as
-        long as it believes a killed predecessor alive, and give up what that was answering.
-        Raises ShutOutError: not a member.
+        Starts the heartbeat. Returns whether it continues as the predecessor's node.
+
+        memory: the file with the node's number, which this method writes. Without the number the
+        server refuses the key for as long as it believes a killed predecessor alive, and gives up
+        the message that the predecessor was answering.
+
+        Raises:
+            ShutOutError: the server does not know this site's key.
+            FederationError: the server's certificate is not accepted.
+            HaltedError: `halt` is set while the server does not answer.
         """
-        continues = memory.exists() and self._continues(int(memory.read_text(encoding="utf-8")))
+        continues = self._continues(_number_in(memory))
         if not continues:
             request = ActivateNodeRequest(
                 public_key=node_public_pem(self._key), heartbeat_interval=HEARTBEAT_SECONDS
@@ -112,11 +123,15 @@ class FleetLink:
         return continues
 
     def check_known(self) -> None:
-        """Raise ShutOutError unless the server knows this key; nothing changes there.
+        """Raise ShutOutError unless the server knows this key; the server's state does not change.
 
-        It is asked for a node that gives no sign of life, ever: Flower looks the key up, refuses
-        the one and the other by different codes, and a client that runs is not disturbed. Raises
-        httpx.HTTPError when the server does not answer.
+        The method asks for a node with the invalid heartbeat interval 0. Flower looks the key up
+        first, and refuses an unknown key and an invalid interval with different codes. A running
+        client of the same site is not disturbed.
+
+        Raises:
+            ShutOutError: the server does not know this site's key.
+            httpx.HTTPError: the server does not answer.
         """
         request = ActivateNodeRequest(public_key=node_public_pem(self._key), heartbeat_interval=0)
         try:
@@ -127,8 +142,10 @@ class FleetLink:
             if error.response.status_code != _INVALID_HEARTBEAT:
                 raise self._shut_out() from error
 
-    def _continues(self, number: int) -> bool:
-        """Whether the server still knows this key's node by that number."""
+    def _continues(self, number: int | None) -> bool:
+        """Take `number` as the node's, and return whether the server still knows this key by it."""
+        if number is None:
+            return False
         self._node = Node(node_id=number)
         try:
             return bool(self._ask(self._client.SendNodeHeartbeat, self._sign_of_life()).success)
@@ -136,31 +153,47 @@ class FleetLink:
             return False
 
     def leave(self) -> None:
-        """Say good-bye, so that nobody waits for this site."""
+        """Deactivate the node at the server, so that nobody waits for this site, and close."""
         with suppress(httpx.HTTPError):
             self._client.DeactivateNode(DeactivateNodeRequest(node_id=self._node.node_id))
         self.close()
 
     def close(self) -> None:
-        """Close the connection; the server counts the site as gone after a while."""
+        """End the heartbeat and close the connection.
+
+        The server counts the site as gone after twice `HEARTBEAT_SECONDS`.
+        """
         self._closed.set()
         self._client.close()
 
     def pull(self) -> PullMessagesResponse | None:
-        """The next message without its content, or None when there is none for some seconds."""
+        """Return the next message without its content, or None when none comes for some seconds.
+
+        Raises ShutOutError, FederationError and HaltedError like `fetch`. Any other refusal is
+        waited out.
+        """
         response = self._ask(self._client.PullMessages, PullMessagesRequest(node=self._node))
         return response if response.messages_list else None
 
     def bundle_hash(self, run: int) -> str:
-        """What the run carries in place of code."""
+        """Return the hash of the code bundle that the run names.
+
+        Raises like `fetch`, but never NoMessageError.
+        """
         response = self._ask(self._client.GetRun, GetRunRequest(node=self._node, run_id=run))
         return response.run.fab_hash
 
     def fetch(self, pulled: PullMessagesResponse) -> Message:
-        """The message with its content; pieces that the last one had too are not asked for again.
+        """Return the message with its content.
 
-        Raises RunOverError when the server has it no more, or not while it asks for an answer;
-        NoMessageError when it cannot be read.
+        Pieces that `keep` kept of an earlier message do not come again over the network.
+
+        Raises:
+            NoMessageError: the content is no message, or holds more than 1 GiB.
+            RunOverError: the server no longer has an object of the message, or does not have it
+                before the time for the answer is over.
+            ShutOutError, FederationError: the server and the site do not accept each other.
+            HaltedError: `halt` is set while the server does not answer.
         """
         if (len(pulled.messages_list), len(pulled.message_object_trees)) != (1, 1):
             raise NoMessageError("the server sent a message without the names of its objects")
@@ -185,11 +218,11 @@ class FleetLink:
         return message
 
     def keep(self) -> None:
-        """Keep the pieces of the last message, if it had any, in place of those before: to be
-        called once it is known that the server ordered it.
+        """Keep the pieces of the message that was fetched last, in place of earlier ones.
 
-        Only what is what its name says: a false one would be found out by the order's digest, but
-        again and again.
+        Call this only after a check that the server ordered the message. A message without pieces
+        changes nothing. A piece whose SHA-256 is not its name is not kept: with it, every later
+        message that names this piece would fail the check of the order's digest.
         """
         fetched, self._fetched = self._fetched, {}
         if fetched:
@@ -200,7 +233,13 @@ class FleetLink:
             }
 
     def push(self, reply: Message) -> None:
-        """Send the reply. Raises RunOverError when the run is over."""
+        """Send the reply, with all objects of it that the server lacks.
+
+        Raises:
+            RunOverError: the run is over at the server, or nobody waits for the reply.
+            ShutOutError, FederationError: the server and the site do not accept each other.
+            HaltedError: `halt` is set while the server does not answer.
+        """
         parts, run = take_apart(reply), reply.metadata.run_id
         request = PushMessagesRequest(
             node=self._node,
@@ -223,7 +262,10 @@ class FleetLink:
         self._ask(self._client.ConfirmMessageReceived, confirmed)
 
     def _object(self, run: int, identifier: str, end: float) -> Buffer:
-        """An object, once the server has it; until `end` of the monotonic clock."""
+        """Return an object as soon as the server has it.
+
+        Raises RunOverError when the server does not have it by `end` of the monotonic clock.
+        """
         request = PullObjectRequest(node=self._node, run_id=run, object_id=identifier)
         while True:
             response, content = self._ask(self._client.pull_object, request)
@@ -235,10 +277,12 @@ class FleetLink:
                 raise HaltedError
 
     def _ask(self, call: Callable[[Request], Result], request: Request) -> Result:
-        """The answer, however long the server cannot give it.
+        """Return the server's answer to `request`, however long that takes.
 
-        Raises ShutOutError or FederationError when server and site do not accept each other,
-        RunOverError when the server has no more use for the answer, HaltedError.
+        Raises:
+            ShutOutError, FederationError: the server and the site do not accept each other.
+            RunOverError: the server refuses the request for any other reason.
+            HaltedError: `halt` is set before the answer.
         """
         pauses = Backoff(*_PAUSES)
         while True:
@@ -258,10 +302,18 @@ class FleetLink:
                 raise HaltedError
 
     def _refused(self, error: httpx.HTTPStatusError) -> tuple[str, str]:
-        """What hinders the server from accepting a request, and in words, where that passes."""
+        """The kind of the hindrance and its text, if the hindrance can pass.
+
+        Raises ShutOutError for an unknown key, and RunOverError for any other lasting refusal.
+        """
         status, path = error.response.status_code, error.request.url.path
         if status >= 500:
             return "server", f"{self._address}: cannot answer at this moment (HTTP {status})"
+        if status != 401 and path.endswith("pull-messages"):
+            return "gateway", (
+                f"{self._address}: refuses the question for messages (HTTP {status}); look at what "
+                "stands between this site and the server, or at the server's log"
+            )
         if status != 401 and not path.endswith("activate-node"):
             raise RunOverError from error
         ahead = skew(error.response)
@@ -276,14 +328,17 @@ class FleetLink:
         return ShutOutError(f"{self._address}: does not accept this site's key")
 
     def _unreached(self, error: httpx.TransportError) -> tuple[str, str]:
-        """What hinders a connection, and in words, where that passes."""
+        """The kind of the hindrance and its text, if the hindrance can pass.
+
+        Raises FederationError for a certificate that is not accepted.
+        """
         fault = out_of_date(error, self._address, self._authority)
         if fault:
             return "certificate", fault
         return "network", unreached(self._address, error)
 
     def _wait_out(self, hindrance: str, words: str) -> None:
-        """Say what hinders, once, and when it is over ("")."""
+        """Log a hindrance once when it begins, and its end ("")."""
         if hindrance == self._hindrance:
             return
         self._hindrance = hindrance
@@ -299,6 +354,17 @@ class FleetLink:
 
     def _sign_of_life(self) -> SendNodeHeartbeatRequest:
         return SendNodeHeartbeatRequest(node=self._node, heartbeat_interval=HEARTBEAT_SECONDS)
+
+
+def _number_in(memory: Path) -> int | None:
+    """The node's number in the file; None where there is no file, or it holds no such number."""
+    if not memory.exists():
+        return None
+    text = memory.read_bytes()[:32]
+    if text.isdigit() and int(text) < 2**64:
+        return int(text)
+    _log.error("%s: is damaged; this site connects as a new node", memory)
+    return None
 
 
 def _no_message(identifier: str) -> NoMessageError:

@@ -1,4 +1,4 @@
-"""What a lab takes from inside Flower, beside `common.wire.flower_internals`: its HTTP client."""
+"""Flower's HTTP client: what a lab needs of Flower's internals beside those in `common/wire`."""
 
 from flwr.supercore.interceptors import RuntimeVersionHttpInterceptor
 from flwr.supercore.protobuf.client import ProtobufCall, ProtobufRequestContext

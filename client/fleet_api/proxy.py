@@ -1,13 +1,13 @@
-"""The proxy on the way to the server, as the usual variables of the environment name it.
+"""The proxy on the way to the server, which the usual variables of the environment name.
 
-| variable      | says                                                                      |
-|---------------|---------------------------------------------------------------------------|
-| `HTTPS_PROXY` | the proxy: `http://[user:password@]host:port`                             |
-| `ALL_PROXY`   | the same, where there is no `HTTPS_PROXY`                                 |
-| `NO_PROXY`    | hosts, domains, addresses and networks that are reached without it; `*`   |
+| variable      | holds                                                                      |
+|---------------|----------------------------------------------------------------------------|
+| `HTTPS_PROXY` | the proxy: `http://[user:password@]host:port`                              |
+| `ALL_PROXY`   | the same, read where there is no `HTTPS_PROXY`                             |
+| `NO_PROXY`    | hosts, domains, addresses and networks that need no proxy; `*` for all     |
 
-The names in small letters come first. Loopback is never reached through a proxy. A value that means
-none of this is an error: a way around the proxy may be one that the lab has closed.
+A name in lower case takes precedence. The site never reaches loopback through a proxy. Any other
+value is an error: the site must not fall back to a direct way that the lab may have closed.
 """
 
 import ipaddress
@@ -29,7 +29,11 @@ _EXCEPTION = re.compile(r"(?:\*?\.)?(?P<host>[\w.-]+|\[[\da-f:.]+\])(?::(?P<port
 
 @dataclass(frozen=True)
 class Variable:
-    """A variable that is set; its text tells name and value, without a password."""
+    """A variable of the environment.
+
+    >>> print(Variable("HTTPS_PROXY", "http://anna:secret@proxy:3128"))
+    HTTPS_PROXY=http://***@proxy:3128
+    """
 
     name: str
     value: str
@@ -40,11 +44,15 @@ class Variable:
 
 
 def client_to(address: str, authority: Path, seconds: float) -> httpx.Client:
-    """An HTTPS client for `address` (host:port), which accepts servers of this authority alone.
+    """Make an HTTPS client for `address` (host:port), which accepts only servers of `authority`.
 
-    seconds: how long a part of an exchange may take. Raises ConfigError naming the variable and its
-    value where the environment names no proxy that can be used; FederationError: the authority's
-    certificate cannot be read.
+    authority: the file with the authority's certificate (PEM). seconds: how long each part of an
+    exchange may take.
+
+    Raises:
+        ConfigError: a variable of the environment names no usable proxy; the error names the
+            variable and its value.
+        FederationError: the authority's certificate cannot be read.
     """
     named = _proxy_to(address)
     proxy = _proxy(named, address) if named else None
@@ -52,14 +60,14 @@ def client_to(address: str, authority: Path, seconds: float) -> httpx.Client:
 
 
 def unreached(address: str, error: Exception) -> str:
-    """In words, that no connection to `address` came about, and through which proxy."""
+    """Say that `address` (host:port) cannot be reached, through which proxy, and why."""
     named = _proxy_to(address)
     way = f" through the proxy of {named}" if named else ""
     return f"{address}: cannot be reached{way} ({error})"
 
 
 def _proxy_to(address: str) -> Variable | None:
-    """What names the proxy on the way to `address`; None where there is none on it."""
+    """The variable that names the proxy on the way to `address`; None: no proxy is on it."""
     host, port = split_address(address)
     named = _set(_NAMES)
     if named is None or is_loopback(host):
@@ -68,7 +76,7 @@ def _proxy_to(address: str) -> Variable | None:
 
 
 def _set(names: tuple[str, ...]) -> Variable | None:
-    """The first of the variables that says something."""
+    """The first of the variables that is set and not blank."""
     for name in names:
         if value := os.environ.get(name, "").strip():
             return Variable(name, value)
@@ -76,7 +84,7 @@ def _set(names: tuple[str, ...]) -> Variable | None:
 
 
 def _proxy(named: Variable, address: str) -> httpx.Proxy:
-    """The proxy that the variable names. Raises ConfigError: it names none that can be used."""
+    """The proxy that the variable names. Raises ConfigError when it names no usable one."""
     url = named.value if "://" in named.value else f"http://{named.value}"
     try:
         proxy = httpx.Proxy(url)
@@ -92,7 +100,7 @@ def _proxy(named: Variable, address: str) -> httpx.Proxy:
 
 
 def _is_excepted(host: str, port: int) -> bool:
-    """Whether NO_PROXY names the host. Raises ConfigError: an entry of it means nothing."""
+    """Whether NO_PROXY covers the host. Raises ConfigError for an entry that cannot be read."""
     named = _set(_EXCEPTIONS)
     entries = re.split(r"[,\s]+", named.value) if named else []
     covers = {entry: _covers(entry, host, port) for entry in entries if entry}
@@ -106,7 +114,13 @@ def _is_excepted(host: str, port: int) -> bool:
 
 
 def _covers(entry: str, host: str, port: int) -> bool | None:
-    """Whether an entry of NO_PROXY covers the host at the port; None when it cannot be read."""
+    """Whether an entry of NO_PROXY covers the host at the port; None: it cannot be read.
+
+    >>> _covers(".hospital.org", "fl.hospital.org", 443), _covers("10.0.0.0/8", "10.1.2.3", 443)
+    (True, True)
+    >>> _covers("hospital.org:8443", "hospital.org", 443), _covers("https://", "hospital.org", 443)
+    (False, None)
+    """
     network, own = _network(re.sub(r"^\[(.*)\]$", r"\1", entry)), _network(host)
     if network is not None:
         return own is not None and own.network_address in network
@@ -118,7 +132,7 @@ def _covers(entry: str, host: str, port: int) -> bool | None:
 
 
 def _network(text: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network | None:
-    """The IP network, or the address as one, that the text is; None for a name."""
+    """The IP network in `text`, or an address as a network of one; None for a name."""
     try:
         return ipaddress.ip_network(text, strict=False)
     except ValueError:

@@ -1,4 +1,4 @@
-"""How long a site that the server does not accept tries again, before it gives up."""
+"""How long a site tries again that the server does not accept, before it gives up."""
 
 import logging
 import time
@@ -8,16 +8,20 @@ from common.backoff import Backoff
 from common.errors import FederationError
 
 SECONDS = 120.0
-"""Within this time a server that lost its state, or a site that changes its keys, is back."""
+"""How long an accepted site tries: a server that lost its state, or a site that changes its keys,
+is back within this time."""
 FIRST_SECONDS = 10.0
-"""A server that runs takes a site that was just admitted up within seconds."""
+"""How long a new site tries: a running server accepts a site within seconds of its admission."""
 _PAUSES = (1.0, 15.0)
-"""Seconds: the first, and the longest."""
+"""Seconds between tries: the first pause, and the longest."""
 _log = logging.getLogger("hemofed.site")
 
 
 class Patience:
-    """Starts with little: who was never accepted is a member since a moment, or is none."""
+    """How long a site keeps trying: `FIRST_SECONDS` until the server has accepted it once.
+
+    A site that was never accepted has just been admitted, or is no member. `halt` ends a wait.
+    """
 
     def __init__(self, halt: Event) -> None:
         self._halt = halt
@@ -26,12 +30,15 @@ class Patience:
         self._pauses = Backoff(*_PAUSES)
 
     def renew(self) -> None:
-        """The server accepted the site."""
+        """Note that the server accepted the site: from now on, a refusal allows `SECONDS`."""
         self._seconds, self._end = SECONDS, None
         self._pauses.reset()
 
     def wait(self, refusal: FederationError) -> None:
-        """Wait before the next try, or raise `refusal` when there is no patience left."""
+        """Wait before the next try, or raise `refusal` when the time is over.
+
+        The time counts from the first refusal, and each pause is longer than the one before.
+        """
         if self._end is None:
             self._end = time.monotonic() + self._seconds
             _log.error("%s. This site tries again for %g s", refusal, self._seconds)

@@ -1,4 +1,4 @@
-"""The server's TLS certificate: which one a site accepts, and what to say of one it does not."""
+"""The server's TLS certificate: which one a site accepts, and why it refuses another."""
 
 import socket
 import ssl
@@ -20,7 +20,10 @@ _SECONDS = 5.0
 
 
 def only(authority: Path) -> ssl.SSLContext:
-    """TLS 1.3 to a server whose certificate this authority signed; no other authority counts."""
+    """Make a context for TLS 1.3 that accepts only certificates signed by `authority`.
+
+    Raises FederationError when the certificate in the file `authority` cannot be read.
+    """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_3
     try:
@@ -33,10 +36,13 @@ def only(authority: Path) -> ssl.SSLContext:
 
 
 def out_of_date(failure: BaseException, address: str, authority: Path) -> str | None:
-    """What is out of date when a connection failed for a date; None when no certificate is wrong.
+    """Say what is out of date, if `failure` is about the dates of the server's certificate.
 
-    Only the server's own certificate can be renewed under a running site. Raises FederationError
-    when the authority's has expired, or the certificate is not accepted for anything but its dates.
+    Returns None when `failure` is not about a certificate. Only the server's own certificate can
+    be renewed while a site runs.
+
+    Raises FederationError when the authority's certificate has expired, or when the server's
+    certificate is refused for another reason than its dates.
     """
     error = _verification(failure)
     if error is None:
@@ -67,7 +73,10 @@ def _verification(failure: BaseException) -> ssl.SSLCertVerificationError | None
 
 
 def _shown(address: str, authority: Path) -> x509.Certificate:
-    """The certificate that the server shows, checked in all but its dates. Raises OSError."""
+    """The certificate that the server shows, checked in all but its dates.
+
+    Raises OSError when the connection or that check fails.
+    """
     host, port = split_address(address)
     context = only(authority)
     context.verify_flags |= _NO_CHECK_TIME

@@ -65,7 +65,7 @@ def join_command(
         typer.Option(help="The server's, read by the operator over the telephone; else asked for."),
     ] = None,
 ) -> None:
-    """Accept the operator's kit, if it is the one that the operator speaks of."""
+    """Accept the operator's kit, if it has the fingerprint that the operator reads out."""
     from client.membership.enrolment import join, read_kit
     from client.membership.membership import Membership
 

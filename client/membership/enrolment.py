@@ -1,10 +1,10 @@
 """A site's side of provisioning: its keys, its request, and the kit that it accepts.
 
-    site.yaml  policy.yaml  audit.jsonl
-    identity/  node.key  signing.key  request.json      (next/: keys that are asked for)
-    kit/       ca.crt  server.json  registry.json
+The files in the site's home:
 
-It lies in `common` because a demonstration makes a server and its sites in one go.
+    site.yaml  policy.yaml  audit.jsonl
+    identity/  node.key  signing.key  request.json      (next/: keys that the site asks for)
+    kit/       ca.crt  server.json  registry.json
 """
 
 from datetime import datetime
@@ -34,18 +34,23 @@ from common.identity.site_kit import Kit
 
 
 class ServerFacts(Strict):
-    """`kit/server.json`: where the server is, and the key (PEM) that signs what it says."""
+    """The content of `kit/server.json`."""
 
     address: Address
+    """host:port of the server."""
     signing_public_key: str
+    """PEM, Ed25519: signs the registry and the studies."""
 
 
 def make_site(
     home: Path, name: str, now: datetime, passphrase: str | None = None
 ) -> AdmissionRequest:
-    """Give the site its keys and request; site.yaml and policy.yaml too where there are none.
+    """Make the site's keys and request, and site.yaml and policy.yaml where they are missing.
 
-    Raises ConfigError when the site has an identity already, or the name cannot be one.
+    home: the site's folder. name: the site's name in the consortium. now: when the request is made.
+    passphrase: encrypts the private keys; None: they are stored unencrypted.
+
+    Raises ConfigError when the site has an identity already, or `name` is no valid name.
     """
     identity = home / "identity"
     with whole_folder(identity) as draft:
@@ -61,7 +66,10 @@ def make_site(
 
 
 def read_request(home: Path) -> AdmissionRequest:
-    """The request that waits for the operator: of the next keys if there are any."""
+    """Read the site's latest request: the one for the next keys, if there are any.
+
+    Raises ConfigError when the site has no identity, and FederationError for a damaged request.
+    """
     following = home / "identity" / "next" / "request.json"
     path = following if following.exists() else home / "identity" / "request.json"
     if not path.exists():
@@ -70,10 +78,11 @@ def read_request(home: Path) -> AdmissionRequest:
 
 
 def rotate_keys(home: Path, now: datetime, passphrase: str | None = None) -> AdmissionRequest:
-    """Make the next pair of keys and a request that the present signing key agrees to.
+    """Make the next keys and a request for them, which the present signing key also signs.
 
-    The present keys stay in use until a kit with the next ones is joined.
-    Raises ConfigError when next keys wait already.
+    The present keys stay in use until the site joins a kit with the next ones. `now` and
+    `passphrase` are as for `make_site`; the passphrase must also open an encrypted present key.
+    Raises ConfigError when the site already has next keys.
     """
     identity = home / "identity"
     present = read_document(AdmissionRequest, identity / "request.json")
@@ -86,10 +95,16 @@ def rotate_keys(home: Path, now: datetime, passphrase: str | None = None) -> Adm
 
 
 def join(home: Path, kit: Kit, fingerprint: str, passphrase: str | None = None) -> Registry:
-    """Accept a kit whose fingerprint is the one that the operator read out.
+    """Accept `kit`, whose fingerprint must be the one that the operator reads out.
 
-    Raises FederationError, with nothing changed but the audit log: another fingerprint, a registry
-    that was altered or is older than the one here, or one without this site's own keys.
+    Returns the kit's registry, and puts the next keys in the place of the present ones if the
+    registry has them.
+
+    Raises:
+        ConfigError: the site has no identity.
+        FederationError: the kit has another fingerprint, belongs to another site or server, or its
+            registry was altered, is older than the one here, or lacks this site's own keys.
+            Nothing has changed but the audit log.
     """
     name = read_request(home).claim.name
     with _own_log(home, passphrase) as log:
@@ -107,7 +122,10 @@ def join(home: Path, kit: Kit, fingerprint: str, passphrase: str | None = None) 
 
 
 def check_own_entry(home: Path, name: str, registry: Registry) -> Member:
-    """This site's entry in the registry. Raises FederationError unless it has this site's keys."""
+    """Return the entry of the site `name` in `home`, whose keys must be this site's.
+
+    Raises FederationError when the registry lacks the entry, or has other keys in it.
+    """
     member = registry.sites.get(name)
     if member is None:
         raise FederationError(f"registry: {name} is not in it; send the operator the request")
@@ -126,7 +144,7 @@ def check_own_entry(home: Path, name: str, registry: Registry) -> Member:
 
 
 def read_kit(path: Path) -> Kit:
-    """The kit in a file. Raises FederationError."""
+    """Read a kit. Raises FederationError when the file is missing or damaged."""
     try:
         return read_document(Kit, path)
     except FederationError as error:
@@ -136,7 +154,7 @@ def read_kit(path: Path) -> Kit:
 
 
 def _damaged(what: str, error: FederationError) -> FederationError:
-    """What to say of a kit, or its registry, that did not come as it was sent."""
+    """The error for a kit, or its registry, that differs from what the operator sent."""
     reason = str(error).removeprefix(f"{what}: ").partition(";")[0]
     return FederationError(
         f"{what}: damaged or altered ({reason}); ask the operator for the kit again"
@@ -180,9 +198,9 @@ def _write_kit(home: Path, kit: Kit, registry: Registry) -> None:
 
 
 def _promote(home: Path, member: Member, log: AuditLog, passphrase: str | None) -> None:
-    """Put the next keys in the present ones' place, if the registry has them.
+    """Put the next keys in the place of the present ones, if the registry has them.
 
-    A crash in between is mended by joining again: what is left in `next` moves then.
+    After a crash in between, the next join moves the files that are still in `next`.
     """
     identity, following = home / "identity", home / "identity" / "next"
     request = following / "request.json"
@@ -203,7 +221,7 @@ def _promote(home: Path, member: Member, log: AuditLog, passphrase: str | None) 
 
 
 def _own_log(home: Path, passphrase: str | None) -> AuditLog:
-    """The site's log, by the key that it is signed with: the next one's, after a crash."""
+    """Open the site's log with the key that signs it: the next one, after a crash in `_promote`."""
     path, following = home / "audit.jsonl", _signing(home / "identity" / "next")
     if following.exists():
         key = load_signing_key(following, passphrase)

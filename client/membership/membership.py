@@ -23,10 +23,11 @@ from common.text import typed
 
 @dataclass(frozen=True)
 class Membership:
-    """What a site's home says; private keys are read only when they are asked for."""
+    """What a site's home says about its membership. The private keys stay on disk until needed."""
 
     home: Path
     name: str
+    """The site's name."""
     address: str
     """host:port of the server."""
     server_public_key: str
@@ -35,9 +36,12 @@ class Membership:
 
     @classmethod
     def load(cls, home: Path) -> Self:
-        """The membership of the site in `home`, the registry's signature and own keys checked.
+        """Read the membership of the site in `home`.
 
-        Raises ConfigError when it has not joined, FederationError when something was altered.
+        Raises:
+            ConfigError: the site has not joined a server.
+            FederationError: the server did not sign the registry, or the registry lacks this
+                site's keys.
         """
         name = read_request(home).claim.name
         kit = home / "kit"
@@ -50,22 +54,22 @@ class Membership:
 
     @property
     def authority(self) -> Path:
-        """The certificate that the server's TLS certificate must be signed by."""
+        """The file with the certificate that must have signed the server's TLS certificate."""
         return self.home / "kit" / "ca.crt"
 
     @property
     def fingerprint(self) -> str:
-        """The server's, as the operator reads it out."""
+        """The server's fingerprint, as the operator reads it out."""
         return server_fingerprint(self.authority.read_text("utf-8"), self.server_public_key)
 
     @property
     def member(self) -> Member:
-        """This site's own entry."""
+        """This site's own entry in the registry."""
         return self.registry.sites[self.name]
 
     @property
     def node_key_path(self) -> Path:
-        """The key of Flower's node authentication."""
+        """The file with the private key for Flower's node authentication."""
         return self.home / "identity" / "node.key"
 
     def node_key(self) -> EllipticCurvePrivateKey:
@@ -77,18 +81,22 @@ class Membership:
         return load_signing_key(self.home / "identity" / "signing.key")
 
     def audit_log(self) -> AuditLog:
-        """The site's audit log, open; the caller closes it."""
+        """Open the site's audit log; the caller closes it. Raises as `AuditLog.open` does."""
         return AuditLog.open(SiteHome(self.home).audit, self.signing_key())
 
     def verify_server(self, message: bytes, signature: str, what: str) -> None:
-        """Raise FederationError naming `what` unless the server signed `message`."""
+        """Raise FederationError, which names `what`, unless the server signed `message`."""
         verify(self.server_public_key, message, signature, what)
 
     def accept(self, signed: dict[str, Any], log: AuditLog) -> "Membership":
-        """Trust a newer registry that came from the server; written to the home, and returned.
+        """Trust a newer registry from the server, and write it to the home.
 
-        Raises FederationError, with an audit line and the old registry kept: altered, older or
-        forked, a member's keys swapped, or this site's own keys missing or changed.
+        Returns the membership with the registry, or this one when the registry is the same.
+
+        Raises:
+            FederationError: the registry was altered, is older than the present one or forked from
+                it, exchanges a member's keys without the old key's consent, or lacks this site's
+                own keys. The present registry stays, and the audit log gets a line.
         """
         try:
             registry = Registry.open(signed, self.server_public_key, "registry from the server")
@@ -104,7 +112,7 @@ class Membership:
         return replace(self, registry=registry, address=registry.address)
 
     def shut_out(self, refusal: FederationError, now: datetime) -> FederationError:
-        """The server's refusal of this site's key, with the reason that the home can tell."""
+        """Add to the server's refusal of this site's key the reason that the home shows."""
         following = self.home / "identity" / "next"
         reason = "it is not a member, or not any more; ask the operator"
         if following.is_dir():
@@ -118,7 +126,10 @@ class Membership:
         return FederationError(f"{refusal}: {reason}")
 
     def warnings(self, now: datetime) -> tuple[str, ...]:
-        """What is to be said about this membership and the authority's dates; () is well."""
+        """Warnings on this membership and on the dates of the authority's certificate; () if none.
+
+        Raises as `check_certificate` does.
+        """
         found = list(check_certificate(self.authority, now))
         if self.member.status == "revoked":
             found.append(f"{self.name}: was revoked; call the operator")

@@ -1,1 +1,1 @@
-"""The lab's client as a service: the node, its worker, and what is known of them."""
+"""The lab's client as a service: the node, its worker, and what they tell the lab."""

@@ -22,7 +22,7 @@ Home = Annotated[Path, typer.Argument(help="The site's home, the folder of its s
 
 @app.command()
 def start(home: Home) -> None:
-    """Connect to the server and answer it until stopped. Only outbound connections."""
+    """Connect to the server, and answer it until stopped. All connections are outbound."""
     from client.home import SiteHome
     from client.service.service import serve
     from common.process_hardening import told_to_stop
@@ -35,8 +35,9 @@ def check(
     home: Home,
     as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
 ) -> None:
-    """Whether all is ready: who may write the home, cells, policy, ledger, keys, dates, approvals,
-    connection, clock, disk, device, runner, kernels. Ends with 6 when something is wrong."""
+    """Check whether all is ready: who may write the home, cells, policy, ledger, keys, dates,
+    approvals, connection, clock, disk, device, runner, kernels. The exit code is 6 when something
+    is wrong."""
     from client.home import SiteHome
     from client.service.preflight import check_site
     from common.errors import FederationError
@@ -53,7 +54,7 @@ def check(
 
 @app.command()
 def pause(home: Home) -> None:
-    """Sit out from this moment on; an answer that is being computed does not leave either."""
+    """Sit out from now on; an answer that is not ready yet does not leave either."""
     from client.home import SiteHome
     from common.files import write_text
 
@@ -75,7 +76,7 @@ def status(
     home: Home,
     as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
 ) -> None:
-    """Whether the client runs, how each study stands, what it spent, and what is left."""
+    """Show whether the client runs, the state and cost of each study, and what is left."""
     from client.home import SiteHome
     from client.service.overview import overview
 
@@ -107,5 +108,5 @@ def _print(lines: "list[Line]") -> None:
 
 
 def _table(*headers: str) -> Table:
-    """A table that folds what is too long, paths and names too, and cuts nothing off."""
+    """A table that wraps long text, also paths and names, and cuts nothing off."""
     return Table(*(Column(header, overflow="fold") for header in headers))

@@ -1,7 +1,7 @@
-"""What became of each study at this site: one line a change in the node's log, and the last word
-of each study in a file, for `site status` and `site studies`.
+"""What became of each study at this site.
 
-The server learns nothing from it.
+The node's log gets one line for each change. A file holds the last state of each study, for
+`site status` and `site studies`. The server learns nothing from either.
 """
 
 import json
@@ -24,26 +24,28 @@ from common.wire.reasons import Reason
 from common.wire.reply_status import ReplyStatus
 
 _MOST = 200
-"""Studies that are remembered: those that something became of last."""
+"""How many studies the file holds: those whose state changed last."""
 _log = logging.getLogger("hemofed.site")
 
 
 @dataclass(frozen=True)
 class StudyNote:
-    """The last word on a study here."""
+    """The last state of a study at this site."""
 
     study: str
+    """The study's name."""
     state: str
     """came, ready, trains, completed, withdrawn, refused: REASON, or sits out: REASON."""
     round: int
-    """The last one that this site answered."""
+    """The last round that this site answered; 0 before the first."""
     rounds: int
+    """The number of rounds that the study plans."""
     since: str
-    """When it became so: UTC, ISO 8601."""
+    """When the study came into this state: UTC, ISO 8601."""
 
 
 class Journal:
-    """Keeps the journal of the node that serves `home`."""
+    """The journal of the node that serves `home`; it continues the file that it finds there."""
 
     def __init__(self, home: SiteHome) -> None:
         self._home = home
@@ -51,14 +53,18 @@ class Journal:
         self._warned = ""
 
     def note(self, message: Message, reply: Message) -> None:
-        """Take note of what was asked and of what was answered, if that is any news."""
+        """Log and store what `reply` changes for the study that `message` asks about.
+
+        A message without a readable task changes nothing, and neither does one that the server did
+        not order; the log gets the error of the latter, once while it repeats.
+        """
         said = None if reply.has_error() else read_refusal(reply) or read_absence(reply)
-        if said and said.reason is Reason.NOT_ORDERED:  # whoever sent it, it is no study of ours
+        if said and said.reason is Reason.NOT_ORDERED:  # whoever sent it, it is none of our studies
             self._warn(said)
             return
         try:
             task = Task.read(message)
-        except HemofedError:  # no task, or none of ours; the lab's log has it
+        except HemofedError:  # no task, or not a task of hemofed; the lab's log has the error
             return
         study, kind = task.study, message.metadata.message_type
         if study.digest not in self._notes and kind != WITHDRAW:
@@ -91,7 +97,7 @@ class Journal:
             self._keep(study, "ready", round, "this site is ready, and waits for the others")
 
     def _why(self, study: Study, said: ReplyStatus) -> str:
-        """What stands in the way, and what a person does about it."""
+        """Why the site does not train, and what a person can do about it."""
         if not said.reference:
             return str(said)
         command = f"`hemofed site approve {self._home.folder} {study.name}`"
@@ -102,11 +108,11 @@ class Journal:
         return f"refused [{said.reference}]: {self._text(said)}"
 
     def _text(self, said: ReplyStatus) -> str:
-        """What the lab's log says under the reference."""
+        """The text under the reference in the lab's log, or the reason where there is none."""
         return text_of(open_site(self._home.site_file).log, said.reference) or str(said.reason)
 
     def _keep(self, study: Study, state: str, round: int, words: str) -> None:
-        """Say it, and write it down, where it is news."""
+        """Log and store the state, if the state or the round differs from what is stored."""
         before = self._notes.get(study.digest)
         if before and (before.state, before.round) == (state, round):
             return
@@ -116,12 +122,12 @@ class Journal:
         self._notes[study.digest] = StudyNote(study.name, state, round, study.rounds, now)
         self._notes = dict(list(self._notes.items())[-_MOST:])
         content = {digest: asdict(note) for digest, note in self._notes.items()}
-        with suppress(OSError):  # a full disk is said elsewhere, and keeps no answer back
+        with suppress(OSError):  # the node reports a full disk; the journal must not stop answers
             write_text(self._home.studies, json.dumps(content))
 
 
 def read_notes(path: Path) -> dict[str, StudyNote]:
-    """Digest -> the last word on the study; {} where there is no such file, or none of ours."""
+    """Map each study's digest to its last state; {} when the file is missing or unreadable."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         return {digest: StudyNote(**note) for digest, note in content.items()}

@@ -1,4 +1,4 @@
-"""What a site's audit log says of the messages: what was asked, under which policy, what left."""
+"""What a site's audit log says about messages: what was asked, under which policy, what left."""
 
 import json
 import logging
@@ -35,7 +35,8 @@ _log = logging.getLogger("hemofed.site")
 class MessageAudit:
     """Writes the audit log of the site in `home`, and exchanges its head for the server's.
 
-    Every method raises FederationError when the log cannot be written; nothing leaves then.
+    Every method that writes raises FederationError when the log cannot be written. The node lets
+    nothing leave in that case.
     """
 
     def __init__(self, home: SiteHome, membership: Membership, log: AuditLog) -> None:
@@ -46,8 +47,8 @@ class MessageAudit:
         self._noted: set[tuple[str, str | int]] = set()
         self._refused_registry = ""
         self._terms: dict[str, float] = {}
-        """Of the orders that came to this process, by their signatures; those of a term that is
-        over are refused for that."""
+        """Signature -> end of the term (Unix time) of each order that this process has taken. An
+        order whose term is over needs no entry: `Order.check` refuses it."""
         self._proposals = Proposals(home)
         self._shown = WitnessedLog(log.path)
 
@@ -59,10 +60,13 @@ class MessageAudit:
     def came(self, message: Message) -> None:
         """Take the envelope off a message, accept its registry, and witness the server's head.
 
-        A registry that may not replace the present one, and a head that the server's key did not
-        sign, are left out, each with a line that says so. Raises PrivacyError, with a line, unless
-        the server ordered this very message of this site, and where this log lacks what it showed
-        the server; nothing may be computed then.
+        The site keeps its present registry when the new one may not replace it, and skips a head
+        that the server's key did not sign; the audit log gets a line in both cases.
+
+        Raises:
+            PrivacyError: the server did not order this very message for this site, or this log
+                lacks a head that the site showed to the server. The audit log gets a line, and
+                nothing may be computed.
         """
         envelope, about = take_off(message), task_facts(message)
         self._note_policy()
@@ -77,7 +81,7 @@ class MessageAudit:
             self._audit.append("proposal_withdrawn", study=about["study"])
 
     def unreadable(self) -> None:
-        """Write that something came which is no message, so nobody ordered it; one line in all."""
+        """Write that unreadable content came, which nobody ordered; one line for all of it."""
         self._note("order_refused", {"kind": "unknown", "study": ""})
 
     def _check_order(
@@ -93,7 +97,7 @@ class MessageAudit:
             raise PrivacyError(said, Reason.NOT_ORDERED) from error
 
     def _check_newest(self, head: SignedHead) -> None:
-        """Raise PrivacyError, with one line a head, when the log is an older copy."""
+        """Raise PrivacyError when the log is an older copy, and write one line for each head."""
         keys = [one.claim.signing_public_key for one in self._membership.member.requests]
         try:
             self._shown.check(head, keys)
@@ -112,7 +116,10 @@ class MessageAudit:
         } | {signature: term}
 
     def _keep(self, message: Message, about: dict[str, str | int]) -> None:
-        """Keep a proposed study for a person to read; one that is not the server's is one line."""
+        """Keep a proposed study for a person to read.
+
+        A proposal that the server did not sign gets one line in the log, and is not kept.
+        """
         try:
             self._proposals.keep(read_proposal(message), "message from the server")
         except (FederationError, ConfigError) as error:
@@ -120,7 +127,7 @@ class MessageAudit:
             self._note("proposal_refused", about)
 
     def _accept(self, document: str) -> None:
-        """Go by a newer registry. One that is refused comes again and again, and is one line."""
+        """Trust a newer registry. A refused one comes with every message, and gets one line."""
         if not document or document == self._refused_registry:
             return
         try:
@@ -141,7 +148,7 @@ class MessageAudit:
             self._audit.witness(head, SERVER, **about)
 
     def leaves(self, message: Message, reply: Message) -> None:
-        """Write the line of an answer before it leaves, and put the envelope around it."""
+        """Write the line of an answer before it leaves, and put `reply` into its envelope."""
         about = task_facts(message)
         refused = "the ClientApp failed" if reply.has_error() else read_refusal(reply)
         absent = None if reply.has_error() else read_absence(reply)
@@ -158,7 +165,10 @@ class MessageAudit:
             reply.content = envelope.around(reply.content)
 
     def _note(self, event: str, about: dict[str, str | int], **facts: str) -> None:
-        """One line; of a study that waits for sites, and asks every few seconds, one in all."""
+        """Write one line.
+
+        A study that waits for sites asks every few seconds; all its questions share one line.
+        """
         once = (event, about["study"])
         if about["kind"] in WITNESSED_KINDS or once not in self._noted:
             self._audit.append(event, **about, **facts)
@@ -166,7 +176,7 @@ class MessageAudit:
             self._noted.add(once)
 
     def _note_policy(self) -> None:
-        """A line when the policy is another than at the message before, and at the first one."""
+        """Write a line at the first message, and whenever the policy file has changed since."""
         found = _policy_digest(self._home)
         if found != self._policy:
             self._audit.append("policy", digest=found)
@@ -174,7 +184,7 @@ class MessageAudit:
 
 
 def _json(document: str) -> dict[str, Any]:
-    """The object in a document from the wire; {}, which passes no check, when it is none."""
+    """The JSON object in a document from the wire; {}, which no check accepts, if there is none."""
     try:
         content = json.loads(document) if len(document) <= LARGEST_BYTES else None
     except (ValueError, RecursionError):
@@ -183,7 +193,7 @@ def _json(document: str) -> dict[str, Any]:
 
 
 def _policy_digest(home: SiteHome) -> str:
-    """SHA-256 (hex) of the site's policy file as it is; "none" when there is none."""
+    """SHA-256 (hex) of the site's policy file; "none" when it or site.yaml cannot be read."""
     try:
         return file_digest(open_site(home.site_file).policy)
     except (OSError, ConfigError):

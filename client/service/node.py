@@ -1,7 +1,7 @@
-"""The site's node: takes one message after the other from the server to the runner and back.
+"""The site's node: hands each message of the server to the runner, and the reply back.
 
-Stock Flower unpacks and runs what the server ships. This node fetches no bundle at all; it checks
-that the run says it has none, and hands the message to the installed ClientApp's process.
+Stock Flower unpacks and runs the code that the server ships. This node never fetches code. It
+checks that the run carries none, and hands the message to the process of the installed ClientApp.
 """
 
 import json
@@ -31,12 +31,12 @@ from common.wire.messages import WITHDRAW, absence_content, name_content, refusa
 from common.wire.reasons import Reason
 
 _LOOK_SECONDS = 0.1
-"""Between two questions for messages; the server lets each wait until there is one."""
+"""Seconds between two questions for messages; the server holds each question for some seconds."""
 _log = logging.getLogger("hemofed.site")
 
 
 class SuperNode:
-    """One site's node, on a link that is connected. `serve` ends when `halt` is set."""
+    """One site's node. `link` must be connected; `serve` ends when `halt` is set."""
 
     def __init__(
         self, home: SiteHome, link: FleetLink, runner: Runner, record: MessageAudit, halt: Event
@@ -53,10 +53,15 @@ class SuperNode:
         self._sound_runs: set[int] = set()
 
     def serve(self) -> None:
-        """Answer messages; none is taken that could not be answered for want of room.
+        """Answer messages until `halt` is set.
 
-        Raises ShutOutError: the server does not know this site any more. FederationError: it and
-        this site do not accept each other, or this site's disk is full.
+        The node takes no message while the disk lacks room for the answer.
+
+        Raises:
+            ShutOutError: the server does not know this site any more.
+            FederationError: the server and this site do not accept each other, the audit log
+                cannot be written, or this site's disk is full.
+            HaltedError: `halt` is set while the server does not answer.
         """
         self._again()
         while not self._halt.is_set():
@@ -71,10 +76,10 @@ class SuperNode:
                 self._halt.wait(_LOOK_SECONDS)
 
     def _again(self) -> None:
-        """Answer what a predecessor was answering when it was killed.
+        """Answer the message that a predecessor was answering when it was killed.
 
-        What it had paid for is not paid for twice: the ledger refuses the round's second debit,
-        and the server learns at once that this site sits the round out.
+        The site does not pay twice: the ledger refuses a second debit for the same round, and the
+        server learns at once that this site sits the round out.
         """
         if not self._home.inflight.exists():
             return
@@ -104,13 +109,14 @@ class SuperNode:
         self._home.inflight.unlink(missing_ok=True)
 
     def _reply(self, message: Message) -> Message:
-        """The ClientApp's reply; in its place, while the site is paused, that it sits out.
+        """The ClientApp's reply, or an absence while the site is paused.
 
-        A message that the server did not order, or of a run that comes with code, is refused before
-        the runner hears of it; an error's text stays in this site's log.
+        The node refuses a message that the server did not order, or whose run carries code, before
+        the runner sees it. The text of the error stays in this site's log.
 
-        An answer that was being computed when the pause came is dropped, and what it cost is spent:
-        held back, it would keep the whole federation waiting until the round's deadline.
+        When the pause comes during the computation, the node drops the answer, and its cost stays
+        spent: a node that held the answer back would make the whole federation wait until the
+        round's deadline.
         """
         try:
             self._record.came(message)
@@ -125,7 +131,10 @@ class SuperNode:
         return reply
 
     def _computed(self, message: Message) -> Message:
-        """The ClientApp's reply, or a refusal where its process died."""
+        """The ClientApp's reply, or a refusal if its process died.
+
+        Raises PrivacyError when the run carries code.
+        """
         self._check_bundle(message.metadata.run_id)
         try:
             return self._run(message)
@@ -133,9 +142,12 @@ class SuperNode:
             return self._refusal(message, FederationError(str(death), Reason.ENDED))
 
     def _run(self, message: Message) -> Message:
-        """The runner's reply; a runner that dies gets a second try, while the server still waits.
+        """The runner's reply; after a runner dies, a second one tries while the server still waits.
 
-        Nothing had left when it died. What it had paid for, the ledger refuses to release again.
+        Nothing had left the site when the first one died. Where it had already paid, the ledger
+        refuses the second one.
+
+        Raises RunnerDiedError when the second one dies too, no time is left, or `halt` is set.
         """
         end = message.metadata.created_at + message.metadata.ttl
         try:
@@ -148,13 +160,13 @@ class SuperNode:
             return self._runner.answer(message, left, self._halt)
 
     def _refusal(self, message: Message, error: HemofedError) -> Message:
-        """The answer in place of the ClientApp's; the error's text goes to this site's log."""
+        """A reply that refuses the message; the text of the error goes to this site's log."""
         path, kind = open_site(self._home.site_file).log, message.metadata.message_type
         reference = self._log.note(path, kind, error)
         return Message(refusal_content(error.reason, reference), reply_to=message)
 
     def _check_bundle(self, run: int) -> None:
-        """Raise PrivacyError when the run comes with code; it was not fetched and never is."""
+        """Raise PrivacyError when the run carries code. The node never fetches that code."""
         if run in self._sound_runs:
             return
         carried = self._link.bundle_hash(run)
@@ -167,7 +179,7 @@ class SuperNode:
         self._sound_runs.add(run)
 
     def _tell(self) -> None:
-        """Keep the status file right; it is written only when something changed."""
+        """Write the status file if its content has changed."""
         content = {
             "pid": os.getpid(),
             "runner": self._runner.pid,

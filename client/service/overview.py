@@ -1,4 +1,4 @@
-"""What a lab wants to know at one look: whether its client runs, and how each study stands."""
+"""What a lab wants to see at once: whether its client runs, and the state of each study."""
 
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -18,25 +18,28 @@ from common.text import count
 
 @dataclass(frozen=True, kw_only=True)
 class Standing:
-    """A study at this site."""
+    """The state and the cost of a study at this site."""
 
     study: str
+    """The study's name."""
     digest: str
+    """The study's digest."""
     state: str
-    """The state that `client.service.journal` has; "not asked yet" if the server asked nothing."""
+    """The state in `client.service.journal`; "not asked yet" before the server's first question."""
     round: int
-    """The last one that this site answered."""
+    """The last round that this site answered."""
     rounds: int
+    """The number of rounds that the study plans."""
     spent: float | None
-    """Epsilon, at the policy's delta; None: the ledger cannot be read."""
+    """Epsilon, at the policy's delta; None: the ledger or the policy cannot be read."""
     unprotected: int
-    """Answers that left without privacy, of which no epsilon speaks."""
+    """Answers that left without privacy. No epsilon counts them."""
     since: str
-    """UTC, ISO 8601; "" where nothing was asked."""
+    """When the study came into this state: UTC, ISO 8601; "" before the first question."""
 
     @property
     def cost(self) -> str:
-        """What was spent, in words."""
+        """The epsilon and the unprotected answers, in words."""
         if self.spent is None:
             return "not known"
         bare = f"{count(self.unprotected, 'answer')} WITHOUT privacy" if self.unprotected else ""
@@ -46,31 +49,41 @@ class Standing:
 
 @dataclass(frozen=True, kw_only=True)
 class SiteOverview:
-    """All of it."""
+    """The state of a site: its client, its studies and its budget."""
 
     runs: bool
+    """Whether the client's process runs."""
     paused: bool
+    """Whether a person has paused the site."""
     studies: tuple[Standing, ...]
     left: float | None
-    """Most epsilon that one more study may have; None: ledger or policy cannot be read."""
+    """The largest epsilon that one more study may have; None: ledger or policy cannot be read."""
     lifetime: float | None
+    """The policy's lifetime epsilon; None: the policy cannot be read."""
     fault: str
     """Why the ledger or the policy cannot be read; "" when they can."""
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """All fields, as JSON types."""
         return asdict(self)
 
     @property
     def budget(self) -> str:
-        """What is left, in words, or why that is not known."""
+        """What is left for one more study, in words, or why that is not known."""
         if self.left is None:
             return f"spent and left are not known: {self.fault}"
         return f"left for one more study: epsilon {self.left:.3g} of {self.lifetime:g} for life"
 
 
 def overview(home: SiteHome) -> SiteOverview:
-    """The home as it is. Raises ConfigError when there is no readable site.yaml."""
+    """Read the state of the site in `home`.
+
+    An unreadable ledger or policy ends up in `SiteOverview.fault`.
+
+    Raises:
+        ConfigError: there is no readable site.yaml.
+        FederationError: a kept proposal was altered.
+    """
     site = open_site(home.site_file)
     notes = read_notes(home.studies)
     for proposal in Proposals(home).all():
@@ -97,7 +110,7 @@ def overview(home: SiteHome) -> SiteOverview:
 
 
 def _spent(ledger: Ledger, digest: str, policy: Policy) -> tuple[float, int]:
-    """A study's epsilon, and its answers that left without privacy."""
+    """A study's epsilon, and the number of its answers that left without privacy."""
     bare = sum(row.study == digest for row in ledger.rows("unprotected"))
     return epsilon(ledger.events(digest), policy.delta), bare
 

@@ -1,4 +1,4 @@
-"""Whether a site is ready: one line a topic, green or with what to do."""
+"""Whether a site is ready: one line for each topic, with what to do where something is wrong."""
 
 import shutil
 import ssl
@@ -44,25 +44,27 @@ _SKEW_WARNING = 3.0
 _LEAST_DISK = 5 * 2**30
 _SECONDS = 5.0
 _RUNNER_SECONDS = 120.0
-"""To load torch from a slow disk."""
+"""For the runner's start: torch may load from a slow disk."""
 
 
 @dataclass(frozen=True)
 class Line:
-    """One topic of the table."""
+    """One topic of the check, with its verdict."""
 
     topic: str
     verdict: Verdict
     text: str
+    """What is there, or what to do."""
 
 
 Check = Callable[[SiteHome, Site], tuple[Verdict, str]]
 
 
 def check_site(home: SiteHome) -> list[Line]:
-    """All topics; a topic that cannot be looked at is wrong, and the others are looked at.
+    """Check every topic, and return one line for each.
 
-    Raises ConfigError when there is no readable site.yaml: nothing can be said without it.
+    A topic whose check fails with an error is "wrong", and the other topics are checked all the
+    same. Raises ConfigError when there is no readable site.yaml, which every check needs.
     """
     site = open_site(home.site_file)
     lines = [_line(topic, check, home, site) for topic, check in _CHECKS.items()]
@@ -71,7 +73,7 @@ def check_site(home: SiteHome) -> list[Line]:
 
 
 def _once(line: Line, topic: str) -> Line:
-    """The line; what an earlier topic says already is not said again."""
+    """The line, which refers to `topic` if that earlier topic has the same text."""
     return line if line.topic == topic else replace(line, text=f"as for {topic}, above")
 
 
@@ -139,7 +141,7 @@ def _approvals(home: SiteHome, site: Site) -> tuple[Verdict, str]:
 
 
 def _approved(home: SiteHome) -> list[Decision]:
-    """The approvals that hold today."""
+    """The approvals that have not ended."""
     return [one for one in SignedApprovals(home).approved() if not one.ended(datetime.now(UTC))]
 
 
@@ -156,7 +158,7 @@ def _identity(home: SiteHome, site: Site) -> tuple[Verdict, str]:
 
 
 def _connection(home: SiteHome, site: Site) -> tuple[Verdict, str]:
-    """The server's TLS, this clock against its, and whether it knows this site's key."""
+    """The server's TLS, the two clocks, and whether the server knows this site's key."""
     membership = Membership.load(home.folder)
     try:
         with client_to(membership.address, membership.authority, _SECONDS) as client:
@@ -214,7 +216,7 @@ def _runner(home: SiteHome, site: Site) -> tuple[Verdict, str]:
 
 
 def _kernels(home: SiteHome, site: Site) -> tuple[Verdict, str]:
-    """The self-test of each study that has an approval, on this device."""
+    """Run the self-test of each approved private study on this device."""
     studies = studies_of(home, sorted(_approved(home), key=lambda one: one.digest))
     private = [study for study in studies if study.privacy.mode != "none"]
     if not private:

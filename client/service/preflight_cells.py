@@ -1,4 +1,4 @@
-"""What a site's check says of its cells, from their caches."""
+"""What a site's check says about its cells, from their caches."""
 
 from pathlib import Path
 from typing import Literal
@@ -13,9 +13,10 @@ from common.text import count, typed
 
 
 def look_at_cells(site: Site) -> tuple[Literal["ok", "warning", "wrong"], str]:
-    """The verdict and the words. A finding is a warning: the client starts, and a person decides.
+    """Return the verdict on the site's cells, and its text.
 
-    Raises DataError: a cache or a selection that cannot be read.
+    A site without cells is "wrong". A finding or an unknown scale is a "warning": the client
+    starts, and a person decides. Raises DataError for an unreadable cache or selection.
     """
     caches = [selected(source, CellCache.open(source.folder))[0] for source in site.cells]
     cells = sum(len(cache) for cache in caches)

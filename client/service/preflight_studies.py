@@ -1,4 +1,4 @@
-"""What a site's check says of the studies that it knows: how many of its cells can take part."""
+"""What a site's check says about the studies that it knows: how many of its cells take part."""
 
 from collections.abc import Iterable
 from typing import Literal
@@ -17,10 +17,11 @@ Verdict = Literal["ok", "warning", "wrong"]
 
 
 def look_at_studies(home: SiteHome, site: Site) -> tuple[Verdict, str]:
-    """The verdict and the words, of approved and of proposed studies; the counts stay here.
+    """Return the worst verdict on the approved and the proposed studies, and a text on each.
 
-    An approved study that none of the site's cells can take part in is wrong. A declared number
-    that is far off is a warning, and so is what ails a study that nobody has approved.
+    The text holds counts of cells, which stay at the site. An approved study in which none of the
+    site's cells can take part is "wrong". A declared number of units that is far off is a
+    "warning", and so is any fault of a study that nobody has approved.
     """
     studies = studies_of(home, SignedApprovals(home).approved())
     approved = {study.digest for study in studies}
@@ -35,7 +36,10 @@ def look_at_studies(home: SiteHome, site: Site) -> tuple[Verdict, str]:
 
 
 def studies_of(home: SiteHome, approved: Iterable[Decision]) -> list[Study]:
-    """What was approved by these decisions, as the home has it."""
+    """The studies that these decisions approved, read from the home.
+
+    Raises ConfigError for a file that is missing or is no valid study.
+    """
     return [load(Study, home.approvals / f"{decision.digest}.yaml") for decision in approved]
 
 

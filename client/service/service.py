@@ -30,11 +30,14 @@ _log = logging.getLogger("hemofed.site")
 
 
 def serve(home: SiteHome, halt: Event) -> None:
-    """Answer the server until `halt`.
+    """Answer the server's messages until `halt` is set, and set it when this function ends.
 
-    Raises ConfigError or FederationError: keys or kit are not sound, the server refuses the site,
-    or the home cannot be written. PrivacyError: the ledger lacks what the site's log says left, or
-    the list of decisions is not whole.
+    Raises:
+        ConfigError: the keys or the kit are missing or damaged, or others may write the home.
+        FederationError: the server refuses the site, the kit or the audit log is damaged, another
+            client serves this home, or the home cannot be written.
+        PrivacyError: the ledger is a simulated site's, or lacks the row that the audit log names
+            last; or the list of decisions is not whole.
     """
     log_plainly()
     membership = Membership.load(home.folder)
@@ -63,7 +66,7 @@ def serve(home: SiteHome, halt: Event) -> None:
 
 
 def _say_what_is_missing(site: Site) -> None:
-    """Say what a study could not do without, though none asks for it yet."""
+    """Warn of a ledger or cache that cannot be read, before a study needs it."""
     try:
         Ledger.read(site.ledger).close()
     except PrivacyError as error:
@@ -76,10 +79,10 @@ def _say_what_is_missing(site: Site) -> None:
 
 
 def _serve(membership: Membership, home: SiteHome, runner: Runner, halt: Event) -> None:
-    """Serve as this member, and again, by the keys that are there then, when the server forgot it.
+    """Serve as `membership`, and again by the keys in the home after the server shut the site out.
 
-    A server that lost its state knows the members of its registry by other numbers, and one that
-    admitted a site's next keys waits for the site to join.
+    A server that lost its state knows the members of its registry by other numbers. A server that
+    admitted a site's next keys waits until the site joins with them.
     """
     patience = Patience(halt)
     while not halt.is_set():
@@ -101,7 +104,7 @@ def _serve_as(
         link = FleetLink(membership.address, membership.authority, membership.node_key(), halt)
         try:
             if not link.connect(home.node_number):
-                # For a node that is no more; the server, which knows another, would not find it.
+                # The message is for a former node, which the server does not know any more.
                 home.inflight.unlink(missing_ok=True)
             patience.renew()
             record = MessageAudit(home, membership, log)
@@ -111,7 +114,10 @@ def _serve_as(
 
 
 def runs(home: SiteHome) -> bool:
-    """Whether the home's client runs at this moment; one that was killed does not."""
+    """Whether a client of this home runs at this moment.
+
+    The client holds a lock, which the system releases when the client dies.
+    """
     if not home.state.is_dir():
         return False
     handle = _lock_file(home)
@@ -123,7 +129,10 @@ def runs(home: SiteHome) -> bool:
 
 @contextmanager
 def _alone(home: SiteHome) -> Iterator[None]:
-    """Hold the home's lock: two clients of one site would answer every round twice."""
+    """Hold the home's lock: two clients of one site would answer every round twice.
+
+    Raises FederationError when another client holds it.
+    """
     make_folder(home.state)
     handle = _lock_file(home)
     try:
@@ -139,7 +148,7 @@ def _lock_file(home: SiteHome) -> int:
 
 
 def _taken(handle: int) -> bool:
-    """Take the lock; whether it was free. The system frees it when its holder dies."""
+    """Try to take the lock, and return whether it was free. It is free once its holder dies."""
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -1,8 +1,8 @@
-"""Whether the site's audit log holds what it once showed the server.
+"""Whether the site's audit log holds the heads that the site once showed the server.
 
-An audit log and a ledger that were put back together from an older copy fit each other, and what
-was spent since is missing from both. The server was shown the log's head with each answer, signed
-by this site, and shows it again with each message: a log that lacks it is an older copy.
+An audit log and a ledger that a person restored from the same older copy fit each other, and both
+lack what was spent since. Therefore the site signs the log's head and sends it with each answer,
+and the server sends the last one back with each message. A log that lacks it is an older copy.
 """
 
 from collections.abc import Collection, Iterator
@@ -15,25 +15,25 @@ from common.errors import PrivacyError
 from common.wire.reasons import Reason
 
 OLDER = "log_is_older"
-"""The event of a log that lacks a head that was shown; its facts name it."""
+"""The event "this log lacks a head that was shown"; its facts name the head."""
 
 
 class WitnessedLog:
-    """The log at `path`; a head that was found once is not looked for again."""
+    """The audit log at `path`. It searches the log for each head only once."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._found: set[str] = {""}
 
     def shown(self, head: SignedHead) -> None:
-        """This head, of the log as it is, leaves."""
+        """Note that `head`, the log's present head, goes to the server."""
         self._found.add(head.hash)
 
     def check(self, head: SignedHead, keys: Collection[str]) -> None:
         """Raise PrivacyError when one of this site's `keys` (PEM) signed a head that the log lacks.
 
-        A head that none of them signed is nobody's word. A person goes on with an older log by
-        adopting the ledger after the log had its line of `OLDER`.
+        A head that none of the keys signed proves nothing, and passes. A person who wants to go on
+        with an older log adopts the ledger after the log got its line `OLDER`.
         """
         if head.hash in self._found or not head.signed_by(keys):
             return
@@ -49,7 +49,10 @@ class WitnessedLog:
 
 
 def _holds(path: Path, head: str) -> bool:
-    """Whether a line with that hash follows from the line before it, or a person took its loss."""
+    """Whether a line has that hash and follows the line before it, or a person accepted its loss.
+
+    A person accepts the loss by adopting the ledger after the line `OLDER` that names `head`.
+    """
     mark, missed = head.encode(), False
     for before, line in _pairs(path):
         if mark in line:

@@ -1,8 +1,8 @@
-"""The process that holds the patients' cells: the installed ClientApp, warm, one message at a time.
+"""The process that holds the patients' cells: the installed ClientApp, one message at a time.
 
-It has no connection of its own. The site's node hands it Flower's messages over a socket pair and
-takes the replies; what it can be asked for is what the installed `client.app` answers. No code
-comes over the wire.
+The process stays loaded between messages, and has no network connection. The site's node hands it
+Flower's messages over a socket pair and takes the replies. It answers only what the installed
+`client.app` answers, and no code comes over the wire.
 """
 
 import argparse
@@ -28,11 +28,14 @@ _STOP_SECONDS = 5.0
 
 
 class RunnerDiedError(Exception):
-    """The process ended, or had to be ended, before it answered."""
+    """The process ended, or the node ended it, before it answered."""
 
 
 class Runner:
-    """The node's handle on the process; started when it is needed, and again after it died."""
+    """The node's handle on the process, which it starts on demand, and again after a death.
+
+    site_file: the site.yaml that the process reads. log: the file that gets the process's output.
+    """
 
     def __init__(self, site_file: Path, log: Path) -> None:
         self._site_file = site_file
@@ -42,19 +45,20 @@ class Runner:
 
     @property
     def pid(self) -> int | None:
-        """The process, when there is one."""
+        """The process's id; None when no process runs."""
         return self._process.pid if self._process and self._process.poll() is None else None
 
     def answer(self, message: Message, seconds: float, halt: Event) -> Message:
-        """The ClientApp's reply.
+        """Return the ClientApp's reply to `message`.
 
-        Raises RunnerDiedError: it was killed, ran out of memory, took longer than `seconds`, or the
-        service is asked to stop; it is not running any more then.
+        Raises:
+            RunnerDiedError: the process died, gave no answer within `seconds`, or `halt` is set.
+                The process does not run any more in that case.
         """
         line = self.start()
         end = time.monotonic() + seconds
         try:
-            line.settimeout(seconds)  # of each exchange, where a message is begun and stops
+            line.settimeout(seconds)  # for a process that stops in the middle of a message
             send_message(line, message)
             while not wait([line], _LOOK_SECONDS):
                 if halt.is_set() or time.monotonic() > end:
@@ -68,7 +72,7 @@ class Runner:
             raise RunnerDiedError(f"the runner ended with code {code}") from death
 
     def stop(self) -> int | None:
-        """End the process; its exit code."""
+        """Kill the process, and return its exit code; None when there is no process."""
         process, self._process = self._process, None
         if self._line:
             self._line.close()
@@ -81,10 +85,11 @@ class Runner:
     def try_out(self, seconds: float) -> None:
         """Start the process, let it load its modules, and end it.
 
-        Raises RunnerDiedError, with the last line of its log: it ended by itself, or needs longer
-        than `seconds`.
+        Raises:
+            RunnerDiedError: the process failed, or is not ready after `seconds`. The text has the
+                last line of its log.
         """
-        self.start().close()  # nobody asks anything: it ends, well, when it is ready to answer
+        self.start().close()  # the process ends with code 0 once it is ready and finds no node
         assert self._process is not None
         try:
             code: int | None = self._process.wait(seconds)
@@ -97,7 +102,10 @@ class Runner:
             raise RunnerDiedError(f"the runner {fault}; the last line of {self._log}: {said}")
 
     def start(self) -> socket.socket:
-        """Have the process there, with its modules loading; the line to it."""
+        """Start the process unless it runs, and return the socket to it.
+
+        The process may still be loading its modules.
+        """
         if self._line is not None and self.pid is not None:
             return self._line
         self.stop()
@@ -125,11 +133,11 @@ def _without_secrets() -> dict[str, str]:
 
 
 def serve(site_file: Path, handle: int) -> None:
-    """The process's whole life: answer what comes by the socket until the node hangs up."""
+    """Answer each message from the socket with descriptor `handle` until the node closes it."""
     from client.app import client_app
     from client.consent.approvals import SignedApprovals
 
-    # Loaded before the first message, so that the first round does not wait for it.
+    # The app loads before the first message, so that the first round does not wait for it.
     app = client_app(approvals=SignedApprovals(SiteHome(site_file.parent)))
     line = socket.socket(fileno=handle)
     while True:

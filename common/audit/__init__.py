@@ -1,1 +1,1 @@
-"""The audit log: what happened, in lines that are only ever appended."""
+"""The audit log: a record of events in a file that is only appended to."""

@@ -1,10 +1,10 @@
-"""The file under an audit log: locked, appended to, synced, put aside."""
+"""The file of an audit log: locks it, appends to it, syncs it and puts it aside."""
 
 import fcntl
 import os
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Self
 
@@ -14,35 +14,37 @@ from common.errors import FederationError
 from common.files import make_folder, replacing, sync
 
 _TAIL_BYTES = 64 * 1024
-"""More than any line is long."""
+"""More bytes than any line has."""
 
 
 class AuditFile:
-    """State of the file as of the last time this process held its lock."""
+    """The file of an audit log, and its state when this process last held the lock."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.size = 0
         self.head = ""
         self.next = 0
-        """The number of the line to come."""
+        """The number of the next line."""
         self.unsigned = 0
-        """Lines since the last signature."""
+        """The number of lines since the last signature."""
         self.key = ""
-        """PEM of the key that the last line seen that named one gives the log."""
+        """PEM of the log's signing key, from the last line seen that names one; "" if none did."""
         self.cut = 0
-        """Bytes of a half line that a crash had left and that were removed."""
+        """Bytes of an incomplete line that a crash left and this process removed."""
         self._lost = False
-        """Whether lines that this process saw are there no more; it writes nothing then."""
+        """Whether lines that this process saw are gone; then it writes nothing more."""
         self._handle: int | None = None
         self._process = os.getpid()
         self._threads = threading.RLock()
 
     @contextmanager
     def locked(self) -> Iterator[Self]:
-        """Hold the file for this process and thread, its last line read.
+        """Inside the block, this thread alone holds the file, and its state is up to date.
 
-        Raises FederationError when the file cannot be opened or its last line is damaged.
+        Raises:
+            FederationError: the file cannot be opened, a line near its end is damaged, or lines
+                that this process saw are gone.
         """
         with self._threads:
             try:
@@ -58,7 +60,11 @@ class AuditFile:
                 fcntl.flock(handle, fcntl.LOCK_UN)
 
     def write(self, line: bytes) -> None:
-        """Append `line` and sync it. Raises FederationError; the file is as before then."""
+        """Append `line`, given without its line end, and sync the file. The lock must be held.
+
+        Raises:
+            FederationError: the line cannot be written. The file is as it was before.
+        """
         assert self._handle is not None
         text = line + b"\n"
         try:
@@ -67,7 +73,8 @@ class AuditFile:
                 done += os.write(self._handle, text[done:])
             os.fsync(self._handle)
         except OSError as error:
-            os.ftruncate(self._handle, self.size)
+            with suppress(OSError):  # then the next writer cuts the half line off
+                os.ftruncate(self._handle, self.size)
             raise FederationError(
                 f"{self.path}: the audit log cannot be written ({error.strerror}); nothing goes on "
                 "without it, so make room or mend the disk"
@@ -76,9 +83,13 @@ class AuditFile:
         self._follow(line)
 
     def replace(self, archive: Path, first_line: bytes) -> None:
-        """Keep the file as `archive` and go on in a fresh one that begins with `first_line`.
+        """Keep the file under the name `archive`, and begin a new one with `first_line`.
 
-        A crash in between leaves the file whole under both names, and the log goes on in it.
+        After a crash in between, the whole file has both names, and the log continues in it. The
+        lock must be held.
+
+        Raises:
+            FederationError: the file cannot be put aside.
         """
         try:
             archive.unlink(missing_ok=True)
@@ -94,14 +105,14 @@ class AuditFile:
         self.unsigned = 1
 
     def close(self) -> None:
-        """Close; the next use opens it again."""
+        """Close the file; the next use opens it again."""
         with self._threads:
             if self._handle is not None:
                 os.close(self._handle)
                 self._handle = None
 
     def _lock(self) -> int:
-        """An exclusively locked handle of the file that `path` names at this moment."""
+        """Return an exclusively locked handle of the file that now has the name `path`."""
         if self._process != os.getpid():  # a lock on an inherited handle would be the parent's
             self._process = os.getpid()
             self.close()
@@ -128,7 +139,7 @@ class AuditFile:
         return handle
 
     def _catch_up(self, handle: int) -> None:
-        """Read what other processes appended since; remove a half line that a crash left."""
+        """Read what other processes appended, and remove an incomplete line that a crash left."""
         size = os.fstat(handle).st_size
         if size < self.size or self._lost:
             raise FederationError(_rolled_back(self.path))
@@ -159,9 +170,10 @@ class AuditFile:
             ) from error
 
     def _replaced(self) -> None:
-        """Go on in the file that is there in this one's place: its rotation, or it has our line.
+        """Continue in the file that took this one's place, if its log has the last line seen here.
 
-        Raises FederationError when nothing there goes on from the last line that was seen.
+        Raises:
+            FederationError: its log does not have that line.
         """
         if self.head and not self._holds(self.head.encode()):
             self._lost = True
@@ -169,7 +181,7 @@ class AuditFile:
         self._forget()
 
     def _holds(self, head: bytes) -> bool:
-        """Whether the log that is there at this moment has the line of this hash."""
+        """Return whether the log that is there now has the line with this hash."""
         files = log_files(self.path) if self.path.exists() else []
         return any(head in line for file in files for _, line in log_lines(file))
 

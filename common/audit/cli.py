@@ -1,4 +1,4 @@
-"""`hemofed audit verify`: whether a log is what was written."""
+"""`hemofed audit verify`: checks that nobody altered an audit log."""
 
 from pathlib import Path
 from typing import Annotated
@@ -15,9 +15,11 @@ def verify_command(
             "request.json, or a kit's registry.json (with --site)."
         ),
     ],
-    site: Annotated[str | None, typer.Option(help="Whose key in a registry.json.")] = None,
+    site: Annotated[
+        str | None, typer.Option(help="Site whose key to take from a registry.json.")
+    ] = None,
     head: Annotated[
-        str | None, typer.Option(help="A head that somebody noted: finds removed lines.")
+        str | None, typer.Option(help="A head that somebody noted; finds removed lines.")
     ] = None,
     witness: Annotated[
         Path | None,
@@ -28,7 +30,7 @@ def verify_command(
         typer.Option(help="With --witness: FILE's owner as the other side calls it, or server."),
     ] = None,
 ) -> None:
-    """Check every line, the chain and the signatures; the first fault ends it with exit code 6."""
+    """Check every line, the chain and the signatures. The exit code is 6 if there is a fault."""
     from common.audit.log import Witnessed, verify, witnessed
     from common.errors import ConfigError, FederationError
 
@@ -47,7 +49,7 @@ def verify_command(
 
 
 def _public_key(path: Path, site: str | None) -> str:
-    """The key in a PEM file, a site's request, or a registry."""
+    """Return the PEM public key in a PEM file, a site's request, or a registry."""
     from common.errors import ConfigError
     from common.identity.admission_request import AdmissionRequest
     from common.identity.documents import read_document, read_json

@@ -11,17 +11,19 @@ from common.errors import PrivacyError
 from common.identity.signatures import statement
 
 BEGINNING = hashlib.sha256(b"hemofed audit log 1").hexdigest()
-"""What stands for the hash before the first line of the first file."""
+"""The hash that the first line of a log names as the previous one."""
 
 KEY_EVENTS = ("begin", "continues", "signing_key")
-"""Their facts name the key that signs from there on."""
+"""Events whose facts name the key that signs the lines after them."""
 
 Fact = str | int | float
 
 SIGN_EVERY = 16
-"""Lines between two signatures."""
+"""Lines after which the log signs its chain."""
 LONGEST_FACT = 2000
+"""Most characters of a fact."""
 LONGEST_FACTS = 16_000
+"""Most bytes of a line's facts as canonical JSON."""
 _FIELDS = {"n", "time", "event", "facts", "previous", "hash"}
 _WORD = re.compile(r"[a-z][a-z0-9_]{0,63}")
 _IMAGE = re.compile(
@@ -31,15 +33,21 @@ _IMAGE = re.compile(
 
 
 def make_line(n: int, time: str, event: str, facts: dict[str, Fact], previous: str) -> bytes:
-    """Line number `n` that follows the hash `previous`, with its own hash; no line end."""
+    """Return line number `n`, which follows the line of hash `previous`, without a line end.
+
+    time: when it happened, in ISO 8601.
+    """
     body = {"n": n, "time": time, "event": event, "facts": facts, "previous": previous}
     return canonical(body | {"hash": _hash(body)})
 
 
 def parse_line(line: bytes) -> dict[str, Any]:
-    """The fields of a whole line that fits its own hash. Raises ValueError that says what is wrong.
+    """Return the fields of a line, given without its line end.
 
-    The text must be the canonical one, so that no byte can change unseen.
+    The line must be canonical JSON, so that no change of a byte goes unnoticed.
+
+    Raises:
+        ValueError: the line is not an audit line, or does not match its own hash.
     """
     try:
         fields = json.loads(line)
@@ -60,14 +68,19 @@ def parse_line(line: bytes) -> dict[str, Any]:
 
 
 def seal_message(head: str, introduced: str = "") -> bytes:
-    """What a signature line signs: the head before it, and the key that it introduces, if any."""
+    """Return the bytes that a signature line signs.
+
+    head: the hash (hex) of the line before it. introduced: PEM of the key that it introduces.
+    """
     return statement("audit", {"head": head, "introduces": introduced})
 
 
 def check_event(event: str, facts: dict[str, Fact]) -> None:
-    """Raise PrivacyError for what has no place in a log that others read.
+    """Check that an event may stand in a log that others read.
 
-    Facts are words and numbers; nothing that looks like an image's file name, and no long texts.
+    Raises:
+        PrivacyError: the event is not a lower-case word, a fact is not a string or a finite number,
+            a text looks like the file name of an image, or the facts are too long.
     """
     if not _WORD.fullmatch(event):
         raise PrivacyError(f"audit event {event!r:.80}: expected a word like round_done")
@@ -78,7 +91,10 @@ def check_event(event: str, facts: dict[str, Fact]) -> None:
 
 
 def loggable(text: str) -> str:
-    """The text as a fact, where others may have put into it what has no place in a log."""
+    """Return the text if it may be a fact, and otherwise a text that says it is not logged.
+
+    This is for texts that others wrote.
+    """
     try:
         _check_fact("text", text)
     except PrivacyError:

@@ -1,17 +1,17 @@
-"""The audit log: what happened, in lines that are only ever appended.
+"""The audit log: a record of events in a file that is only appended to.
 
-Each line bears the SHA-256 of the one before and of itself, and is on disk before `append`
-returns. A line with an Ed25519 signature over the chain so far comes at intervals and at `close`.
-Both sides of a federation keep a log and witness each other's signed head every round, so that
-neither can rewrite its own alone.
+Each line holds the SHA-256 of the line before it and of itself, and is on disk when `append`
+returns. At intervals and at `close`, a line signs the chain up to there with Ed25519. Both sides of
+a federation keep a log, and in every round each records the other's signed head, so that neither
+can rewrite its own log unnoticed.
 
 | what happened to the file                | how it is found                                       |
 |------------------------------------------|-------------------------------------------------------|
 | a byte changed, a line put in or removed | `verify` names the line                               |
 | lines rewritten with new hashes          | `verify`, at the next signature                       |
-| the last lines removed or rewritten      | `verify` with the heads that the other side witnessed |
-| a crash in the middle of a line          | the next write cuts it off and says so in the log     |
-| full disk                                | `append` raises, and the file is as before            |
+| the last lines removed or rewritten      | `verify` with the heads that the other side recorded  |
+| a crash in the middle of a line          | the next write removes it and notes that in the log   |
+| full disk                                | `append` raises, and leaves no incomplete line        |
 """
 
 import secrets
@@ -44,11 +44,13 @@ from common.identity.signatures import fingerprint, sign
 __all__ = ["AuditLog", "ChainBreak", "SignedHead", "Witnessed", "verify", "witnessed"]
 
 ROTATE_BYTES = 64 * 2**20
+"""Size in bytes from which a file is put aside."""
 RESERVED = {*KEY_EVENTS, "signature"}
+"""Events that only the log itself writes."""
 
 
 class AuditLog:
-    """An open log. Threads and processes may write to one file at once; each call is whole."""
+    """An open log. Several threads and processes may use one file; each call is atomic."""
 
     def __init__(self, file: AuditFile, key: Ed25519PrivateKey, rotate_bytes: int) -> None:
         self._file = file
@@ -57,10 +59,16 @@ class AuditLog:
 
     @classmethod
     def open(cls, path: Path, key: Ed25519PrivateKey, *, rotate_bytes: int = ROTATE_BYTES) -> Self:
-        """Continue the log in `path`, or begin one; `key` signs it.
+        """Open the log in `path`, or begin one if there is none.
 
-        Raises FederationError: a line near the end is damaged, the disk is full or read-only, or
-        the log belongs to another key (`change_key` introduces one).
+        Args:
+            path: the file.
+            key: signs the log.
+            rotate_bytes: the size from which the file is put aside.
+
+        Raises:
+            FederationError: a line near the end is damaged, the file cannot be written, or another
+                key signs the log (`change_key` introduces a new key).
         """
         log = cls(AuditFile(path), key, rotate_bytes)
         log._check_key(present_key(path))
@@ -69,20 +77,24 @@ class AuditLog:
 
     @property
     def path(self) -> Path:
-        """The file that is being written."""
+        """The file that the log writes to."""
         return self._file.path
 
     @property
     def head(self) -> str:
-        """The hash of the last line (hex), others' lines included."""
+        """The hash (hex) of the last line, whichever process wrote it."""
         with self._writing() as file:
             return file.head
 
     def append(self, event: str, **facts: Fact) -> str:
-        """Add a line; it is on disk on return. Returns the head, which is its hash.
+        """Add a line and return its hash (hex). The line is on disk on return.
 
-        Raises PrivacyError for facts that have no place in a log (see `check_event`),
-        FederationError when it cannot be written; the file is as before then.
+        After enough lines the call also signs the chain, and it puts a large file aside.
+
+        Raises:
+            ValueError: only the log itself writes this event.
+            PrivacyError: the event or a fact may not stand in a log (see `check_event`).
+            FederationError: the log cannot be written.
         """
         if event in RESERVED:
             raise ValueError(f"audit event {event!r} is the log's own")
@@ -97,22 +109,40 @@ class AuditLog:
             return head
 
     def signed_head(self) -> SignedHead:
-        """The head for the other side to witness."""
+        """Return the hash of the last line, signed by this log's key, for the other side to record.
+
+        Raises:
+            FederationError: the file cannot be opened or written.
+        """
         with self._writing() as file:
             return SignedHead(file.head, sign(self._key, seal_message(file.head)))
 
     def witness(self, other: SignedHead, peer: str, **facts: Fact) -> None:
-        """Record the head of the log of `peer`, which the caller has checked."""
+        """Record a head of the log of `peer`. The caller has checked its signature.
+
+        facts: the message that it came with, such as its kind and round.
+
+        Raises:
+            PrivacyError, FederationError: see `append`.
+        """
         head = {"head": other.hash, "signature": other.signature}
         self.append("witness", peer=peer, **head, **facts)
 
     def sign(self) -> None:
-        """Sign the chain so far, unless its last line is a signature."""
+        """Add a line that signs the chain, unless the last line is a signature.
+
+        Raises:
+            FederationError: the log cannot be written.
+        """
         with self._writing() as file:
             self._sign(file)
 
     def change_key(self, key: Ed25519PrivateKey) -> None:
-        """Go on with another signing key, which the one before introduces."""
+        """Sign with another key from here on. The present key signs a line that introduces it.
+
+        Raises:
+            FederationError: the log cannot be written.
+        """
         with self._writing() as file:
             public = signing_public_pem(key)
             message = seal_message(file.head, public)
@@ -121,12 +151,16 @@ class AuditLog:
             self._sign(file)
 
     def rotate(self) -> Path:
-        """Put the file aside under a numbered name and go on in a fresh one; returns the former."""
+        """Put the file aside under a numbered name, which is returned, and begin a new file.
+
+        Raises:
+            FederationError: the log cannot be written, or the file cannot be put aside.
+        """
         with self._writing() as file:
             return self._rotate(file)
 
     def close(self) -> None:
-        """Sign what is unsigned and close."""
+        """Sign the chain and close the file."""
         try:
             self.sign()
         finally:
@@ -145,7 +179,7 @@ class AuditLog:
 
     @contextmanager
     def _writing(self) -> Iterator[AuditFile]:
-        """The file, locked, with its beginning there and its last line known."""
+        """Hold the lock; the file has a first line, and the key that signs it is this log's."""
         with self._file.locked() as file:
             if file.size == 0:
                 facts: dict[str, Fact] = {

@@ -1,4 +1,4 @@
-"""Reading an audit log: its files, its lines, and where one does not fit."""
+"""Reads an audit log: its files, its lines and its signing key."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,11 +12,11 @@ _KEY_MARKS = tuple(f'"event":"{event}"'.encode() for event in KEY_EVENTS)
 
 @dataclass(frozen=True)
 class ChainBreak:
-    """Where a log stops being what was written."""
+    """The first place in a log that does not match, and why."""
 
     path: Path
     line: int
-    """From 1, as an editor counts; one past the last when something is missing at the end."""
+    """Counts from 1, as in an editor. If lines are missing at the end, one more than the last."""
     why: str
 
     def __str__(self) -> str:
@@ -24,9 +24,12 @@ class ChainBreak:
 
 
 def present_key(path: Path) -> str | None:
-    """PEM of the key that signs the log from its last line on; None when there is no log.
+    """Return the PEM of the key that signs the next lines, or None if there is no log.
 
-    Lines are not checked; the file's own claim is what a writer has to agree with.
+    The lines are not checked as a chain: a writer must use the key that the file names.
+
+    Raises:
+        FederationError: the file cannot be read.
     """
     key = None
     if path.exists():
@@ -40,7 +43,11 @@ def present_key(path: Path) -> str | None:
 
 
 def log_files(path: Path) -> list[Path]:
-    """`path` and the files before it that lie beside it, oldest first."""
+    """Return `path` and the earlier files of its log in the same folder, oldest first.
+
+    Raises:
+        FederationError: a file cannot be read.
+    """
     files = [path]
     while True:
         first = next((line for _, line in log_lines(files[0])), b"")
@@ -55,7 +62,11 @@ def log_files(path: Path) -> list[Path]:
 
 
 def log_lines(path: Path) -> Iterator[tuple[int, bytes]]:
-    """The lines with their ends, numbered from 1; an empty file has an empty line 1."""
+    """Yield (number, line) from 1 on, with the line ends; an empty file yields (1, b"").
+
+    Raises:
+        FederationError: the file cannot be read.
+    """
     try:
         with path.open("rb") as file:
             number = 0

@@ -1,4 +1,4 @@
-"""Checking an audit log: the first line that does not fit, and why."""
+"""Checks an audit log, and finds the first line that does not match."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -15,37 +15,47 @@ from common.identity.signatures import verify as verify_signature
 
 @dataclass
 class _State:
-    """The chain so far."""
+    """The state of the check after the lines read so far."""
 
     trusted: str
+    """PEM of the key that the caller trusts."""
     wanted: frozenset[str]
-    """Heads that others witnessed."""
+    """Heads that the other side recorded."""
     places: dict[str, Place] = field(default_factory=dict)
-    """Those of them that were passed."""
+    """Wanted head -> its line, for the heads found so far."""
     keys: set[str] = field(default_factory=set)
-    """PEM of all keys that signed so far."""
+    """PEM of all keys that the log named so far."""
     head: str = BEGINNING
+    """The hash (hex) of the last line."""
     next: int = 0
+    """The number that the next line must have."""
     key: str = ""
-    """PEM of the key that signs from here on."""
+    """PEM of the key that signs the next lines."""
     trust: bool = False
-    """Whether the trusted key began the log, introduced the present key, or signed."""
+    """Whether the trusted key began a file or signed a signature line so far."""
     unsigned: int = 0
-    """Lines since the last signature."""
+    """The number of lines since the last signature."""
 
 
 _MOST_UNSIGNED = 4 * SIGN_EVERY
-"""Crashes can delay a signature by a few lines; a log without any was written by another."""
+"""Most lines in a row without a signature. A crash delays a signature by a few lines; more of them
+mean that somebody without the key wrote the lines, or that signatures were removed."""
 
 
 def verify(path: Path, public: str, witnessed: Sequence[Witnessed] = ()) -> ChainBreak | None:
-    """The first fault of the log that `path` ends, or None when all fits.
+    """Return the first fault of a log, or None if there is none.
 
-    public: PEM of the key that signs it, as its owner gave it: the first one, or any later one
-    that has signed. witnessed: heads that the other side recorded, all of which must be in it, in
-    their order. Files put aside by rotation are read too where they lie beside `path`; the oldest
-    that is there counts as the beginning. Raises FederationError when a file or `public` cannot be
-    read.
+    The files that the log put aside are checked too if they are in the same folder; the oldest one
+    counts as the beginning.
+
+    Args:
+        path: the newest file of the log.
+        public: PEM of a key of the log, as its owner gave it: the first key, or any later one that
+            has signed.
+        witnessed: heads that the other side recorded. The log must have all of them, in this order.
+
+    Raises:
+        FederationError: a file or `public` cannot be read.
     """
     wanted = frozenset(head.hash for head in witnessed)
     state = _State(signing_public_pem(parse_signing_public(public)), wanted)
@@ -64,7 +74,7 @@ def verify(path: Path, public: str, witnessed: Sequence[Witnessed] = ()) -> Chai
 
 
 def _step(state: _State, line: bytes, *, first: bool) -> str | None:
-    """Take one line into `state`; why it does not fit, or None."""
+    """Take one line into `state`, and return why it does not match, or None if it does."""
     if not line.endswith(b"\n"):
         return "is cut short"
     try:
@@ -91,7 +101,7 @@ def _misplaced(state: _State, fields: dict[str, Any], first: bool) -> str | None
 
 
 def _signed(state: _State, event: str, facts: dict[str, Any]) -> str | None:
-    """Follow the keys, and check what a line signs."""
+    """Check a line's key and signature, and return what is wrong, or None."""
     if event in ("begin", "continues"):
         if state.key and facts.get("key") != state.key:
             return "names another key than the file before it"

@@ -1,8 +1,8 @@
-"""Heads of one side's log in the other side's: what is recorded, and what it proves.
+"""The heads of one side's log that the other side recorded, and what they prove.
 
-A head says which lines a log had when it was given away, and its signature says whose log that
-was. So a log that is rewritten later, though chained and signed anew, lacks a head that its owner
-once signed; and nobody can make up a head for another.
+A head fixes all lines that a log had when its owner sent the head, and the signature shows whose
+log it is. If the owner rewrites the log later, even with new hashes and signatures, the log lacks a
+head that the owner signed. Nobody can forge a head of another side's log.
 """
 
 import re
@@ -27,13 +27,19 @@ class SignedHead:
     signature: str
 
     def check(self, public: str, whose: str) -> None:
-        """Raise FederationError unless this is a head that the key `public` (PEM) signed."""
+        """Check that this is a head, signed by the key `public` (PEM).
+
+        whose: names the log's owner in an error.
+
+        Raises:
+            FederationError: it is not.
+        """
         if not (_HASH.fullmatch(self.hash) and _SIGNATURE.fullmatch(self.signature)):
             raise FederationError(f"{whose}: no head of an audit log came, or none that is one")
         verify_signature(public, seal_message(self.hash), self.signature, f"{whose}: audit head")
 
     def signed_by(self, keys: Iterable[str]) -> bool:
-        """Whether one of the keys (PEM) signed it."""
+        """Return whether one of the keys (PEM) signed this head."""
         for key in keys:
             try:
                 self.check(key, "")
@@ -44,21 +50,22 @@ class SignedHead:
 
 
 NO_HEAD = SignedHead("", "")
-"""Where none was shown; no key signed it."""
+"""Stands for a missing head; no key signed it."""
 
 
 @dataclass(frozen=True)
 class Witnessed:
-    """A head that somebody says a log had."""
+    """A head that somebody claims a log had."""
 
     hash: str
     signature: str | None = None
-    """None: a person read the head out."""
+    """None: a person gave the hash without a signature."""
     about: Mapping[str, str | int] | None = None
     """The message that it came with: kind, study, round, attempt."""
     file: Path = Path("--head")
+    """The log that recorded it."""
     line: int = 0
-    """Where it is recorded."""
+    """Its line in `file`; 0: a person gave it."""
 
     def __str__(self) -> str:
         said = "".join(f", {name} {value!s:.12}" for name, value in (self.about or {}).items())
@@ -68,7 +75,7 @@ class Witnessed:
 
 @dataclass(frozen=True)
 class Place:
-    """A line of a log: its number in the chain, and where that is."""
+    """A line of a log: its number in the chain, its file, and its line in the file."""
 
     number: int
     file: Path
@@ -76,10 +83,12 @@ class Place:
 
 
 def witnessed(path: Path, peer: str) -> list[Witnessed]:
-    """The heads of the log of `peer` that the log in `path` recorded, in order.
+    """Return the heads of the log of `peer` that the log in `path` recorded, in order.
 
-    Raises FederationError: a line is damaged, or none is about `peer`. `verify` that log too, with
-    its own key.
+    The chain of that log is not checked here: `verify` it too, with its own key.
+
+    Raises:
+        FederationError: a file cannot be read, a line is damaged, or there is no head of `peer`.
     """
     found, peers = [], set()
     for file in log_files(path):
@@ -103,9 +112,10 @@ def witnessed(path: Path, peer: str) -> list[Witnessed]:
 
 
 def last_heads(path: Path) -> dict[str, SignedHead]:
-    """Peer -> the head of its log that the log in `path` recorded last; none where there is no log.
+    """Return peer -> the last head of its log that the log in `path` recorded; {} without a log.
 
-    Raises FederationError: a line about it is damaged.
+    Raises:
+        FederationError: a file cannot be read, or a line that records a head is damaged.
     """
     found: dict[str, SignedHead] = {}
     for file in log_files(path) if path.exists() else ():
@@ -124,11 +134,16 @@ def last_heads(path: Path) -> dict[str, SignedHead]:
 def contradiction(
     heads: Iterable[Witnessed], places: Mapping[str, Place], keys: Iterable[str], start: Place
 ) -> ChainBreak | None:
-    """The first head that the log does not have where it belongs, or None.
+    """Return the first head that the log lacks, or has in the wrong order, or None.
 
-    places: head -> its line, of a log that begins at `start` and is sound by itself; keys: PEM of
-    all keys that sign it. Later heads must be of later lines: whoever shows an old head again
-    could rewrite what follows it.
+    A later head must be of a later line, because an owner that shows an old head again could
+    rewrite the lines after it. The same head of the same message may be recorded twice.
+
+    Args:
+        heads: the heads that the other side recorded, in order.
+        places: head -> its line in the log, whose chain and signatures have been checked.
+        keys: PEM of all keys that sign the log.
+        start: the first line of the log.
     """
     last, before = start, None
     for head in heads:

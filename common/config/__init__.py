@@ -1,1 +1,1 @@
-"""The YAML files: typed, bounded, read with every fault named."""
+"""The YAML files as typed, bounded models, and how they are read."""

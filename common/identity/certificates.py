@@ -1,4 +1,4 @@
-"""The consortium's certificate authority and the server's TLS certificate."""
+"""The consortium's certificate authority and the server's TLS certificate: made, read, checked."""
 
 import ipaddress
 from datetime import datetime, timedelta
@@ -17,10 +17,13 @@ from common.errors import ConfigError
 from common.identity.addresses import is_loopback
 
 AUTHORITY_DAYS = 3650
+"""Days for which the authority's certificate is valid."""
 SERVER_DAYS = 397
+"""Days for which a server's certificate is valid."""
 WARNING_DAYS = 30
+"""Days before the end of a certificate or a membership from which a person is warned."""
 _SKEW = timedelta(days=1)
-"""Certificates begin this much earlier, for clocks that are slow."""
+"""Certificates become valid this much before they are made, for machines whose clock is slow."""
 _USAGES = (
     *("digital_signature", "content_commitment", "key_encipherment", "data_encipherment"),
     *("key_agreement", "key_cert_sign", "crl_sign", "encipher_only", "decipher_only"),
@@ -29,7 +32,10 @@ _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
 def make_authority(key: EllipticCurvePrivateKey, now: datetime) -> x509.Certificate:
-    """A self-signed certificate of `key` that may sign servers' certificates and nothing else."""
+    """Return a self-signed certificate of `key`, which may sign certificates and revocation lists.
+
+    now: with a time zone; the certificate is valid for `AUTHORITY_DAYS` days from then.
+    """
     name = _name("hemofed certificate authority")
     usage = _usage(key_cert_sign=True, crl_sign=True)
     return (
@@ -48,7 +54,17 @@ def issue_server(
     now: datetime,
     days: int = SERVER_DAYS,
 ) -> x509.Certificate:
-    """A TLS certificate for `host`; for a loopback host it covers all names of loopback."""
+    """Return a TLS server certificate for `host`, signed by the authority.
+
+    Args:
+        authority: the authority's certificate.
+        authority_key: the authority's private key.
+        public: the server's public key.
+        host: a host name or an IP address. For a loopback host the certificate also covers
+            localhost, 127.0.0.1 and ::1.
+        now: with a time zone.
+        days: how long it is valid from `now`.
+    """
     hosts = dict.fromkeys((*_LOOPBACK, host)) if is_loopback(host) else (host,)
     issuer_key = x509.AuthorityKeyIdentifier.from_issuer_public_key(authority_key.public_key())
     server_only = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH])
@@ -64,12 +80,16 @@ def issue_server(
 
 
 def certificate_pem(certificate: x509.Certificate) -> bytes:
-    """The certificate as PEM."""
+    """Return the certificate as PEM."""
     return certificate.public_bytes(Encoding.PEM)
 
 
 def load_certificate(path: Path) -> x509.Certificate:
-    """The certificate in `path`. Raises ConfigError."""
+    """Return the certificate in the PEM file `path`.
+
+    Raises:
+        ConfigError: the file cannot be read or is not a PEM certificate.
+    """
     try:
         return x509.load_pem_x509_certificate(path.read_bytes())
     except OSError as error:
@@ -79,20 +99,31 @@ def load_certificate(path: Path) -> x509.Certificate:
 
 
 def is_expired(path: Path, now: datetime) -> bool:
-    """Whether the certificate's last day is over at `now` (with a time zone)."""
+    """Return whether the certificate in `path` has expired at `now` (with a time zone).
+
+    Raises:
+        ConfigError: the certificate cannot be read.
+    """
     return now >= load_certificate(path).not_valid_after_utc
 
 
 def check_certificate(path: Path, now: datetime) -> tuple[str, ...]:
-    """What is to be said about the certificate's dates at `now` (with a time zone); () is well.
+    """Return what is wrong with the dates of the certificate in `path`; see `date_faults`.
 
-    Raises ConfigError when it cannot be read.
+    Raises:
+        ConfigError: the certificate cannot be read.
     """
     return date_faults(load_certificate(path), str(path), now)
 
 
 def date_faults(certificate: x509.Certificate, what: str, now: datetime) -> tuple[str, ...]:
-    """The same of a certificate at hand, which the words call `what`."""
+    """Return a sentence for a person if the certificate is not valid or expires soon; () if not.
+
+    Args:
+        certificate: the certificate.
+        what: names it in the sentence.
+        now: with a time zone.
+    """
     first, last = certificate.not_valid_before_utc, certificate.not_valid_after_utc
     if now < first:
         return (f"{what}: not valid before {first:%Y-%m-%d %H:%M} UTC; check this clock",)

@@ -1,4 +1,4 @@
-"""Reading the JSON files that travel between sites and server; they are small, or not ours."""
+"""Reads and writes the JSON files that people carry between sites and server."""
 
 import json
 from pathlib import Path
@@ -11,10 +11,15 @@ from common.files import write_text
 
 Document = TypeVar("Document", bound=Strict)
 LARGEST_BYTES = 16 * 2**20
+"""Most bytes that a file may have; a larger one is refused."""
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The JSON object in `path`. Raises FederationError: unreadable, too large, not an object."""
+    """Return the JSON object in the file `path`.
+
+    Raises:
+        FederationError: the file cannot be read, exceeds `LARGEST_BYTES`, or is not a JSON object.
+    """
     try:
         with path.open("rb") as file:
             text = file.read(LARGEST_BYTES + 1)
@@ -32,7 +37,11 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def read_document(kind: type[Document], path: Path) -> Document:
-    """The file as a `kind`. Raises FederationError naming what does not fit."""
+    """Return the JSON file `path` as a `kind`.
+
+    Raises:
+        FederationError: the file cannot be read, or is not a `kind`; the message names each fault.
+    """
     try:
         return parse(kind, read_json(path), str(path))
     except ConfigError as error:
@@ -40,12 +49,20 @@ def read_document(kind: type[Document], path: Path) -> Document:
 
 
 def write_document(path: Path, content: dict[str, Any]) -> None:
-    """Write the JSON object for people to read too. Raises FederationError as `save` does."""
+    """Write `content` as JSON with sorted keys and line breaks, whole or not at all.
+
+    Raises:
+        FederationError: the file cannot be written.
+    """
     save(path, json.dumps(content, indent=1, sort_keys=True) + "\n")
 
 
 def save(path: Path, text: str) -> None:
-    """Write a file whole or not at all. Raises FederationError: full disk, no permission."""
+    """Write a text file, whole or not at all.
+
+    Raises:
+        FederationError: the file cannot be written. What was there before is unchanged.
+    """
     try:
         write_text(path, text)
     except OSError as error:

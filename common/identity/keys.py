@@ -1,4 +1,4 @@
-"""Private keys: made here, written 0600, read back only when nobody else could have read them."""
+"""Makes, writes and reads keys. A private key that others could read is not accepted."""
 
 import getpass
 import os
@@ -34,20 +34,23 @@ PrivateKey = EllipticCurvePrivateKey | Ed25519PrivateKey
 
 
 def make_node_key() -> EllipticCurvePrivateKey:
-    """A P-384 key, for Flower's node authentication and for TLS."""
+    """Return a new ECDSA P-384 key, for Flower's node authentication or for TLS."""
     return generate_private_key(SECP384R1())
 
 
 def make_signing_key() -> Ed25519PrivateKey:
-    """An Ed25519 key, for documents and audit logs."""
+    """Return a new Ed25519 key, for documents and audit logs."""
     return Ed25519PrivateKey.generate()
 
 
 def write_private(path: Path, key: PrivateKey, passphrase: str | None = None) -> None:
-    """Write `key` to `path`, mode 0600, encrypted when there is a passphrase.
+    """Write `key` to `path` with mode 0600, encrypted if there is a passphrase.
 
-    An open node key is in OpenSSH's format, which `flower-supernode` reads as it is; everything
-    else is PKCS #8.
+    A node key without a passphrase is written in OpenSSH's format, which `flower-supernode` reads;
+    every other key is written as PKCS #8.
+
+    Raises:
+        ConfigError: the file cannot be written.
     """
     plain_node_key = isinstance(key, EllipticCurvePrivateKey) and not passphrase
     text = key.private_bytes(
@@ -59,16 +62,23 @@ def write_private(path: Path, key: PrivateKey, passphrase: str | None = None) ->
 
 
 def write_tls_key(path: Path, key: EllipticCurvePrivateKey, passphrase: str | None = None) -> None:
-    """Write a certificate's key, mode 0600, in PKCS #8, which TLS libraries read."""
+    """Write a certificate's key with mode 0600 as PKCS #8, which TLS libraries read.
+
+    Raises:
+        ConfigError: the file cannot be written.
+    """
     cipher = BestAvailableEncryption(passphrase.encode()) if passphrase else NoEncryption()
     _write_secret(path, key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, cipher))
 
 
 def load_signing_key(path: Path, passphrase: str | None = None) -> Ed25519PrivateKey:
-    """The Ed25519 key in `path`.
+    """Return the Ed25519 private key in `path`.
 
-    Raises ConfigError: unreadable, open to group or others, encrypted and no passphrase at hand,
-    or another kind of key.
+    passphrase: of an encrypted key; None takes HEMOFED_PASSPHRASE, or asks at a terminal.
+
+    Raises:
+        ConfigError: the file cannot be read, its mode lets the group or others read it, the
+            passphrase is missing or wrong, or the key is of another kind.
     """
     key = _load_private(path, passphrase)
     if not isinstance(key, Ed25519PrivateKey):
@@ -77,7 +87,7 @@ def load_signing_key(path: Path, passphrase: str | None = None) -> Ed25519Privat
 
 
 def load_node_key(path: Path, passphrase: str | None = None) -> EllipticCurvePrivateKey:
-    """The P-384 key in `path`. Raises ConfigError as `load_signing_key` does."""
+    """Return the ECDSA P-384 private key in `path`; arguments and errors as `load_signing_key`."""
     key = _load_private(path, passphrase)
     if not isinstance(key, EllipticCurvePrivateKey) or not isinstance(key.curve, SECP384R1):
         raise ConfigError(f"{path}: holds a {_kind(key)}, expected an ECDSA P-384 key")
@@ -88,19 +98,23 @@ load_tls_key = load_node_key
 
 
 def node_public_pem(key: EllipticCurvePrivateKey | EllipticCurvePublicKey) -> bytes:
-    """The public half, byte for byte as Flower's node registration and authentication use it."""
+    """Return the public key as PEM, byte for byte as Flower registers and authenticates nodes."""
     public = key.public_key() if isinstance(key, EllipticCurvePrivateKey) else key
     return public.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
 
 
 def signing_public_pem(key: Ed25519PrivateKey | Ed25519PublicKey) -> str:
-    """The public half as PEM text, as documents and `signing.pub` carry it."""
+    """Return the public key as PEM text, as in documents and `signing.pub`."""
     public = key.public_key() if isinstance(key, Ed25519PrivateKey) else key
     return public.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
 
 
 def parse_node_public(pem: str | bytes) -> EllipticCurvePublicKey:
-    """The P-384 public key in `pem`. Raises FederationError for anything else."""
+    """Return the ECDSA P-384 public key in `pem`.
+
+    Raises:
+        FederationError: `pem` is not PEM, or a key of another kind.
+    """
     key = _parse_public(pem)
     if not isinstance(key, EllipticCurvePublicKey) or not isinstance(key.curve, SECP384R1):
         raise FederationError(f"a node's public key is a {_kind(key)}, expected ECDSA P-384")
@@ -108,7 +122,11 @@ def parse_node_public(pem: str | bytes) -> EllipticCurvePublicKey:
 
 
 def parse_signing_public(pem: str | bytes) -> Ed25519PublicKey:
-    """The Ed25519 public key in `pem`. Raises FederationError for anything else."""
+    """Return the Ed25519 public key in `pem`.
+
+    Raises:
+        FederationError: `pem` is not PEM, or a key of another kind.
+    """
     key = _parse_public(pem)
     if not isinstance(key, Ed25519PublicKey):
         raise FederationError(f"a signing public key is a {_kind(key)}, expected Ed25519")
@@ -116,7 +134,13 @@ def parse_signing_public(pem: str | bytes) -> Ed25519PublicKey:
 
 
 def new_passphrase(ask: bool) -> str | None:
-    """What keys about to be made are encrypted with: the environment's, or asked twice, or None."""
+    """Return the passphrase that encrypts new keys, or None for keys that are not encrypted.
+
+    ask: whether to ask for it at the terminal, twice, if HEMOFED_PASSPHRASE is not set.
+
+    Raises:
+        ConfigError: the two answers differ or are empty.
+    """
     given = os.environ.get(PASSPHRASE_VARIABLE)
     if given or not ask:
         return given or None
@@ -149,7 +173,7 @@ def _load_private(path: Path, passphrase: str | None) -> object:
 
 
 def _read_secret(path: Path) -> bytes:
-    """The file's bytes, if its mode keeps group and others out."""
+    """Return the file's bytes; raise ConfigError if its mode lets the group or others use it."""
     try:
         with path.open("rb") as file:
             mode = os.fstat(file.fileno()).st_mode & 0o777

@@ -1,8 +1,8 @@
-"""The registry of member sites, signed by the server, checked by every site for itself.
+"""The registry of member sites, which the server signs and every site checks for itself.
 
-A member carries its own signed requests, from its admission on, each new pair of keys agreed to by
-the pair before. So a server that is honest once cannot swap a member's keys later: a name stays
-with whoever first had it. A site that lost its keys asks again under another name.
+A member's entry holds all signed requests since its admission, and the previous signing key has
+signed each new pair of keys. So once sites have a registry, not even the server can exchange a
+member's keys: a name stays with its first owner. A site that lost its keys must take another name.
 """
 
 from datetime import UTC, datetime
@@ -24,43 +24,51 @@ from common.untrusted_text import PlainText
 Address = Annotated[PlainText, Field(max_length=300)]
 """host:port of a server."""
 _LAST_VERSION = 2**31
-"""A number that every field it travels in can hold."""
+"""The largest version: every field that carries a version can hold it."""
 _FARTHEST = 10_000
-"""Versions that a registry may be ahead of the one that is trusted: years of a site's absence. One
-that is farther would, once accepted, shut out all that the server will ever issue by counting."""
+"""Most versions by which a registry may be ahead of the one that a site has; a site may be away for
+years. If a site accepted a version far ahead, it would refuse all later ones of the server, which
+counts up by one."""
 
 
 class Member(Strict):
-    """A site as the consortium knows it."""
+    """A member site of the consortium."""
 
     status: Literal["active", "revoked"]
     not_after: AwareDatetime
-    """The membership ends here, unless the operator renews it."""
+    """When the membership ends, unless the operator renews it."""
     requests: tuple[AdmissionRequest, ...] = Field(min_length=1)
-    """Oldest first; the last one's keys hold."""
+    """All requests of the site, oldest first. The keys of the last one are valid."""
 
     @property
     def name(self) -> str:
-        """The site's name, which stays bound to its keys for good."""
+        """The site's name, which never passes to another site."""
         return self.requests[-1].claim.name
 
     @property
     def node_public_key(self) -> bytes:
-        """PEM, byte for byte what Flower's node registration and authentication use."""
+        """The node key as PEM, byte for byte as Flower registers and authenticates nodes."""
         return self.requests[-1].claim.node_public_key.encode()
 
     @property
     def signing_public_key(self) -> str:
-        """PEM, Ed25519."""
+        """The signing key (Ed25519) as PEM."""
         return self.requests[-1].claim.signing_public_key
 
     @property
     def fingerprint(self) -> str:
-        """Fingerprint of name and keys, as people read it over the telephone."""
+        """The fingerprint of the name and the keys, which people compare by telephone."""
         return self.requests[-1].fingerprint
 
     def warnings(self, name: str, now: datetime) -> tuple[str, ...]:
-        """What is to be said about the membership's end; () is well, or the member is revoked."""
+        """Return a sentence for the operator if the membership ends soon or has ended, else ().
+
+        A revoked member has no warnings.
+
+        Args:
+            name: names the site in the sentence.
+            now: with a time zone.
+        """
         left = self.not_after - now
         if self.status == "revoked" or left.days >= WARNING_DAYS:
             return ()
@@ -69,7 +77,11 @@ class Member(Strict):
         return (f"{name}: the membership {state}; `hemofed server renew --site {name}` renews it",)
 
     def check(self, name: str) -> None:
-        """Raise FederationError unless every request proves its keys and follows the one before."""
+        """Check all requests: their name, their signatures, and each key's consent to the next.
+
+        Raises:
+            FederationError: a request does not match.
+        """
         for request in self.requests:
             if request.claim.name != name:
                 raise FederationError(
@@ -81,7 +93,7 @@ class Member(Strict):
 
 
 class Registry(Strict):
-    """All members, at one version; every change makes the next version."""
+    """All members at one version. Every change makes the next version."""
 
     version: int = Field(ge=1, le=_LAST_VERSION)
     issued: AwareDatetime
@@ -91,9 +103,13 @@ class Registry(Strict):
 
     @classmethod
     def load(cls, home: Path) -> Self:
-        """The registry of a server's home, as the server itself signed it.
+        """Return the registry of a server's home.
 
-        Members' proofs were checked before that. Raises ConfigError, FederationError.
+        Only the server's signature is checked: the server checked the members before it signed.
+
+        Raises:
+            ConfigError: `home` is not a server's home.
+            FederationError: the registry cannot be read, or its signature does not match.
         """
         try:
             public = (home / "signing.pub").read_text(encoding="utf-8")
@@ -107,14 +123,25 @@ class Registry(Strict):
 
     @classmethod
     def read(cls, path: Path, public: str) -> Self:
-        """The registry in `path`, signed by `public` (PEM). Raises FederationError, ConfigError."""
+        """Return the registry in the file `path`, checked as `open` does.
+
+        Raises:
+            FederationError: the file cannot be read, or a signature or a proof does not match.
+        """
         return cls.open(read_json(path), public, str(path))
 
     @classmethod
     def open(cls, signed: dict[str, Any], public: str, origin: str) -> Self:
-        """The registry in what `signed` returned, its signature and all members' proofs checked.
+        """Return a signed registry, after a check of its signature and of all members' proofs.
 
-        Raises FederationError when anything does not fit; `origin` names the source in it.
+        Args:
+            signed: what `Registry.signed` returned.
+            public: PEM of the server's signing key.
+            origin: names the source in an error.
+
+        Raises:
+            FederationError: it is not a registry, a signature or a proof does not match, or two
+                members share a key.
         """
         registry = cls._signed_by(public, signed, origin)
         for name, member in registry.sites.items():
@@ -133,14 +160,17 @@ class Registry(Strict):
         return registry
 
     def signed(self, key: Ed25519PrivateKey) -> dict[str, Any]:
-        """The registry with the server's signature, for JSON."""
+        """Return the registry with its signature by `key`, as values for JSON."""
         return {
             "registry": self.model_dump(mode="json"),
             "signature": sign(key, self._statement()),
         }
 
     def active(self, now: datetime | None = None) -> dict[str, Member]:
-        """The members that may connect at `now` (default: this moment), by name, sorted."""
+        """Return name -> member, sorted by name, for the members that may connect at `now`.
+
+        now: with a time zone; None: this moment.
+        """
         moment = now or datetime.now(UTC)
         return {
             name: member
@@ -149,10 +179,14 @@ class Registry(Strict):
         }
 
     def check_follows(self, older: "Registry") -> None:
-        """Raise FederationError unless this may replace `older` in a site that trusted it.
+        """Check that a site that trusts `older` may take this registry in its place.
 
-        Versions only grow, and not by leaps; members stay listed, keys change only with the old
-        key's consent, and a revoked member stays revoked.
+        The version may be the same only if the registry is the same, and otherwise must be higher,
+        by at most 10,000. All members must still be there with all their earlier requests, and
+        revoked members must still be revoked.
+
+        Raises:
+            FederationError: it may not.
         """
         if self.version > older.version + _FARTHEST:
             raise FederationError(
@@ -175,7 +209,7 @@ class Registry(Strict):
                 raise FederationError(f"registry: {name} was revoked, and that is final")
 
     def check_keys_differ(self) -> None:
-        """Raise FederationError when two members share a key."""
+        """Check that no two members share a key; raise FederationError if two do."""
         owners: dict[bytes | str, str] = {}
         for name, member in self.sites.items():
             for key in (member.node_public_key, member.signing_public_key):

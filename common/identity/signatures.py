@@ -1,4 +1,4 @@
-"""Signatures over bytes and over JSON, and fingerprints for the telephone."""
+"""Signatures of bytes and JSON values, and fingerprints that people compare by telephone."""
 
 import hashlib
 import hmac
@@ -19,25 +19,42 @@ from common.errors import FederationError
 from common.identity.keys import parse_node_public, parse_signing_public
 
 _FINGERPRINT_BYTES = 16
-"""128 bits: nobody finds a second key of the same fingerprint, and it can still be read aloud."""
+"""128 bits: too many for anyone to find a second key with the same fingerprint, and few enough to
+read aloud."""
 
 
 def statement(kind: str, content: Any) -> bytes:
-    """What a signature on a document covers; `kind` keeps one sort from passing for another."""
+    """Return the bytes that a signature of a document signs.
+
+    The bytes begin with `kind`, so that a signature of one kind of document is not valid for
+    another.
+
+    >>> statement("study", {"rounds": 20})
+    b'hemofed study 1\\n{"rounds":20}'
+    """
     return f"hemofed {kind} 1\n".encode() + canonical(content)
 
 
 def sign(key: Ed25519PrivateKey, message: bytes) -> str:
-    """The Ed25519 signature (RFC 8032) of `message`, in hex."""
+    """Return the Ed25519 signature (RFC 8032) of `message` in hex."""
     return key.sign(message).hex()
 
 
 def verify(
     public: str | bytes | Ed25519PublicKey, message: bytes, signature: str, what: str = "signature"
 ) -> None:
-    """Return when `signature` (hex) is `public`'s (PEM or key) on `message`.
+    """Check that `signature` (hex) is the signature of `message` by the key `public`.
 
-    Raises FederationError naming `what` when it is not. There is no result to forget to look at.
+    It returns nothing, so that no caller can ignore the result.
+
+    Args:
+        public: PEM or the key itself.
+        message: the signed bytes.
+        signature: in hex.
+        what: names the signed thing in an error.
+
+    Raises:
+        FederationError: the signature does not match, or `public` is not an Ed25519 key.
     """
     key = public if isinstance(public, Ed25519PublicKey) else parse_signing_public(public)
     try:
@@ -50,12 +67,12 @@ def verify(
 
 
 def sign_as_node(key: EllipticCurvePrivateKey, message: bytes) -> str:
-    """The ECDSA signature (SHA-384) of `message`, in hex: proves that the node key is at hand."""
+    """Return the ECDSA signature (SHA-384) of `message` by a node key, in hex."""
     return key.sign(message, ECDSA(SHA384())).hex()
 
 
 def verify_node(public: str | bytes, message: bytes, signature: str, what: str) -> None:
-    """Do what `verify` does, for the ECDSA signature of a node key."""
+    """Check an ECDSA signature of a node key; arguments and errors as `verify`."""
     try:
         parse_node_public(public).verify(bytes.fromhex(signature), message, ECDSA(SHA384()))
     except (InvalidSignature, ValueError) as error:
@@ -63,9 +80,12 @@ def verify_node(public: str | bytes, message: bytes, signature: str, what: str) 
 
 
 def fingerprint(public: str | bytes | Ed25519PublicKey | EllipticCurvePublicKey) -> str:
-    """A public key's (or a document's bytes') fingerprint, eight groups of four hex digits.
+    """Return the fingerprint of a public key: eight groups of four hex digits.
 
-    PEM text of a key is hashed as its DER form, so line ends do not matter.
+    The key is hashed in DER form, so the line ends of its PEM text do not matter.
+
+    Raises:
+        FederationError: `public` is text or bytes, but not a PEM public key.
     """
     if isinstance(public, Ed25519PublicKey | EllipticCurvePublicKey):
         content = public.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
@@ -79,13 +99,21 @@ def fingerprint(public: str | bytes | Ed25519PublicKey | EllipticCurvePublicKey)
 
 
 def digest_fingerprint(content: bytes) -> str:
-    """The first 128 bits of SHA-256 of `content`, eight groups of four hex digits."""
+    """Return the first 128 bits of the SHA-256 of `content`: eight groups of four hex digits.
+
+    >>> digest_fingerprint(b"")
+    'e3b0 c442 98fc 1c14 9afb f4c8 996f b924'
+    """
     text = hashlib.sha256(content).digest()[:_FINGERPRINT_BYTES].hex()
     return " ".join(text[start : start + 4] for start in range(0, len(text), 4))
 
 
 def same_fingerprint(one: str, other: str) -> bool:
-    """Whether two fingerprints are the same, whatever the case and the separators (space : -)."""
+    """Return whether two fingerprints are equal, without regard to case, white space, ":" and "-".
+
+    >>> same_fingerprint("E3B0C442 98FC1C14 9AFBF4C8 996FB924", digest_fingerprint(b""))
+    True
+    """
     left, right = (_digits(text) for text in (one, other))
     return len(left) == 2 * _FINGERPRINT_BYTES and hmac.compare_digest(left, right)
 

@@ -1,4 +1,4 @@
-"""What the operator hands a site: how to find the server, how to know it, and who is a member."""
+"""The kit that a site gets from the operator: the server's address and keys, and the members."""
 
 from typing import Any
 
@@ -12,15 +12,18 @@ from common.identity.signatures import digest_fingerprint, statement
 
 
 class Kit(Strict):
-    """One file; nothing in it is secret. Its fingerprint is the same for all sites of a server."""
+    """The content of a kit's file. Nothing in it is secret.
+
+    The kits of all sites of a server have the same fingerprint.
+    """
 
     site: SiteName
     certificate: str = Field(max_length=20_000)
     """PEM of the certificate authority."""
     signing_public_key: str = Field(max_length=1000)
-    """PEM: signs the registry and the studies."""
+    """PEM of the Ed25519 key that signs the registry and the studies."""
     registry: dict[str, Any]
-    """The signed registry, as `Registry.signed` returns it."""
+    """The signed registry, as `Registry.signed` returns it; it names the server's address."""
 
     @field_validator("certificate")
     @classmethod
@@ -35,14 +38,15 @@ class Kit(Strict):
 
     @property
     def fingerprint(self) -> str:
-        """See `server_fingerprint`."""
+        """The server's fingerprint; see `server_fingerprint`."""
         return server_fingerprint(self.certificate, self.signing_public_key)
 
 
 def server_fingerprint(certificate: str, signing_public_key: str) -> str:
-    """Fingerprint of a server's certificate authority and signing key: a site compares it by phone.
+    """Return the fingerprint of a server's certificate authority and signing key, both as PEM.
 
-    The rest of a kit hangs on these two: TLS on the one, the registry on the other.
+    A site compares it by telephone. It covers all that a kit relies on: TLS rests on the authority,
+    and the registry on the signing key.
     """
     authority = x509.load_pem_x509_certificate(certificate.encode()).fingerprint(SHA256()).hex()
     content = {"authority": authority, "signing_public_key": signing_public_key}

@@ -1,4 +1,4 @@
-"""Labels beside the lines of a chart."""
+"""Places labels beside the lines of a chart."""
 
 from collections.abc import Sequence
 
@@ -7,7 +7,11 @@ from numpy.typing import NDArray
 
 
 def spread(values: Sequence[float], gap: float) -> NDArray[np.float64]:
-    """Places near `values`, in the same order, at least `gap` apart, for labels beside lines."""
+    """Return places for labels: near `values`, in the same order, at least `gap` apart.
+
+    >>> spread([0.0, 1.0, 5.0], gap=2.0).tolist()
+    [-0.5, 1.5, 5.0]
+    """
     order = np.argsort(values, kind="stable")
     placed = np.array([values[i] for i in order], dtype=np.float64)
     for _ in range(200):

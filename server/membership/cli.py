@@ -17,9 +17,10 @@ PASSPHRASE = "Encrypt the private keys; asked for, or taken from HEMOFED_PASSPHR
 
 
 def init(home: Path, address: str | None, passphrase: bool) -> None:
-    """Make a server's home and say its fingerprint; the command is simulations/demo/cli.py's.
+    """Make a server's home and print its fingerprint, for the command in `simulations.demo.cli`.
 
-    Raises ConfigError when there is no address.
+    Raises:
+        ConfigError: there is no address.
     """
     from common.errors import ConfigError
     from common.identity.keys import new_passphrase
@@ -38,14 +39,14 @@ def add_site(
     home: Home,
     request: Annotated[Path, typer.Argument(help="NAME.request.json, from the site.")],
     out: Annotated[
-        Path | None, typer.Option(help="Where to write the kit; default NAME.kit.json.")
+        Path | None, typer.Option(help="Where to write the kit. Default: NAME.kit.json.")
     ] = None,
     days: Days = 365,
     yes: Annotated[
-        bool, typer.Option("--yes", help="The fingerprint was compared; do not ask.")
+        bool, typer.Option("--yes", help="Do not ask: the fingerprints have been compared.")
     ] = False,
 ) -> None:
-    """Admit a site, or give a member its next keys, after its fingerprint was compared."""
+    """Admit a site, or give a member new keys, after you have compared its fingerprint."""
     from common.identity.admission_request import AdmissionRequest
     from common.identity.documents import read_document
     from server.membership.provisioning import admit, check_request
@@ -64,12 +65,12 @@ def add_site(
 @app.command("revoke-site")
 def revoke_site(
     home: Home,
-    name: Annotated[str, typer.Argument(help="The member to shut out, for good.")],
+    name: Annotated[str, typer.Argument(help="The member to exclude for good.")],
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
 ) -> None:
-    """Shut a member out for good; a running server drops it within seconds.
+    """Exclude a member for good. A running server disconnects it within seconds.
 
-    Says first which studies that are to run would fall below the sites that they need.
+    The command first names the studies that would then have fewer sites than they need.
     """
     from server.membership.provisioning import Registry, find_member, revoke
     from server.studies.store import below_minimum
@@ -88,7 +89,7 @@ def revoke_site(
 def list_sites(
     home: Home, as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False
 ) -> None:
-    """The members, and what has expired or expires soon."""
+    """List the members, and what has expired or expires soon."""
     import json
 
     from server.membership.provisioning import Registry, expiries
@@ -110,13 +111,13 @@ def list_sites(
 def renew(
     home: Home,
     site: Annotated[
-        str | None, typer.Option(help="Prolong this membership, in place of the certificate.")
+        str | None, typer.Option(help="Renew this site's membership, not the certificate.")
     ] = None,
     address: Annotated[
-        str | None, typer.Option(help="Another host:port; every site then joins its kit again.")
+        str | None, typer.Option(help="A new host:port. Every site then joins with a new kit.")
     ] = None,
     days: Annotated[
-        int | None, typer.Option(min=1, max=3650, help="Default: 397, or 365 for a membership.")
+        int | None, typer.Option(min=1, max=3650, help="Default: 397, or for a membership 365.")
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Where to write the site's kit.")] = None,
 ) -> None:

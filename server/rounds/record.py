@@ -100,12 +100,12 @@ def append(out: Path, record: RoundRecord) -> None:
 def cut(out: Path, rounds: int) -> None:
     """Delete the log's lines after the first `rounds`, such as one that a full disk cut short."""
     if (out / LOG).exists():
-        write_text(out / LOG, "".join(f"{line}\n" for line in _lines(out)[:rounds]))
+        write_text(out / LOG, "".join(f"{line}\n" for line in lines(out)[:rounds]))
 
 
 def count(out: Path) -> int:
     """Return the number of rounds in the log; 0 if there is no log."""
-    return len(_lines(out)) if (out / LOG).exists() else 0
+    return len(lines(out)) if (out / LOG).exists() else 0
 
 
 def read(out: Path) -> list[RoundRecord]:
@@ -115,8 +115,14 @@ def read(out: Path) -> list[RoundRecord]:
         OSError: there is no log.
         KeyError, TypeError, ValueError: a line is not the record of a round.
     """
-    return [RoundRecord.from_json(json.loads(line)) for line in _lines(out) if line.strip()]
+    return [RoundRecord.from_json(json.loads(line)) for line in lines(out) if line.strip()]
 
 
-def _lines(out: Path) -> list[str]:
-    return (out / LOG).read_text(encoding="utf-8").splitlines()
+def lines(out: Path) -> list[str]:
+    """Return the log's whole lines. One that is being written, or was cut short, is none.
+
+    Raises:
+        OSError: there is no log.
+    """
+    text = (out / LOG).read_text(encoding="utf-8")
+    return text[: text.rfind("\n") + 1].splitlines()

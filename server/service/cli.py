@@ -30,10 +30,10 @@ Name = Annotated[str, typer.Argument(help="The study: its name, or as `status` l
 def start(
     home: Home,
     listen: Annotated[
-        str | None, typer.Option(help="host:port to listen on; default: the registry's port.")
+        str | None, typer.Option(help="host:port to listen on. Default: the registry's port.")
     ] = None,
 ) -> None:
-    """Serve until stopped: the sites' listener and the rounds, restarted when they crash."""
+    """Run the sites' listener and the studies until stopped. Both restart after a crash."""
     from common.process_hardening import told_to_stop
     from server.service.service import Service
 
@@ -46,7 +46,7 @@ def run(
     home: Home,
     study: Annotated[Path, typer.Argument(help="The study's YAML, with its cohort.")],
 ) -> None:
-    """Propose a study and run it, as soon as the service is there and enough sites are."""
+    """Propose a study. It runs as soon as the service runs and enough sites are ready."""
     from common.config.loading import load
     from common.config.study import Study
     from common.identity import Registry
@@ -71,7 +71,7 @@ def run(
 
 @app.command()
 def stop(home: Home, name: Name) -> None:
-    """Stop a study after the round under way; `resume` goes on from there."""
+    """Stop a study after its current round; `resume` continues from there."""
     from server.studies.store import RUNS, find_stored
 
     stored = find_stored(home, name)
@@ -87,10 +87,10 @@ def resume(
     name: Name,
     lift: Annotated[
         list[str] | None,
-        typer.Option(help="A suspended site that is to be asked again; may be given again."),
+        typer.Option(help="A suspended site to ask again. Repeatable."),
     ] = None,
 ) -> None:
-    """Go on with a study that stopped or failed, from its last whole round."""
+    """Continue a study that stopped or failed, from its last whole round."""
     from server.studies.store import find_stored
 
     stored = find_stored(home, name)
@@ -106,7 +106,7 @@ def resume(
 
 @app.command()
 def finish(home: Home, name: Name) -> None:
-    """End a study that stopped or failed with the rounds that it has: test and write its model."""
+    """End a stopped or failed study with the rounds that it has: test and write its model."""
     from server.studies.store import find_stored
 
     stored = find_stored(home, name)
@@ -119,7 +119,7 @@ def finish(home: Home, name: Name) -> None:
 
 @app.command()
 def withdraw(home: Home, name: Name) -> None:
-    """Take a proposed study back, before its first round; it leaves the labs' lists."""
+    """Withdraw a proposed study before its first round. The labs' lists no longer show it."""
     from server.studies.store import find_stored
 
     stored = find_stored(home, name)
@@ -131,10 +131,10 @@ def withdraw(home: Home, name: Name) -> None:
 def status(
     home: Home,
     as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
-    watch: Annotated[bool, typer.Option(help="Show it again every two seconds.")] = False,
+    watch: Annotated[bool, typer.Option(help="Repeat every two seconds.")] = False,
 ) -> None:
-    """The service's parts, what is full or out of date, how far each study is, and every member:
-    whether it is there, and whether it takes part or why not."""
+    """Show the service's processes, what is full or out of date, how far each study is, and every
+    member: whether it is connected, and whether it takes part or why not."""
     from server.service.overview import overview
 
     console = Console()
@@ -173,14 +173,14 @@ def _print(found: "ServerOverview", console: Console) -> None:
 
 
 def _connection(member: "MemberState") -> str:
-    """Since when it is there, or when it was heard last."""
+    """Return in words since when a member is connected, or when it was last seen."""
     if member.connected:
         return f"since {_clock(member.since)}" if member.since else "yes"
     return f"no, last seen {_clock(member.last_seen)}" if member.last_seen else "never"
 
 
 def _clock(moment: str | None) -> str:
-    """A moment by this machine's clock; its day, where that is not today."""
+    """Return a moment in this machine's time zone, with its date unless that is today."""
     if moment is None:
         return "?"
     there, now = datetime.fromisoformat(moment).astimezone(), datetime.now().astimezone()
@@ -188,7 +188,7 @@ def _clock(moment: str | None) -> str:
 
 
 def _table(*headers: str) -> Table:
-    """A table that folds what is too long and cuts nothing off."""
+    """Return a table that wraps long texts and cuts none off."""
     return Table(*(Column(header, overflow="fold") for header in headers))
 
 
@@ -196,9 +196,9 @@ def _table(*headers: str) -> Table:
 def logs(
     home: Home,
     lines: Annotated[int, typer.Option(min=1, help="Last lines of each log.")] = 20,
-    follow: Annotated[bool, typer.Option(help="Go on printing what comes.")] = False,
+    follow: Annotated[bool, typer.Option(help="Keep printing new lines.")] = False,
 ) -> None:
-    """What the service's parts wrote: what became of the studies, which sites came, faults."""
+    """Print the service's logs: what happened to the studies, which sites connected, faults."""
     from common.log_file import Follower
     from server.home import ServerHome
 
@@ -215,10 +215,10 @@ def logs(
 
 @app.command()
 def rounds(home: Home, name: Name) -> None:
-    """The rounds of a study, one JSON line each."""
-    from server.rounds.record import LOG
+    """Print the rounds of a study, one JSON line each."""
+    from server.rounds import record
     from server.studies.store import find_stored
 
-    path = find_stored(home, name).out / LOG
-    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
+    out = find_stored(home, name).out
+    for line in record.lines(out) if record.count(out) else []:
         typer.echo(json.dumps(json.loads(line)))

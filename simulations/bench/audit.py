@@ -1,4 +1,4 @@
-"""`hemofed bench audit`: how often the audit catches each of several faults of private training."""
+"""`hemofed bench audit`: how often the audit notices each of several faults of private training."""
 
 import json
 from collections import Counter

@@ -1,4 +1,4 @@
-"""`hemofed bench NAME`: contestants measured in turn in one run."""
+"""`hemofed bench NAME`: measures contestants in turn in one run."""
 
 from enum import StrEnum
 from importlib import import_module
@@ -9,7 +9,7 @@ import typer
 
 
 class Bench(StrEnum):
-    """What can be measured."""
+    """The names of the benchmarks."""
 
     ROUNDS = "rounds"
     PRIVATE = "private"
@@ -30,7 +30,7 @@ def bench(
     quick: Annotated[bool, typer.Option(help="Fewer repetitions and smaller cases.")] = False,
     json_file: Annotated[Path | None, typer.Option("--json", help="Also write JSON.")] = None,
     device: Annotated[
-        str | None, typer.Option(help="For gpu: cuda:1, say; cpu, with --quick, tries its code.")
+        str | None, typer.Option(help="For gpu: cuda:1, say, or with --quick cpu, to try the code.")
     ] = None,
     peer: Annotated[
         list[str] | None,
@@ -40,7 +40,7 @@ def bench(
         ),
     ] = None,
 ) -> None:
-    """Measure hemofed beside its alternatives, in turn in one run: medians, ratios, machine."""
+    """Measure hemofed and its alternatives in turn in one run; print medians and their ratios."""
     if device is not None and name != Bench.GPU:
         raise typer.BadParameter("--device is for gpu")
     if peer and name != Bench.ROUNDS:

@@ -1,10 +1,10 @@
-"""`hemofed bench company`: how much one more unit changes, with models made to change the most.
+"""`hemofed bench company`: how much one more unit changes the sum, with models made to change most.
 
-A hostile server chooses the model. Each model and its cells are drawn at random; the clipped sum of
-all units is compared with the sum without one of them, at batch sizes at which kernels were seen to
-change. "moved" is the L2 norm of the difference, relative to C; the noise covers up to 1 + SLACK.
-"others" is the part of it that is not the unit's own share. For an evaluation, they are the change
-of the confusion counts, in which one cell is one count.
+A hostile server chooses the model. Each model and its cells are random. The benchmark compares the
+clipped sum of all units with the sum without one of them, at batch sizes at which torch was seen to
+switch kernels. "moved" is the L2 norm of the difference, relative to C; the noise covers up to
+1 + SLACK. "others" is the part of the difference that is not the unit's own share. For an
+evaluation, both are changes of the confusion counts, in which one cell is one count.
 """
 
 import json
@@ -47,11 +47,14 @@ class Found:
     """The worst outcome of one kind of attack."""
 
     models: int = 0
+    """The number of models tried."""
     moved: float = 0.0
     others: float = 0.0
     where: str = ""
+    """The attack that moved the most."""
 
     def take(self, moved: float, others: float, where: str) -> None:
+        """Count a model, and keep its outcome if it is worse."""
         self.models += 1
         self.others = max(self.others, others)
         if moved > self.moved:
@@ -82,7 +85,8 @@ def run(quick: bool, json_file: Path | None) -> None:
 
 
 def _in_words(moved: float) -> str:
-    """Say how much the worst outcome helps to guess that a cell was there, in a one-step study."""
+    """Return how much the worst outcome helps to guess whether a cell was there, in a study of one
+    step."""
     noise = calibrate(1.0, 1e-5, 1.0, 1)
     normal = NormalDist()
     caught = normal.cdf(normal.inv_cdf(_FALSE_POSITIVES) + moved / (noise * (1 + SLACK)))
@@ -108,8 +112,10 @@ def _worst(kind: str, weight: float, threads: int, models: int) -> Found:
 
 
 def neighbours(attack: Attack, weight: float, units: int, seed: int) -> tuple[float, float]:
-    """Return how far one more unit moves the clipped sum, relative to C, and how much of that is
-    not its own share."""
+    """Return how much one more unit changes the clipped sum, and how much of that is not its share.
+
+    Both are L2 norms relative to C.
+    """
     generator = torch.Generator().manual_seed(seed)
     model = attack.model(weight, generator)
     sizes = torch.randint(1, attack.cells_of_a_unit + 1, (units + 1,), generator=generator)
@@ -135,8 +141,8 @@ def neighbours(attack: Attack, weight: float, units: int, seed: int) -> tuple[fl
 
 
 def counted(attack: Attack, weight: float, cells: int, seed: int) -> tuple[float, float]:
-    """Return how far one more cell moves the confusion counts, and how much of that is not its own
-    count."""
+    """Return how much one more cell changes the confusion counts, and how much of that is not its
+    own count, both as L2 norms."""
     generator = torch.Generator().manual_seed(seed)
     model = attack.model(weight, generator)
     labels = torch.randint(attack.classes, (cells + 1,), generator=generator).numpy()

@@ -101,7 +101,7 @@ def _sample(source: Path, folder: Path, most: int) -> Path:
 
 
 def _rendered(folder: Path, count: int) -> Path:
-    """Make TIFFs of MLL23's size: smooth, slightly noisy blobs that cost as much as real ones."""
+    """Make TIFFs of MLL23's size: smooth, slightly noisy blobs that take as long as real cells."""
     rng = np.random.default_rng(0)
     target = folder / "lymphocyte"
     target.mkdir(parents=True)

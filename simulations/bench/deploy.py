@@ -1,8 +1,8 @@
 """`hemofed bench deploy`: a deployment of hemofed beside one of stock Flower, on loopback.
 
-Real processes with TLS and node authentication on both sides. A site makes one SGD step on eight
-small images, so that what is measured is the framework and its transport. Bytes are counted at
-the sites' sockets, TLS and HTTP included, by a relay that both contestants go through.
+Both run as real processes with TLS and node authentication. A site makes one SGD step on eight
+small images, so that the framework and its transport take most of the time. A relay, through which
+both contestants' sites connect, counts the bytes with TLS and HTTP.
 """
 
 import json
@@ -40,12 +40,14 @@ _SMALL, _LARGE = ModelSpec(name="cnn", width=WIDTH), ModelSpec(name="resnet18")
 
 @dataclass(frozen=True)
 class Framework:
-    """How a deployment is started, and read."""
+    """How to start a framework's deployment, and how to read its files."""
 
     start: Callable[[Path, Study, int, int, Processes], Path]
+    """Starts it, and returns the file that gets a line per round."""
     good: Callable[[Any], int]
+    """Returns the number of replies that counted, from a line of that file."""
     figures: Callable[[Path, Study], dict[str, float]] = lambda _folder, _study: {}
-    """What it alone tells of the rounds, from the files that it leaves."""
+    """Returns figures that only this framework has, from the files that it leaves."""
 
 
 _CONTESTANTS = {
@@ -61,14 +63,17 @@ class Deployment:
     sites: int
     model: ModelSpec
     parameters: str
+    """The number of the model's parameters, for the title."""
     rounds: int
-    """Measured; one before them and one after them are not."""
+    """The number of measured rounds; one round before them and one after them are not measured."""
 
     @property
     def title(self) -> str:
+        """The case in words."""
         return f"{self.sites} sites, {self.parameters} parameters"
 
     def study(self) -> Study:
+        """Return the study, in which each site makes one step per round."""
         names = [f"site-{number:02d}" for number in range(self.sites)]
         return Study(
             name="bench",
@@ -86,11 +91,11 @@ class Deployment:
 
 
 def run(quick: bool, json_file: Path | None) -> None:
-    """Print, for each case: seconds and processor seconds a round (also of the server alone), MB a
-    round, replies lost.
+    """Measure each case, print the figures, and write them to `json_file` if given.
 
-    Seconds depend on what else the machine does; processor seconds, of all the contestant's
-    processes, much less.
+    The figures are per round: seconds, processor seconds of all processes and of the server, MB
+    sent each way, and lost replies. Other work on the machine disturbs the processor seconds much
+    less than the seconds. `quick` takes fewer sites and rounds.
     """
     if quick:
         cases = [Deployment(2, _SMALL, "18k", 2), Deployment(2, _LARGE, "11.2M", 1)]
@@ -110,19 +115,24 @@ def run(quick: bool, json_file: Path | None) -> None:
 
 @dataclass(frozen=True)
 class _End:
-    """What was seen when a round was over."""
+    """The state of the measurements when a round ended."""
 
     seconds: float
+    """The time, by the monotonic clock."""
     processor: float
+    """Processor seconds of all processes so far."""
     server: float
     """The server's part of the processor seconds."""
     up: int
+    """Bytes from the sites so far."""
     down: int
+    """Bytes to the sites so far."""
     good: int
+    """Replies that counted in the round."""
 
 
 def _measure(case: Deployment, contestant: Framework) -> dict[str, float]:
-    """One deployment, from its first round to the one before its last."""
+    """Measure one deployment from the end of its first round to the end of the last but one."""
     study, port = case.study(), free_port()
     folder = Path(tempfile.mkdtemp(prefix="hemofed-bench-"))
     write_text(folder / "study.yaml", dump(study))
@@ -147,7 +157,11 @@ def _measure(case: Deployment, contestant: Framework) -> dict[str, float]:
 def _watch(
     rounds: Path, count: int, good: Callable[[Any], int], relay: Relay, processes: Processes
 ) -> list[_End]:
-    """Wait for `count` lines of the file. Raises RuntimeError when a process ends before."""
+    """Wait until the file has `count` lines, and return the measurements at each.
+
+    Raises:
+        RuntimeError: a process ends before that.
+    """
     ends: list[_End] = []
     while len(ends) < count:
         time.sleep(_LOOK_SECONDS)

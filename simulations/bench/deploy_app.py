@@ -1,6 +1,7 @@
-"""The app that stock Flower runs in `hemofed bench deploy`, written as its users write theirs.
+"""The app that stock Flower runs in `hemofed bench deploy`, written as Flower's users write theirs.
 
-FedAvg over the tensors of the model's state_dict; a site makes one SGD step on random images.
+The server runs FedAvg over the tensors of the model's state_dict. A site makes one SGD step on
+random images.
 """
 
 import json
@@ -19,14 +20,14 @@ from common.config.study import Study
 from common.models import build
 
 ROUND_SECONDS = 600.0
-"""After which Flower gives up the replies of a round that have not come."""
+"""Seconds after which Flower no longer waits for the replies of a round."""
 
 server = ServerApp()
 client = ClientApp()
 
 
 class Noted(FedAvg):
-    """FedAvg that adds a line to a file when a round is over: how many replies it counted."""
+    """FedAvg that adds a line to a file after each round, with the number of replies it counted."""
 
     def __init__(self, file: Path, sites: int) -> None:
         super().__init__(fraction_evaluate=0.0, min_train_nodes=sites, min_available_nodes=sites)

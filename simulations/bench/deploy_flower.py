@@ -1,6 +1,7 @@
-"""Stock Flower's contestant of `hemofed bench deploy`: SuperLink, SuperNodes, `flwr run`.
+"""Stock Flower as contestant of `hemofed bench deploy`: a SuperLink, SuperNodes and `flwr run`.
 
-As its documentation has it: TLS, node authentication, subprocess isolation, state in memory.
+They run as Flower's documentation shows: with TLS, node authentication, subprocess isolation, and
+the state in memory.
 """
 
 import os
@@ -48,7 +49,7 @@ root-certificates = "{authority}"
 def start(folder: Path, study: Study, port: int, relay: int, processes: Processes) -> Path:
     """Start the SuperLink on `port`, the SuperNodes through `relay`, and the run.
 
-    folder: has study.yaml. Returns the file that gets a line a round.
+    `folder` holds study.yaml. Returns the file that gets a line per round.
     """
     keys, rounds = folder / "server", folder / "rounds.jsonl"
     make_server(keys, f"127.0.0.1:{port}", datetime.now(UTC))
@@ -72,7 +73,7 @@ def start(folder: Path, study: Study, port: int, relay: int, processes: Processe
 
 
 def good(line: dict[str, int]) -> int:
-    """Replies that counted, by a line of the file."""
+    """Return the number of replies that counted, from a line of the file."""
     return line["good"]
 
 
@@ -83,7 +84,7 @@ def _write_app(folder: Path, study: Study, rounds: Path) -> None:
 
 
 def _make_key(path: Path) -> None:
-    """Write an elliptic-curve key as OpenSSH does, and its public half beside it."""
+    """Write an elliptic-curve key in OpenSSH's format, and its public key beside it."""
     key = make_node_key()
     private = form.Encoding.PEM, form.PrivateFormat.OpenSSH, form.NoEncryption()
     path.write_bytes(key.private_bytes(*private))
@@ -92,7 +93,11 @@ def _make_key(path: Path) -> None:
 
 
 def _flwr(folder: Path, *arguments: str) -> None:
-    """Run Flower's command; once more while the SuperLink is not there yet."""
+    """Run Flower's command, repeatedly until the SuperLink answers.
+
+    Raises:
+        RuntimeError: the command still fails after a minute.
+    """
     environment = os.environ | _environment(folder / "flower")
     end = time.monotonic() + _START_SECONDS
     while True:
@@ -111,7 +116,7 @@ def _flwr(folder: Path, *arguments: str) -> None:
 
 
 def _environment(home: Path) -> dict[str, str]:
-    """Flower starts programs of its own by name."""
+    """Return the environment for Flower's programs, which start each other by name (PATH)."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     return SETTINGS | {"FLWR_HOME": str(home), "PATH": path}
 

@@ -52,10 +52,10 @@ def good(line: dict[str, dict[str, dict[str, str]]]) -> int:
 
 
 def figures(folder: Path, study: Study) -> dict[str, float]:
-    """Return the median time between two rounds in which no site computes, from their audit logs.
+    """Return the median seconds between two rounds in which no site computes, from the audit logs.
 
-    It is the time from the moment when the last site has its update ready to the moment when the
-    first site has the next task: the transport of update and model, and all of the server's work.
+    They begin when the last site has its update ready, and end when the first site has the next
+    task. They include the transport of the update and the model, and all of the server's work.
     """
     ready: dict[int, float] = {}
     begun: dict[int, float] = {}

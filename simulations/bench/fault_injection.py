@@ -1,7 +1,7 @@
-"""Breaks training behind the accountant's back, to see whether the audit notices.
+"""Breaks private training without the accountant's knowledge, to see whether the audit notices it.
 
 Each fault is a context in which `client.training.dp_sgd` uses a broken part. Only the benchmark and
-the tests use them; no setting of a study, a site or a server leads here.
+the tests use faults; no setting of a study, a site or a server does.
 """
 
 import itertools

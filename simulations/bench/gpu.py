@@ -1,12 +1,16 @@
-"""`hemofed bench gpu`: what a GPU makes of a DP step, a frozen encoder, and a private round.
+"""`hemofed bench gpu`: the speed of a DP step, a frozen encoder and a private round on a GPU.
 
-Three tables, at 224 px and 256 images a step: a DP-SGD step over a plain one, beside Opacus, in
-float32 and in bfloat16; features a second of a frozen encoder, beside a bare loop; a site's private
-round, and how much of it is drawing the noise, which is done on the CPU. In all at most ten
-minutes. What does not fit in the GPU's memory is left out, and named.
+It prints three kinds of tables, at 224 px and 256 images per step:
 
-hemofed clips in full float32 (`common.privacy.clipping.precision`), whatever surrounds it; plain
-SGD and Opacus compute as torch does where nobody says otherwise, and once without TF32.
+- a DP-SGD step beside a plain one and Opacus, in float32 and in bfloat16;
+- features per second of a frozen encoder, beside a bare loop, in both precisions;
+- a site's private round, and its noise alone, which the CPU draws.
+
+All take at most ten minutes. A contestant that does not fit in the GPU's memory is left out and
+named.
+
+hemofed clips in full float32 whatever the settings (`common.privacy.clipping.precision`). Plain SGD
+and Opacus run once with torch's default settings and once without TF32.
 """
 
 import gc
@@ -58,14 +62,18 @@ _TYPES = ("myeloblast", "lymphocyte")
 
 @dataclass(frozen=True)
 class Extent:
-    """How much is measured."""
+    """The size of what is measured."""
 
     model: Literal["cnn", "resnet18"]
+    """The network of the steps and of a round."""
     encoder: Literal["cnn", "efficientnet-lite0"]
+    """The frozen encoder."""
     side: int
+    """Pixels along an image's edge."""
     batch: int
+    """Images per step."""
     cells: int
-    """That the encoder sees, and that the site of the round has."""
+    """The number of cells that the encoder sees, and that the round's site has."""
     steps: int
     """Steps of a private round."""
     repetitions: int
@@ -76,10 +84,12 @@ QUICK = Extent("cnn", "cnn", 16, 4, 12, 1, 1)
 
 
 def run(quick: bool, json_file: Path | None, device: str = "auto") -> None:
-    """Measure, print, and write JSON if asked.
+    """Measure, print the tables, and write them to `json_file` if given.
 
-    Raises ConfigError: there is no such GPU; or the CPU is named and not `quick`, which would take
-    days.
+    device: "auto", a GPU such as "cuda:1", or, with `quick`, "cpu", which only tries the code.
+
+    Raises:
+        ConfigError: there is no such GPU, or `device` is "cpu" without `quick`.
     """
     where, size = _device(quick, device), QUICK if quick else FULL
     tables = [_steps(size, where, precision) for precision in _PRECISIONS]
@@ -106,7 +116,7 @@ def _device(quick: bool, name: str) -> torch.device:
 
 
 class Exact(Ours):
-    """The step of a private site: the noise is exact, drawn on the CPU, and copied."""
+    """The step of a private site: the CPU draws exact noise, which is copied to the GPU."""
 
     def step(self) -> None:
         gradient = self.clipped_sum(len(self.inputs))
@@ -126,11 +136,11 @@ _STEPS: dict[str, tuple[type[Contestant], bool]] = {
     "opacus ghost, no TF32": (OpacusGhost, True),
     "opacus hooks": (OpacusHooks, False),
 }
-"""Name -> the contestant, and whether it is held to full float32."""
+"""Name -> (the contestant, whether it must compute in full float32)."""
 
 
 def _steps(size: Extent, device: torch.device, precision: Precision) -> dict[str, Any]:
-    """A step of each contestant, in turn; "peak_mib" is the most memory of the GPU that it took."""
+    """Measure a step of each contestant in turn; "peak_mib" is the peak memory on the GPU."""
     contestants: dict[str, Measure] = {}
     for name, (kind, full) in _STEPS.items():
         measure = partial(_step, _prepared(size, device, precision, kind), device, full)
@@ -141,7 +151,7 @@ def _steps(size: Extent, device: torch.device, precision: Precision) -> dict[str
 
 
 class _InPrecision(nn.Module):
-    """Computes its logits in a precision; the loss, and all after it, is float32."""
+    """Computes the logits in a precision, and returns them as float32 for the loss."""
 
     def __init__(self, inner: nn.Module, precision: Precision) -> None:
         super().__init__()
@@ -156,7 +166,7 @@ class _InPrecision(nn.Module):
 def _prepared(
     size: Extent, device: torch.device, precision: Precision, kind: type[Contestant]
 ) -> Callable[[], Contestant]:
-    """Makes the contestant afresh, so that one at a time is in memory."""
+    """Return a function that makes the contestant anew, so that only one is in memory at a time."""
 
     def make() -> Contestant:
         generator = torch.Generator().manual_seed(7)
@@ -171,7 +181,7 @@ def _prepared(
 
 
 def _step(make: Callable[[], Contestant], device: torch.device, full: bool) -> dict[str, float]:
-    """The second step of a fresh contestant."""
+    """Measure the second step of a new contestant."""
     contestant = make()
     with full_float32() if full else nullcontext():
         contestant.step()
@@ -181,7 +191,7 @@ def _step(make: Callable[[], Contestant], device: torch.device, full: bool) -> d
 
 
 def _features(size: Extent, device: torch.device, precision: Precision) -> dict[str, Any]:
-    """`extract` of random pixels, beside the encoder alone on a batch that lies on the device."""
+    """Measure `extract` of random pixels, beside the encoder alone on a batch on the device."""
     model = build(ModelSpec(name=size.encoder, encoder="frozen"), CLASSES, size.side, seed=7)
     place(model, device)
     cells = _Pixels(size.cells, size.side)
@@ -198,7 +208,7 @@ def _features(size: Extent, device: torch.device, precision: Precision) -> dict[
 
 
 class _Pixels:
-    """Random cells, in memory."""
+    """Random cells in memory, with the methods of a cell cache that `extract` needs."""
 
     fingerprint = "random"
 
@@ -232,7 +242,7 @@ def _extracted(
 
 
 def _rounds(size: Extent, device: torch.device) -> dict[str, Any]:
-    """A site's private round: of a head on features, and of a whole network; and their noise."""
+    """Measure a site's private round and its noise, for a head on features and a whole network."""
     head, network = (_Round(size, device, encoder) for encoder in ("frozen", "train"))
     contestants: dict[str, Measure] = {
         "a head's round": head.measure,
@@ -246,7 +256,7 @@ def _rounds(size: Extent, device: torch.device) -> dict[str, Any]:
 
 
 class _Round:
-    """A site with its cells on the device, as the client has them, and a round to do."""
+    """A private round of a site, whose cells are on the device as in the client."""
 
     def __init__(self, size: Extent, device: torch.device, encoder: str) -> None:
         self.device, self.steps = device, size.steps
@@ -258,12 +268,13 @@ class _Round:
         self.inputs = _inputs(size, model, device)
 
     def measure(self) -> dict[str, float]:
+        """Measure the round."""
         with _measured(self.device) as figures:
             train(self.job, self.inputs, SeededEntropy(7))
         return figures
 
     def measure_noise(self) -> dict[str, float]:
-        """The noise of as many steps, on a sum of zeros."""
+        """Measure only the noise of as many steps, on a sum of zeros."""
         values = sum(p.numel() for p in self.inputs.network.parameters() if p.requires_grad)
         total, source = torch.zeros(values, device=self.device), NoiseSource.secure()
         with _measured(self.device) as figures:
@@ -300,7 +311,7 @@ def _inputs(size: Extent, model: Classifier, device: torch.device) -> Inputs:
 
 @contextmanager
 def _measured(device: torch.device) -> Iterator[dict[str, float]]:
-    """Seconds of the block, to the end of all that it asked of the GPU; and its memory there."""
+    """Note the seconds of the block, until the GPU has done its work, and the peak memory there."""
     figures: dict[str, float] = {}
     gpu = device.type == "cuda"
     if gpu:
@@ -315,7 +326,7 @@ def _measured(device: torch.device) -> Iterator[dict[str, float]]:
 
 
 def _runs(name: str, measure: Measure, device: torch.device) -> bool:
-    """Whether it runs, and fits in the GPU's memory; says so where it does not."""
+    """Return whether the contestant runs and fits in the GPU's memory; print it if it does not."""
     try:
         measure()
     except torch.OutOfMemoryError:
@@ -336,7 +347,7 @@ def _runs(name: str, measure: Measure, device: torch.device) -> bool:
 def _table(
     title: str, contestants: dict[str, Measure], repetitions: int, reference: str
 ) -> dict[str, Any]:
-    """Measure in turn, print, and return for JSON."""
+    """Measure the contestants in turn, print a table, and return it as values for JSON."""
     reference = reference if reference in contestants else next(iter(contestants))
     outcomes = in_turn(contestants, repetitions, warmup=0)
     report(title, outcomes, reference, None)

@@ -20,7 +20,7 @@ from common.process_hardening import python
 from simulations.host_info import machine
 
 Measure = Callable[[], dict[str, float]]
-"""Runs a contestant once and returns what it measured, by name; "seconds" is compared."""
+"""Runs a contestant once and returns figure -> value; the ratios compare "seconds"."""
 
 Say = Callable[[], dict[str, Any]]
 """Runs a contestant's process and returns the JSON that it prints last."""
@@ -34,6 +34,7 @@ class Samples:
     samples: dict[str, list[float]] = field(default_factory=dict)
 
     def median(self, figure: str) -> float:
+        """Return the median of a figure's values."""
         return statistics.median(self.samples[figure])
 
 
@@ -83,7 +84,10 @@ def said_by(
 def report(
     title: str, outcomes: list[Samples], reference: str, json_file: Path | None
 ) -> dict[str, Any]:
-    """Print and return medians and ratios of seconds to `reference`; write them if asked."""
+    """Print a table of medians and of ratios of seconds to `reference`, and return `record`.
+
+    The record and the machine are also written to `json_file`, if given.
+    """
     base = _named(outcomes, reference).median("seconds")
     figures = list(dict.fromkeys(name for outcome in outcomes for name in outcome.samples))
     table = Table("contestant", *figures, f"x {reference}", title=title)

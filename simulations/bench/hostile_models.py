@@ -1,10 +1,10 @@
-"""Models that a hostile server would send: their outputs are made of rounding errors.
+"""Models that a hostile server might send: their outputs consist of rounding errors.
 
-Where the embedding's second half repeats its first, a head with rows [w, -w] gives logits that are
-0 but for rounding, and the larger w, the more that says. What one cell's presence changes of the
-last bits of another's output then turns the other's whole gradient. Normalisations do the same with
-small weights: a convolution whose inputs cancel leaves rounding errors, and GroupNorm makes them as
-large as any signal.
+If the second half of an embedding repeats the first, the logits of a head with rows [w, -w] are 0
+except for rounding errors, which grow with w. If the presence of one cell changes the last bits of
+another cell's output, the other cell's whole gradient then changes. With normalisation, small
+weights suffice: a convolution whose inputs cancel leaves rounding errors, and GroupNorm makes them
+as large as any signal.
 """
 
 from dataclasses import dataclass
@@ -22,22 +22,23 @@ class Attack:
     """A kind of model and of cells."""
 
     kind: str
-    """head, cnn, or cancelling: a cnn whose second convolution is of rounding errors."""
+    """"head", "cnn", or "cancelling": a cnn whose second convolution gives rounding errors."""
     size: int
-    """Features of a head, or the side of a cnn's images."""
+    """The number of features of a head, or pixels along the edge of a cnn's images."""
     classes: int
     engine: EngineName = "bookkeeping"
     cells_of_a_unit: int = 1
-    """The most; units have from 1 to so many."""
+    """The largest number of cells of a unit; the smallest is 1."""
 
     @property
     def title(self) -> str:
+        """The attack in words."""
         what = f"{self.size} features" if self.kind == "head" else f"{self.size} px"
         units = f", units of 1 to {self.cells_of_a_unit}" if self.cells_of_a_unit > 1 else ""
         return f"{self.kind}, {what}, {self.classes} classes, {self.engine}{units}"
 
     def model(self, weight: float, generator: torch.Generator) -> nn.Module:
-        """One of them, with no parameter above `weight`."""
+        """Return a random model of this kind, with no parameter above `weight`."""
         if self.kind == "head":
             head = nn.Linear(self.size, self.classes)
             _make_residual(head, weight, generator)
@@ -52,7 +53,7 @@ class Attack:
         return network
 
     def rows(self, count: int, generator: torch.Generator) -> Tensor:
-        """Cells, (count, ...)."""
+        """Return random cells for the model: (count, features) or images (count, 3, H, W)."""
         if self.kind == "head":
             half = torch.randn(count, self.size // 2, generator=generator)
             return torch.cat([half, half], dim=1)
@@ -66,7 +67,7 @@ def _network(attack: Attack) -> Classifier:
 
 @torch.no_grad()
 def _make_residual(head: nn.Linear, weight: float, generator: torch.Generator) -> None:
-    """Some of the rows [w, -w], the others 0; w is as large as it may be."""
+    """Set the rows of a head to [w, -w] with w up to `weight`; in half of the heads, some are 0."""
     half = torch.rand(head.out_features, head.in_features // 2, generator=generator) * 2 - 1
     if bool(torch.rand((), generator=generator) < 0.5):
         half[1 + head.out_features // 2 :] = 0
@@ -76,7 +77,7 @@ def _make_residual(head: nn.Linear, weight: float, generator: torch.Generator) -
 
 @torch.no_grad()
 def _repeat_channels(network: Classifier, generator: torch.Generator) -> None:
-    """Random filters, of which the second half of each layer is as the first."""
+    """Set random filters; the second half of each layer's filters repeats the first."""
     for module in network.encoder.modules():
         if isinstance(module, nn.Conv2d):
             half = torch.randn(module.weight[::2].shape, generator=generator)
@@ -85,7 +86,10 @@ def _repeat_channels(network: Classifier, generator: torch.Generator) -> None:
 
 @torch.no_grad()
 def _make_cancel(network: Classifier, weight: float, generator: torch.Generator) -> None:
-    """Behind repeated channels filters [f, -f]; all that follows scales up what they leave."""
+    """Set the second convolution to filters [f, -f], whose repeated inputs cancel.
+
+    The layers after it enlarge the rounding errors that remain.
+    """
     second = [part for part in network.encoder.modules() if isinstance(part, nn.Conv2d)][1]
     half = torch.randn(second.weight[:, ::2].shape, generator=generator)
     second.weight.copy_((weight / 5) * torch.cat([half, -half], dim=1).clamp(-5, 5))

@@ -1,4 +1,4 @@
-"""`hemofed bench noise`: the cost of private noise, beside torch's own, which protects nobody."""
+"""`hemofed bench noise`: the time of private noise, beside torch's noise, which protects nobody."""
 
 import math
 import time
@@ -19,7 +19,7 @@ _SIGMA = 2.0**23
 
 
 def run(quick: bool, json_file: Path | None) -> None:
-    """Measure and print, and write JSON to `json_file` if given."""
+    """Measure, print the figures, and write them to `json_file` if given."""
     torch.set_num_threads(1)
     count = VALUES // 10 if quick else VALUES
     source, total = NoiseSource.secure(), torch.zeros(count)

@@ -1,4 +1,4 @@
-"""The processes that a benchmark starts; each has a log, and all are ended with the benchmark."""
+"""Starts the processes of a benchmark, each with a log, and ends them with the benchmark."""
 
 import os
 import signal
@@ -24,6 +24,7 @@ class Processes:
         self._running: dict[str, subprocess.Popen[bytes]] = {}
 
     def start(self, name: str, command: list[str], environment: dict[str, str]) -> None:
+        """Start a process; `environment` is added to the environment of this one."""
         self._logs.mkdir(parents=True, exist_ok=True)
         with (self._logs / f"{name}.log").open("ab") as log:
             self._running[name] = subprocess.Popen(  # noqa: S603  the command is ours
@@ -72,7 +73,7 @@ class Processes:
         trace: TracebackType | None,
     ) -> None:
         family = self._family()
-        # Asked in the order of their start reversed: sites first, so that they can say good-bye.
+        # In reverse order of their start: first the sites, so that they can sign off at the server.
         for process in reversed(self._running.values()):
             process.send_signal(signal.SIGTERM)
         for process in reversed(self._running.values()):

@@ -28,6 +28,7 @@ class Relay:
 
     @property
     def port(self) -> int:
+        """The port that the relay listens on."""
         return int(self._listener.getsockname()[1])
 
     def counted(self) -> tuple[int, int]:

@@ -21,6 +21,7 @@ class RoundTimes:
         self.weights: list[float] = []
 
     def tick(self) -> None:
+        """Note that a round has ended."""
         self.ends.append(time.time())
         if len(self.ends) == self._rounds:
             self.memory = _memory()

@@ -41,7 +41,7 @@ from simulations.experiments import OPEN_POLICY
 
 IMAGES, SIDE, BATCH, WIDTH = 128, 28, 32, 8
 _KEPT = 10 * IMAGES
-"""Images in the cache; client k takes its own 128 of them, every tenth client the same."""
+"""Images in the cache. Each client takes 128 of them; clients k and k + 10 take the same ones."""
 
 _ROUNDING = 1e-5
 """Largest difference of a weight between two that trained the same, by another order of sums;
@@ -56,9 +56,11 @@ _CONTESTANTS: dict[str, list[str]] = {
 
 
 def run(quick: bool, json_file: Path | None, peers: Sequence[str] = ()) -> None:
-    """Print, for 10 and 100 clients, the seconds until round 1 ends and per round, and memory.
+    """Measure 10 and 100 clients; print seconds per round and until round 1 ends, and memory.
 
-    peers: each NAME=PYTHON, as on the command line.
+    The results are also written to `json_file`, if given. `quick` takes fewer rounds. `peers` are
+    each NAME=PYTHON, as on the command line.
+
     Raises ConfigError: one names no peer, or its interpreter has not what the peer needs.
     """
     others = [Peer.named(text) for text in peers]
@@ -139,7 +141,7 @@ def _study(clients: int, rounds: int) -> Study:
         rounds=rounds,
         cell_types=("myeloblast", "lymphocyte"),
         model=ModelSpec(name="cnn", width=WIDTH),
-        # As the bare loop trains, and no more.
+        # The bare loop trains in the same way.
         training=TrainingSpec(
             batch_size=BATCH, learning_rate=0.05, augment=False, gradient_clip=None, warmup_steps=0
         ),

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _PEERS_ROUNDS = 100
-"""Rounds that another engine plays: there a round costs the same from first to last."""
+"""Most rounds that Opacus runs; its first and last rounds take the same time."""
 
 
 def one_epoch(rows: "NDArray[np.int64]") -> "NDArray[np.int64]":
@@ -95,7 +95,7 @@ def federated(folder: Path, backend: str, workers: int) -> RoundTimes:
 
 
 def opacus(folder: Path, workers: int) -> RoundTimes:
-    """Opacus on Flower's Ray simulation, of a private study's head; its first rounds are enough."""
+    """Train the head of a private study with Opacus on Flower's Ray engine, for some rounds."""
     from common.config.loading import load
     from common.config.study import Study
     from simulations.bench import private_opacus

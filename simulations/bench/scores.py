@@ -1,9 +1,9 @@
-"""`hemofed bench scores`: what noised evaluations say of models whose accuracy is known.
+"""`hemofed bench scores`: how good noised evaluations are, for models whose accuracy is known.
 
-Studies are drawn: a model's confusions, three sites' cells, the noise that `evaluation.epsilon`
-asks for. Beside the intervals of `common.noised_tally` stand two that are told of the matrix alone,
-at the same epsilon: with its counts cut off at zero, as is often done with noised histograms, and
-by the same ratio as ours.
+Each study is random: the confusions of a model, the cells of three sites, and the noise for
+`evaluation.epsilon`. The intervals of `common.noised_tally` are compared with two that use only the
+confusion matrix, at the same epsilon. One sets negative counts to zero, as is often done with
+noised histograms; the other takes the same ratio as hemofed.
 """
 
 import json
@@ -35,16 +35,18 @@ Joint = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Setting:
-    """What is drawn: 8 types, the commonest `skew` times as many as the rarest."""
+    """The distribution of the random studies."""
 
     cells: int
-    """For validation, at all sites together."""
+    """Validation cells of all sites together."""
     epsilon: float
-    """What all evaluations together cost."""
+    """The epsilon of all evaluations together."""
     evaluations: int
     skew: float = 1.0
+    """The k-th most frequent type has a share in proportion to k^-skew."""
     classes: int = 8
     accuracy: float = 0.83
+    """The mean recall of a type."""
 
 
 SETTINGS = (
@@ -59,22 +61,22 @@ SETTINGS = (
 
 @dataclass(frozen=True)
 class Telling:
-    """How well one way of telling did over all studies of a setting."""
+    """How good one way to estimate the accuracy is over all studies of a setting."""
 
     setting: Setting
     way: str
     covered: float
-    """The share of the studies in which the interval holds the model's true accuracy."""
+    """The share of the studies whose interval holds the true accuracy, or that have no interval."""
     told: float
-    """In which an interval is told at all."""
+    """The share of the studies that have an interval."""
     width: float | None
-    """Median of those intervals."""
+    """The median width of the intervals; None: there are none."""
     off: float | None
-    """Median of the estimates, less the truth's."""
+    """The median of the estimates minus the true accuracy; None: there are no estimates."""
 
 
 class Said(NamedTuple):
-    """An estimate and its interval in one study, beside the model's true accuracy."""
+    """The true accuracy in one study, its estimate, and the interval."""
 
     truth: float
     value: float
@@ -83,7 +85,10 @@ class Said(NamedTuple):
 
 
 def run(quick: bool, json_file: Path | None) -> None:
-    """Draw the studies, print how often each interval holds the truth, and write JSON if asked."""
+    """Draw the studies, and print how often each interval holds the true accuracy.
+
+    The results are also written to `json_file`, if given. `quick` draws fewer studies.
+    """
     seen = [found for one in SETTINGS for found in look(one, QUICK if quick else STUDIES)]
     table = Table("cells", "types", "epsilon", "evaluations", "told from", "holds", "told", "width")
     table.add_column("estimate off by")
@@ -99,7 +104,7 @@ def run(quick: bool, json_file: Path | None) -> None:
 
 
 def look(setting: Setting, studies: int) -> list[Telling]:
-    """Return what each of the three ways tells about the same studies."""
+    """Return how good each of the three ways is on the same random studies."""
     rng, source = np.random.default_rng(1), NoiseSource.seeded(bytes(32))
     noise = calibrate(setting.epsilon, 1e-5, 1.0, setting.evaluations)
     found: dict[str, list[Said]] = {}

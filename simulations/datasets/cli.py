@@ -1,4 +1,4 @@
-"""`hemofed data fetch`."""
+"""The command `hemofed data fetch`."""
 
 from pathlib import Path
 from typing import Annotated
@@ -16,7 +16,7 @@ def fetch_command(
     side: Side = 64,
     url: Annotated[str | None, typer.Option(hidden=True)] = None,
 ) -> None:
-    """Download, verify, unpack and index a public data set; run again to go on."""
+    """Download, verify, unpack and index a public data set. Run it again to continue."""
     from client.data.index import scan
     from client.data.progress import transferring
     from common.errors import ConfigError

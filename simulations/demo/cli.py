@@ -1,6 +1,7 @@
-"""`hemofed server init`: a server's home, or with `--demo` a whole deployment to try.
+"""`hemofed server init`: makes a server's home, or with `--demo` a whole deployment to try.
 
-It lies here, since a demonstration has rendered cells and ledgers, which no server has.
+The command is in this room because a demonstration has rendered cells and ledgers, which the
+server's rooms do not know.
 """
 
 import sys
@@ -26,7 +27,7 @@ def init_command(
         typer.Option(
             min=3,
             max=100,
-            help="To try on this machine: make so many labs with cells, and a study.",
+            help="Make a demonstration for this machine: so many labs with cells, and a study.",
         ),
     ] = None,
     passphrase: Annotated[bool, typer.Option("--passphrase", help=PASSPHRASE)] = False,
@@ -56,7 +57,7 @@ def _demonstrate(folder: Path, address: str, sites: int, passphrase: bool) -> No
 
 
 def _next_steps(folder: Path, sites: list[str], study: str) -> str:
-    """What to type, ready to copy: comments and commands, as a shell reads them."""
+    """Return the next steps as comments and commands, ready to copy into a shell."""
     program = sys.argv[0] if Path(sys.argv[0]).name == "hemofed" else "hemofed"
     server, homes = folder / "server", [folder / site for site in sites]
     steps: dict[str, list[tuple[object, ...]]] = {

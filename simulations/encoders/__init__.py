@@ -1,1 +1,1 @@
-"""Encoders for studies to start from, trained on public cells."""
+"""Trains encoders on public cells, for studies to start from."""

@@ -1,4 +1,4 @@
-"""`hemofed model ...`: encoders for studies to start from."""
+"""The commands `hemofed model ...`, which make and show encoders for studies to start from."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -10,7 +10,7 @@ from rich.table import Table
 if TYPE_CHECKING:
     from common.config.study import Strict
 
-app = typer.Typer(no_args_is_help=True, help="Encoders: pretrain on public cells, inspect.")
+app = typer.Typer(no_args_is_help=True, help="Encoders from public cells: pretrain, project, show.")
 
 Trained = Literal["cnn", "resnet18", "efficientnet-lite0"]
 
@@ -22,17 +22,19 @@ def pretrain(
     model: Annotated[Trained, typer.Option(help="The network.")] = "cnn",
     side: Annotated[int, typer.Option(min=16, max=512, help="Pixels along an image's edge.")] = 64,
     epochs: Annotated[int, typer.Option(min=1, help="Passes over the cells.")] = 10,
-    seed: Annotated[int, typer.Option(min=0, help="Decides split, start, order, views.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Decides all random choices.")] = 0,
     lr: Annotated[float, typer.Option(min=1e-8, max=1, help="Highest learning rate.")] = 1e-3,
-    batch_size: Annotated[int, typer.Option(min=1, help="Images a step.")] = 32,
+    batch_size: Annotated[int, typer.Option(min=1, help="Images per step.")] = 32,
     cell_types: Annotated[
         str | None, typer.Option(help="Only these types, separated by commas.")
     ] = None,
     width: Annotated[int | None, typer.Option(min=1, help="Width of cnn.")] = None,
     weights: Annotated[
-        str | None, typer.Option(help="Start from: imagenet, or an encoder's file.")
+        str | None, typer.Option(help="What to start from: imagenet, or an encoder's file.")
     ] = None,
-    label_map: Annotated[Path | None, typer.Option(help="YAML: other names of types.")] = None,
+    label_map: Annotated[
+        Path | None, typer.Option(help="YAML: other names for cell types.")
+    ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, or a GPU like cuda:1.")] = "auto",
 ) -> None:
     """Train an encoder on public cells. No privacy: never use a hospital's own cells."""
@@ -89,7 +91,7 @@ def project(
     side: Annotated[int, typer.Option(min=16, max=512, help="Pixels along an image's edge.")] = 96,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, or a GPU like cuda:1.")] = "auto",
 ) -> None:
-    """Fit the map to fewer features that makes a private head's noise smaller. No privacy."""
+    """Fit a map of features to fewer ones, so that a private head needs less noise. No privacy."""
     import importlib.metadata
 
     import numpy as np
@@ -134,7 +136,7 @@ def project(
 def show(
     file: Annotated[Path, typer.Argument(help="*.safetensors of `pretrain` or `project`.")],
 ) -> None:
-    """What an encoder or a projection is, what it was made from, and how well an encoder did."""
+    """Show what an encoder or a projection was made from, and how good an encoder is."""
     from common.models.encoder_file import read_record
     from common.models.projection import is_projection, read_projection
 

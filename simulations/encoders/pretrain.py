@@ -1,4 +1,4 @@
-"""Training an encoder on public cells, WITHOUT privacy, for studies to start from."""
+"""Trains an encoder on public cells, WITHOUT privacy, for studies to start from."""
 
 import importlib.metadata
 import math
@@ -26,37 +26,53 @@ from common.models.registry import build
 
 Rows = NDArray[np.int64]
 Progress = Callable[[int, int], None]
-"""Called with the steps done and the steps in all."""
+"""Called with the number of steps done and the number of all steps."""
 
 FRACTIONS = (0.9, 0.1, 0.0)
+"""Shares of the cells for training, validation and test."""
 WARMUP = 0.05
-"""Part of the steps over which the learning rate rises from 0."""
+"""Share of the steps over which the learning rate rises from 0."""
 CLIP = 5.0
-"""Bound of a step's gradient norm; it only tames the first steps."""
+"""Bound of a step's gradient norm, which matters only in the first steps."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """How to pretrain: AdamW with a cosine schedule, on turned and restained views."""
+    """Settings of a pretraining: AdamW with a cosine schedule, on augmented views of the cells."""
 
     spec: ModelSpec
     epochs: int = 10
     learning_rate: float = 1e-3
+    """The highest learning rate."""
     weight_decay: float = 0.01
     batch_size: int = 32
     seed: int = 0
+    """Decides the split, the initial weights, the order of the cells and their views."""
     cell_types: tuple[str, ...] | None = None
-    """None: all types that the cells have."""
+    """The cell types to learn; None: all types that the cells have."""
 
 
 def pretrain(
     cells: CellCache, source: str, recipe: Recipe, device: torch.device, progress: Progress
 ) -> tuple[Classifier, EncoderRecord]:
-    """Train on nine tenths of `cells` (by patient where known) and measure on the last tenth.
+    """Train a classifier on nine tenths of the cells, and measure it on the rest.
 
-    Nothing hides the cells in the result: an encoder from here is for public data only.
-    Raises DataError: fewer than two cell types. ConfigError: a cell type that the cells lack, or a
-    spec with a frozen encoder.
+    The cells of a known patient are all in one part. The result has no privacy: its weights can
+    reveal the cells, so use public cells only.
+
+    Args:
+        cells: the public cells.
+        source: the name of their source, for the record.
+        recipe: the settings.
+        device: where to train.
+        progress: called after each step.
+
+    Returns:
+        The trained classifier, and the record of how it was made and how good it is.
+
+    Raises:
+        DataError: there are fewer than two cell types.
+        ConfigError: the cells lack a cell type of the recipe, or its encoder is frozen.
     """
     classes = _classes(cells, recipe)
     cells = cells.select(_rows_of(cells, classes))
@@ -96,7 +112,10 @@ def evaluate(
     classes: int,
     device: torch.device,
 ) -> Tally:
-    """Predictions for the cells at `rows`, counted; `labels` (N,) in 0..classes-1."""
+    """Return the counts of the model's predictions for the cells at `rows`.
+
+    labels: (N,) the class of each cell, in 0..classes-1.
+    """
     tally = Tally.empty(classes)
     model.eval()
     with torch.inference_mode():
@@ -108,7 +127,7 @@ def evaluate(
 
 
 def _classes(cells: CellCache, recipe: Recipe) -> list[int]:
-    """Codes of the cell types to tell apart, ascending."""
+    """Return the codes of the cell types to learn, ascending."""
     if recipe.spec.encoder == "frozen":
         raise ConfigError("pretraining trains the encoder; a frozen one cannot be pretrained")
     present = [code for code, cell in enumerate(CELL_TYPES) if cell.name in cells.counts]
@@ -173,5 +192,8 @@ def _loss(model: Classifier, images: Tensor, targets: Tensor) -> Tensor:
 
 
 def _schedule(done: float) -> float:
-    """Factor of the learning rate when `done` (0 to 1] of the steps are: a rise, then a cosine."""
+    """Return the factor of the learning rate after the share `done`, in (0, 1], of all steps.
+
+    It rises from 0 and then falls as half a cosine.
+    """
     return min(done / WARMUP, 1.0) * 0.5 * (1 + math.cos(math.pi * done))

@@ -1,4 +1,4 @@
-"""`hemofed privacy audit`."""
+"""The command `hemofed privacy audit`."""
 
 import json
 from dataclasses import asdict
@@ -17,7 +17,7 @@ REFUTED = 7
 def audit_command(
     study: Annotated[
         str,
-        typer.Argument(help="A study's YAML, a simulation's, or its name in configs/simulations."),
+        typer.Argument(help="YAML of a study or simulation, or a name in configs/simulations."),
     ],
     settings: Annotated[
         list[str] | None,
@@ -26,21 +26,21 @@ def audit_command(
             help="key=value of the study, like privacy.epsilon=3; variant=NAME; repeatable.",
         ),
     ] = None,
-    quick: Annotated[bool, typer.Option(help="A quarter of the canaries and shadows.")] = False,
+    quick: Annotated[bool, typer.Option(help="Fewer canaries and shadow models.")] = False,
     membership: Annotated[
-        bool, typer.Option(help="Also infer membership of pictures with shadow models.")
+        bool, typer.Option(help="Also infer the membership of pictures with shadow models.")
     ] = True,
     confidence: Annotated[
-        float, typer.Option(min=0.5, max=0.9999, help="Of the lower bounds, together.")
+        float, typer.Option(min=0.5, max=0.9999, help="Confidence of all lower bounds together.")
     ] = 0.95,
     seed: Annotated[
-        int | None, typer.Option(help="Repeat an audit; default: the system's entropy.")
+        int | None, typer.Option(help="Seed, to repeat an audit. Default: the system's entropy.")
     ] = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="Also write JSON.")] = None,
 ) -> None:
-    """Attack the training code, and hold what leaks against what the accountant claims.
+    """Attack the training code, and compare what leaks with what the accountant claims.
 
-    Exits with 7 when the attack shows more than is claimed.
+    The exit code is 7 if more leaks than is claimed.
     """
     import torch
 

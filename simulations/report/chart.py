@@ -1,4 +1,4 @@
-"""The look of the report's charts, and how they are saved; without pyplot and its global state."""
+"""Styles, draws and saves the report's charts, without pyplot and its global state."""
 
 import io
 from collections.abc import Iterator, Sequence

@@ -1,7 +1,7 @@
 """A model's predictions of test cells with their patients, which are known in a simulation.
 
-The cells of a patient are alike, so that many cells of few patients tell less than as many cells of
-many patients. An interval that treats cells as independent is too narrow.
+The cells of a patient are alike, so many cells of few patients say less than as many cells of many
+patients. An interval that treats the cells as independent is too narrow.
 """
 
 from collections.abc import Iterable
@@ -100,8 +100,8 @@ class Judged:
 def judge(plan: PlannedStudy) -> dict[str, Judged]:
     """Return site -> the predictions of the plan's released model on the site's test cells.
 
-    Sites without test cells are left out. If no two test cells of any site are known to be of one
-    patient, the result is empty: a tally then tells as much.
+    Sites without test cells are left out. If no site has two test cells of one known patient, the
+    result is empty, because a tally then says as much.
     """
     sites = [open_site(file) for file in plan.site_files]
     if not any(_knows_patients(open_cells(site, plan.study)) for site in sites):

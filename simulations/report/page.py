@@ -1,4 +1,4 @@
-"""Makes the report's page: its sentences, numbers and tables, laid out by `report.html`."""
+"""Makes the report's page: writes its sentences and tables, and fills in `report.html`."""
 
 import io
 import math

@@ -1,6 +1,7 @@
-"""Rendered blood smears: the data of a machine that has none, and of the tests.
+"""Renders blood smears, as data for tests and for machines that have no real cells.
 
-Names are loaded when first used (PEP 562), for `hemofed --help` imports this package's `cli`.
+Names are loaded at their first use (PEP 562), because `hemofed --help` imports this package's
+`cli`.
 """
 
 from importlib import import_module

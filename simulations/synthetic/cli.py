@@ -1,4 +1,4 @@
-"""`hemofed data synthesize`."""
+"""The command `hemofed data synthesize`."""
 
 from pathlib import Path
 from typing import Annotated
@@ -9,20 +9,20 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 
 def synthesize_command(
-    out: Annotated[Path, typer.Argument(help="Folder to write; it must not exist yet.")],
+    out: Annotated[Path, typer.Argument(help="Folder to write; it must be new or empty.")],
     sites: Annotated[int, typer.Option(min=1, max=1000, help="Number of labs.")] = 5,
-    cells: Annotated[int, typer.Option(min=1, help="Cells a lab.")] = 600,
-    side: Annotated[int, typer.Option(min=16, max=512, help="Pixels a side (25 um).")] = 96,
-    seed: Annotated[int, typer.Option(min=0, help="Same seed, same bytes.")] = 0,
+    cells: Annotated[int, typer.Option(min=1, help="Cells per lab.")] = 600,
+    side: Annotated[int, typer.Option(min=16, max=512, help="Pixels per side (25 um).")] = 96,
+    seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same bytes.")] = 0,
     alpha: Annotated[
-        float, typer.Option(min=0.01, help="Evenness of the labs' class mixes (Dirichlet).")
+        float, typer.Option(min=0.01, help="How even the labs' mixes of types are (Dirichlet).")
     ] = 5.0,
-    workers: Annotated[int, typer.Option(min=1, help="Processes.")] = 2,
+    workers: Annotated[int, typer.Option(min=1, help="Number of processes.")] = 2,
     contact_sheet: Annotated[
         Path | None, typer.Option(help="Also write a PNG of all cell types at all labs.")
     ] = None,
 ) -> None:
-    """Render blood cells of all 18 types as different labs would picture them."""
+    """Render blood cells of all 18 types in the styles of different labs."""
     from simulations.synthetic import SiteSpec, synthesize
     from simulations.synthetic import contact_sheet as write_contact_sheet
     from simulations.synthetic.site_style import named_styles

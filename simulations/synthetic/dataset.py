@@ -1,10 +1,11 @@
-"""A folder of rendered sites: class folders of JPEGs, `cells.csv`, and a record of what it is.
+"""Renders sites into a folder: JPEGs in a folder per cell type, `cells.csv`, and a record.
 
-    <out>/RENDERED.json                              what was rendered, and that it was
+    <out>/RENDERED.json                              says that it is rendered, and from what
+    <out>/<site>/RENDERED.json                       the same for the site
     <out>/<site>/cells.csv                           path,label,patient
     <out>/<site>/<cell_type>/<cell_type>_0001.jpg
 
-Cell i of a site depends on (seed, site, i) alone, whatever the number of workers or of cells.
+Cell i of a site depends only on the seed, the site and i, not on the number of workers or of cells.
 """
 
 import csv
@@ -35,13 +36,14 @@ from simulations.synthetic.rendered_marker import RECORD, VERSION, is_rendered
 from simulations.synthetic.site_style import SiteStyle
 
 Progress = Callable[[int, int], None]
-"""Called with (cells done, cells in all)."""
+"""Called with the number of rendered cells and the number of all cells."""
 
 _CHUNK = 40
+"""Cells that a worker renders per task."""
 
 
 def render_planned(site: str, style: SiteStyle, cell: PlannedCell, seed: int, side: int) -> bytes:
-    """The JPEG of one planned cell."""
+    """Return a planned cell of a site as the bytes of a JPEG, `side` pixels along an edge."""
     patient = draw_patient(site, cell.patient, seed)
     rng = generator(seed, site, "cell", cell.number)
     return encode(render_cell(cell.cell_type, style, patient, rng, side), style)
@@ -58,10 +60,20 @@ def synthesize(
 ) -> None:
     """Render `sites` into the folder `out`, which appears whole or not at all.
 
-    If `out` already holds exactly this (its RENDERED.json says so), nothing is done.
+    If the RENDERED.json of `out` says that it already holds the same, nothing is done.
 
-    Raises ConfigError: a value out of range, an unknown cell type, a site's name that is not a
-    plain folder name. DataError: `out` exists and is something else, or cannot be written.
+    Args:
+        out: the folder.
+        sites: name -> what to render.
+        seed: the same seed gives the same bytes.
+        side: pixels along an image's edge.
+        workers: the number of processes; 1 renders in this process.
+        progress: called after each group of cells.
+
+    Raises:
+        ConfigError: a value is out of range, a cell type is unknown, or a site's name is not a
+            plain folder name.
+        DataError: `out` holds something else, or cannot be written.
     """
     _check(sites, side, workers)
     record = _record(sites, seed, side)
@@ -77,7 +89,7 @@ def synthesize(
     try:
         _render_all(temporary, sites, seed, side, workers, progress)
         write_text(temporary / RECORD, record)
-        for name, spec in sites.items():  # one that is copied out is still rendered
+        for name, spec in sites.items():  # so that a site's folder, copied elsewhere, says it too
             write_text(temporary / name / RECORD, _record({name: spec}, seed, side))
         temporary.chmod(0o755)
         temporary.replace(out)
@@ -94,7 +106,7 @@ def _holds(out: Path, record: str) -> bool:
 
 
 def _record(sites: Mapping[str, SiteSpec], seed: int, side: int) -> str:
-    """What RENDERED.json says: enough to render the same again."""
+    """Return the content of RENDERED.json, which suffices to render the same again."""
     record = {
         "rendered": True,
         "note": "Drawn by hemofed from descriptions of morphology; no picture of a real cell.",
@@ -169,7 +181,7 @@ def _render_all(
 def _each(
     tasks: list[tuple[Path, str, SiteStyle, list[PlannedCell], int, int]], workers: int
 ) -> Iterator[int]:
-    """Run `_render_chunk` on every task; yields the cells of each as it ends."""
+    """Run `_render_chunk` on every task, and yield each task's number of cells when it ends."""
     if workers == 1 or len(tasks) == 1:
         for task in tasks:
             yield _render_chunk(*task)
@@ -191,7 +203,7 @@ def _render_chunk(
 
 
 def _write_index(folder: Path, site: str, cells: list[PlannedCell]) -> None:
-    """Make the class folders and `cells.csv`."""
+    """Make a site's folders of cell types, and write its `cells.csv`."""
     for cell_type in sorted({cell.cell_type for cell in cells}):
         (folder / cell_type).mkdir(parents=True)
     text = io.StringIO()

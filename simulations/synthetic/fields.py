@@ -1,8 +1,8 @@
-"""Scalar fields on a square field of view: coordinates, noise, distances, soft masks.
+"""Scalar fields on a square field of view: coordinates, noise, distances and soft masks.
 
 Lengths are in um. Fields are float32 arrays of shape (side, side), row by row. A distance is
-negative inside a shape, so that `max` intersects, `min` unites, and `mask` gives smooth edges
-without supersampling.
+negative inside a shape. So the maximum of two distances is the intersection of their shapes and the
+minimum is the union, and `mask` gives smooth edges without supersampling.
 """
 
 from dataclasses import dataclass
@@ -16,33 +16,39 @@ from scipy import fft
 Field = NDArray[np.floating[Any]]
 
 FIELD_OF_VIEW = 25.0
-"""um across a picture, as in MLL23."""
+"""Edge of a picture in um, as in MLL23."""
 
 
 @dataclass(frozen=True, eq=False)
 class Grid:
-    """Pixel centres of a square; (0, 0) is its middle."""
+    """The pixel centres of a square, whose middle is (0, 0)."""
 
     side: int
+    """Pixels along an edge."""
     pixel: float
-    """um a pixel."""
+    """Edge of a pixel in um."""
     x: Field
+    """x of each pixel in um."""
     y: Field
+    """y of each pixel in um."""
 
     @property
     def width(self) -> float:
-        """um across."""
+        """The edge of the square in um."""
         return self.side * self.pixel
 
     def middle(self, reach: float) -> tuple["Grid", slice]:
-        """The grid of the pixels within about `reach` um of the middle, and their rows here."""
+        """Return the grid of the pixels within about `reach` um of the middle, in x and in y.
+
+        The slice selects the rows of these pixels in this grid, and likewise the columns.
+        """
         margin = max(int((self.width / 2 - reach) / self.pixel) // 4 * 4, 0)
         return grid(self.side - 2 * margin, self.pixel), slice(margin, self.side - margin)
 
 
 @lru_cache(maxsize=64)
 def grid(side: int, pixel: float | None = None) -> Grid:
-    """The grid of `side` x `side` pixels; without `pixel`, of a whole picture."""
+    """Return the grid of `side` x `side` pixels of `pixel` um; None: of a whole picture."""
     pixel = FIELD_OF_VIEW / side if pixel is None else pixel
     axis = ((np.arange(side) + 0.5 - side / 2) * pixel).astype(np.float32)
     x, y = np.meshgrid(axis, axis)
@@ -50,28 +56,36 @@ def grid(side: int, pixel: float | None = None) -> Grid:
 
 
 def noise(frame: Grid, scale: float, rng: np.random.Generator) -> Field:
-    """Gaussian noise of mean 0 and variance 1, smooth over `scale` um; wraps at the borders."""
+    """Return Gaussian noise of mean 0 and variance 1, smooth over `scale` um.
+
+    Opposite borders join smoothly.
+    """
     return _noise(frame.side, _unit_low_pass(frame.side, frame.pixel, _rounded(scale)), rng)
 
 
 def streaks(
     frame: Grid, along: float, across: float, angle: float, rng: np.random.Generator
 ) -> Field:
-    """Noise smooth over `along` um in the direction `angle` (rad) and `across` um beside it."""
+    """Return noise as of `noise`, smooth over different lengths in two directions.
+
+    It is smooth over `along` um in the direction `angle` (rad), and over `across` um at a right
+    angle to it.
+    """
     u, v = rotated(*_frequencies(frame.side, frame.pixel), angle)
     transfer = np.exp(-2 * np.pi**2 * ((along * u) ** 2 + (across * v) ** 2))
     return _noise(frame.side, _unit(frame.side, transfer), rng)
 
 
 def _frequencies(side: int, pixel: float) -> tuple[Field, Field]:
-    """Cycles a um along x and y on the half spectrum, to be broadcast."""
+    """Return the frequencies of the half spectrum in cycles per um: (1, n) in x, (side, 1) in y."""
     fx, fy = fft.rfftfreq(side, pixel), fft.fftfreq(side, pixel)
     return fx.astype(np.float32)[None, :], fy.astype(np.float32)[:, None]
 
 
 @lru_cache(maxsize=1024)
 def _low_pass(side: int, pixel: float, scale: float) -> Field:
-    """Fourier transfer of a Gaussian of standard deviation `scale` um, on the half spectrum."""
+    """Return the transfer function of a Gaussian of standard deviation `scale` um, on the half
+    spectrum."""
     fx, fy = _frequencies(side, pixel)
     transfer: Field = np.exp(np.float32(-2 * (np.pi * scale) ** 2) * (fx**2 + fy**2))
     return transfer
@@ -83,10 +97,10 @@ def _unit_low_pass(side: int, pixel: float, scale: float) -> Field:
 
 
 def _unit(side: int, transfer: Field) -> Field:
-    """`transfer` without its constant part, scaled to make white noise of variance 1.
+    """Return `transfer` without its constant part, scaled so that filtered noise has variance 1.
 
-    A column of the half spectrum stands for itself and its mirror image, but for the first and,
-    where `side` is even, the last.
+    Each column of the half spectrum stands for itself and its mirror image, except the first and,
+    if `side` is even, the last.
     """
     transfer = transfer.copy()
     transfer[0, 0] = 0.0
@@ -107,7 +121,7 @@ def _noise(side: int, transfer: Field, rng: np.random.Generator) -> Field:
 
 
 def blurred(frame: Grid, field: Field, scale: float) -> Field:
-    """`field` convolved with a Gaussian of `scale` um whose peak is 1 (not its sum)."""
+    """Return `field`, convolved with a Gaussian of `scale` um whose peak (and not its sum) is 1."""
     transfer = _low_pass(frame.side, frame.pixel, _rounded(scale))
     peak = 2 * np.pi * (scale / frame.pixel) ** 2
     smooth: Field = fft.irfft2(fft.rfft2(field) * transfer, s=field.shape)
@@ -115,18 +129,18 @@ def blurred(frame: Grid, field: Field, scale: float) -> Field:
 
 
 def _rounded(scale: float) -> float:
-    """Scales in steps of 0.02 um, above 1 um of 0.1 um, so that few transfers are made."""
+    """Round to 0.02 um, or to 0.1 um above 1 um, so that few transfer functions are computed."""
     return round(scale, 1) if scale > 1 else round(scale * 50) / 50
 
 
 def rotated(x: Field, y: Field, angle: float) -> tuple[Field, Field]:
-    """The coordinates seen from axes turned by `angle` rad."""
+    """Return the coordinates on axes that are turned by `angle` rad."""
     c, s = np.float32(np.cos(angle)), np.float32(np.sin(angle))
     return c * x + s * y, c * y - s * x
 
 
 def mask(distance: Field, softness: float) -> Field:
-    """1 inside, 0 outside, a smooth step of about `softness` um at the edge."""
+    """Return 1 inside a shape and 0 outside, with a smooth step of `softness` um at the edge."""
     t: Field = np.float32(0.5) - distance / np.float32(softness)
     np.maximum(t, 0, out=t)
     np.minimum(t, 1, out=t)
@@ -135,7 +149,10 @@ def mask(distance: Field, softness: float) -> Field:
 
 
 def ellipse(x: Field, y: Field, radius: float, aspect: float, angle: float) -> Field:
-    """Distance, to first order, from an ellipse of area pi radius^2 about the origin."""
+    """Return the approximate distance from an ellipse around the origin, of area pi radius^2.
+
+    `aspect` is its length over its width, `angle` the direction of its length in rad.
+    """
     u, v = rotated(x, y, angle)
     root = np.float32(aspect**0.5)
     distance: Field = np.hypot(u / root, v * root) - np.float32(radius)
@@ -143,7 +160,7 @@ def ellipse(x: Field, y: Field, radius: float, aspect: float, angle: float) -> F
 
 
 def chain(x: Field, y: Field, points: NDArray[np.float64], radii: NDArray[np.float64]) -> Field:
-    """Distance from the union of discs: `points` (n, 2), `radii` (n,)."""
+    """Return the distance from the union of discs with centres `points` (n, 2) and `radii` (n,)."""
     nearest = np.full(x.shape, np.inf, dtype=np.float32)
     for (px, py), radius in zip(points.astype(np.float32), radii.astype(np.float32), strict=True):
         dx, dy = x - px, y - py
@@ -159,7 +176,7 @@ def chain(x: Field, y: Field, points: NDArray[np.float64], radii: NDArray[np.flo
 def segment(
     x: Field, y: Field, start: NDArray[np.float64], end: NDArray[np.float64], width: float
 ) -> Field:
-    """Distance from a straight stroke of `width` um with round ends."""
+    """Return the distance from a straight stroke of `width` um with round ends."""
     (ax, ay), (bx, by) = start.astype(np.float32), end.astype(np.float32)
     dx, dy = bx - ax, by - ay
     t = np.clip(((x - ax) * dx + (y - ay) * dy) / (dx * dx + dy * dy + np.float32(1e-9)), 0, 1)
@@ -168,7 +185,7 @@ def segment(
 
 
 def window(frame: Grid, x: float, y: float, reach: float) -> tuple[slice, slice]:
-    """Rows and columns of the square within `reach` um of (x, y); may be empty."""
+    """Return the rows and columns of the square within `reach` um of (x, y); they may be empty."""
     middle = frame.width / 2
     bounds = [
         slice(

@@ -1,8 +1,8 @@
-"""What the 18 cell types look like: ranges of the fields of `Morphology`, type by type.
+"""Describes the looks of the 18 cell types: per type, the ranges of the fields of `Morphology`.
 
 Sizes and features follow the descriptions in Bain, Blood Cells: A Practical Guide (5th ed.,
 chapters 1 and 3), and the pictures of Acevedo et al. 2020 (PBC) and MLL23. A count whose range
-goes below 0 is often 0; a field that a form leaves out has its default.
+begins below 0 is often 0. A field that a form leaves out has its default.
 """
 
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""What lies in a cytoplasm: granules, Auer rods, vacuoles."""
+"""Draws what lies in a cytoplasm: granules, Auer rods and vacuoles."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +16,11 @@ def add_granules(
     nucleus: Field,
     rng: np.random.Generator,
 ) -> None:
-    """Add granules; those under the nucleus show by `cover`."""
+    """Add the cell's granules to `layers` (4, side, side); `cell.cover` decides how much of those
+    over the nucleus shows.
+
+    body, nucleus: masks of the cell and of its nucleus, 0 to 1.
+    """
     shown = body * (1 - nucleus * (1 - cell.cover))
     for count, amounts in (
         (cell.azurophil, {CHROMATIN: 0.62, EOSIN: 0.75}),
@@ -33,7 +37,10 @@ def add_granules(
 def _cloud(
     frame: Grid, count: int, diameter: float, weight: Field, rng: np.random.Generator
 ) -> Field:
-    """`count` round blobs scattered by `weight`, each up to 1; where they pile up, a bit more."""
+    """Return `count` round blobs at random places, chosen in proportion to `weight`.
+
+    Where many blobs overlap, the density approaches 1.25.
+    """
     chances = np.cumsum(weight.ravel(), dtype=np.float64)
     places = np.searchsorted(chances, rng.random(count) * chances[-1])
     depth = rng.uniform(0.5, 1.0, count)
@@ -50,7 +57,10 @@ def add_rods(
     border: Field,
     rng: np.random.Generator,
 ) -> None:
-    """Auer rods: thin magenta needles, often in a bundle."""
+    """Add the cell's Auer rods to `layers` (4, side, side): thin magenta needles near each other.
+
+    border: the distance from the cell's border.
+    """
     if not cell.rods:
         return
     angle = rng.uniform(0, 2 * np.pi)
@@ -72,7 +82,10 @@ def add_vacuoles(
     border: Field,
     rng: np.random.Generator,
 ) -> None:
-    """Clear, round holes, mostly outside the nucleus."""
+    """Cut the cell's vacuoles into `layers` (4, side, side): pale, round holes.
+
+    border: the distance from the cell's border.
+    """
     for _ in range(int(cell.vacuoles)):
         angle, away = rng.uniform(0, 2 * np.pi), cell.diameter / 2 * rng.uniform(0.3, 0.92)
         x, y = float(away * np.cos(angle)), float(away * np.sin(angle))

@@ -1,4 +1,4 @@
-"""A leukocyte, drawn from its `Morphology` into stain densities."""
+"""Draws a leukocyte from its `Morphology` as densities of stain."""
 
 from dataclasses import dataclass
 
@@ -16,13 +16,14 @@ from simulations.synthetic.smear import RedCell
 
 @dataclass(frozen=True, eq=False)
 class Outline:
-    """A cell's border as a distance, and what irregularity its nucleus inherits."""
+    """A cell's border, and the irregularities that its nucleus shares."""
 
     border: Field
+    """The distance from the border."""
     warp: tuple[Field, Field]
     """Smooth displacement (variance 1) along x and y."""
     fibres: Field | None
-    """Streaks of a crushed nucleus."""
+    """Streaks of a crushed nucleus; None: it is not crushed."""
 
 
 def paint(
@@ -32,7 +33,7 @@ def paint(
     red_cells: list[RedCell],
     rng: np.random.Generator,
 ) -> None:
-    """Lay the cell over the middle of `scene` (4, side, side), hiding what lies under it."""
+    """Draw the cell into the middle of `scene` (4, side, side), over what lies there."""
     frame, here = frame.middle(_reach(cell))
     scene = scene[:, here, here]
     shape = outline(frame, cell, red_cells, rng)
@@ -52,7 +53,7 @@ def paint(
 
 
 def _reach(cell: Morphology) -> float:
-    """um from the middle that the cell and its irregularities hardly ever exceed."""
+    """Return the distance from the middle, in um, that the cell almost never exceeds."""
     long = cell.diameter / 2 * cell.aspect**0.5
     stray = 2.5 * cell.wobble + 2.5 * cell.smear + 1.5 * cell.skirt + 2.0 * bool(cell.hairs)
     return float(long + 1.2 + stray)
@@ -61,7 +62,7 @@ def _reach(cell: Morphology) -> float:
 def outline(
     frame: Grid, cell: Morphology, red_cells: list[RedCell], rng: np.random.Generator
 ) -> Outline:
-    """The cell's border: an ellipse, pushed about, with its hairs and skirts."""
+    """Return the cell's outline: a distorted ellipse with the cell's hairs and skirts."""
     radius = cell.diameter / 2
     first, second = (noise(frame, 0.28 * radius, rng) for _ in range(2))
     x, y = frame.x + cell.wobble * first, frame.y + cell.wobble * second
@@ -81,7 +82,7 @@ def outline(
 
 
 def _hairy(frame: Grid, border: Field, cell: Morphology, rng: np.random.Generator) -> Field:
-    """The border with fine, bent projections."""
+    """Return the border with fine, bent projections."""
     count = int(cell.hairs)
     angles = rng.uniform(0, 2 * np.pi, count)
     lengths = 0.25 + rng.gamma(1.6, 0.55, count)
@@ -98,7 +99,7 @@ def _hairy(frame: Grid, border: Field, cell: Morphology, rng: np.random.Generato
 
 
 def _around(frame: Grid, border: Field, skirt: float, red_cells: list[RedCell]) -> Field:
-    """The border pulled out between red cells and dented where it meets them."""
+    """Return the border, drawn out near red cells and dented where it meets them."""
     nearest = np.full(border.shape, 4.0, dtype=np.float32)
     for red in red_cells:
         away = ellipse(frame.x - red.x, frame.y - red.y, red.radius, red.aspect, red.angle)
@@ -116,7 +117,7 @@ def _cytoplasm(
     body: Field,
     rng: np.random.Generator,
 ) -> NDArray[np.float32]:
-    """Densities (4, side, side) of the cell without nucleus and granules."""
+    """Return the densities (4, side, side) of the cell without its nucleus and granules."""
     layers = np.zeros((4, frame.side, frame.side), dtype=np.float32)
     coarse, fine = noise(frame, 0.55, rng), noise(frame, 0.16, rng)
     uneven = np.clip(1 + cell.mottle * (coarse + 0.7 * fine), 0.2, None)
@@ -136,7 +137,7 @@ def _cytoplasm(
 
 
 def _hof(frame: Grid, cell: Morphology, nucleus: Nucleus) -> Field:
-    """1 in the pale zone between the nucleus and the cell's middle, 0 far from it."""
+    """Return 1 in the pale zone between the nucleus and the cell's middle, 0 far from it."""
     x0, y0 = nucleus.centre
     away = float(np.hypot(x0, y0)) + 1e-6
     reach = np.sqrt(cell.share) * cell.diameter / 2

@@ -1,9 +1,9 @@
-"""One cell's looks, drawn from its type's form.
+"""Draws the looks of one cell at random from the form of its type.
 
-A value is normal with the form's range as mean +- 2 standard deviations, so neighbours overlap in
-their tails. The maturing series (myeloblast to segmented neutrophil) is one axis: a cell's stage
-is blurred along it and the ranges of the two nearest types are blended, for a hematologist's
-borders between stages are drawn on a continuum.
+A value is normal; the form's range is its mean +- 2 standard deviations, so the tails of similar
+types overlap. The maturing series (myeloblast to segmented neutrophil) is one axis, because cells
+mature continuously and hematologists only draw borders between the stages. A cell's stage is
+blurred along this axis, and the ranges of the two nearest types are blended.
 """
 
 from dataclasses import dataclass, fields
@@ -16,67 +16,80 @@ from simulations.synthetic.patient import Patient
 
 @dataclass(frozen=True, kw_only=True)
 class Morphology:
-    """One cell. Lengths in um, angles in rad, densities relative to a typical nucleus."""
+    """The looks of one cell. Lengths are in um, angles in rad, densities relative to a typical
+    nucleus."""
 
     diameter: float
     aspect: float = 1.06
+    """Length of the cell over its width."""
     wobble: float = 0.25
     """Irregularity of the outline, um."""
     share: float = 0.5
-    """Nucleus-to-cell area."""
+    """Area of the nucleus over that of the cell."""
     elongation: float = 0.2
-    """Length of the nucleus' axis over its half thickness; 0: round."""
+    """Length of the axis of the nucleus over half its thickness; 0: round."""
     bend: float = 0.0
-    """Angle by which the axis turns from end to end."""
+    """Angle by which the axis of the nucleus turns from end to end."""
     lobes: float = 1.0
+    """Number of lobes of the nucleus."""
     pinch: float = 0.0
-    """How far the nucleus narrows between lobes, 0 to 1 (a thread)."""
+    """How narrow the nucleus is between lobes, from 0 (not narrower) to 1 (a thread)."""
     ragged: float = 0.25
-    """Irregularity of the nucleus' edge, um."""
+    """Irregularity of the edge of the nucleus, um."""
     clefts: float = 0.0
+    """Number of clefts in the nucleus."""
     eccentricity: float = 0.3
-    """Offset of the nucleus, 1: it touches the border."""
+    """Offset of the nucleus from the middle; 1: it touches the border."""
     chromatin: float = 0.9
+    """Density of the nucleus."""
     clumping: float = 0.2
+    """Contrast of the chromatin."""
     grain: float = 0.35
-    """Size of chromatin clumps."""
+    """Size of the clumps of chromatin, um."""
     wheel: float = 0.0
-    """Clumps set like the figures of a clock, 0 to 1."""
+    """How much the clumps are arranged like the numbers of a clock, 0 to 1."""
     membrane: float = 0.18
+    """Extra density at the edge of the nucleus."""
     nucleoli: float = 0.0
+    """Number of nucleoli."""
     basophilia: float = 0.3
+    """Density of azure (blue) in the cytoplasm."""
     acidophilia: float = 0.15
+    """Density of eosin (orange) in the cytoplasm."""
     haemoglobin: float = 0.0
+    """Density of haemoglobin in the cell."""
     edge: float = 0.0
     """Extra basophilia along the border."""
     hof: float = 0.0
-    """Pale zone beside the nucleus, 0 to 1."""
+    """Strength of the pale zone beside the nucleus, 0 to 1."""
     mottle: float = 0.12
     """Unevenness of the cytoplasm."""
     dust: float = 0.0
-    """Fine neutrophilic granulation, 0 to 1."""
+    """Strength of the fine neutrophilic granulation, 0 to 1."""
     azurophil: float = 0.0
-    """Magenta granules, count."""
+    """Number of magenta granules."""
     orange: float = 0.0
-    """Eosinophilic granules, count."""
+    """Number of eosinophilic granules."""
     dark: float = 0.0
-    """Basophilic granules, count."""
+    """Number of basophilic granules."""
     granule: float = 0.3
-    """Diameter of the granules."""
+    """Diameter of the granules, um."""
     cover: float = 0.3
-    """Chance that a granule over the nucleus is seen, 0 to 1."""
+    """How likely a granule lies over the nucleus, relative to the cytoplasm, 0 to 1."""
     vacuoles: float = 0.0
+    """Number of vacuoles."""
     rods: float = 0.0
-    """Auer rods, count."""
+    """Number of Auer rods."""
     hairs: float = 0.0
+    """Number of fine projections of the border."""
     skirt: float = 0.0
-    """How far the border gives way to red cells and flows around them, 0 to 1."""
+    """How much the border is dented by red cells and flows around them, 0 to 1."""
     smear: float = 0.0
-    """How far the nucleus is crushed: soft edge, streaks, no cytoplasm, 0 to 1."""
+    """How much the nucleus is crushed (soft edge, streaks, no cytoplasm), 0 to 1."""
 
 
 STAGE_BLUR = 0.24
-"""Standard deviation of a cell's stage about its type's, in stages."""
+"""Standard deviation of a cell's stage around that of its type, in stages."""
 
 _COUNTS = frozenset({"nucleoli", "azurophil", "orange", "dark", "vacuoles", "rods", "hairs"})
 _LOWEST = {"diameter": 5.0, "lobes": 1.0, "aspect": 1.0, "grain": 0.2, "granule": 0.2}
@@ -91,7 +104,7 @@ _HIGHEST = {
 
 
 def draw(cell_type: str, patient: Patient, rng: np.random.Generator) -> Morphology:
-    """One cell of `cell_type` in `patient`."""
+    """Return the looks of a random cell of `cell_type` in `patient`."""
     form = _form(cell_type, patient, rng)
     values: dict[str, float] = {}
     for field in fields(Morphology):
@@ -108,7 +121,7 @@ def draw(cell_type: str, patient: Patient, rng: np.random.Generator) -> Morpholo
 
 
 def _form(cell_type: str, patient: Patient, rng: np.random.Generator) -> Form:
-    """The type's ranges, blended with a neighbour's in the maturing series."""
+    """Return the ranges of the type, blended with those of a neighbour in the maturing series."""
     if cell_type not in MATURING:
         return FORMS[cell_type]
     stage = MATURING.index(cell_type) + patient.maturity + rng.normal(0, STAGE_BLUR)
@@ -119,7 +132,13 @@ def _form(cell_type: str, patient: Patient, rng: np.random.Generator) -> Form:
 
 
 def blend(first: Form, second: Form, part: float) -> Form:
-    """Ranges `part` of the way from `first` to `second`; absent names count as the default."""
+    """Return ranges between two forms: those of `first` for `part` 0, those of `second` for 1.
+
+    A field that a form leaves out counts with its default.
+
+    >>> blend({"share": (0.5, 0.75)}, {"share": (0.25, 0.5)}, part=0.5)
+    {'share': (0.375, 0.625)}
+    """
     unmarked = Morphology(diameter=0.0)
     mixed: dict[str, Range] = {}
     for name in {**first, **second}:

@@ -1,8 +1,8 @@
-"""A nucleus: where it is, and how dense its chromatin.
+"""Draws a nucleus: its shape, and the density of its chromatin.
 
-Its shape is a union of discs along a bent axis. A short axis gives a round or kidney-shaped
-nucleus, a long one a band, and narrowing between lobes a segmented nucleus, so that the maturing
-series is a path through the same few numbers.
+The shape is a union of discs along a bent axis. A short axis gives a round or kidney-shaped
+nucleus, a long axis gives a band, and narrow places between lobes give a segmented nucleus. So the
+whole maturing series is described by the same few numbers.
 """
 
 from dataclasses import dataclass
@@ -14,12 +14,12 @@ from simulations.synthetic.fields import Field, Grid, chain, ellipse, mask, nois
 from simulations.synthetic.morphology import Morphology
 
 _BEADS = 32
-"""Discs along a nucleus' axis; enough that a band's edge is smooth at 0.1 um."""
+"""Discs along the axis of a nucleus. They are enough for a band with an edge smooth at 0.1 um."""
 
 
 @dataclass(frozen=True, eq=False)
 class Nucleus:
-    """Distances from the nucleus and from its clefts, and its centre in um."""
+    """The distances from a nucleus and from its clefts, and its centre (x, y) in um."""
 
     distance: Field
     cleft: Field
@@ -33,9 +33,10 @@ def outline(
     warp: tuple[Field, Field],
     rng: np.random.Generator,
 ) -> Nucleus:
-    """The nucleus of a cell with this `border`; its edge follows `warp` and the cell's.
+    """Return the nucleus of a cell. A crushed nucleus fills its cell.
 
-    A crushed nucleus fills its cell.
+    border: the distance from the cell's border, which the nucleus does not cross. warp: the
+    displacement of the cell's outline, which the edge of the nucleus shares.
     """
     points, radii = _axis(cell, rng)
     reach = float((np.hypot(points[:, 0], points[:, 1]) + radii).max())
@@ -64,7 +65,10 @@ def outline(
 def _notch(
     reach: float, rng: np.random.Generator
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """A cleft from the edge, `reach` um away, inwards: discs (9, 2) and radii, fading to none."""
+    """Return a cleft that begins at the edge, `reach` um from the centre, and goes inwards.
+
+    It is a union of discs with centres (9, 2) and radii (9,), which shrink to nothing.
+    """
     part = np.linspace(0, 1, 9)
     along = np.linspace(1.1, rng.uniform(-0.3, 0.5), 9) * reach
     angle = rng.uniform(0, 2 * np.pi) + rng.normal(0, 0.35) * part
@@ -75,10 +79,11 @@ def _notch(
 def _axis(
     cell: Morphology, rng: np.random.Generator
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Discs (n, 2) and radii (n,) along the nucleus' axis, centred, turned at random.
+    """Return discs along the axis of the nucleus: centres (n, 2) around (0, 0), and radii (n,).
 
-    Drawn at half thickness 1 first, then scaled to the nucleus' area, the integral of the width.
-    An axis too long for its cell is folded up, at the same thickness: lobes crowd together.
+    The axis is turned at random. The discs first have a half thickness of 1 and are then scaled, so
+    that the integral of the width is the area of the nucleus. An axis that is too long for the cell
+    is shortened at the same thickness, so that its lobes crowd together.
     """
     s = np.linspace(0, 1, _BEADS)
     lobes = max(1.0, round(cell.lobes)) if cell.pinch > 0.4 else cell.lobes
@@ -108,7 +113,10 @@ def chromatin(
     fibres: Field | None,
     rng: np.random.Generator,
 ) -> Field:
-    """Density of the nucleus: clumps, pale specks between them, membrane, nucleoli."""
+    """Return the density of the nucleus, with clumps, pale specks, the membrane and nucleoli.
+
+    fibres: the streaks of a crushed nucleus, or None.
+    """
     clumps = np.tanh(noise(frame, cell.grain, rng) * 1.2)
     fine = noise(frame, 0.16, rng)
     flecks = np.clip(noise(frame, 0.22, rng) - 0.8, 0, 1.5)
@@ -133,7 +141,7 @@ def chromatin(
 
 
 def _wheel(frame: Grid, cell: Morphology, nucleus: Nucleus, rng: np.random.Generator) -> Field:
-    """Clumps around the nucleus' border like a clock's figures, and one in the middle."""
+    """Return clumps along the nucleus' edge, like the numbers of a clock, and one in the middle."""
     x, y = frame.x - np.float32(nucleus.centre[0]), frame.y - np.float32(nucleus.centre[1])
     away = np.hypot(x, y) / np.float32(np.sqrt(cell.share) * cell.diameter / 2)
     spokes = np.cos(int(rng.integers(6, 9)) * np.arctan2(y, x) + float(rng.uniform(0, 2 * np.pi)))

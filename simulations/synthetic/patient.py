@@ -1,4 +1,4 @@
-"""What all cells of one patient share."""
+"""The traits that all cells of one patient share."""
 
 from dataclasses import dataclass
 
@@ -7,28 +7,30 @@ import numpy as np
 
 @dataclass(frozen=True, kw_only=True)
 class Patient:
-    """Relative factors (1: average) and shifts (0: average)."""
+    """The traits that a patient's cells share. A factor of 1 and a shift of 0 are average."""
 
     stain: float = 1.0
-    """Strength of all stain on this slide."""
+    """Factor of all stain on the patient's slide."""
     acidity: float = 0.0
-    """Above 0 the buffer favours eosin over azure."""
+    """Shift of the buffer's acidity: above 0 there is more eosin and less azure."""
     size: float = 1.0
+    """Factor of the cells' diameters."""
     chromatin: float = 1.0
-    """Contrast of the chromatin."""
+    """Factor of the chromatin's contrast."""
     maturity: float = 0.0
     """Shift along the maturing series, in stages."""
     red_size: float = 1.0
+    """Factor of the red cells' radii."""
     red_tint: float = 1.0
-    """Haemoglobin in a red cell."""
+    """Factor of the haemoglobin in a red cell."""
     pallor: float = 0.6
     """Depth of the red cells' pale centre, 0 to 1."""
     platelets: float = 1.0
-    """Expected platelets in a field."""
+    """Mean number of platelets in a picture."""
 
     @staticmethod
     def random(rng: np.random.Generator) -> "Patient":
-        """A patient drawn from `rng`."""
+        """Return a random patient."""
 
         def factor(spread: float) -> float:
             return float(np.exp(np.clip(rng.normal(0, spread), -2.5 * spread, 2.5 * spread)))

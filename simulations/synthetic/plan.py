@@ -1,7 +1,7 @@
-"""Which cells a site has: its patients, their mixes of types, and a random stream for each.
+"""Plans the cells of a site: its patients, the mix of types of each, and their random streams.
 
-Everything about cell i of a site follows from (seed, site, i): patients come one after the other,
-and more cells only means more patients at the end.
+Everything about cell i of a site follows from the seed, the site and i. The patients come one after
+the other, and a larger number of cells only adds cells and patients at the end.
 """
 
 import hashlib
@@ -17,7 +17,8 @@ from simulations.synthetic.patient import Patient
 from simulations.synthetic.site_style import SiteStyle
 
 _PATIENT_FOCUS = 6.0
-"""Concentration of a patient's own mix about the site's: lower, more one-sided patients."""
+"""Concentration of the Dirichlet that draws a patient's mix around the site's mix. The lower it is,
+the fewer types a patient has."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,25 +27,29 @@ class SiteSpec:
 
     style: SiteStyle
     cells: int
+    """The number of its cells."""
     mix: Mapping[str, float] | None = None
-    """Weight of each cell type; types left out do not occur. None: drawn by `alpha`."""
+    """Cell type -> weight; a type that is left out does not occur. None: a random mix."""
     alpha: float = 5.0
-    """Concentration of the Dirichlet that draws `mix`: low, one-sided; high, even."""
+    """Concentration of the Dirichlet that draws a random mix: low gives few types, high gives all
+    types evenly."""
 
 
 @dataclass(frozen=True)
 class PlannedCell:
-    """Which picture is drawn, and where it goes."""
+    """A cell of a site that is to be rendered."""
 
     number: int
+    """Its number at the site, from 0."""
     cell_type: str
     patient: int
+    """The number of its patient at the site, from 0."""
     path: str
-    """Below the site's folder."""
+    """Where its picture goes, relative to the site's folder."""
 
 
 def class_mix(site: str, spec: SiteSpec, seed: int) -> dict[str, float]:
-    """Each cell type's share at the site, in MLL23's order; sums to 1."""
+    """Return cell type -> its share at the site, in the order of MLL23; the sum is 1."""
     names = [cell.name for cell in CELL_TYPES]
     if spec.mix is None:
         weights = generator(seed, site, "mix").dirichlet([spec.alpha] * len(names))
@@ -54,7 +59,7 @@ def class_mix(site: str, spec: SiteSpec, seed: int) -> dict[str, float]:
 
 
 def plan(site: str, spec: SiteSpec, seed: int) -> list[PlannedCell]:
-    """The site's cells, patient by patient: 1 to 50 cells each, most with few."""
+    """Return the site's cells, patient by patient. A patient has 1 to 50 cells, most have few."""
     counts: Counter[str] = Counter()
     planned: list[PlannedCell] = []
     draws = _patients(class_mix(site, spec, seed), site, seed)
@@ -66,7 +71,7 @@ def plan(site: str, spec: SiteSpec, seed: int) -> list[PlannedCell]:
 
 
 def _patients(mix: Mapping[str, float], site: str, seed: int) -> Iterator[tuple[int, str]]:
-    """(patient, cell type) for ever."""
+    """Yield (patient, cell type) without end."""
     names = [name for name, weight in mix.items() if weight > 0]
     weights = np.array([mix[name] for name in names])
     patient = 0
@@ -80,11 +85,11 @@ def _patients(mix: Mapping[str, float], site: str, seed: int) -> Iterator[tuple[
 
 
 def draw_patient(site: str, patient: int, seed: int) -> Patient:
-    """The looks of the site's patient number `patient`."""
+    """Return the traits of the site's patient number `patient`."""
     return Patient.random(generator(seed, site, "looks", patient))
 
 
 def generator(seed: int, site: str, purpose: str, *numbers: int) -> np.random.Generator:
-    """A generator of its own for each (seed, site, purpose, numbers)."""
+    """Return the random generator of this seed, site, purpose and numbers; no others share it."""
     key = hashlib.sha256(f"{site}\0{purpose}".encode()).digest()[:8]
     return np.random.default_rng([seed, int.from_bytes(key, "little"), *numbers])

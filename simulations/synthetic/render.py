@@ -1,4 +1,4 @@
-"""One rendered cell, and a contact sheet of all types at all sites."""
+"""Renders one cell, or a contact sheet of all cell types at all sites."""
 
 import io
 from collections.abc import Mapping
@@ -19,7 +19,10 @@ from simulations.synthetic.site_style import STYLES, SiteStyle, develop
 def render_cell(
     cell_type: str, style: SiteStyle, patient: Patient, rng: np.random.Generator, side: int
 ) -> NDArray[np.uint8]:
-    """A picture (side, side, 3) of one `cell_type`, 25 um across, before JPEG."""
+    """Return a picture (side, side, 3) of a random cell of `cell_type`; its edge is 25 um.
+
+    The picture is the camera's, before it is stored as a JPEG.
+    """
     frame = grid(side)
     cell = morphology.draw(cell_type, patient, rng)
     scene = np.zeros((4, side, side), dtype=np.float32)
@@ -35,11 +38,12 @@ def render_cell(
 
 
 _ACIDITY = np.array([-0.4, -1.0, 1.0, 0.6], dtype=np.float32)[:, None, None]
-"""How an acid buffer changes chromatin, azure, eosin and haemoglobin."""
+"""How an acid buffer changes the densities of chromatin, azure, eosin and haemoglobin: the change
+of their logarithms per unit of `Patient.acidity`."""
 
 
 def encode(picture: NDArray[np.uint8], style: SiteStyle) -> bytes:
-    """The JPEG that the site stores."""
+    """Return the bytes of the JPEG in which the site stores the picture."""
     buffer = io.BytesIO()
     Image.fromarray(picture).save(buffer, "JPEG", quality=style.jpeg_quality)
     return buffer.getvalue()
@@ -53,7 +57,10 @@ def contact_sheet(
     side: int = 96,
     seed: int = 0,
 ) -> None:
-    """Write a PNG: a row a cell type, `each` cells a site, as stored by the sites."""
+    """Write a PNG with a row for each cell type and `each` cells for each site, as stored there.
+
+    side: pixels along the edge of a cell's picture.
+    """
     label, header = 190, 20
     width = label + len(styles) * each * side
     sheet = Image.new("RGB", (width, header + len(CELL_TYPES) * side), "white")

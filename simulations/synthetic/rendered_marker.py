@@ -1,13 +1,14 @@
-"""The mark of rendered cells: no report may call them real."""
+"""The mark of rendered cells, so that no report calls them real."""
 
 from pathlib import Path
 
 VERSION = 1
-"""The drawing's version: pictures of the same seed may differ between versions."""
+"""The version of the renderer: pictures of the same seed may differ between versions."""
 
 RECORD = "RENDERED.json"
+"""The file that marks a folder of rendered cells."""
 
 
 def is_rendered(folder: Path) -> bool:
-    """Whether `folder` was written by `synthesize`: all of it, or one lab, wherever it lies now."""
+    """Return whether `synthesize` wrote the folder: its whole output or one site, even if moved."""
     return (folder / RECORD).is_file()

@@ -1,7 +1,7 @@
-"""How a lab's pictures look: its stain and its camera.
+"""The looks of a lab's pictures, which come from its stain and its camera.
 
-A scene is four stain densities a pixel; light goes through them by Beer-Lambert's law,
-I = white * exp(-density @ pigments), and then through the lab's optics and sensor.
+A scene has four densities of stain per pixel. Light passes through them by the Beer-Lambert law,
+I = white * exp(-density @ pigments), and then through the lab's optics to its sensor.
 """
 
 from collections.abc import Mapping
@@ -17,44 +17,47 @@ from simulations.synthetic.fields import FIELD_OF_VIEW, Field, grid, noise, rota
 Colour = tuple[float, float, float]
 
 CHROMATIN, AZURE, EOSIN, HEME = range(4)
-"""Layers of a scene, shape (4, side, side): purple (azure B-eosin on DNA and granules), blue (azure
-on RNA), orange (eosin on basic protein), and haemoglobin."""
+"""The layers of a scene (4, side, side): purple (azure B-eosin on DNA and granules), blue (azure on
+RNA), orange (eosin on basic protein), and haemoglobin."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class SiteStyle:
-    """A lab's look. Colours are red, green, blue; pigments are optical densities (base e)."""
+    """The looks of a lab's pictures. Colours are (red, green, blue)."""
 
     chromatin: Colour = (1.22, 1.80, 0.56)
+    """Optical density (base e) of chromatin at a density of 1; likewise azure, eosin and heme."""
     azure: Colour = (0.56, 0.46, 0.10)
     eosin: Colour = (0.16, 0.66, 0.52)
     heme: Colour = (0.27, 0.40, 0.31)
     white: Colour = (0.99, 0.90, 0.80)
-    """The empty background, 0 to 1: lamp and white balance together."""
+    """The empty background, 0 to 1, from the lamp and the white balance."""
     strength: float = 1.0
-    """Multiplies every density: time in the stain."""
+    """Factor of every density: how long the slide was in the stain."""
     gamma: float = 1.0
+    """Exponent that the camera applies to the light."""
     blur: float = 0.10
     """Standard deviation of the optics' blur, um."""
     focus_spread: float = 0.15
     """Relative spread of the blur from picture to picture."""
     sharpen: float = 0.0
-    """Unsharp masking by the camera's software."""
+    """Strength of the unsharp masking by the camera's software."""
     vignette: float = 0.0
-    """Light lost at the corners, 0 to 1."""
+    """Share of the light that is lost at the corners, 0 to 1."""
     tilt: float = 0.02
-    """Light lost from one border to the other, 0 to 1."""
+    """Share of the light that is lost from one border to the opposite one, 0 to 1."""
     noise: float = 0.008
-    """Standard deviation of the sensor's noise, 0 to 1."""
+    """About the standard deviation of the sensor's noise where the light is 1."""
     fringe: float = 0.0
-    """Shift of red against blue, um (lateral chromatic aberration)."""
+    """Shift of red to the right and of blue to the left, um (lateral chromatic aberration)."""
     crowding: float = 0.6
-    """Red cells that share the field, 0 (none) to 1 (packed)."""
+    """How many red cells share the picture, from 0 (none) to 1 (packed)."""
     jpeg_quality: int = 92
+    """Quality of the JPEGs, as Pillow counts it."""
 
     @staticmethod
     def random(seed: int) -> "SiteStyle":
-        """A plausible lab, drawn from `seed`."""
+        """Return a plausible lab; the same seed gives the same lab."""
         rng = np.random.default_rng(seed)
         start = list(STYLES.values())[int(rng.integers(len(STYLES)))]
 
@@ -140,11 +143,15 @@ STYLES: Mapping[str, SiteStyle] = MappingProxyType(
         ),
     }
 )
-"""Five labs that a person tells apart at a glance, named by their background's colour."""
+"""Five labs that a person can tell apart at a glance, named after the colour of the background."""
 
 
 def named_styles(count: int, seed: int) -> dict[str, SiteStyle]:
-    """`count` labs by name: the five of `STYLES` first, then random ones (lab_006, ...)."""
+    """Return name -> style of `count` labs: the five of `STYLES`, then random ones (lab_006, ...).
+
+    >>> list(named_styles(6, seed=0))
+    ['cream', 'lilac', 'slate', 'straw', 'rose', 'lab_006']
+    """
     styles = dict(list(STYLES.items())[:count])
     for number in range(len(styles) + 1, count + 1):
         styles[f"lab_{number:03d}"] = SiteStyle.random(seed * 100_003 + number)
@@ -154,7 +161,7 @@ def named_styles(count: int, seed: int) -> dict[str, SiteStyle]:
 def develop(
     scene: NDArray[np.float32], style: SiteStyle, rng: np.random.Generator
 ) -> NDArray[np.uint8]:
-    """The picture (side, side, 3) that the lab's camera takes of `scene` (4, side, side)."""
+    """Return the picture (side, side, 3) that the lab's camera takes of `scene` (4, side, side)."""
     pigments = np.array([style.chromatin, style.azure, style.eosin, style.heme], dtype=np.float32)
     density = np.einsum("khw,kc->chw", scene, pigments * np.float32(style.strength))
     light = np.exp(-density) * np.array(style.white, dtype=np.float32)[:, None, None]
@@ -185,7 +192,10 @@ def _optics(
 
 
 def _moved(channel: Field, pixels: float) -> Field:
-    """`channel` moved to the right by a part of a pixel or more, borders repeated."""
+    """Return `channel`, moved to the right by `pixels`, which need not be whole.
+
+    The border pixels are repeated.
+    """
     whole = int(np.floor(pixels))
     part = np.float32(pixels - whole)
     columns = np.arange(channel.shape[1])
@@ -206,7 +216,10 @@ def _illumination(side: int, style: SiteStyle, rng: np.random.Generator) -> Fiel
 
 
 def _sensor_noise(light: NDArray[np.float32], style: SiteStyle, rng: np.random.Generator) -> Field:
-    """Shot noise (by the root of the light) a channel, and a part that all channels share."""
+    """Return shot noise, in proportion to the root of the light.
+
+    Each channel has a part of its own and a part that all channels share.
+    """
     own = rng.standard_normal(light.shape, dtype=np.float32)
     shared = noise(grid(light.shape[1]), 0.2, rng)
     total: Field = (0.8 * own + 0.5 * shared) * np.sqrt(light) * style.noise

@@ -1,4 +1,4 @@
-"""What lies around a cell on the slide: red cells and platelets."""
+"""Draws what lies around a cell on the slide: red cells, platelets and plasma."""
 
 import math
 from dataclasses import dataclass
@@ -11,27 +11,34 @@ from simulations.synthetic.patient import Patient
 from simulations.synthetic.site_style import AZURE, CHROMATIN, EOSIN, HEME
 
 RED_RADIUS = 3.6
-"""um; a red cell is about 7.2 um across."""
+"""The mean radius of a red cell in um."""
 
 
 @dataclass(frozen=True)
 class RedCell:
+    """A red cell: its place, shape and colour. Lengths are in um, angles in rad."""
+
     x: float
     y: float
     radius: float
     aspect: float
+    """Its length over its width."""
     angle: float
     depth: float
-    """Haemoglobin, relative."""
+    """Density of haemoglobin; 1 is average."""
     pallor: float
+    """Depth of the pale centre, 0 to 1."""
     hollow: float
-    """Reach of the pale centre, in radii."""
+    """Radius of the pale centre, in radii of the cell."""
 
 
 def scatter(
     radius: float, crowding: float, patient: Patient, rng: np.random.Generator
 ) -> list[RedCell]:
-    """Red cells around a cell of `radius` um in the middle: pushed aside, some partly under it."""
+    """Return random red cells around a cell of `radius` um in the middle; some lie partly under it.
+
+    crowding: 0 for none to 1 for packed.
+    """
     wanted = int(rng.poisson(20 * crowding))
     tries = 6 * wanted
     reach = FIELD_OF_VIEW / 2 + 2.5
@@ -71,7 +78,7 @@ def _red_cell(
 def paint_red_cells(
     scene: NDArray[np.float32], frame: Grid, cells: list[RedCell], rng: np.random.Generator
 ) -> None:
-    """Add the biconcave discs' haemoglobin to `scene` (4, side, side)."""
+    """Add the haemoglobin of the red cells, biconcave discs, to `scene` (4, side, side)."""
     warp = 0.22 * noise(frame, 1.6, rng)
     for cell in cells:
         rows, columns = window(frame, cell.x, cell.y, cell.radius * cell.aspect**0.5 + 0.9)
@@ -93,7 +100,7 @@ def paint_platelets(
     patient: Patient,
     rng: np.random.Generator,
 ) -> None:
-    """Add small lilac, granular platelets outside `radius` um."""
+    """Add small, lilac, granular platelets to `scene` (4, side, side), outside `radius` um."""
     half = FIELD_OF_VIEW / 2
     count = int(rng.poisson(patient.platelets))
     texture = noise(frame, 0.28, rng) if count else frame.x
@@ -115,7 +122,7 @@ def paint_platelets(
 
 
 def paint_plasma(scene: NDArray[np.float32], frame: Grid, rng: np.random.Generator) -> None:
-    """Add the faint, uneven protein film and a few specks of stain."""
+    """Add a faint, uneven film of protein and a few specks of stain to `scene` (4, side, side)."""
     film = np.clip(0.03 + 0.012 * noise(frame, 2.5, rng), 0, None)
     scene[EOSIN] += film
     scene[AZURE] += 0.5 * film

@@ -39,7 +39,7 @@ WHOLE = {"min_sites": 3, "deadline_seconds": 60}
 def records(stored: Stored) -> list[dict[str, Any]]:
     """The rounds that are over."""
     log = stored.out / "rounds.jsonl"
-    return [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
+    return [json.loads(line) for line in log.read_text().split("\n")[:-1]] if log.exists() else []
 
 
 def has_begun(stored: Stored, number: int) -> bool:

@@ -1,4 +1,4 @@
-"""Image files -> one .npy of squares, decoded by several workers, in the files' order."""
+"""Decodes image files with several workers into one .npy of squares, in the files' order."""
 
 import hashlib
 import math
@@ -22,10 +22,10 @@ Progress = Callable[[int, int], None]
 """Called with the images done and the images in all."""
 
 _CHUNK = 64
-"""Images a chunk at most; fewer where that would be over `_CHUNK_BYTES`."""
+"""Most images in a chunk; fewer, if their pixels would be more than `_CHUNK_BYTES`."""
 _CHUNK_BYTES = 1 << 21
 _PROCESSES_PAY = 4096
-"""From this many images on, processes save more than it takes to start them."""
+"""From this many images on, processes save more time than their start takes."""
 
 
 def write_images(
@@ -35,11 +35,15 @@ def write_images(
     workers: int | None = None,
     progress: Progress | None = None,
 ) -> str:
-    """Write uint8 (len(sources), side, side, 3) to `path`; the digest of the pixels.
+    """Write uint8 (len(sources), side, side, 3) to `path`, and return a digest of the pixels.
 
-    Neither the file nor the digest depends on `workers` (None: one a core, up to 8). Memory holds
-    a chunk of images a worker. Raises DataError naming the images of the first chunk that has
-    unreadable ones; OSError when the disk does not take the file.
+    Neither the file nor the digest depends on `workers` (None: one for each core, up to 8). Memory
+    holds a chunk of images for each worker.
+
+    Raises:
+        DataError: an image cannot be read; the error names all such images of the first chunk
+            that has any. Or a process died.
+        OSError: the disk does not take the file.
     """
     digest = hashlib.blake2b(digest_size=16)
     chunks = _reserve(path, sources, geometry.side)
@@ -58,12 +62,12 @@ def write_images(
 def _workers(
     number: int, images: int
 ) -> Iterator[tuple[Executor, Callable[[Geometry, PixelChunk], str]]]:
-    """Threads, for many images processes, and what they do.
+    """Provide threads, or processes for many images, and the function that they run.
 
-    What has not begun is dropped when something fails.
+    After a failure, work that has not begun is dropped.
 
-    Pillow lets go of the interpreter while it decodes and resizes, so threads by themselves do for
-    few images. For many, processes share out the work around that too.
+    Pillow releases the interpreter lock while it decodes and resizes, so threads suffice for few
+    images. For many, processes also share the work around that.
     """
     if number > 1 and images >= _PROCESSES_PAY:
         with process_pool(number) as pool:
@@ -89,16 +93,16 @@ def _write(geometry: Geometry, chunk: PixelChunk) -> str:
 
 
 def _write_alone(geometry: Geometry, chunk: PixelChunk) -> str:
-    """In a process with one thread."""
+    """`_write` for a process with one thread, which sets its own warning filters."""
     with quiet():
         return chunk.write(geometry)
 
 
 def _reserve(path: Path, sources: Sequence[Path], side: int) -> list[PixelChunk]:
-    """Write the .npy's header and take the room for all pixels; who goes where in it.
+    """Write the .npy's header, allocate the disk space for all pixels, and return the chunks.
 
-    A map of a file with holes dies of SIGBUS when the disk fills; room taken first is an error
-    that can be told, before any image is decoded.
+    The system ends a process with SIGBUS that maps a file with holes when the disk is full.
+    Allocating first instead raises an error, before any image is decoded.
     """
     with path.open("wb") as file:
         start = _write_header(file, (len(sources), side, side, 3))

@@ -1,4 +1,4 @@
-"""JPEG, PNG, BMP, WebP, AVIF, JPEG 2000 -> 8-bit RGB, by Pillow."""
+"""Reads JPEG, PNG, BMP, WebP, AVIF and JPEG 2000 as 8-bit RGB, with Pillow."""
 
 from collections.abc import Callable
 from typing import BinaryIO
@@ -19,7 +19,7 @@ from client.data.decoding.samples import (
 
 _FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "AVIF", "JPEG2000")
 _GAP = 2
-"""A JPEG is decoded at 1/2, 1/4 or 1/8 only where that leaves this many times the side."""
+"""A JPEG is decoded at 1/2, 1/4 or 1/8 only if its sides stay this many times `draft` or more."""
 _ORIENTATION = 0x0112
 _CODESTREAM = b"\xff\x4f\xff\x51"
 _DEPTH_AT = 42
@@ -28,10 +28,15 @@ _DEPTH_AT = 42
 
 
 def read_bitmap(file: BinaryIO, draft: int | None, look: Callable[[int, int], None]) -> Image.Image:
-    """The picture in `file`; a JPEG may come smaller, but no side under `draft` times 2.
+    """Read the picture in `file`; call `look` with its width and height before decoding it.
 
-    `look` is called with its width and height before it is decoded. Raises FormError: a form that
-    is not read, several pictures, pixels without one meaning; else what Pillow raises.
+    draft: a JPEG may come smaller, but no side under `draft` times 2 pixels; None: full size.
+
+    Raises:
+        FormError: the form is not read, the file has several pictures, or its pixels have no one
+            meaning.
+        DataError: the file is no picture, or damaged at its beginning.
+        Exception: whatever Pillow raises for a damaged file.
     """
     try:
         image = Image.open(file, formats=_FORMATS)
@@ -46,13 +51,13 @@ def read_bitmap(file: BinaryIO, draft: int | None, look: Callable[[int, int], No
         deep = _depth(image, file)
         image.load()
         shown = _rgb(image, deep)
-        # A PNG may have it behind the pixels, so it is asked for when they are read.
+        # A PNG may store its EXIF behind the pixels, so this line comes after `load`.
         turned = image.getexif().get(_ORIENTATION, 1) if "exif" in image.info else 1
     return upright(shown, turned)
 
 
 def _depth(image: Image.Image, file: BinaryIO) -> int:
-    """Bits a sample, where the file has more than the 8 that Pillow gives, else 8."""
+    """Bits of a sample, if the file has more than the 8 that Pillow gives; else 8 or fewer."""
     if isinstance(image, PngImageFile) and ";16" in str(image.tile):
         return 16
     if image.format != "JPEG2000":
@@ -67,10 +72,10 @@ def _rgb(image: Image.Image, bits: int) -> Image.Image:
     if bits > 8 and "transparency" in image.info:
         raise FormError(f"a colour of {bits}-bit samples is to be transparent; {EXPORT}")
     if image.mode.startswith("I;16"):
-        # Pillow brings what has fewer bits than 16 to the whole range.
+        # Pillow spreads samples of fewer bits over the whole range of 16.
         return picture(eight_bits(np.asarray(image), 16)[..., None])
     if bits > 8 and image.format == "JPEG2000":
-        # Pillow 13 rounds their largest sample up to 256, which is 0 in a byte.
+        # Pillow 13 rounds the largest sample up to 256, which a byte stores as 0.
         raise FormError(f"is JPEG 2000 in colours of {bits} bits; {EXPORT}")
     if image.mode in ("I", "F"):
         raise FormError(f"its pixels are of mode {image.mode}; {EXPORT}")

@@ -1,4 +1,4 @@
-"""A run of images -> squares of pixels at their place in the .npy."""
+"""Decodes a run of images into squares, and writes them to their place in the .npy."""
 
 import hashlib
 import os
@@ -14,15 +14,20 @@ from common.field_of_view import FIELD_UM, PICTURE_UM
 
 @dataclass(frozen=True, kw_only=True)
 class Geometry:
-    """How an image becomes a square of `side` pixels.
+    """How an image becomes a square of `side` x `side` pixels.
 
-    Without `um_per_px` the whole image does. With it, the centred `field_um` x `field_um` does,
-    so that cells of all microscopes come at one scale.
+    Without `um_per_px` the square shows the whole image. With it, the square shows the centred
+    `field_um` x `field_um`, so that the cells of all microscopes have one scale.
+
+    Raises DataError for a value out of its bounds.
     """
 
     side: int
+    """1 to 4,096 pixels."""
     um_per_px: float | None = None
+    """Scale of the image, micrometres a pixel; None: not known."""
     field_um: float = FIELD_UM
+    """Micrometres along an edge of the square."""
 
     def __post_init__(self) -> None:
         if not 1 <= self.side <= 4096:
@@ -34,13 +39,15 @@ class Geometry:
             raise DataError(f"field_um is {self.field_um}; expected {least:g} to {most:g} um")
 
     def read(self, path: Path) -> bytes:
-        """The pixels of the square, row by row, RGB.
+        """Return the pixels of the square, row by row, RGB: side * side * 3 bytes.
 
-        Raises DataError: the file cannot be read, or is no picture of one cell at this scale.
+        Raises:
+            ScaleError: the scale cannot be right for this picture.
+            DataError: the file cannot be read, or is no picture of one cell.
         """
         if self.um_per_px is None:
             return square(read_rgb(path, self.side, self._look), self.side).tobytes()
-        # Rounded, so that a picture as wide as the field is taken whole.
+        # Rounded, so that a picture as wide as the field needs no padding.
         field_px = round(self.field_um / self.um_per_px, 6)
         return square(read_rgb(path, look=self._look), self.side, field_px).tobytes()
 
@@ -50,18 +57,22 @@ class Geometry:
 
 @dataclass(frozen=True, kw_only=True)
 class PixelChunk:
-    """Images that are neighbours in the array, and where their pixels go."""
+    """A run of images, and the place of their pixels."""
 
     target: str
+    """The .npy file, which must exist."""
     offset: int
-    """Where in the file `target` the first image's first byte goes."""
+    """The place of the first image's first byte in `target`, in bytes."""
     sources: tuple[str, ...]
+    """The image files, whose squares follow one another in `target`."""
 
     def write(self, geometry: Geometry) -> str:
-        """Decode and write; the digest of the pixels.
+        """Decode the images, write their squares, and return a digest (hex) of the pixels.
 
-        Raises DataError naming all images of the chunk that cannot be read, or the first at which
-        the scale cannot be right; OSError from the disk.
+        Raises:
+            ScaleError: the scale cannot be right for one of the images; the first one is named.
+            DataError: images cannot be read; all such images of the chunk are named.
+            OSError: the disk does not take the pixels.
         """
         squares: list[bytes] = []
         faults: dict[str, list[str]] = {}
@@ -81,7 +92,7 @@ class PixelChunk:
 
 
 def _said(faults: Mapping[str, Sequence[str]]) -> str:
-    """Reason -> images, in words: each reason once, each image named."""
+    """The faults (reason -> images) in words: each reason once, with the names of its images."""
     lines = []
     for reason, (first, *others) in faults.items():
         lines.append(f"{first}: {reason}")

@@ -1,6 +1,6 @@
-"""DICOM -> 8-bit RGB, by pydicom: pictures through a microscope, one a file.
+"""Reads DICOM as 8-bit RGB, with pydicom: pictures through a microscope, one in each file.
 
-Of the data set nothing but the picture's own attributes is read: no name, no date, no number.
+The reader takes only the picture's own attributes from the data set: no name, no date, no number.
 """
 
 import logging
@@ -32,8 +32,8 @@ _DECODER = {
     uid.JPEG2000Lossless: "pillow",
     uid.JPEG2000: "pillow",
 }
-"""Transfer syntax -> the plug-in that decodes it, which bounds a picture as Pillow does. A deflated
-data set is not read, as it would be unpacked unbounded."""
+"""Transfer syntax -> the plug-in that decodes it, which bounds a picture as Pillow does. The
+deflated syntax is not in it: nothing would bound the unpacked data set."""
 _COLOURS = {
     "MONOCHROME1": 1,
     "MONOCHROME2": 1,
@@ -45,7 +45,7 @@ _COLOURS = {
     "YBR_RCT": 3,
 }
 _WHOLE = "VOLUME"
-"""Third value of a slide's ImageType; LABEL and OVERVIEW show the slide's own label."""
+"""Third value of a slide's ImageType for its cells; LABEL and OVERVIEW show the slide's label."""
 _ATTRIBUTES = [
     "SOPClassUID",
     "ImageType",
@@ -71,11 +71,13 @@ logging.getLogger("pydicom").setLevel(logging.CRITICAL)
 
 
 def read_dicom(file: BinaryIO, look: Callable[[int, int], None]) -> Image.Image:
-    """The one picture in `file`. `look` is called with its width and height before it is decoded.
+    """Read the one picture in `file`; call `look` with its width and height before decoding it.
 
-    Raises FormError: of another kind than VL Microscopic, VL Slide-Coordinates Microscopic or a
-    whole slide of one frame; several frames; samples or a transfer syntax that are not read; else
-    what pydicom raises.
+    Raises:
+        FormError: the data set is neither VL Microscopic, VL Slide-Coordinates Microscopic nor VL
+            Whole Slide Microscopy; it has several frames; or its samples or transfer syntax are
+            not read.
+        Exception: whatever pydicom raises for a damaged file.
     """
     syntax = read_file_meta_info(file.name).TransferSyntaxUID
     if syntax not in _DECODER:
@@ -123,7 +125,7 @@ def _refuse_samples(header: pydicom.Dataset, syntax: uid.UID) -> None:
 
 
 def _levels(whole: pydicom.Dataset, samples: NDArray[Any]) -> Levels:
-    """(H, W, 1 or 3) from what pydicom gives: YBR is RGB by then."""
+    """Levels (H, W, 1 or 3) of pydicom's samples, in which YBR is RGB already."""
     colours = whole.PhotometricInterpretation
     if colours == "PALETTE COLOR":
         table = apply_color_lut(samples, whole)

@@ -1,4 +1,4 @@
-"""The forms of picture file that are read, and the ones that are refused by their name."""
+"""The forms of picture files that hemofed reads, and those that it refuses by their suffix."""
 
 import os
 import re
@@ -12,7 +12,7 @@ IMAGE_SUFFIXES = frozenset(
     | {".jpg", ".jpeg", ".jpe", ".jfif", ".jif"}
     | {".jp2", ".j2k", ".jpf", ".jpx", ".j2c", ".jpc", ".dcm", ".dicom"}
 )
-"""What a file that may be read is called; what it holds is told by its first bytes."""
+"""The suffixes of files that may be read; the first bytes tell what a file holds."""
 
 EXPORT = "export one picture of one cell as 8-bit RGB TIFF or PNG"
 
@@ -65,7 +65,7 @@ _BEGINNINGS = (
     (0, b"\x08\x00\x08\x00", "DICOM without its preamble"),
     (0, b"\x08\x00\x16\x00", "DICOM without its preamble"),
 )
-"""Offset and bytes by which a file that bears another's suffix is told."""
+"""Offset, bytes and name of forms that are not read, for files with the wrong suffix."""
 _NETPBM = re.compile(rb"P[1-7]\s")
 _TIFF = (b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+")
 _BITMAPS = (
@@ -76,30 +76,34 @@ _BITMAPS = (
     (4, b"jP  \r\n"),
     (0, b"\xff\x4f\xff\x51"),
 )
-"""Offset and bytes by which a picture is known, whatever it is called."""
+"""Offset and bytes that mark a picture, whatever the file's name."""
 _DICOM_AT = 128
 MISNAMED = "a picture by its first bytes and not by its name; rename it, or take it out"
-"""Why a picture is passed over that may be read."""
+"""The reason for passing over a picture that could be read."""
 _OF_TEXT = frozenset(b"\t\n\r\f" + bytes(range(0x20, 0x7F)) + bytes(range(0x80, 0x100)))
 HEAD = 132
-"""First bytes that tell all forms apart."""
+"""How many first bytes of a file tell all forms apart."""
 
 
 class FormError(DataError):
-    """A whole picture in a form that is not read, because it has no one meaning as a cell."""
+    """An undamaged picture that is not read: it has no one meaning as a picture of a cell."""
 
 
 def refused(name: str) -> str | None:
-    """What a file that is called `name` is, where that is a picture that is never read."""
+    """The form of the file `name`, by its suffix, if that form is never read; else None.
+
+    >>> refused("slide.CZI"), refused("cell.png")
+    ('Zeiss CZI', None)
+    """
     return _NAMES.get(splitext(name)[1].lower())
 
 
 def why_no_picture(path: str) -> str:
-    """Why a file is not taken for a picture; "" where it is: by its name, or as DICOM.
+    """Say why a file does not count as a picture; "" if it counts.
 
-    DICOM goes by its first bytes: an archive calls it IM000001, 1.2.840.10008.5 or anything. A
-    picture of another form that is called otherwise may be a backup or a thumbnail, so it is not
-    taken, and said to be one.
+    A file counts by its suffix, and DICOM by its first bytes: an archive names DICOM files
+    IM000001, 1.2.840.10008.5 or anything. A picture of another form without a picture's suffix may
+    be a backup or a thumbnail, so it does not count, and the reason is `MISNAMED`.
     """
     if os.path.exists(path) and not os.path.isfile(path):
         return "neither a file nor a folder"
@@ -124,16 +128,18 @@ def _begins_as_bitmap(head: bytes) -> bool:
 
 
 def kind(head: bytes) -> Literal["tiff", "dicom", "bitmap"]:
-    """Which reader a file is for that begins with these `HEAD` bytes."""
+    """The reader for a file whose first `HEAD` bytes are `head`."""
     if head.startswith(_TIFF):
         return "tiff"
     return "dicom" if head[_DICOM_AT:] == b"DICM" else "bitmap"
 
 
 def refuse_unknown(file: BinaryIO) -> NoReturn:
-    """Raise for a file of no form that is read, with what its beginning tells of it.
+    """Raise an error for a file that is not read, with what its first bytes tell about it.
 
-    FormError: a picture of a form that is not read; DataError: none.
+    Raises:
+        FormError: a picture in a form that is not read.
+        DataError: no picture, or a damaged one.
     """
     file.seek(0)
     head = file.read(HEAD)
@@ -152,7 +158,7 @@ def refuse_unknown(file: BinaryIO) -> NoReturn:
 
 
 def refuse_several(pictures: int, what: str = "") -> None:
-    """Raise FormError where a file holds more than one picture; `what` they are, where known."""
+    """Raise FormError if a file holds more than one picture. what: what they are, if known."""
     if pictures > 1:
         said = f" ({what})" if what else ""
         raise FormError(

@@ -1,4 +1,4 @@
-"""One image file -> one square of 8-bit RGB."""
+"""Reads an image file as 8-bit RGB, and makes a square of it."""
 
 import warnings
 from collections.abc import Callable, Iterator
@@ -23,11 +23,19 @@ def _any_size(width: int, height: int) -> None:
 
 
 def read_rgb(path: Path, draft: int | None = None, look: Look = _any_size) -> Image.Image:
-    """The whole image as RGB, upright; a JPEG may come smaller, but no side under `draft` times 2.
+    """Read a whole picture as an upright RGB image.
 
-    Which forms are read, and by which rules, is in docs/pictures.md. Raises FormError for a whole
-    picture that has no one meaning as that of a cell, and DataError for a file that is damaged, cut
-    short, or no picture.
+    docs/pictures.md says which forms are read, and by which rules.
+
+    Args:
+        path: the file.
+        draft: a JPEG may come smaller, but no side under `draft` times 2 pixels; None: full size.
+        look: called with the picture's width and height before it is decoded.
+
+    Raises:
+        FormError: an undamaged picture that has no one meaning as a picture of a cell, or that
+            `look` refuses with this error or a subclass, which is kept.
+        DataError: the file is damaged, cut short or no picture.
     """
     try:
         with open(path, "rb") as file:
@@ -35,14 +43,14 @@ def read_rgb(path: Path, draft: int | None = None, look: Look = _any_size) -> Im
     except FormError as error:
         raise type(error)(f"{path}: {error}") from error
     except Exception as error:
-        # A file that is damaged, or made to do harm, may make a reader stumble over anything.
+        # A damaged or malicious file may make a reader raise anything.
         raise DataError(f"{path}: cannot be read as an image ({error})") from error
 
 
 def _read(file: BinaryIO, draft: int | None, look: Look) -> Image.Image:
     form = kind(file.read(HEAD))
     file.seek(0)
-    # Their readers are slow to import, and most labs have no use for them.
+    # These readers are slow to import, and most labs do not need them.
     if form == "tiff":
         from client.data.decoding.tiff import read_tiff
 
@@ -56,9 +64,10 @@ def _read(file: BinaryIO, draft: int | None, look: Look) -> Image.Image:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Pillow's remarks on odd metadata are silenced; a picture of 90 Mpx or more is an error.
+    """Silence Pillow's warnings on odd metadata, but turn the one on a huge picture into an error.
 
-    Python's warning filters are shared by all threads: enter it once, around them.
+    A picture is huge above `Image.MAX_IMAGE_PIXELS`, about 90 Mpx. All threads share Python's
+    warning filters, so enter this context once, around all threads.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -67,10 +76,14 @@ def quiet() -> Iterator[None]:
 
 
 def square(image: Image.Image, side: int, field_px: float | None = None) -> Image.Image:
-    """`image` as `side` x `side`.
+    """Resize `image`, RGB, to `side` x `side` pixels.
 
-    Without `field_px` the whole image is resized, whatever its shape. With it, the centred square
-    of that many pixels is; where it reaches over the edge, the edge's median colour fills it.
+    Without `field_px` the result shows the whole image, whatever its shape. With it, the result
+    shows the centred square of `field_px` x `field_px` pixels; beyond the image's edge it has the
+    median colour of the edge.
+
+    >>> square(Image.new("RGB", (40, 20), "white"), 8, field_px=30).size
+    (8, 8)
     """
     if field_px is None:
         return image.resize((side, side), FILTER)
@@ -83,9 +96,12 @@ def square(image: Image.Image, side: int, field_px: float | None = None) -> Imag
 
 
 def _padded(image: Image.Image, least: int) -> Image.Image:
-    """`image` centred on the median colour of its edge, no side under `least` pixels."""
+    """`image` in the centre of a canvas with no side under `least` pixels.
+
+    The canvas has the median colour of the image's edge.
+    """
     size = (max(image.width, least), max(image.height, least))
-    # The same parity as the image's, so that the centre stays where it was.
+    # The canvas has the parity of the image, so that the centre stays in its place.
     size = (size[0] + (size[0] - image.width) % 2, size[1] + (size[1] - image.height) % 2)
     canvas = Image.new("RGB", size, _edge_colour(image))
     canvas.paste(image, ((size[0] - image.width) // 2, (size[1] - image.height) // 2))

@@ -1,4 +1,4 @@
-"""Samples as a file has them -> 8-bit RGB: depth, transparency, which way is up."""
+"""Converts a file's samples to 8-bit RGB: depth, transparency, orientation."""
 
 from typing import Any, Literal
 
@@ -12,7 +12,7 @@ Levels = NDArray[np.uint8]
 Alpha = Literal["straight", "premultiplied"]
 
 _DARK = 64
-"""A grey value (0 to 255); a picture in transmitted light has a far lighter background."""
+"""A level (0 to 255) that the background of a picture in transmitted light far exceeds."""
 
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -26,9 +26,12 @@ _UPRIGHT = {
 
 
 def bounded(width: int, height: int) -> None:
-    """Raise FormError for more pixels than are ever decoded: Pillow's own bound, some 90 million.
+    """Check the size that a file states of its picture, before memory is allocated for it.
 
-    Called before room is taken, with what the file says of itself.
+    Raises:
+        FormError: more pixels than `Image.MAX_IMAGE_PIXELS`, Pillow's own bound of about 90
+            million.
+        ValueError: a side under one pixel.
     """
     most = Image.MAX_IMAGE_PIXELS or 0
     if width < 1 or height < 1:
@@ -38,11 +41,14 @@ def bounded(width: int, height: int) -> None:
 
 
 def eight_bits(samples: NDArray[np.unsignedinteger[Any]], bits: int) -> Levels:
-    """Samples of `bits` (1 to 16) bits as 8-bit levels: 0 stays 0, the largest becomes 255.
+    """Convert samples of `bits` (1 to 16) bits to 8-bit levels, in the same shape.
 
-    Of more than eight bits the eight highest are kept; fewer are spread evenly. Raises FormError:
-    samples above what the bits can hold, or so far below it that they are of fewer bits than the
-    file says.
+    0 stays 0, and the largest possible sample becomes 255. Of more than eight bits the eight
+    highest remain, and fewer bits are spread evenly. Raises FormError for samples above what
+    `bits` can hold, or so far below it that they must have fewer bits than the file states.
+
+    >>> eight_bits(np.array([[0, 1, 3]], np.uint8), bits=2).tolist()
+    [[0, 85, 255]]
     """
     if bits == 8 and samples.dtype == np.uint8:
         return samples.astype(np.uint8, copy=False)
@@ -60,9 +66,10 @@ def eight_bits(samples: NDArray[np.unsignedinteger[Any]], bits: int) -> Levels:
 
 
 def refuse_unfilled(levels: Levels, bits: int) -> None:
-    """Raise FormError where samples of more than 8 bits stay in the lowest quarter of their range.
+    """Raise FormError if samples of more than 8 bits stay in the lowest quarter of their range.
 
-    A camera's 12 bits, saved in 16 that the file calls 16, are a sixteenth of their brightness.
+    `levels` are the samples' eight highest bits. A camera's 12 bits in a file that states 16 bits
+    have a sixteenth of their brightness.
     """
     if (largest := int(levels.max())) < _DARK:
         raise FormError(
@@ -72,9 +79,10 @@ def refuse_unfilled(levels: Levels, bits: int) -> None:
 
 
 def on_white(colours: Levels, alpha: Levels, kind: Alpha = "straight") -> Levels:
-    """`colours` (H, W, 3) laid on white by their `alpha` (H, W).
+    """Lay `colours` (H, W, 3) on white by their `alpha` (H, W); the result is uint8 (H, W, 3).
 
-    Raises FormError: no pixel is opaque, so there is no picture to be seen.
+    kind: whether the colours are already multiplied by alpha. Raises FormError if no pixel is
+    opaque, as nobody can see such a picture.
     """
     if alpha.max() < 255:
         raise FormError(
@@ -90,13 +98,17 @@ def on_white(colours: Levels, alpha: Levels, kind: Alpha = "straight") -> Levels
 
 
 def picture(levels: Levels) -> Image.Image:
-    """(H, W, 1) grey or (H, W, 3) RGB as an RGB image."""
+    """Make an RGB image of grey (H, W, 1) or RGB (H, W, 3) levels."""
     if levels.shape[-1] == 1:
         return Image.fromarray(levels[..., 0]).convert("RGB")
     return Image.fromarray(np.ascontiguousarray(levels))
 
 
 def upright(image: Image.Image, orientation: int) -> Image.Image:
-    """The image as the tag Orientation (274, of TIFF and EXIF) says that it is to be seen."""
+    """Turn the image as `orientation`, the tag 274 of TIFF and EXIF, says; unknown values do not.
+
+    >>> upright(Image.new("RGB", (40, 20)), 6).size
+    (20, 40)
+    """
     turn = _UPRIGHT.get(orientation)
     return image if turn is None else image.transpose(turn)

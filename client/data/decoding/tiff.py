@@ -1,4 +1,4 @@
-"""TIFF -> 8-bit RGB, by tifffile: what the tags say is honoured, or refused in words."""
+"""Reads TIFF as 8-bit RGB, with tifffile; it follows a tag, or refuses the file with a reason."""
 
 import io
 import logging
@@ -32,7 +32,7 @@ _COLOURS: dict[int, int] = {
     PHOTOMETRIC.RGB: 3,
     PHOTOMETRIC.YCBCR: 3,
 }
-"""Samples of a pixel that are its colour."""
+"""Colours -> how many samples of a pixel are its colour."""
 _LOSSLESS = {
     COMPRESSION.NONE,
     COMPRESSION.LZW,
@@ -42,7 +42,7 @@ _LOSSLESS = {
     COMPRESSION.LZMA,
     COMPRESSION.ZSTD,
 }
-"""Their decoders write no more than the strip's or tile's own size."""
+"""Compressions whose decoders never write more than the size of a strip or tile."""
 _PRIVATE = {
     33445: "Molecular Dynamics GEL",
     33628: "MetaMorph STK",
@@ -50,11 +50,11 @@ _PRIVATE = {
     34361: "Olympus FluoView",
     34412: "Zeiss LSM",
 }
-"""Tags of forms that keep pictures, or another scale of grey, where TIFF has no word for it."""
+"""Private tags of forms that store pictures, or a scale of grey, in ways unknown to TIFF."""
 _NOT_THE_PICTURE = 0b101
 """The bits of NewSubfileType that mark a smaller copy, or the mask, of another page."""
 _MOST_PAGES = 64
-"""Pages that are counted at most."""
+"""Most pages that are counted."""
 _MAX_SAMPLE_VALUE = 281
 _ORIENTATION = 274
 _ALPHA: dict[int, Alpha] = {
@@ -62,15 +62,18 @@ _ALPHA: dict[int, Alpha] = {
     EXTRASAMPLE.UNASSALPHA: "straight",
 }
 
-# It logs odd tags, one line a file.
+# tifffile logs a line for each file with odd tags.
 logging.getLogger("tifffile").setLevel(logging.CRITICAL)
 
 
 def read_tiff(file: BinaryIO, look: Callable[[int, int], None]) -> Image.Image:
-    """The one picture in `file`. `look` is called with its width and height before it is decoded.
+    """Read the one picture in `file`; call `look` with its width and height before decoding it.
 
-    Raises FormError: several pictures, or one that is no 1- to 16-bit grey, palette or RGB; else
-    what tifffile raises.
+    Raises:
+        FormError: the file has several pictures, or one that is not read: it is not grey, palette
+            or RGB of 1 to 16 bits, say, or has another compression.
+        ValueError: a strip or tile is missing or cut short.
+        Exception: whatever tifffile raises for a damaged file.
     """
     with tifffile.TiffFile(file) as tiff:
         page = _only_page(tiff)
@@ -80,14 +83,17 @@ def read_tiff(file: BinaryIO, look: Callable[[int, int], None]) -> Image.Image:
         _refuse_layout(page)
         _refuse_holes(page, tiff.filehandle.size)
         samples = page.asarray(squeeze=False, maxworkers=1)
-        # (planes, 1, H, W, samples together): one of the two counts the samples.
+        # (planes, 1, H, W, samples): either the first or the last axis counts the samples.
         samples = samples[:, 0].transpose(1, 2, 0, 3).reshape(*samples.shape[2:4], -1)
         levels = _rgb(page, samples, bits)
         return upright(picture(levels), int(page.tags.valueof(_ORIENTATION, 1)))
 
 
 def _only_page(tiff: tifffile.TiffFile) -> tifffile.TiffPage:
-    """The page with the picture; smaller copies of it, marked as such, are none."""
+    """The page with the picture. Pages marked as smaller copies of it, or masks, do not count.
+
+    Raises ValueError for a file without a picture, and FormError for one with several.
+    """
     pages = [page for page in _pages(tiff) if not page.subfiletype & _NOT_THE_PICTURE]
     if not pages:
         raise ValueError("it holds no picture")
@@ -102,7 +108,7 @@ def _only_page(tiff: tifffile.TiffFile) -> tifffile.TiffPage:
 
 
 def _pages(tiff: tifffile.TiffFile) -> Iterator[tifffile.TiffPage]:
-    """Each page once: one that leads back to an earlier one would have no end."""
+    """Yield each page once, also where a page leads back to an earlier one."""
     seen: set[int] = set()
     for page in tiff.pages:
         if page.offset in seen or not isinstance(page, tifffile.TiffPage):
@@ -114,7 +120,11 @@ def _pages(tiff: tifffile.TiffFile) -> Iterator[tifffile.TiffPage]:
 
 
 def _stack(text: str) -> str:
-    """What the description says that the pages are: ImageJ's, or OME's."""
+    """What the pages are, by ImageJ's or OME's description; "" if it does not tell.
+
+    >>> _stack("ImageJ=1.53\\nimages=6\\nchannels=2\\nslices=3\\n")
+    '2 channels, 3 slices'
+    """
     if text.startswith("ImageJ="):
         found = re.findall(r"(?m)^(channels|slices|frames)=(\d+)", text)
     else:
@@ -124,9 +134,9 @@ def _stack(text: str) -> str:
 
 
 def _refuse_planes(text: str, samples: int) -> None:
-    """Raise FormError for one page that its description calls part of more.
+    """Raise FormError if the description of the only page tells of further pictures.
 
-    ImageJ writes a large stack behind one page; OME spreads channels over files.
+    ImageJ may write a large stack behind one page, and OME spreads channels over files.
     """
     for number in re.findall(r"(?m)^images=(\d+)", text) if text.startswith("ImageJ=") else ():
         refuse_several(int(number), _stack(text))
@@ -137,7 +147,10 @@ def _refuse_planes(text: str, samples: int) -> None:
 
 
 def _depth(page: tifffile.TiffPage) -> int:
-    """Bits that a sample uses: fewer than it takes up where the file says so."""
+    """The bits that a sample uses: fewer than its place in the file has, if the file says so.
+
+    Raises FormError for samples that are not unsigned, or have more than 16 bits.
+    """
     bits = page.bitspersample
     if page.sampleformat != SAMPLEFORMAT.UINT or not isinstance(bits, int) or bits > 16:
         said = _name(SAMPLEFORMAT, page.sampleformat)
@@ -146,7 +159,7 @@ def _depth(page: tifffile.TiffPage) -> int:
     if stated and 1 <= int(stated[1]) <= bits:
         return int(stated[1])
     largest = page.tags.valueof(_MAX_SAMPLE_VALUE, None)
-    # The tag may also be the largest sample that there is: only all ones speak of bits.
+    # The tag may also hold the picture's largest sample: only all ones stand for a depth.
     most = np.max(largest) if largest is not None else 0
     fewer = int(most).bit_length()
     return fewer if 8 < fewer < bits and most == 2**fewer - 1 else bits
@@ -176,7 +189,7 @@ def _name(numbers: type[IntEnum], number: int) -> str:
 
 
 def _refuse_holes(page: tifffile.TiffPage, size: int) -> None:
-    """Raise ValueError where a strip or tile is missing: tifffile would fill it with black."""
+    """Raise ValueError if a strip or tile is missing, which tifffile would fill with black."""
     parts = list(zip(page.dataoffsets, page.databytecounts, strict=True))
     if len(parts) < math.prod(page.chunked):
         raise ValueError("strips or tiles are missing")
@@ -190,7 +203,10 @@ def _refuse_holes(page: tifffile.TiffPage, size: int) -> None:
 
 
 def _refuse_wrong_jpeg(part: bytes, page: tifffile.TiffPage) -> None:
-    """Its decoder takes the room that the JPEG asks for, and fills what is cut off with grey."""
+    """Raise ValueError for a strip or tile whose JPEG is cut short or larger than the TIFF says.
+
+    The decoder allocates the memory that the JPEG asks for, and fills a missing end with grey.
+    """
     if not part.rstrip(b"\x00").endswith(b"\xff\xd9"):
         raise ValueError("a strip or tile is cut short")
     with Image.open(io.BytesIO(part), formats=("JPEG",)) as jpeg:
@@ -214,7 +230,7 @@ def _rgb(page: tifffile.TiffPage, samples: NDArray[Any], bits: int) -> Levels:
 
 
 def _palette(page: tifffile.TiffPage) -> Levels:
-    """(2^bits, 3): TIFF's tables have 16 bits, but for writers that fill them with 8."""
+    """Colours (2^bits, 3). TIFF's tables have 16 bits, but some writers fill only 8."""
     table = np.asarray(page.colormap).T
     eight: Levels = (table >> 8 if table.max() > 255 else table).astype(np.uint8)
     return eight

@@ -1,10 +1,10 @@
-"""`hemofed data check`: what is wrong with a lab's images, before training finds out.
+"""`hemofed data check`: what is wrong with a lab's images, before training finds it.
 
-The command's exit code is 0 where nothing was found, 10 where there are warnings only, and 20
-where there is at least one failure: an image that cannot be read, an unknown label, one file
-under two labels or in two splits, one patient in two splits. 1 to 6 stay what they are for every
-command: the source itself cannot be checked.
+The command ends with exit code 0 when it finds nothing, with 10 for warnings only, and with 20 for
+at least one failure: an unreadable image, say, an unknown label, one file under two labels or in
+two splits, or one patient in two splits. The codes 1 to 6 mean what they mean for every command:
+the check itself is not possible.
 
-Nothing in the source is changed. `client.data.quality.check.check` is the function behind it; this
-module imports nothing, so that the command line starts quickly.
+The command changes nothing in the source. The function behind it is
+`client.data.quality.check.check`; this module imports nothing, so the command line starts quickly.
 """

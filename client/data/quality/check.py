@@ -1,4 +1,4 @@
-"""Everything that is checked, put together."""
+"""All checks of a source, put together."""
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
@@ -13,11 +13,11 @@ from client.data.stated_scale import look
 from common.text import count
 
 RARE = 10
-"""A type with fewer images has hardly one to validate on and two to test on."""
+"""A type with fewer images has hardly one image for validation and two for the test."""
 NUCLEUS_DRIFT = 10.0
 BACKGROUND_DRIFT = 8.0
-"""Lab units. Halves of one lab lie up to 6 apart when they are small; labs with other cameras or
-stains 18 and more."""
+"""Most Lab units between the colours of two sites, for nuclei and for backgrounds. Two small halves
+of one lab lie up to 6 apart, and labs with different cameras or stains 18 and more."""
 
 
 def check(
@@ -28,12 +28,20 @@ def check(
     um_per_px: float | None = None,
     progress: Progress | None = None,
 ) -> CheckResult:
-    """Check the images of class folders or a CSV; `reference` is another source, or a profile.
+    """Check the images of `source`, class folders or a CSV; change nothing.
 
-    um_per_px: the scale of the source's pictures; None where it is not known, which is said.
+    Memory grows by about a kilobyte an image.
 
-    Reads every image once, in two processes, and keeps about a kilobyte of each. Changes nothing.
-    Raises DataError when there is nothing to check: no source, no image, no profile in the file.
+    Args:
+        label_map: the lab's name -> cell type.
+        reference: another source, or the JSON file of a profile or check, to compare the stain
+            with.
+        um_per_px: the scale of the source's pictures, micrometres a pixel; None: not known.
+        progress: called with the numbers of images done and in all.
+
+    Raises:
+        DataError: there is no source, no image or no profile in the reference, or `label_map`
+            names what is no cell type.
     """
     there = _reference(reference, label_map) if reference else None
     listed = listing(source, label_map)
@@ -122,7 +130,7 @@ def _refused(entries: Sequence[ListedImage], measured: Measured) -> list[Finding
             leave_out=tuple(
                 entries[row].name
                 for row in sorted(measured.refused)
-                # Where it is most of them, the scale is wrong and not the pictures.
+                # If most pictures are refused for the scale, the scale is wrong, not they.
                 if row not in measured.scaled or len(measured.scaled) <= len(measured.readable)
             ),
             cases=tuple(
@@ -134,8 +142,10 @@ def _refused(entries: Sequence[ListedImage], measured: Measured) -> list[Finding
 
 
 def patients(entries: Sequence[ListedImage]) -> list[Finding]:
-    """Patients whose cells are in two splits, or have a split for some of them only, and names
-    that may be one patient's."""
+    """Find patients whose cells lie in two splits, or only partly have a split, and like names.
+
+    Like names may belong to one patient (see `alike`).
+    """
     splits: dict[str, Counter[str]] = defaultdict(Counter)
     files: dict[str, list[str]] = defaultdict(list)
     for entry in entries:
@@ -214,7 +224,7 @@ def _partly(cases: list[Instance]) -> list[Finding]:
 
 
 def types(entries: Sequence[ListedImage]) -> list[Finding]:
-    """Types with too few images, and a source of one type."""
+    """Find cell types with fewer than `RARE` images, and a source with one type only."""
     counts = Counter(entry.label for entry in entries if entry.known)
     found = []
     rare = [f"{label} ({number})" for label, number in sorted(counts.items()) if number < RARE]

@@ -26,7 +26,8 @@ def check_command(
         Path | None, typer.Option(help="YAML: this lab's names for the cell types.")
     ] = None,
 ) -> None:
-    """Look for what would spoil training; change nothing. Exits with 0, 10 (warnings) or 20."""
+    """Look for faults that would spoil training; change nothing. The exit code is 0, 10 (warnings)
+    or 20 (failures)."""
     from json import dumps
 
     from rich.console import Console

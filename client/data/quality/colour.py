@@ -1,4 +1,4 @@
-"""sRGB to CIE Lab, where equal distances look about equally different."""
+"""sRGB and CIE Lab, a colour space whose equal distances look about equally different."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,9 +16,13 @@ _WHITE = _TO_XYZ.sum(axis=1)
 
 
 def lab(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """(N, 3) sRGB of 0 to 255 -> (N, 3) L of 0 to 100, a (green to red), b (blue to yellow).
+    """Convert sRGB (N, 3) of 0 to 255 to Lab (N, 3).
 
-    IEC 61966-2-1 for sRGB; CIE 15:2004, section 8.2.1, for Lab; white is D65.
+    The columns are L (0 to 100), a (green to red) and b (blue to yellow). sRGB is that of IEC
+    61966-2-1, Lab that of CIE 15:2004, section 8.2.1, and white is D65.
+
+    >>> np.abs(lab(np.array([[255, 255, 255], [0, 0, 0]], np.uint8))).round(2).tolist()
+    [[100.0, 0.0, 0.0], [0.0, 0.0, 0.0]]
     """
     ratio = _LINEAR[pixels] @ (_TO_XYZ / _WHITE[:, None]).T
     f = np.where(ratio > (6 / 29) ** 3, np.cbrt(ratio), ratio / (3 * (6 / 29) ** 2) + 4 / 29)
@@ -28,7 +32,7 @@ def lab(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
 
 
 def rgb(values: NDArray[np.float64]) -> NDArray[np.uint8]:
-    """(N, 3) Lab -> (N, 3) sRGB of 0 to 255; what no screen can show is clipped."""
+    """Convert Lab (N, 3) to sRGB (N, 3) of 0 to 255, clipped to the colours of sRGB."""
     lightness, red, yellow = values.T
     y = (lightness + 16) / 116
     f = np.stack([y + red / 500, y, y - yellow / 200], axis=1)

@@ -1,4 +1,4 @@
-"""Images that are there twice: as the same bytes, or as the same picture."""
+"""Images that a source holds twice: as the same bytes, or as the same picture."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
@@ -16,16 +16,18 @@ from client.data.quality.perceptual_hash import THUMBNAIL, Pairs, near_pairs, ne
 from common.text import count
 
 DISTANCE = 6
-"""Bits of 64. Saving again as JPEG, resizing and brightening move at most 4."""
+"""Most bits, of 64, in which the hashes of like pictures differ. Saving a picture again as JPEG,
+resizing or brightening it changes at most 4."""
 LIKENESS = 0.98
-"""Correlation of the 16 x 16 colour thumbnails; other cells that hash alike stay below."""
+"""Least correlation of the 16 x 16 colour thumbnails of like pictures. Different cells with near
+hashes stay below."""
 PLAIN = 2.0
-"""A thumbnail whose grey levels vary less shows nothing that could be compared."""
+"""A thumbnail whose levels vary less, as a standard deviation, shows nothing to compare."""
 STAND_IN = 8
-"""Pictures of a group that stand in for all of it: only its first ones are compared further."""
+"""How many pictures represent a group: only the first ones are compared further."""
 TRIES = 64
-"""A picture that is unlike so many others of near hash is compared with no more by its own: where
-all pictures of a lab hash alike, the hash says nothing. Of real cells hardly one has any."""
+"""After a picture has been unlike so many others with near hashes, its own search ends: where all
+pictures of a lab have near hashes, the hash says nothing. Hardly a real cell meets even one."""
 _BLOCK = 4096
 
 Group = tuple[int, ...]
@@ -34,14 +36,15 @@ Group = tuple[int, ...]
 
 @dataclass(frozen=True)
 class Likeness:
-    """Groups of like pictures; `turned` are the rows that match only mirrored or rotated."""
+    """Groups of like pictures."""
 
     groups: tuple[Group, ...]
     turned: frozenset[int]
+    """The rows that match another picture of their group only mirrored or rotated."""
 
 
 def same_bytes(measured: Measured) -> tuple[Group, ...]:
-    """Rows with the same file content."""
+    """Return the groups of two and more readable rows with the same file content."""
     rows = measured.readable
     digests = measured.records["digest"][rows]
     order = np.lexsort(digests.T)
@@ -51,11 +54,12 @@ def same_bytes(measured: Measured) -> tuple[Group, ...]:
 
 
 def same_picture(measured: Measured, exact: Sequence[Group]) -> Likeness:
-    """Rows with the same picture in another file: saved again, resized, mirrored or rotated.
+    """Find rows that show the same picture in different files.
 
-    Of the `exact` groups, with the same bytes, only the first takes part. Time and memory are
-    linear in the rows, for which not all are compared where many hash alike (`STAND_IN`, `TRIES`,
-    and the crowd of `near_pairs`).
+    A picture counts as the same after it was saved again, resized, mirrored or rotated. Of each of
+    the `exact` groups, which have the same bytes, only the first row takes part; rows that show
+    nothing (`plain`) do not. Time and memory are linear in the rows. For this, not all pairs are
+    compared where many hashes are near (`STAND_IN`, `TRIES`, and the crowd of `near_pairs`).
     """
     rows = np.setdiff1d(measured.readable, [row for group in exact for row in group[1:]])
     rows = rows[~plain(measured.records, rows)]
@@ -74,7 +78,7 @@ def same_picture(measured: Measured, exact: Sequence[Group]) -> Likeness:
 
 
 def plain(records: Records, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Which of the rows show nothing: an even field."""
+    """Which of `rows` (M,) show nothing but an even field: bool (M,)."""
     found = np.zeros(len(rows), dtype=bool)
     for start in range(0, len(rows), _BLOCK):
         block = records["thumbnail"][rows[start : start + _BLOCK]].astype(np.float32)
@@ -83,7 +87,10 @@ def plain(records: Records, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
 
 
 def findings(entries: Sequence[ListedImage], measured: Measured) -> list[Finding]:
-    """Duplicates, sorted by what they spoil: labels, then splits, then counts."""
+    """Findings on duplicates: first on files with the same bytes, then on like pictures.
+
+    Each kind is sorted by what the duplicates spoil: labels, then splits, then counts.
+    """
     exact = same_bytes(measured)
     alike = same_picture(measured, exact)
     found = [
@@ -103,7 +110,12 @@ def by_consequence(
     what: str,
     two_labels: Severity,
 ) -> list[Finding]:
-    """Findings on groups of like rows; `what` they share, `two_labels` how bad two labels are."""
+    """Findings on groups of like images: under two labels, in two splits, and all others.
+
+    entries: the images, which the numbers in `groups` and `turned` index. code: prefix of the
+    findings' codes. what: the noun for what the rows of a group share. two_labels: the severity of
+    a group under two labels; two splits are always a failure.
+    """
     conflicts: list[Instance] = []
     leaks: list[Instance] = []
     others: list[Instance] = []
@@ -145,7 +157,7 @@ def by_consequence(
             what=text,
             advice=advice,
             cases=tuple(cases),
-            # Of two labels nobody but a person knows the right one; of copies the first stays.
+            # Only a person knows which of two labels is right; of other copies, the first stays.
             leave_out=tuple(
                 name for case in cases for name in case.files[0 if cases is conflicts else 1 :]
             ),
@@ -169,7 +181,7 @@ def _case(entries: Sequence[ListedImage], group: Group, turned: frozenset[int]) 
 
 
 def _unit(thumbnails: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """(N, D) rows of mean 0 and length 1, whose products are correlations."""
+    """Thumbnails as rows (N, D) of mean 0 and length 1, whose products are correlations."""
     flat = thumbnails.reshape(-1, 3 * THUMBNAIL**2).astype(np.float32)
     flat -= flat.mean(axis=1, keepdims=True)
     length = np.linalg.norm(flat, axis=1, keepdims=True)
@@ -177,18 +189,20 @@ def _unit(thumbnails: NDArray[np.uint8]) -> NDArray[np.float32]:
 
 
 class _Search:
-    """Joins pictures whose hashes are near into groups, where their thumbnails are alike too."""
+    """Joins pictures with near hashes into groups if their thumbnails are alike too."""
 
     def __init__(self, thumbnails: NDArray[np.uint8], rows: NDArray[np.int64]) -> None:
-        """thumbnails: of all images. rows: those that take part, in whose order they are numbered
-        here."""
+        """thumbnails: those of all images. rows: the images that take part; the search numbers
+        them from 0 in this order."""
         self._thumbnails, self._rows = thumbnails, rows
         self._unlike = np.zeros(len(rows), dtype=np.int64)
         self.groups = _Groups(len(rows))
 
     def join(self, pairs: Pairs, orientation: int) -> list[int]:
-        """Join the pairs that are alike, in that orientation of the first; those of the second
-        that came to another group by it."""
+        """Join the pairs that are alike when the first of a pair is turned to `orientation`.
+
+        Returns the second of each pair that was in two groups before.
+        """
         added = []
         for start in range(0, len(pairs[0]), _BLOCK):
             left, right = self._worth(*(side[start : start + _BLOCK] for side in pairs))
@@ -199,7 +213,7 @@ class _Search:
         return added
 
     def _worth(self, left: NDArray[np.int64], right: NDArray[np.int64]) -> Pairs:
-        """The pairs that are not in one group yet, up to the `TRIES` of the first."""
+        """The pairs that are not in one group yet, as far as `TRIES` allows each first one."""
         apart = self.groups.roots(left) != self.groups.roots(right)
         left, right = left[apart], right[apart]
         order = np.argsort(left, kind="stable")
@@ -217,25 +231,35 @@ class _Search:
 
 
 class _Groups:
-    """Sets of the numbers below `count` that have been joined."""
+    """A partition of the numbers below `count` into sets, which grow by joins.
+
+    >>> groups = _Groups(4)
+    >>> groups.join(np.array([0, 2]), np.array([2, 0])).tolist()
+    [True, True]
+    >>> groups.join(np.array([0]), np.array([2])).tolist(), groups.all()
+    ([False], ((0, 2),))
+    """
 
     def __init__(self, count: int) -> None:
         self._first = np.arange(count)
-        """The least number of each one's set."""
+        """Number -> the least number in its set."""
 
     def roots(self, members: NDArray[np.int64]) -> NDArray[np.int64]:
-        """The first of each one's set."""
+        """The least number in the set of each member (N,)."""
         return np.asarray(self._first[members])
 
     def join(self, left: NDArray[np.int64], right: NDArray[np.int64]) -> NDArray[np.bool_]:
-        """Put each pair into one set; which of them were in two."""
+        """Put each pair (left[i], right[i]) into one set.
+
+        Returns bool (N,): whether the pair was in two sets before the call.
+        """
         ends = np.stack([self._first[left], self._first[right]])
         apart = np.asarray(ends[0] != ends[1])
         sets, linked = np.unique(ends[:, apart], return_inverse=True)
         one, other = linked.reshape(2, -1)
         links = coo_array((np.ones(len(one)), (one, other)), shape=(len(sets), len(sets)))
         _, component = connected_components(links, directed=False)
-        # `sets` ascends, so the first of a component is its least.
+        # `sets` ascends, so the first number of a component is the least one.
         _, least = np.unique(component, return_index=True)
         becomes = np.arange(len(self._first))
         becomes[sets] = sets[least][component]
@@ -243,14 +267,14 @@ class _Groups:
         return apart
 
     def all(self) -> tuple[Group, ...]:
-        """The sets of two and more, each in order."""
+        """The sets of two and more numbers, each in ascending order."""
         members: dict[int, list[int]] = defaultdict(list)
         for member, root in enumerate(self._first.tolist()):
             members[root].append(member)
         return tuple(tuple(found) for found in members.values() if len(found) > 1)
 
     def stand_ins(self) -> NDArray[np.int64]:
-        """The numbers of no set, and the first `STAND_IN` of each."""
+        """The first `STAND_IN` numbers of each set, sets of one included, in ascending order."""
         order = np.argsort(self._first, kind="stable")
         ranked = self._first[order]
         before = np.arange(len(order)) - np.searchsorted(ranked, ranked)

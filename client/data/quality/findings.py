@@ -1,4 +1,4 @@
-"""What a check found: data, not text on a terminal."""
+"""What a check finds: data, which other modules show."""
 
 from dataclasses import asdict, dataclass, field
 from enum import Enum
@@ -22,54 +22,59 @@ class Severity(Enum):
 
 @dataclass(frozen=True, kw_only=True)
 class Instance:
-    """One instance of a finding: an image, or images that belong together."""
+    """One instance of a finding: an image, images that belong together, or a row of a table."""
 
     files: tuple[str, ...]
-    """Names as the source has them."""
+    """Names as the source has them; for an unusable row, its line and path."""
     note: str = ""
+    """What is particular to this instance."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """One kind of trouble, with every instance of it."""
+    """One kind of fault, with every instance of it."""
 
     severity: Severity
     code: str
-    """Short and stable, for scripts: `unreadable`, `two-labels`, `blur`, ..."""
+    """Short and stable, for scripts: `unreadable`, `duplicate-two-labels`, `blur`, ..."""
     what: str
+    """The fault in words."""
     advice: str
+    """What a person can do about it."""
     cases: tuple[Instance, ...] = ()
     leave_out: tuple[str, ...] = ()
-    """The files that the advice says to leave out, where that needs no person: what cannot be
-    read, shows nothing, is there once more, or has two labels."""
+    """The files that `data index --leave-out` leaves out without a person's decision: those that
+    cannot be read, show nothing, are a further copy, or have two labels."""
 
     @property
     def files(self) -> tuple[str, ...]:
-        """Every file in it, each once, in order."""
+        """The files of all instances, each once, in order."""
         return tuple(dict.fromkeys(name for case in self.cases for name in case.files))
 
 
 @dataclass(frozen=True, kw_only=True)
 class CheckResult:
-    """The findings on one source, worst first, and what they were drawn from."""
+    """The findings on one source, and the figures of that source."""
 
     source: Path
     images: int
-    """Images listed, readable or not."""
+    """How many images the source lists, readable or not."""
     counts: dict[str, int]
-    """Label -> images; an unknown label by its own name."""
+    """Label -> images; an unknown label under its own name."""
     findings: tuple[Finding, ...]
+    """Failures first."""
     profile: Profile
+    """The colours of the source's readable images."""
     drift: Drift | None = None
-    """Against the reference, where one was given."""
+    """The distance to the reference; None: no reference, or no type to compare."""
     passed_over: dict[str, int] = field(default_factory=dict)
-    """Reason -> files that are not images or were left out on purpose."""
+    """Reason -> number of files that are not images, or are left out on purpose."""
     um_per_px: float | None = None
-    """Scale of the pictures; None: not known."""
+    """Scale of the pictures, micrometres a pixel; None: not known."""
     remarks: tuple[str, ...] = ()
-    """What a person should know of the source, a sentence each; no fault."""
+    """What a person should know about the source and is no fault; a sentence each."""
     paths: dict[str, Path] = field(default_factory=dict, repr=False)
-    """Name -> file, of the images in the findings."""
+    """Name -> file, of the listed images in the findings."""
 
     @property
     def scale(self) -> str:
@@ -85,6 +90,7 @@ class CheckResult:
 
     @property
     def verdict(self) -> str:
+        """The exit code in a word: "pass", "warnings" or "fail"."""
         return {PASS: "pass", WARNINGS: "warnings", FAIL: "fail"}[self.exit_code]
 
     def to_json(self) -> dict[str, Any]:

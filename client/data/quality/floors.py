@@ -1,4 +1,4 @@
-"""What no picture of one stained cell looks like, whatever the rest of its lab looks like."""
+"""Bounds that every picture of one stained cell keeps, whatever its lab's other pictures show."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,20 +13,23 @@ from client.data.quality.measurements import Measured, Records
 from common.text import count
 
 DARKEST = 35.0
-"""L of the lightest quarter of a picture: the darkest of 15,783 real ones has 44; 14 bits shown in
-16 have 27 at most, 12 bits 5."""
+"""Least L of a picture's background. The darkest of 15,783 real pictures has 44. Samples of 14 bits
+that are shown as 16 bits reach at most 27, and samples of 12 bits 5."""
 GREYEST = 4.0
-"""Lab units between the colours, without their lightness, of a picture's nucleus and background:
-the least of the real ones is 6; without colour it is 0."""
+"""Least distance in a and b (Lab units) between a picture's nucleus and its background. The least
+of the real pictures is 6; a picture without colour has 0."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Floor:
-    """One thing that pictures of a cell never are."""
+    """One bound, and what a picture beyond it is."""
 
     code: str
+    """The finding's code."""
     what: str
+    """What such a picture is."""
     advice: str
+    """What a person can do about it."""
 
 
 _DARK = Floor(
@@ -50,9 +53,9 @@ _SEVERAL = Floor(
 
 
 def findings(entries: Sequence[ListedImage], measured: Measured) -> list[Finding]:
-    """A finding for each floor that pictures lie under: a failure where most of the lab's do.
+    """Make a finding for each bound that pictures break: a failure if most of the lab's do.
 
-    Pictures that show nothing are left to `outliers`.
+    Pictures that show nothing are the business of `outliers`.
     """
     rows = measured.readable
     rows = rows[~plain(measured.records, rows)]

@@ -1,4 +1,4 @@
-"""What is wrong with cells that are indexed already, told by their caches: no file is opened."""
+"""What is wrong with indexed cells, found in their caches alone: no image file is opened."""
 
 import hashlib
 from collections import defaultdict
@@ -16,10 +16,10 @@ from common.cell_types import CELL_TYPES
 
 
 def findings(caches: Sequence[CellCache]) -> list[Finding]:
-    """Images that are there twice, types with few images, patients in two splits; over all caches.
+    """Find duplicates, rare types and patients in two splits, over all caches together.
 
-    An image counts as another when one of its pixels differs, so one that was saved again, turned
-    or resized is found by `check` of the source alone, as is a damaged one: it was never indexed.
+    Duplicates are images with the same cached pixels. Only `check` of the source finds images that
+    were saved again, turned or resized, and damaged ones, which are never indexed.
     """
     entries = [entry for cache in caches for entry in _entries(cache)]
     twice = by_consequence(
@@ -29,9 +29,10 @@ def findings(caches: Sequence[CellCache]) -> list[Finding]:
 
 
 def same_pixels(caches: Sequence[CellCache]) -> tuple[Group, ...]:
-    """Rows, numbered through all the caches, with the same pixels.
+    """Return the groups of two and more rows with the same pixels.
 
-    Reads a line of each image, and of those whose lines are alike the whole.
+    The rows are numbered from 0 through all caches in order. The function reads the middle line of
+    each image, and all of an image only if another image has the same line.
     """
     alike: dict[bytes, list[int]] = defaultdict(list)
     start = 0
@@ -43,7 +44,7 @@ def same_pixels(caches: Sequence[CellCache]) -> tuple[Group, ...]:
 
 
 def _same(caches: Sequence[CellCache], rows: Sequence[int]) -> Iterator[Group]:
-    """The groups of the same image among these rows."""
+    """The groups of the same image among `rows`."""
     members: dict[bytes, list[int]] = defaultdict(list)
     ends = np.cumsum([len(cache) for cache in caches])
     for row in rows:

@@ -1,4 +1,4 @@
-"""What is measured of each image: about a kilobyte, never the image itself."""
+"""The measurements of each image: about a kilobyte, never the image itself."""
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -21,7 +21,7 @@ from common.process_pool import process_pool
 
 WORKERS = 2
 IN_PROCESS = 256
-"""Fewer images than this are measured here: starting processes would take longer."""
+"""Fewer images than this are measured in this process: starting others would take longer."""
 _CHUNK = 32
 _SIDE = 64
 
@@ -38,30 +38,40 @@ RECORD = np.dtype(
         ("sharpness", np.float32),
     ]
 )
-"""size: width, height in px. digest: of the file's bytes. hashes: of the picture in its 8
-orientations. nucleus, background: median Lab of the darkest and of the lightest pixels.
-lightness: mean L, 0 to 100. nuclei: how many lie apart. sharpness: log10 of the Laplacian's
-variance over the grey levels'."""
+"""The measurements of one image.
+
+- size: width and height in px.
+- digest: the first 128 bits of the SHA-256 of the file's bytes.
+- hashes: perceptual hashes of the picture in its 8 orientations.
+- thumbnail: the picture as 16 x 16 RGB.
+- nucleus, background: median Lab of the pixels that absorb most and least green.
+- lightness: mean L, 0 to 100.
+- nuclei: how many separate nuclei the picture shows.
+- sharpness: log10 of the Laplacian's variance over the variance of the grey levels.
+"""
 
 Records = NDArray[np.void]
+"""(N,) of type `RECORD`."""
 Progress = Callable[[int, int], None]
+"""Called with the images done and the images in all."""
 
 
 @dataclass(frozen=True)
 class Measured:
-    """One row per image of the listing; one that was not read has its reason and zeros."""
+    """The measurements of a listing, one row for each image."""
 
     records: Records
+    """(N,), zeros for an image that was not read."""
     errors: dict[int, str]
-    """Row -> why it could not be read: damaged, cut short, no picture."""
+    """Row -> why the image could not be read: it is damaged, cut short, or no picture."""
     refused: dict[int, str] = field(default_factory=dict)
-    """Row -> why it is not read, whole as it is: its form has no one meaning as a cell."""
+    """Row -> why an undamaged picture is refused: it has no one meaning as a picture of a cell."""
     scaled: set[int] = field(default_factory=set)
-    """Those of them whose scale is the one given: a person decides which of the two is wrong."""
+    """The refused rows that do not fit the given scale; the picture or the scale is wrong."""
 
     @property
     def readable(self) -> NDArray[np.int64]:
-        """The rows that were measured."""
+        """The rows that were measured, in ascending order: int64 (M,)."""
         good = np.ones(len(self.records), dtype=bool)
         good[[*self.errors, *self.refused]] = False
         return np.flatnonzero(good)
@@ -70,9 +80,17 @@ class Measured:
 def measure_all(
     paths: Sequence[str], progress: Progress | None = None, um_per_px: float | None = None
 ) -> Measured:
-    """Measure every image, in two processes where there are many. Order and result do not
-    depend on the number of processes. Memory grows by one `RECORD` an image. `um_per_px`: their
-    scale, None where it is not known; what `data index` refuses at it is refused here."""
+    """Measure every image, with `WORKERS` processes if there are `IN_PROCESS` images or more.
+
+    Order and result do not depend on the number of processes. Memory grows by one `RECORD` an
+    image.
+
+    Args:
+        paths: the image files, one for each row of the result.
+        progress: called after each image.
+        um_per_px: the scale of the pictures, micrometres a pixel; None: not known. What
+            `data index` refuses at this scale is refused here too.
+    """
     measured = Measured(np.zeros(len(paths), dtype=RECORD), {})
     for row, result in enumerate(_results(paths, um_per_px)):
         if isinstance(result, bytes):
@@ -91,10 +109,11 @@ class Unread:
     """Why an image was not read."""
 
     reason: str
+    """The reason in words, without the file's name."""
     whole: bool
-    """Whether it is refused, not damaged."""
+    """Whether the picture is undamaged, and refused."""
     scale: bool = False
-    """Whether it is refused for the scale that was given, and may be as good as the others."""
+    """Whether it is refused because it does not fit the given scale."""
 
 
 def _results(paths: Sequence[str], um_per_px: float | None) -> Iterator[bytes | Unread]:
@@ -114,7 +133,7 @@ def _measure_chunk(paths: Iterable[str], um_per_px: float | None) -> list[bytes 
 
 
 def measure(path: Path, um_per_px: float | None = None) -> bytes | Unread:
-    """The image's `RECORD` as bytes, or why there is none."""
+    """Return the image's `RECORD` as bytes, or why there is none; `um_per_px` as `measure_all`."""
     try:
         content = path.read_bytes()
         image = read_rgb(path, look=partial(refuse_implausible, um_per_px=um_per_px))
@@ -136,7 +155,7 @@ def measure(path: Path, um_per_px: float | None = None) -> bytes | Unread:
 
 
 def _colours(record: NDArray[np.void], image: Image.Image) -> None:
-    """A white cell's nucleus is what absorbs green the most; plasma is what absorbs it least."""
+    """Measure the colours: a white cell's nucleus absorbs most green, and plasma least."""
     small = np.asarray(image.resize((_SIDE, _SIDE), Image.Resampling.BOX))
     record["nuclei"] = min(count_nuclei(small), 255)
     pixels = small.reshape(-1, 3)
@@ -148,10 +167,10 @@ def _colours(record: NDArray[np.void], image: Image.Image) -> None:
 
 
 def sharpness(image: Image.Image) -> float:
-    """log10 of the variance of the Laplacian, relative to the variance of the grey levels.
+    """Return log10 of the variance of the Laplacian over the variance of the grey levels.
 
-    Pech-Pacheco et al. 2000 (ICPR, "Diatom autofocusing in brightfield microscopy"), made
-    independent of contrast. An image without any detail gives -9.
+    This is the measure of Pech-Pacheco et al. 2000 (ICPR, "Diatom autofocusing in brightfield
+    microscopy"), made independent of contrast. An image without any detail gives -9.
     """
     grey = np.asarray(image.convert("L"), dtype=np.float32)
     if min(grey.shape) < 3 or not grey.var():

@@ -1,4 +1,4 @@
-"""What is wrong with a source's names, labels and rows, as findings."""
+"""Findings on a source's names, labels and rows; no image is decoded for them."""
 
 from collections.abc import Iterator
 
@@ -10,8 +10,8 @@ from common.text import count
 
 
 def findings(found: Listing) -> list[Finding]:
-    """Unknown labels, forms that are never read, folders where images are expected, rows that
-    cannot be used, and pictures that are passed over."""
+    """Find unknown labels, unsupported forms, folders in place of images, unusable rows of a table,
+    and pictures that the listing passes over."""
     return [
         *_unknown(found),
         *_refused(found),

@@ -1,4 +1,4 @@
-"""Images unlike the rest of their site: in size, brightness, colour, sharpness."""
+"""Images that differ from the rest of their site in size, brightness, colour or sharpness."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,26 +13,29 @@ from client.data.quality.measurements import Measured, Records
 from common.text import count
 
 LIMIT = 6.0
-"""Robust standard deviations from the median."""
+"""An outlier lies more than this many robust standard deviations from the median."""
 ENOUGH = 30
-"""Cell types with as many images are judged against their own kind, others against the site."""
+"""A cell type with at least so many images is compared with itself, others with the whole site."""
 
 Values = NDArray[np.float64]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Trait:
-    """One property of an image, and the least difference that is worth a word."""
+    """One property of an image."""
 
     code: str
+    """The finding's code."""
     names: tuple[str, str]
-    """What an image is that lies far below, and far above."""
+    """What an image far below the median is, and one far above."""
     unit: str
+    """The unit of the values in a finding."""
     floor: float
-    """Least robust standard deviation: where all images agree, small differences say nothing."""
+    """Least robust standard deviation: if all images agree, small differences mean nothing."""
     by_type: bool
-    """Whether cell types differ in it by nature."""
+    """Whether cell types differ in this property by nature."""
     advice: str
+    """What a person can do about outliers."""
 
 
 _RETAKE = "Look at them: retake or leave out what a person could not classify either."
@@ -87,8 +90,14 @@ def _values(records: Records, rows: NDArray[np.int64]) -> dict[str, Values]:
 
 
 def robust_z(values: Values, floor: float) -> Values:
-    """Distance from the median in robust standard deviations (1.4826 times the median absolute
-    deviation: Rousseeuw and Croux 1993, JASA 88:1273), which are `floor` at least."""
+    """The distance of each of `values` (N,) from their median, in robust standard deviations.
+
+    A robust standard deviation is 1.4826 times the median absolute deviation (Rousseeuw and Croux
+    1993, JASA 88:1273), and `floor` at least.
+
+    >>> robust_z(np.array([1.0, 2.0, 3.0, 9.0, 2.0]), floor=1.0).round(2).tolist()
+    [-0.67, 0.0, 0.67, 4.72, 0.0]
+    """
     if not len(values):
         return values
     middle = np.median(values)
@@ -97,7 +106,7 @@ def robust_z(values: Values, floor: float) -> Values:
 
 
 def findings(entries: Sequence[ListedImage], measured: Measured) -> list[Finding]:
-    """One finding for each trait that has outliers, and one for pictures that show nothing."""
+    """Make a finding for each trait with outliers, and one for pictures that show nothing."""
     rows = measured.readable
     blank = plain(measured.records, rows)
     found = [_blank(entries, rows[blank])] if blank.any() else []

@@ -1,4 +1,4 @@
-"""The findings as a page with thumbnails, which opens without a network."""
+"""The findings as an HTML page with thumbnails, which needs no network."""
 
 import io
 from dataclasses import dataclass
@@ -16,29 +16,32 @@ from common.errors import DataError
 from common.text import count
 
 CASES = 12
-"""Instances of a finding with pictures; the JSON has all of them."""
+"""Most instances of a finding that the page shows; the JSON has all of them."""
 PICTURES = 4
-"""Pictures of one instance."""
+"""Most pictures of one instance."""
 _SIDE = 112
 
 
 @dataclass(frozen=True, kw_only=True)
 class Picture:
+    """A thumbnail on the page."""
+
     name: str
+    """The file's name, as the source has it."""
     uri: str
-    """Empty where the file cannot be shown."""
+    """The thumbnail as a data URI; "" for a file that cannot be read."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Swatch:
-    """A cell type's colours: what an average nucleus and background look like."""
+    """A cell type's median colours, as six hexadecimal digits RRGGBB."""
 
     nucleus: str
     background: str
 
 
 def html(result: CheckResult) -> str:
-    """The whole page."""
+    """Render the page. It reads the files of the shown instances again, for their thumbnails."""
     with quiet():
         shown = [
             [(case, _pictures(result, case)) for case in finding.cases[:CASES]]
@@ -57,7 +60,7 @@ def html(result: CheckResult) -> str:
 
 
 def swatches(result: CheckResult) -> dict[str, Swatch]:
-    """Cell type -> its colours, for the types in the profile."""
+    """Map each cell type in the profile to its colours."""
     found = {}
     for label, part in result.profile.colours.items():
         if label != ALL:

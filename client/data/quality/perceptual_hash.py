@@ -1,9 +1,9 @@
 """A perceptual hash of 64 bits, and all pairs of images whose hashes are near.
 
-The hash is the sign pattern of a picture's low frequencies (Zauner 2010, "Implementation and
-Benchmarking of Perceptual Image Hash Functions", section 3.2.1). Of two hashes that differ in at
-most 7 bits, at least one of the 4 words of 16 bits differs in at most one, so looking up each word
-and its 16 neighbours finds every such pair (multi-index hashing: Norouzi et al. 2012, CVPR,
+The hash holds one bit for each of a picture's low frequencies (Zauner 2010, "Implementation and
+Benchmarking of Perceptual Image Hash Functions", section 3.2.1). If two hashes differ in at most 7
+bits, at least one of their 4 words of 16 bits differs in at most one bit. Looking up each word and
+its 16 neighbours therefore finds every such pair (multi-index hashing: Norouzi et al. 2012, CVPR,
 section 2).
 """
 
@@ -17,10 +17,10 @@ THUMBNAIL = 16
 _SIDE = 32
 _WORDS = 1 << 16
 _BLOCK = 1 << 18
-"""Pairs compared at once: bounds the memory."""
+"""Pairs that are compared at once; this bounds the memory."""
 _CROWD = 256
-"""Of the rows that share a word only so many are compared with any: bounds the time. Of 14,525 real
-cells at most 27 share one."""
+"""How many of the rows that share a word are compared with a query; this bounds the time. Of 14,525
+real cells at most 27 share a word."""
 
 _k = np.arange(9)[:, None]
 _COSINES = np.cos(np.pi * (2 * np.arange(_SIDE)[None] + 1) * _k / (2 * _SIDE)).astype(np.float32)
@@ -31,10 +31,10 @@ Pairs = tuple[NDArray[np.int64], NDArray[np.int64]]
 
 
 def hashes(image: Image.Image) -> Hashes:
-    """(8,) hashes of the picture in its 8 orientations; the first is as it stands.
+    """Hashes (8,) of the picture in its 8 orientations; number 0 is the picture as it is.
 
-    Bit 0 of the orientation's number mirrors left and right, bit 1 top and bottom, and bit 2
-    then swaps rows and columns.
+    Bit 0 of an orientation's number mirrors left and right, bit 1 mirrors top and bottom, and bit
+    2 then swaps rows and columns.
     """
     grey = image.convert("L").resize((_SIDE, _SIDE), Image.Resampling.BOX)
     spectrum = _COSINES @ np.asarray(grey, dtype=np.float32) @ _COSINES.T
@@ -50,7 +50,11 @@ def hashes(image: Image.Image) -> Hashes:
 
 
 def turn(thumbnails: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
-    """(N, S, S, C) pictures in an orientation, as `hashes` numbers them."""
+    """Turn pictures (N, S, S, C) to an orientation, numbered as in `hashes`.
+
+    >>> turn(np.array([[[[1], [2]], [[3], [4]]]], np.uint8), 1)[0, ..., 0].tolist()
+    [[2, 1], [4, 3]]
+    """
     if orientation & 1:
         thumbnails = thumbnails[:, :, ::-1]
     if orientation & 2:
@@ -59,18 +63,21 @@ def turn(thumbnails: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
 
 
 def _signs(spectrum: NDArray[np.float32]) -> np.uint64:
-    """Which of the 64 lowest frequencies, without the mean, lie above their median."""
-    # The mean's place is taken by the next frequency down the first column.
+    """One bit for each of 64 low frequencies: whether it lies above their median."""
+    # The next frequency down the first column takes the place of the mean.
     values = np.append(spectrum[:8, :8].ravel()[1:], spectrum[8, 0])
     bits = np.packbits(values > np.median(values))
     return np.uint64(int.from_bytes(bits.tobytes(), "big"))
 
 
 def near_pairs(queries: Hashes, base: Hashes, distance: int) -> Iterator[Pairs]:
-    """(i, j) with i < j whose `queries[i]` and `base[j]` differ in at most `distance` <= 7 bits.
+    """Yield pairs (i, j), i < j, whose `queries[i]` and `base[j]` differ in few bits.
 
-    In blocks; a pair may come more than once. All such pairs where no word of 16 bits is shared by
-    more than `_CROWD` of `base`, so that time and memory are linear in the rows whatever they are.
+    queries, base: hashes (N,) of the same images. distance: the most bits, at most 7. The pairs
+    come in blocks, and a pair may come more than once.
+
+    Guarantees: if no word of 16 bits occurs in more than `_CROWD` of `base`, every such pair comes.
+    Time and memory are linear in N for any input.
     """
     for word in range(4):
         keys, wanted = _words(base, word), _words(queries, word)
@@ -87,8 +94,11 @@ def near_pairs(queries: Hashes, base: Hashes, distance: int) -> Iterator[Pairs]:
 
 
 def neighbours(base: Hashes, distance: int) -> Iterator[Pairs]:
-    """(i, j) beside each other in `base` sorted from any of its 4 words on, of those that differ in
-    at most `distance` bits: of a crowd of near hashes, pairs that hold most of it together."""
+    """Yield pairs (i, j) of neighbours in a sorted `base` that differ in at most `distance` bits.
+
+    `base` (N,) is sorted four times, each time with another of its 4 words in front. In a crowd of
+    near hashes these pairs connect most of it.
+    """
     for word in range(4):
         shift = np.uint64(16 * word)
         rotated = base if not word else (base << shift) | (base >> (np.uint64(64) - shift))
@@ -105,7 +115,7 @@ def _words(values: Hashes, word: int) -> NDArray[np.int64]:
 def _expanded(
     first: NDArray[np.int64], lengths: NDArray[np.int64]
 ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
-    """Rows and places: row i goes with the `lengths[i]` places from `first[i]` on. In blocks."""
+    """Yield (rows, places) in blocks: row i with each of `lengths[i]` places from `first[i]` on."""
     full = np.flatnonzero(lengths)
     for rows in np.split(full, _cuts(lengths[full])):
         number = lengths[rows]
@@ -115,7 +125,7 @@ def _expanded(
 
 
 def _cuts(lengths: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Where to cut rows so that each run's lengths add up to about `_BLOCK`."""
+    """Where to cut the rows so that the lengths in each run add up to about `_BLOCK`."""
     total = np.cumsum(lengths)
     end = int(total[-1]) if len(total) else 0
     cuts: NDArray[np.int64] = np.searchsorted(total, np.arange(_BLOCK, end, _BLOCK))

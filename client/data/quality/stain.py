@@ -1,4 +1,4 @@
-"""A site's stain in numbers that may leave the site, and how far two sites' stains lie apart."""
+"""A site's stain in numbers that may leave the site, and the distance between two sites' stains."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -12,12 +12,13 @@ from numpy.typing import NDArray
 from common.errors import DataError
 
 ALL = "all types"
+"""The key of the colours over all images, whatever their type."""
 LEAST = 10
-"""A type with fewer images is not in the profile: its numbers would be those of single cells."""
+"""A profile leaves out a type with fewer images: its medians would describe single cells."""
 FORMAT = 1
 
 Lab = NDArray[np.float32]
-"""(N, 3), of N images."""
+"""(N, 3): L, a and b of N images."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,19 +26,22 @@ class Colours:
     """Medians over the images of one cell type."""
 
     images: int
+    """How many images."""
     nucleus: tuple[float, float, float]
-    """Lab of the darkest twentieth of each image: smaller than any white cell's nucleus."""
+    """Lab of the twentieth of each image that absorbs most green; a nucleus is always larger."""
     background: tuple[float, float, float]
-    """Lab of the lightest quarter."""
+    """Lab of the quarter of each image that absorbs least green."""
 
 
 @dataclass(frozen=True)
 class Profile:
-    """Colours by cell type, and under `ALL` over all images. Holds no image and no file name."""
+    """The colours of a site's images. A profile holds no image and no file name."""
 
     colours: Mapping[str, Colours]
+    """Cell type -> its colours; `ALL` -> the colours of all images."""
 
     def to_json(self) -> dict[str, Any]:
+        """The profile as JSON types, colours rounded to 0.01, in the form for `read_profile`."""
         return {
             "format": FORMAT,
             "colours": {
@@ -55,20 +59,30 @@ class Profile:
 class Drift:
     """How far a site's colours lie from a reference's, in Lab units (CIE 1976 delta E).
 
-    About 2 is just seen beside each other.
+    A person just sees a difference of about 2 between colours side by side. Each figure is the mean
+    over `types`, so that the number of images of a type does not matter.
     """
 
     reference: str
+    """The reference's name, for the reader."""
     types: tuple[str, ...]
-    """The cell types compared; the mean over them, so that their numbers do not matter."""
+    """The compared cell types, or `ALL` alone."""
     nucleus: float
+    """The distance of the nuclei."""
     background: float
+    """The distance of the backgrounds."""
     shift: tuple[float, float, float]
-    """Mean nucleus here minus there: L, a, b."""
+    """The nuclei here minus those of the reference: L, a, b."""
 
     @property
     def direction(self) -> str:
-        """The shift in words."""
+        """The shift in words; components under 2 do not count.
+
+        >>> Drift(
+        ...     reference="b", types=(ALL,), nucleus=6.7, background=0.0, shift=(-6.0, 3.0, 0.5)
+        ... ).direction
+        'darker, redder'
+        """
         words = (("darker", "lighter"), ("less red", "redder"), ("bluer", "less blue"))
         parts = [
             pair[int(value > 0)]
@@ -79,7 +93,11 @@ class Drift:
 
 
 def profile(nucleus: Lab, background: Lab, labels: Sequence[str]) -> Profile:
-    """The colours of each label with at least `LEAST` images, and of all images."""
+    """Make the profile of N images: each label with at least `LEAST` images, and `ALL`.
+
+    nucleus, background: float32 (N, 3), Lab. labels: N labels. With fewer than `LEAST` images in
+    all, the profile is empty.
+    """
     names = np.asarray(labels, dtype=str)
     groups = {ALL: np.ones(len(names), dtype=bool)}
     groups |= {str(name): names == name for name in np.unique(names)}
@@ -105,7 +123,10 @@ def _colours(nucleus: Lab, background: Lab) -> Colours:
 
 
 def drift(here: Profile, there: Profile, reference: str) -> Drift | None:
-    """Compare type by type where both have the type, else over all; None where neither can."""
+    """Compare two profiles over the types that both have, else over all images.
+
+    `reference` is the name of `there`. Returns None when the profiles have nothing in common.
+    """
     types = sorted(set(here.colours) & set(there.colours) - {ALL})
     if not types and ALL in here.colours and ALL in there.colours:
         types = [ALL]
@@ -132,7 +153,10 @@ def drift(here: Profile, there: Profile, reference: str) -> Drift | None:
 
 
 def read_profile(path: Path) -> Profile:
-    """A profile file, or a check's JSON with one in it. Raises DataError: it is neither."""
+    """Read the profile in a file of `data check --profile` or `--json`.
+
+    Raises DataError when the file cannot be read or holds no profile.
+    """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         content = content.get("profile", content)

@@ -14,7 +14,7 @@ _EXAMPLES = 3
 
 
 def show(result: CheckResult, console: Console) -> None:
-    """Print what was found, with a few files of each kind, and the verdict."""
+    """Print the findings, each with a few files as examples, and the verdict."""
     if result.findings:
         table = Table(title=f"{result.source}: {count(result.images, 'image')}", show_lines=True)
         table.add_column("")
@@ -36,7 +36,7 @@ def show(result: CheckResult, console: Console) -> None:
 
 
 def distance(drift: Drift) -> str:
-    """The distance to the reference in one line."""
+    """Say in one line how far the stain lies from the reference's."""
     return (
         f"stain against {drift.reference}: nuclei {drift.nucleus:.1f}, background "
         f"{drift.background:.1f} Lab units apart over {count(len(drift.types), 'type')}; nuclei "

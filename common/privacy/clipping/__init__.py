@@ -4,7 +4,6 @@ from common.privacy.clipping.clip_rule import Clipping, ClipRule
 from common.privacy.clipping.engine import (
     ClippedSum,
     EngineName,
-    Spread,
     clipped_gradient_sum,
     refuse_row_mixing,
 )
@@ -14,7 +13,6 @@ __all__ = [
     "ClippedSum",
     "Clipping",
     "EngineName",
-    "Spread",
     "clipped_gradient_sum",
     "refuse_row_mixing",
 ]

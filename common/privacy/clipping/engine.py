@@ -6,8 +6,6 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Literal
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import nn
 
@@ -39,37 +37,15 @@ _ALIGNED = 64
 
 
 @dataclass(frozen=True)
-class Spread:
-    """A few figures of many values; zeros where there are none. Private: for a local log only."""
-
-    mean: float = 0.0
-    median: float = 0.0
-    largest: float = 0.0
-
-    @classmethod
-    def of(cls, ordered: npt.NDArray[np.float64]) -> "Spread":
-        """The figures of values (n,) in ascending order."""
-        if not len(ordered):
-            return cls()
-        return cls(float(ordered.mean()), float(ordered[len(ordered) // 2]), float(ordered[-1]))
-
-
-@dataclass(frozen=True)
 class ClippedSum:
-    """What the clipping of one batch gives; it keeps nothing of a single unit.
-
-    Everything here is private until noise is added to `gradient`.
-    """
+    """What the clipping of one batch gives. It is private until noise is added to `gradient`."""
 
     gradient: torch.Tensor
     """float64 (P,), finite: the sum, the trainable parameters in `named_parameters()` order."""
-    units: int
-    """Units in the batch; 0 for an empty batch, whose gradient is zeros."""
-    nonfinite: int
-    """Units whose gradient had no finite norm, or one beyond `LARGEST_NORM`: counted as zero."""
-    clipped: int
-    """Units whose norm exceeded the bound."""
-    norms: Spread
+    norms: torch.Tensor
+    """float64 (units,): the norm of each unit's gradient before it is clipped, never too small.
+
+    A unit whose norm is not finite, or beyond `LARGEST_NORM`, counts as zero in the sum."""
 
 
 def clipped_gradient_sum(
@@ -126,10 +102,10 @@ def clipped_gradient_sum(
 
     | edge case | result |
     |---|---|
-    | empty batch | zeros, units=0 |
-    | a unit's gradient, or a product on the way to its norm, is not finite | zero, in `nonfinite` |
-    | a unit's norm is beyond `LARGEST_NORM` | zero, in `nonfinite` |
-    | the sum is not finite after all | zeros, all units in `nonfinite` |
+    | empty batch | zeros, no norms |
+    | a unit's gradient, or a product on the way to its norm, is not finite | the unit adds zero |
+    | a unit's norm is beyond `LARGEST_NORM` | the unit adds zero |
+    | the sum is not finite after all | zeros, all norms NaN |
     | zero gradient | zero |
     | parameter that the loss does not reach | zeros in its place |
 
@@ -142,7 +118,7 @@ def clipped_gradient_sum(
     >>> losses = nn.CrossEntropyLoss(reduction="none")
     >>> inputs, targets = torch.full((4, 2), 100.0), torch.tensor([0, 1, 2, 0])
     >>> found = clipped_gradient_sum(model, losses, inputs, targets, max_grad_norm=1.0)
-    >>> found.gradient.shape, found.units, bool(found.gradient.norm() <= 4.0)
+    >>> found.gradient.shape, len(found.norms), bool(found.gradient.norm() <= 4.0)
     (torch.Size([9]), 4, True)
     """
     keep_freed_memory()
@@ -211,7 +187,7 @@ def _clipped_sum(problem: Problem, engine: Engine, batch: _Batch) -> ClippedSum:
     total = Accumulator(problem.parameters)
     norms = [torch.zeros(0, dtype=torch.float64)]
     if not len(batch.targets):
-        return _summary(total.flat, norms[0], problem.rule)
+        return ClippedSum(total.flat, norms[0])
     limit = batch.limit(engine, problem)
     large: list[Chunk] = []
     with torch.enable_grad():
@@ -225,7 +201,7 @@ def _clipped_sum(problem: Problem, engine: Engine, batch: _Batch) -> ClippedSum:
         engine.finish(total)
         for piece in large:
             norms.append(_add_large_unit(problem, batch, piece, limit, total).cpu())
-    return _summary(total.flat, torch.cat(norms), problem.rule)
+    return _finite(total.flat, torch.cat(norms))
 
 
 def refuse_row_mixing(model: nn.Module) -> None:
@@ -281,15 +257,8 @@ def _add_large_unit(
     return norm
 
 
-def _summary(gradient: torch.Tensor, norms: torch.Tensor, rule: ClipRule) -> ClippedSum:
+def _finite(gradient: torch.Tensor, norms: torch.Tensor) -> ClippedSum:
+    """The sum, or zeros where it is not finite: then no unit counts."""
     if not bool(gradient.sum().isfinite()):
         gradient, norms = torch.zeros_like(gradient), torch.full_like(norms, torch.nan)
-    finite = np.sort(norms.numpy()[rule.usable(norms).numpy()])
-    within = int(np.searchsorted(finite, rule.max_grad_norm, side="right"))
-    return ClippedSum(
-        gradient=gradient,
-        units=len(norms),
-        nonfinite=len(norms) - len(finite),
-        clipped=len(finite) - within,
-        norms=Spread.of(finite),
-    )
+    return ClippedSum(gradient, norms)

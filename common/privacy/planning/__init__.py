@@ -1,1 +1,1 @@
-"""What a study's privacy costs and brings, before anything runs."""
+"""Plans a study's privacy before it runs: the noise, epsilon, and what they mean."""

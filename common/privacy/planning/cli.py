@@ -1,4 +1,4 @@
-"""`hemofed privacy ...`."""
+"""The command `hemofed privacy plan`."""
 
 import json
 from pathlib import Path
@@ -23,7 +23,7 @@ def _group() -> None:
 @app.command()
 def plan(
     study: Annotated[
-        str, typer.Argument(help="A study's YAML, a simulation's, or the name of one shipped.")
+        str, typer.Argument(help="YAML of a study or simulation, or the name of a shipped one.")
     ],
     settings: Annotated[
         list[str] | None,
@@ -33,18 +33,18 @@ def plan(
     ] = None,
     sites: Annotated[
         int | None,
-        typer.Option(min=2, help="Forecast distributed mode for so many (the cohort's, else 5)."),
+        typer.Option(min=2, help="Sites in distributed mode. Default: the cohort's, or 5."),
     ] = None,
     colluders: Annotated[
-        int, typer.Option(min=0, help="Sites whose knowledge, pooled, its noise withstands.")
+        int, typer.Option(min=0, help="Sites whose pooled knowledge its noise withstands.")
     ] = 1,
     dropouts: Annotated[
         int, typer.Option(min=0, help="Sites whose noise may be missing from a sum.")
     ] = 0,
-    figure: Annotated[Path | None, typer.Option(help="Also draw it into this PNG.")] = None,
+    figure: Annotated[Path | None, typer.Option(help="Also draw the plan as a PNG.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
 ) -> None:
-    """Noise, epsilon by round, other choices, and what it is worth to a patient."""
+    """Show the noise, epsilon by round, other choices, and what they mean for a patient."""
     from common.config.loading import find, read_study
     from common.privacy.planning.plan import cohort_of, make_plan
 
@@ -81,7 +81,7 @@ def _print(made: "PrivacyPlan", console: Console) -> None:
 
 
 def _steps(made: "PrivacyPlan") -> str:
-    """How many units a step has, against what it takes."""
+    """Return a sentence on how many units a step has, and how many it needs."""
     told = ", ".join(f"{name} {_rounded(units)}" for name, units in made.units.items())
     here = f"; of the cohort: {told}" if told else ""
     from common.privacy.planning.plausibility import MANY_PARAMETERS
@@ -100,7 +100,7 @@ def _rounded(number: float) -> str:
 
 
 def _asked(made: "PrivacyPlan") -> str:
-    """How often a site may be asked to train."""
+    """Return in words the number of rounds that the noise is calibrated for."""
     spare = f" and {made.spare_rounds} spare" if made.spare_rounds else ""
     return f"{made.rounds}{spare} rounds"
 

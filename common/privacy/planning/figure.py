@@ -1,4 +1,4 @@
-"""The plan as a picture."""
+"""Draws a plan as a picture."""
 
 from pathlib import Path
 
@@ -13,14 +13,18 @@ from common.privacy.planning.threat_models import AdversaryView
 
 _LOCAL = "#2b6cb0"
 _DISTRIBUTED = ("#2f855a", "#b7791f", "#6b46c1")
-"""The colours of the adversaries from the weakest up; the strongest has its own."""
+"""The colours of the adversaries, from the weakest to the second strongest."""
 _STRONGEST = "#c53030"
 _LINE_HEIGHT = 0.055
 """The height of a label, as a share of the axes' height."""
 
 
 def draw(plan: PrivacyPlan, path: Path) -> None:
-    """Write a PNG: epsilon by round against each adversary, and by a patient's number of images."""
+    """Write a PNG with two charts to `path`, whole or not at all.
+
+    They show epsilon by round against each adversary, and a patient's epsilon by the number of the
+    patient's images.
+    """
     figure = Figure(figsize=(12, 5), layout="constrained")
     FigureCanvasAgg(figure)
     left, right = figure.subplots(1, 2, width_ratios=(7, 4))
@@ -40,7 +44,7 @@ def draw(plan: PrivacyPlan, path: Path) -> None:
 def _draw_rounds(plan: PrivacyPlan, axes: Axes) -> None:
     top = 1.08 * max(plan.epsilon_asked, *(view.epsilon for view in plan.views))
     axes.set(xlabel="rounds done", ylabel=f"epsilon at delta {plan.delta:g}", ylim=(0, top))
-    axes.set_xlim(0, plan.rounds)
+    axes.set_xlim(0, plan.rounds + plan.spare_rounds)
     axes.set_title(f"Each site, per {plan.unit}, by who attacks it{_sharing(plan)}", fontsize=11)
     axes.spines[["top", "right"]].set_visible(False)
     middle = (plan.rounds / 2, plan.epsilon_asked)
@@ -60,7 +64,10 @@ def _sharing(plan: PrivacyPlan) -> str:
 
 
 def _draw_view(view: AdversaryView, axes: Axes, colour: str, height: float) -> None:
-    """A curve, and beside its end a label at `height` of the axes. Local's lies below others."""
+    """Draw a view's curve, and a label beside its end, at `height` as a share of the axes' height.
+
+    The curve of local mode is wide and pale, so that others on it stay visible.
+    """
     rounds, spent = zip(*view.by_round, strict=True)
     local = view.mode == "local"
     axes.plot(

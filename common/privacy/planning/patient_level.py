@@ -1,4 +1,4 @@
-"""What protection of one image is worth to a patient who has several."""
+"""The epsilon of a patient with several images, where the protected unit is one image."""
 
 from dataclasses import replace
 from functools import lru_cache
@@ -13,19 +13,24 @@ from common.privacy.events import Event
 
 _NEGLIGIBLE = 1e-13
 _CELLS = 10_000
-"""Losses are cut into about as many, so that a question takes a second; rounded up, as ever."""
+"""The privacy losses are discretised into about this many cells, so that an answer takes about a
+second. The discretisation rounds up, so epsilon is never too small."""
 
 
 def patient_epsilon(event: Event, delta: float, images: int) -> float:
-    """The epsilon at `delta` of adding or removing a patient with `images` images.
+    """Return the epsilon at `delta` of adding or removing a patient with `images` images.
 
-    For an event of unit "image". Each of the k images joins a step with probability q by itself,
-    so j ~ Binomial(k, q) of them do, and the clipped sum moves by at most j C: a step is dominated
-    by N(0, z^2) against sum_j Bin(k, q)(j) N(j, z^2) (Ganesh 2024, "Tight group-level DP guarantees
-    for DP-SGD with sampling via mixture of Gaussians mechanisms", arXiv 2401.10294), which is
-    composed over the steps. One of unit "patient" protects all images at once: its own epsilon.
+    If the event's unit is "image", each of the k images joins a step with probability q,
+    independently of the others. So j ~ Binomial(k, q) of them join, and the clipped sum changes by
+    at most j C. A step is dominated by N(0, z^2) against sum_j Bin(k, q)(j) N(j, z^2) (Ganesh 2024,
+    "Tight group-level DP guarantees for DP-SGD with sampling via mixture of Gaussians mechanisms",
+    arXiv 2401.10294). This is composed over the steps.
 
-    Raises PrivacyError for images < 1 or noise_multiplier 0.
+    If the unit is "patient", the event protects all images of a patient together, and the result is
+    the event's own epsilon.
+
+    Raises:
+        PrivacyError: `images` < 1, or the event's noise multiplier is 0.
     """
     if images < 1 or event.noise_multiplier == 0:
         raise PrivacyError(
@@ -40,7 +45,7 @@ def patient_epsilon(event: Event, delta: float, images: int) -> float:
 
 
 def _span(shift: float) -> float:
-    """About how far the losses of a shift by that many standard deviations reach."""
+    """Return about the largest privacy loss of a shift by `shift` standard deviations."""
     return shift**2 / 2 + 10 * shift
 
 
@@ -48,7 +53,7 @@ def _span(shift: float) -> float:
 def _mixture(event: Event, delta: float, images: int) -> float:
     joining = np.arange(images + 1)
     chance = stats.binom.pmf(joining, images, event.sample_rate)
-    # What is left out is counted as all images joining, which can only raise epsilon.
+    # The left-out probability is added to that of all images joining, which can only raise epsilon.
     kept = (chance > _NEGLIGIBLE) | (joining == images)
     chance[images] += max(0.0, 1.0 - chance[kept].sum())
     step = privacy_loss_distribution.from_mixture_gaussian_mechanism(

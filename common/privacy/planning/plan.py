@@ -1,4 +1,4 @@
-"""What a study's privacy asks of its noise, and what other choices would: before anything runs."""
+"""Plans a study's privacy before it runs: its noise and epsilon, and those of other choices."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
@@ -20,74 +20,84 @@ DISTRIBUTED = (
     "asked for again costs one more step."
 )
 EXAMPLE_SITES = 5
-"""That distributed mode is forecast for where a study does not name its cohort."""
+"""The number of sites in the forecast of distributed mode, if the study names no cohort."""
 _CURVE_POINTS = 10
 
 
 @dataclass(frozen=True, kw_only=True)
 class Choice:
-    """The study with one setting changed."""
+    """The study's noise and epsilon after a change of one setting."""
 
     change: str
+    """The change in words, such as "rounds x 2"."""
     rounds: int
     local_steps: int
     sample_rate: float
     noise_multiplier: float
-    """What this choice needs for the study's epsilon."""
+    """The noise multiplier that gives the study's epsilon after this change."""
     relative_noise: float
-    """Noise on the sites' mean gradient of a step, with that multiplier, over the plan's."""
+    """The noise on a step's mean gradient over all sites with that multiplier, divided by the noise
+    without the change."""
     epsilon_as_is: float
-    """What this choice costs with the plan's own noise multiplier."""
+    """The epsilon after this change with the plan's noise multiplier."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class PrivacyPlan:
-    """A study's privacy in numbers; epsilon at `delta`, by `accountant`."""
+    """A study's privacy in numbers. Every epsilon is at `delta`."""
 
     study: str
     digest: str
     unit: str
     adjacency: str
+    """In words, which two data sets count as neighbours."""
     accountant: str
+    """In words, how `epsilon` is computed."""
     delta: float
     epsilon_asked: float
+    """The epsilon that the study asks for."""
     epsilon: float
-    """What all rounds together cost; never above what was asked."""
+    """The epsilon of all rounds together, spare rounds included; never above `epsilon_asked`."""
     epsilon_rdp: float
+    """The same by the RDP accountant, which gives a larger bound."""
     noise_multiplier: float
     max_grad_norm: float
     sample_rate: float
     rounds: int
     spare_rounds: int
-    """Rounds that may be done again after a crash: `epsilon` counts them."""
+    """Rounds that may be repeated after a crash; `epsilon` includes them."""
     local_steps: int
     cohort: Cohort
-    """Whom distributed mode is forecast for."""
+    """The sites in the forecast of distributed mode."""
     views: tuple[AdversaryView, ...]
-    """Each site's epsilon against each adversary; the first is local mode's, against anyone."""
+    """Each site's epsilon against each adversary, without spare rounds. The first view is of local
+    mode."""
     distributed: str
-    """What distributed mode's numbers are."""
+    """A note for readers on the numbers of distributed mode."""
     choices: tuple[Choice, ...]
+    """Other choices; the first is the plan itself."""
     by_patient: tuple[tuple[int, float], ...]
-    """(images of a patient, epsilon of that patient)."""
+    """(images of a patient, epsilon of that patient) in local mode."""
     scores: Forecast | None
-    """How sharp noised scores will be; None where the study does not say how many units train."""
+    """How precise noised scores will be; None if there is no forecast (see `forecast`)."""
     units: dict[str, float]
-    """Site of the study's cohort -> the units that a step of it has on average."""
+    """Site of the study's cohort -> the mean number of units in a step of it."""
     enough: float
-    """Such units from which on a site by itself has not more noise than gradients (meaning.py)."""
+    """The mean number of units in a step from which on the noise of a single site is not longer
+    than its gradients can be (see `plausibility`)."""
     doubts: tuple[str, ...]
-    """Sentences on values that mean little for the cohort."""
+    """Sentences on settings that mean little for the cohort."""
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """Return the plan as values for JSON."""
         return asdict(self)
 
 
 def make_plan(study: Study, cohort: Cohort) -> PrivacyPlan:
-    """The plan of a private study, with a forecast of distributed mode for `cohort`.
+    """Return the plan of a private study, with a forecast of distributed mode for `cohort`.
 
-    Raises PrivacyError for a study of mode "none".
+    Raises:
+        PrivacyError: the study's mode is "none", or no noise gives its epsilon.
     """
     privacy = study.privacy
     if privacy.mode == "none":
@@ -113,7 +123,7 @@ def make_plan(study: Study, cohort: Cohort) -> PrivacyPlan:
         spare_rounds=privacy.spare_rounds,
         local_steps=privacy.local_steps,
         cohort=cohort,
-        views=views(event, cohort, privacy.delta, _points(study.rounds), privacy.local_steps),
+        views=views(event, cohort, privacy.delta, _points(study), privacy.local_steps),
         distributed=DISTRIBUTED,
         choices=tuple(_choices(study, event)),
         by_patient=tuple(
@@ -129,9 +139,18 @@ def make_plan(study: Study, cohort: Cohort) -> PrivacyPlan:
 def cohort_of(
     study: Study, sites: int | None = None, colluders: int = 1, dropouts: int = 0
 ) -> Cohort:
-    """`sites` that share the noise, else the study's that train, or EXAMPLE_SITES of them.
+    """Return the cohort that shares the noise in distributed mode.
 
-    Raises PrivacyError: no share of the noise is left.
+    Args:
+        study: the study.
+        sites: the number of sites; None takes the study's training sites, or EXAMPLE_SITES if it
+            has fewer than two.
+        colluders: sites whose knowledge, pooled, the noise withstands.
+        dropouts: sites whose noise may be missing from a sum.
+
+    Raises:
+        PrivacyError: there are fewer than two sites, a number is below 0, or no site is left that
+            neither colludes nor drops out.
     """
     training = sum(member.role == "train" for member in study.cohort.values())
     named = training if training > 1 else EXAMPLE_SITES
@@ -139,9 +158,11 @@ def cohort_of(
     return Cohort(sites=number, colluders=colluders, dropouts=dropouts)
 
 
-def _points(rounds: int) -> list[int]:
-    points = min(_CURVE_POINTS, rounds)
-    return sorted({1, *(rounds * (point + 1) // points for point in range(points))})
+def _points(study: Study) -> list[int]:
+    """Numbers of rounds to tell epsilon at; the last is the most that a site may be asked for."""
+    rounds, points = study.rounds, min(_CURVE_POINTS, study.rounds)
+    planned = {1, *(rounds * (point + 1) // points for point in range(points))}
+    return sorted(planned | {rounds + study.privacy.spare_rounds})
 
 
 def _choices(study: Study, plan: Event) -> list[Choice]:
@@ -161,7 +182,7 @@ def _choices(study: Study, plan: Event) -> list[Choice]:
         for name, change in changes.items()
         if name == "as planned" or any(change[key] != _now(study, key) for key in change)
     ]
-    # Each site's noise is its own: the mean of more of them, all of one size, has less.
+    # The sites' noise is independent, so the mean over more sites of one size has less of it.
     return planned + [
         replace(planned[0], change=f"sites {sign}", relative_noise=factor**-0.5)
         for sign, factor in (("/ 2", 0.5), ("x 2", 2.0))

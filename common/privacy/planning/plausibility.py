@@ -1,7 +1,6 @@
-"""Values of a study that are allowed, and mean little for the sites of its cohort.
+"""Finds settings of a study that are valid, but protect or teach little at its cohort's sizes.
 
-They break nothing, so nothing refuses them; a person who reads the study, its plan or its report is
-told in a sentence each.
+They are not errors. The study's plan and report state each in a sentence for the reader.
 """
 
 from collections.abc import Mapping
@@ -10,16 +9,19 @@ from common.config.study import Participant, Study
 from common.text import count
 
 MUCH_NOISE = 0.02
-"""Noise on a coordinate of the mean gradient of all steps, in clipping norms. With it the noise on
-MANY_PARAMETERS is as long as the gradients can be: each is clipped, and so is their mean."""
+"""Standard deviation of the noise on a coordinate of the mean gradient of all steps, in clipping
+norms. From here on, the noise on MANY_PARAMETERS coordinates is at least as long as the mean
+gradient, whose length clipping limits to one clipping norm."""
 MANY_PARAMETERS = round(MUCH_NOISE**-2)
+"""The number of parameters for which noise of MUCH_NOISE has the length of one clipping norm."""
 
 
 def doubts(study: Study, noise_multiplier: float) -> list[str]:
-    """What to say of the study's privacy at the declared sizes of its cohort; [] is well.
+    """Return a sentence for each setting that means little at the cohort's declared sizes.
 
-    noise_multiplier: of its gradients (`study_event`). Without privacy, or a cohort that trains,
-    there is nothing to say.
+    The list is empty if there is none, or if the study has no privacy or no training site.
+
+    noise_multiplier: the study's, of `study_event`.
     """
     training = _training(study)
     if study.privacy.mode == "none" or not training:
@@ -29,16 +31,17 @@ def doubts(study: Study, noise_multiplier: float) -> list[str]:
 
 
 def expected_units(study: Study) -> dict[str, float]:
-    """Site -> the units that a step of it has on average."""
+    """Return training site -> the mean number of units in a step of it."""
     rate = study.privacy.sample_rate
     return {name: rate * member.units for name, member in _training(study).items()}
 
 
 def noise_of_mean(study: Study, noise_multiplier: float) -> float:
-    """The standard deviation of the noise on each coordinate of the mean gradient of all steps, in
-    clipping norms, where all training sites answer.
+    """Return the standard deviation of the noise on a coordinate of the mean gradient of all steps.
 
-    Each site divides a step's noised sum by the units that it expects; the server weighs the sites.
+    The unit is the clipping norm. Each site divides a step's noised sum by the number of units that
+    it expects, and the server takes the sites' weighted mean. All training sites are assumed to
+    answer.
     """
     training, expected = _training(study), expected_units(study)
     whole = sum(member.weight for member in training.values())
@@ -48,7 +51,7 @@ def noise_of_mean(study: Study, noise_multiplier: float) -> float:
 
 
 def _training(study: Study) -> Mapping[str, Participant]:
-    """The sites that train and have a say."""
+    """Return the training sites that have units and a weight."""
     return {
         name: member
         for name, member in study.cohort.items()
@@ -57,7 +60,10 @@ def _training(study: Study) -> Mapping[str, Participant]:
 
 
 def _of_delta(study: Study, training: Mapping[str, Participant]) -> str | None:
-    """A mechanism that publishes one unit in n whole has delta 1/n."""
+    """Return a sentence if delta is too large for the largest site.
+
+    A mechanism that publishes one of n units, chosen at random, has delta 1/n.
+    """
     delta, unit = study.privacy.delta, study.privacy.unit
     name, most = max(training.items(), key=lambda item: item[1].units)
     if delta * most.units < 1:

@@ -1,4 +1,4 @@
-"""How sharp a study's noised scores will be, before it runs, and what sharper ones would cost."""
+"""Forecasts how precise a study's noised scores will be, and what more precision would cost."""
 
 from dataclasses import dataclass
 
@@ -11,32 +11,33 @@ from common.privacy.noise import count_sigma
 from common.text import count
 
 ACCURACY = 0.8
-"""That the forecast is made for."""
+"""The accuracy for which the forecast is computed."""
 WIDTHS = (0.05, 0.1, 0.2)
-"""Intervals whose price is told."""
+"""Widths of the interval for which the forecast gives a price."""
 _LEAST, _MOST = 2.0**-6, 2.0**12
-"""The range of noise multipliers that is searched."""
+"""The range of noise multipliers in the search for a price."""
 _HALVINGS = 30
 
 
 @dataclass(frozen=True)
 class Forecast:
-    """The accuracy of the sites' pooled noised counts, if about 80 % are right."""
+    """How precise the accuracy of the sites' pooled noised counts will be, if it is about 80 %."""
 
     cells: int
-    """Counted for validation over all sites, by the units that they declare."""
+    """Validation cells of all sites, estimated from the units that they declare."""
     sites: int
     evaluations: int
+    """The number of evaluations that share `evaluation.epsilon`."""
     sigma: float
     """Standard deviation of the noise in each count of each site."""
     width: float | None
-    """Width of the accuracy's 95 % interval; None: it would say nothing."""
+    """Width of the accuracy's 95 % interval; None: noise hides the accuracy."""
     prices: tuple[tuple[float, float | None], ...]
-    """(width of the interval, evaluation.epsilon that gives it); None: with so few cells none."""
+    """(width of the interval, evaluation.epsilon that gives it); None: there are too few cells."""
 
     @property
     def words(self) -> str:
-        """In a few sentences, for whoever plans or approves the study."""
+        """The forecast in a few sentences, for a person who plans or approves the study."""
         comes = "is hidden by the noise: no figure will be given"
         if self.width is not None:
             comes = f"will come out with a 95 % interval {100 * self.width:.0f} points wide"
@@ -54,11 +55,11 @@ class Forecast:
 
 
 def forecast(study: Study) -> Forecast | None:
-    """The forecast; None where the study names no site that trains, nor how many cells it has, and
-    where no noise meets its `evaluation.epsilon`.
+    """Return the forecast, or None if there is none.
 
-    A patient counts with as many cells as may count; where patients have fewer, scores are less
-    sharp than told.
+    There is none if the study's training sites declare no units, or if no noise meets
+    `evaluation.epsilon`. The forecast assumes that each patient has the largest permitted number of
+    cells; if patients have fewer, the scores are less precise.
     """
     units = [member.units for member in study.cohort.values() if member.role == "train"]
     train, validation, _ = SPLIT_FRACTIONS
@@ -86,7 +87,10 @@ def _width(cells: int, sites: int, sigma: float) -> float:
 
 
 def _price(study: Study, cells: int, sites: int, wanted: float) -> float | None:
-    """The epsilon of all evaluations whose noise leaves the interval `wanted` wide."""
+    """Return the smallest epsilon of all evaluations that makes the interval at most `wanted` wide.
+
+    None: no noise in the range of the search does.
+    """
     unit = SENSITIVITY * study.privacy.cells_of_a_unit
 
     def enough(multiplier: float) -> bool:

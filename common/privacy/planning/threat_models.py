@@ -1,12 +1,14 @@
-"""What a site's data cost against each adversary, in local and in distributed mode.
+"""The epsilon of a site's data against each adversary, in local and in distributed mode.
 
-Local: each site adds the whole noise, so whoever sees its update sees all of it. Distributed: a
-secure sum shows the sites' updates only added up, and of n sites each adds Gaussian noise of
-1/sqrt(n - c - d) of the whole standard deviation, so that the whole is there even when d sites drop
-out of a sum and c others pool what they know and subtract their own noise (Kairouz et al. 2021,
-arXiv 2102.06387; Bonawitz et al. 2017 for the sum). hemofed trains in local mode; what is
-computed here of the other is a forecast, and leaves out the small term by which a sum of discrete
-Gaussians differs from one (ibid., proposition 14).
+Local mode: each site adds the whole noise, so everyone who sees its update sees it with the whole
+noise. Distributed mode: a secure sum shows only the sum of the sites' updates. Each of n sites adds
+Gaussian noise of 1/sqrt(n - c - d) of the whole standard deviation. So the sum has the whole noise
+even if d sites drop out of it, and c others pool their knowledge and subtract their own noise
+(Kairouz et al. 2021, arXiv 2102.06387; Bonawitz et al. 2017 for the sum).
+
+hemofed trains in local mode. The numbers for distributed mode are a forecast. They leave out the
+small term by which a sum of discrete Gaussians differs from a discrete Gaussian (Kairouz et al.,
+proposition 14).
 """
 
 import math
@@ -20,14 +22,22 @@ from common.privacy.events import Event, Mode
 
 @dataclass(frozen=True, kw_only=True)
 class Cohort:
-    """Who shares the noise in distributed mode. Raises PrivacyError where no share is left."""
+    """The sites that share the noise in distributed mode.
+
+    Raises:
+        PrivacyError: there are fewer than two sites, a number is below 0, or no site is left that
+            neither colludes nor drops out.
+
+    >>> Cohort(sites=5).shares, Cohort(sites=5).relative_noise
+    (4, 0.5)
+    """
 
     sites: int
-    """That train; n."""
+    """n, the number of training sites."""
     colluders: int = 1
-    """Sites whose knowledge the noise withstands together; c."""
+    """c, the number of sites whose pooled knowledge the noise withstands."""
     dropouts: int = 0
-    """Sites whose noise may be missing from a sum; d."""
+    """d, the number of sites whose noise may be missing from a sum."""
 
     def __post_init__(self) -> None:
         if self.colluders < 0 or self.dropouts < 0 or self.shares < 1 or self.sites < 2:
@@ -39,37 +49,44 @@ class Cohort:
 
     @property
     def shares(self) -> int:
-        """Sites whose noise together is the whole."""
+        """The number of sites whose noise adds up to the whole noise."""
         return self.sites - self.colluders - self.dropouts
 
     @property
     def relative_noise(self) -> float:
-        """Noise on the sum of all sites' updates, over that of local mode."""
+        """The noise of a site, and of the sum over all sites, divided by that of local mode."""
         return 1 / math.sqrt(self.shares)
 
 
 @dataclass(frozen=True, kw_only=True)
 class AdversaryView:
-    """What one adversary learns of one site's data; the same for every site of the study."""
+    """The epsilon of one site's data against one adversary; the same for each site of the study."""
 
     mode: Mode
     adversary: str
+    """The adversary in words."""
     noise_multiplier: float
-    """Noise multiplier of the noise that the adversary cannot subtract."""
+    """Multiplier of the noise that the adversary cannot subtract."""
     by_round: tuple[tuple[int, float], ...]
     """(rounds done, epsilon)."""
 
     @property
     def epsilon(self) -> float:
-        """Epsilon of all rounds."""
+        """The epsilon at the end of `by_round`."""
         return self.by_round[-1][1]
 
 
 def seen(event: Event, cohort: Cohort, insiders: int = 0, dropped: int = 0) -> Event:
-    """What `event`, with the whole noise, becomes for `insiders` pooled sites in distributed mode.
+    """Return `event` as an adversary sees it in distributed mode.
 
-    `dropped` sites, none of them the site itself, left no noise in any sum. Raises PrivacyError
-    unless 0 <= insiders + dropped < cohort.sites.
+    Args:
+        event: a site's steps with the whole noise.
+        cohort: the sites that share the noise.
+        insiders: sites that pool their knowledge and subtract their own noise.
+        dropped: sites whose noise is missing from every sum; the attacked site is not one of them.
+
+    Raises:
+        PrivacyError: `insiders` or `dropped` is below 0, or together they are all sites.
     """
     left = cohort.sites - insiders - dropped
     if insiders < 0 or dropped < 0 or left < 1:
@@ -84,9 +101,17 @@ def seen(event: Event, cohort: Cohort, insiders: int = 0, dropped: int = 0) -> E
 def views(
     event: Event, cohort: Cohort, delta: float, rounds: Sequence[int], local_steps: int
 ) -> tuple[AdversaryView, ...]:
-    """Local mode's one view, then distributed mode's from the weakest adversary to the strongest.
+    """Return the view of local mode, then those of distributed mode from weakest to strongest.
 
-    `event` is all of a study's steps in local mode; `rounds`, rising, is where epsilon is asked.
+    Args:
+        event: all steps of a study in local mode.
+        cohort: the sites that share the noise in distributed mode.
+        delta: the delta of every epsilon.
+        rounds: numbers of rounds after which epsilon is computed, in rising order.
+        local_steps: steps per round.
+
+    Raises:
+        PrivacyError: see `epsilon`.
     """
 
     def view(adversary: str, seen_event: Event) -> AdversaryView:
@@ -107,7 +132,7 @@ def views(
 
 
 def _adversaries(cohort: Cohort) -> dict[str, tuple[int, int]]:
-    """Name -> (insiders, dropped sites)."""
+    """Return adversary -> (insiders, dropped sites)."""
     others, planned = cohort.sites - 1, (cohort.colluders, cohort.dropouts)
     found = {"the server, outsiders": (0, 0)}
     if others > 1:

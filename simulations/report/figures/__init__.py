@@ -1,4 +1,4 @@
-"""The report's figures: one module each, with its drawing and the caption that its numbers give."""
+"""The report's figures. Each has a module that draws it and writes its caption from the numbers."""
 
 from collections.abc import Callable
 
@@ -25,4 +25,4 @@ FIGURES: dict[str, Callable[[Run], Chart | None]] = {
     "epsilon": epsilon.chart,
     "examples": examples.chart,
 }
-"""Name -> what draws it; None when the run has nothing to show there."""
+"""Name -> the function that draws a run's figure, or returns None if it has nothing to show."""

@@ -1,4 +1,4 @@
-"""The federated model against models trained without federation, on the same test cells."""
+"""Compares the federated model with models trained without federation, on the same test cells."""
 
 from dataclasses import dataclass
 
@@ -20,11 +20,13 @@ from simulations.report.run_folder import Run, interval
 
 METRIC = "balanced_accuracy"
 SAME = 0.0005
-"""Shares that differ by less print alike."""
+"""Shares that differ by less than this look the same in the report."""
 
 
 @dataclass(frozen=True)
 class Bar:
+    """A row of the chart: a model's score, and its 95 % interval if it has one."""
+
     label: str
     value: float
     bounds: tuple[float, float] | None
@@ -32,7 +34,10 @@ class Bar:
 
 
 def rows(run: Run) -> list[Bar]:
-    """What is compared, best-informed first; a model without the metric is left out."""
+    """Return the chart's rows; a model that has no score is left out.
+
+    The order is: all cells in one place, the federation, and single sites.
+    """
     found = []
     if run.centralised:
         found.append(_row("all cells in one place", run.centralised, TEAL))
@@ -53,6 +58,7 @@ def _row(label: str, part: dict[str, object], colour: str) -> Bar | None:
 
 
 def chart(run: Run) -> Chart | None:
+    """Draw each model's score; None if there are fewer than two models."""
     found = rows(run)
     if len(found) < 2:
         return None
@@ -80,7 +86,7 @@ def chart(run: Run) -> Chart | None:
 
 
 def _crowd(run: Run, axes: Axes, found: list[Bar]) -> None:
-    """Many single sites as small dots on the mean's row."""
+    """If there are many sites, draw each as a small line in the row of their mean."""
     sites = run.local_only["sites"] if run.local_only else {}
     if len(sites) > MANY_SITES:
         values = [part[METRIC] for part in sites.values() if part[METRIC] is not None]
@@ -89,6 +95,7 @@ def _crowd(run: Run, axes: Axes, found: list[Bar]) -> None:
 
 
 def caption(run: Run) -> str:
+    """Return the caption, which compares the federation with the other models."""
     parts = [_against_local(run), _against_centralised(run)]
     parts.append(
         f"Lines are 95 % bootstrap intervals over {_drawn(run)}; the shaded band is the federated "
@@ -98,15 +105,18 @@ def caption(run: Run) -> str:
 
 
 def _drawn(run: Run) -> str:
-    """What the intervals draw anew."""
+    """Return in words what the intervals resample."""
     if run.summary["intervals_over"] == "patients":
         return "the test cells' patients, for cells of one are alike"
     return "test cells"
 
 
 def verdict(run: Run) -> str | None:
-    """The federated model against the mean of single sites: better, worse, or the same as far as
-    these test cells can tell; None when that cannot be said."""
+    """Return whether the federated model is "better" or "worse" than the mean of single sites.
+
+    It is "same" if the mean lies within the federated model's interval. The result is None if
+    there is no mean or no interval.
+    """
     mean = run.local_only["mean"][METRIC] if run.local_only else None
     bounds = interval(run.summary, METRIC)
     if mean is None or bounds is None:
@@ -132,7 +142,10 @@ def _against_local(run: Run) -> str:
 
 
 def _opening(run: Run, mean: float, own: float) -> str:
-    """Who is ahead; where no model is needed to be as good, that it says little."""
+    """Return a sentence on which is better, the federated model or the mean of single sites.
+
+    If the federated model is not surely better than no model, the sentence says so.
+    """
     gap = formatting.points(own - mean)
     side = f"{gap} {'above' if own >= mean else 'below'} the mean"
     if doubt := no_better(run.summary):

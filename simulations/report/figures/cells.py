@@ -1,4 +1,4 @@
-"""Which cells each site has."""
+"""Shows how many cells of each type each site has."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,7 +9,7 @@ from simulations.report.run_folder import Run
 
 
 def counts(run: Run) -> tuple[list[str], NDArray[np.int64]]:
-    """Site names, largest first, and their (types, sites) numbers of cells."""
+    """Return the names of the sites, largest first, and their numbers of cells (types, sites)."""
     columns = {
         name: [site["class_counts"].get(kind, 0) for kind in run.cell_types]
         for name, site in run.sites.items()
@@ -20,6 +20,7 @@ def counts(run: Run) -> tuple[list[str], NDArray[np.int64]]:
 
 
 def chart(run: Run) -> Chart:
+    """Draw the numbers of cells."""
     names, table = counts(run)
     few = len(names) <= MANY_SITES
     figure, axes = canvas(5.4 if len(names) < 8 else 7.2, 1.0 + 0.23 * len(run.cell_types))
@@ -71,7 +72,10 @@ def caption(run: Run, names: list[str], table: NDArray[np.int64]) -> str:
 
 
 def _sizes(names: list[str], sizes: NDArray[np.int64]) -> str:
-    """How the cells are spread over the sites; `sizes` falls."""
+    """Return a sentence on how the cells are spread over the sites.
+
+    sizes: the number of cells of each site, in falling order.
+    """
     total = int(sizes.sum())
     if len(names) == 1:
         return f"{names[0]} holds all {formatting.count(total, 'cell')}."

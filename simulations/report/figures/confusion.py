@@ -1,4 +1,4 @@
-"""Which cell types the federated model takes for which."""
+"""Shows which cell types the federated model takes for which."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,6 +9,7 @@ from simulations.report.run_folder import Run
 
 
 def chart(run: Run) -> Chart | None:
+    """Draw the confusion matrix; None if there are no test cells."""
     counts = run.confusion
     if not counts.sum():
         return None
@@ -63,7 +64,7 @@ def caption(kinds: list[str], counts: NDArray[np.int64]) -> str:
 
 
 def _favourite(kinds: list[str], counts: NDArray[np.int64]) -> list[str]:
-    """A sentence on the type that the model names far more often than it is there."""
+    """Return a sentence if the model predicts a type far more often than it occurs, else []."""
     said = counts.sum(axis=0) / counts.sum()
     there = counts.sum(axis=1) / counts.sum()
     most = int(said.argmax())

@@ -1,4 +1,4 @@
-"""The privacy loss that each site has spent, by round."""
+"""Shows the epsilon that each site has spent, by round."""
 
 import math
 
@@ -17,7 +17,7 @@ from simulations.report.run_folder import Run
 
 
 def spent(run: Run) -> dict[str, tuple[list[int], list[float]]]:
-    """Site -> rounds and the epsilon spent by their end."""
+    """Return site -> (rounds, the epsilon spent by the end of each)."""
     found: dict[str, tuple[list[int], list[float]]] = {}
     for one in run.rounds:
         for name, site in one.sites.items():
@@ -29,6 +29,7 @@ def spent(run: Run) -> dict[str, tuple[list[int], list[float]]]:
 
 
 def chart(run: Run) -> Chart | None:
+    """Draw each site's epsilon; None if the run has no privacy or no site has spent any."""
     found = spent(run)
     if not run.private or not found:
         return None
@@ -62,7 +63,7 @@ def chart(run: Run) -> Chart | None:
 
 
 def _alike(found: dict[str, tuple[list[int], list[float]]]) -> bool:
-    """Whether all sites spent the same, to a thousandth, at every round."""
+    """Return whether all sites spent the same epsilon in every round, up to a thousandth of it."""
     first, *others = found.values()
     return all(
         other[0] == first[0]

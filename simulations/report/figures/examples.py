@@ -1,4 +1,4 @@
-"""Test cells with the model's answers, right and wrong."""
+"""Shows test cells with the model's right and wrong answers."""
 
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -11,15 +11,16 @@ from simulations.report.run_folder import Run
 SHOWN = 24
 COLUMNS = 6
 FITTING = 22
-"""Letters of a type's name that fit above its picture."""
+"""Most letters of a type's name that fit above its picture."""
 GOOD, BAD = "#1c7a4a", "#b3261e"
 
 
 def chosen(run: Run) -> list[int]:
-    """Rows of the examples to show, wrong ones first.
+    """Return the rows of the examples to show, wrong answers first.
 
-    The types take turns, so that each is seen; within a turn the mix of right and wrong is kept as
-    even as there is, and a type that has both waits for those that have only what is wanted.
+    The types take turns, so that each is shown. Right and wrong answers alternate as far as there
+    are enough of both. Within a turn, a type that has both waits for the types that have only the
+    wanted kind.
     """
     label, right = run.examples.label, run.examples.label == run.examples.predicted
     left = [
@@ -41,6 +42,7 @@ def chosen(run: Run) -> list[int]:
 
 
 def chart(run: Run) -> Chart | None:
+    """Draw the chosen examples; None if there are none."""
     rows = chosen(run)
     if not rows:
         return None

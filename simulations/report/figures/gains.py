@@ -1,4 +1,4 @@
-"""What each site gets for its own cells: the shared model against its own."""
+"""Compares, on each site's own cells, the federated model with the site's own model."""
 
 from typing import Any
 
@@ -19,12 +19,13 @@ from simulations.report.run_folder import Run
 
 METRIC = "balanced_accuracy"
 FEW = 30
+"""A site with fewer test cells than this gets a warning in the caption."""
 Pair = tuple[str, float, float]
-"""Site, its own model's and the federated model's balanced accuracy on the site's test cells."""
+"""(site, balanced accuracy of its own model, that of the federated model), on its test cells."""
 
 
 def pairs(run: Run) -> list[Pair]:
-    """The sites with both figures, the largest gain first."""
+    """Return the sites that have both scores, the largest gain first."""
     found = []
     for name, part in (run.local_only or {"sites": {}})["sites"].items():
         alone, shared = part["own"][METRIC], run.sites[name][METRIC]
@@ -34,6 +35,7 @@ def pairs(run: Run) -> list[Pair]:
 
 
 def chart(run: Run) -> Chart | None:
+    """Draw both scores of each site; None if no site has both."""
     found = pairs(run)
     if not found:
         return None

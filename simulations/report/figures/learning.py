@@ -1,4 +1,4 @@
-"""Balanced accuracy by round, at each site and over all."""
+"""Shows balanced accuracy by round, at each site and over all sites."""
 
 from matplotlib.axes import Axes
 
@@ -23,7 +23,7 @@ Curve = tuple[list[int], list[float]]
 
 
 def curve(run: Run, site: str | None) -> Curve:
-    """Rounds and balanced accuracies at `site`; over all sites where it is None."""
+    """Return the evaluated rounds and their balanced accuracies at `site`; None: over all sites."""
     rounds, values = [], []
     for number, evaluation in run.evaluations:
         part = evaluation["global"] if site is None else evaluation["sites"].get(site)
@@ -35,6 +35,7 @@ def curve(run: Run, site: str | None) -> Curve:
 
 
 def chart(run: Run) -> Chart | None:
+    """Draw balanced accuracy by round; None if there is no evaluation over all sites."""
     overall = curve(run, None)
     if not overall[0]:
         return None
@@ -138,7 +139,7 @@ def caption(run: Run, overall: Curve, sites: dict[str, Curve]) -> str:
 
 
 def _tail(rounds: list[int], values: list[float]) -> str:
-    """Whether the last quarter still climbs."""
+    """Return a sentence on whether balanced accuracy still rises in the last quarter."""
     start = max(0, len(values) - 1 - max(1, len(values) // 4))
     change = values[-1] - values[start]
     span = f"Since round {rounds[start]} it has "

@@ -1,4 +1,4 @@
-"""F1, precision and recall of each cell type."""
+"""Shows F1, precision and recall of each cell type."""
 
 import numpy as np
 
@@ -7,11 +7,11 @@ from simulations.report.chart import ACCENT, INK, MUTED, ROSE, Chart, canvas, pe
 from simulations.report.run_folder import Run
 
 FEW = 30
-"""Below this many test cells one cell moves recall by more than three points."""
+"""With fewer test cells than this, one cell changes recall by more than three points."""
 
 
 def ranked(run: Run) -> list[tuple[str, float, int]]:
-    """Type, F1 and number of test cells, best first; types without test cells are left out."""
+    """Return (type, F1, test cells), best first; types without test cells or F1 are left out."""
     found = [
         (kind, float(part["f1"]), int(part["support"]))
         for kind, part in run.summary["per_class"].items()
@@ -21,6 +21,7 @@ def ranked(run: Run) -> list[tuple[str, float, int]]:
 
 
 def chart(run: Run) -> Chart | None:
+    """Draw the three scores of each type; None if no type has them."""
     found = ranked(run)
     if not found:
         return None

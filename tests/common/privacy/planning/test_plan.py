@@ -55,6 +55,14 @@ def test_the_plan_covers_patients_of_many_images(plan: PrivacyPlan) -> None:
     assert costs[0] == plan.epsilon and list(costs) == sorted(costs)
 
 
+def test_the_views_count_the_rounds_that_may_be_done_again() -> None:
+    made = make_plan(study(spare_rounds=6), COHORT)
+    local = made.views[0]
+    assert local.by_round[-1] == (12, made.epsilon)
+    assert local.epsilon <= made.epsilon_asked
+    assert all(view.by_round[-1][0] == 12 for view in made.views)
+
+
 def test_the_plan_ends_at_the_epsilon_that_was_asked(plan: PrivacyPlan) -> None:
     rounds, spent = zip(*plan.views[0].by_round, strict=True)
     assert rounds[0] == 1 and rounds[-1] == 6
