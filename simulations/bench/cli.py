@@ -3,7 +3,7 @@
 from enum import StrEnum
 from importlib import import_module
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -33,9 +33,20 @@ def bench(
     device: Annotated[
         str | None, typer.Option(help="For gpu: cuda:1, say, or with --quick cpu, to try the code.")
     ] = None,
+    peer: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="For rounds: pfl=PYTHON or blazefl=PYTHON, the interpreter of an environment that "
+            "has pfl-research or BlazeFL. `--peer pfl=` tells the commands that make one."
+        ),
+    ] = None,
 ) -> None:
     """Measure hemofed and its alternatives in turn in one run; print medians and their ratios."""
     if device is not None and name != Bench.GPU:
         raise typer.BadParameter("--device is for gpu")
-    named = {} if device is None else {"device": device}
+    if peer and name != Bench.ROUNDS:
+        raise typer.BadParameter("--peer is for rounds")
+    named: dict[str, Any] = {} if device is None else {"device": device}
+    if peer:
+        named["peers"] = peer
     import_module(f"simulations.bench.{name.value}").run(quick, json_file, **named)

@@ -22,6 +22,9 @@ from simulations.host_info import machine
 Measure = Callable[[], dict[str, float]]
 """Runs a contestant once and returns figure -> value; the ratios compare "seconds"."""
 
+Say = Callable[[], dict[str, Any]]
+"""Runs a contestant's process and returns the JSON that it prints last."""
+
 
 @dataclass
 class Samples:
@@ -54,16 +57,21 @@ def in_turn(contestants: dict[str, Measure], repetitions: int, warmup: int = 1) 
 
 
 def said_by(
-    module: str, *arguments: str, environment: dict[str, str] | None = None
+    module: str,
+    *arguments: str,
+    environment: dict[str, str] | None = None,
+    interpreter: Path | None = None,
 ) -> dict[str, Any]:
     """Run `python -m module` in a fresh process, and return the JSON that it prints last.
 
-    The process has this one's environment unless another is given.
+    The process has this one's environment and interpreter unless others are given.
 
     Raises:
         RuntimeError: the process failed.
     """
     command = python("-m", module, *arguments)
+    if interpreter:
+        command[0] = str(interpreter)
     done = subprocess.run(  # noqa: S603
         command, capture_output=True, text=True, check=False, env=environment
     )

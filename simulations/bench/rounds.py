@@ -2,19 +2,23 @@
 
 Both engines run the same apps. Each contestant is a fresh process, so that its start counts, too.
 The work is a CNN of 18 k parameters on 128 images of 3x28x28 per client, with one local epoch in
-batches of 32.
+batches of 32. With `--peer` other frameworks do the same work (`round_peers`), on pixels that are
+decoded and normalised for them; they must end with the bare loop's model.
 """
 
 import json
 import tempfile
 import time
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
+from torch.nn.utils import parameters_to_vector
 
 from client.data.cache import prepare
+from client.data.store import CellCache
 from common.config.loading import dump
 from common.config.study import (
     CellSource,
@@ -27,15 +31,23 @@ from common.config.study import (
     TrainingSpec,
 )
 from common.files import write_text
-from simulations.bench.harness import Measure, in_turn, report, said_by
+from common.models import build
+from common.models.pixels import to_tensor
+from simulations.bench.harness import Measure, Say, in_turn, report, said_by
+from simulations.bench.peers.work import SharedWork, WorkSettings
+from simulations.bench.round_peers import Peer
+from simulations.bench.rounds_contestant import one_epoch
 from simulations.experiments import OPEN_POLICY
 
 IMAGES, SIDE, BATCH, WIDTH = 128, 28, 32, 8
 _KEPT = 10 * IMAGES
 """Images in the cache. Each client takes 128 of them; clients k and k + 10 take the same ones."""
 
-Contestants = dict[str, list[str]]
-_CONTESTANTS: Contestants = {
+_ROUNDING = 1e-5
+"""Largest difference of a weight between two that trained the same, by another order of sums;
+batches in another order, or one client for another, give some 1e-2."""
+
+_CONTESTANTS: dict[str, list[str]] = {
     "bare PyTorch loop": ["bare"],
     "hemofed, 1 worker": ["local", "--workers", "1"],
     "hemofed, 2 workers": ["local", "--workers", "2"],
@@ -43,11 +55,15 @@ _CONTESTANTS: Contestants = {
 }
 
 
-def run(quick: bool, json_file: Path | None) -> None:
+def run(quick: bool, json_file: Path | None, peers: Sequence[str] = ()) -> None:
     """Measure 10 and 100 clients; print seconds per round and until round 1 ends, and memory.
 
-    The results are also written to `json_file`, if given. `quick` takes fewer rounds.
+    The results are also written to `json_file`, if given. `quick` takes fewer rounds. `peers` are
+    each NAME=PYTHON, as on the command line.
+
+    Raises ConfigError: one names no peer, or its interpreter has not what the peer needs.
     """
+    others = [Peer.named(text) for text in peers]
     results = {}
     for clients in (10, 100):
         with tempfile.TemporaryDirectory() as folder:
@@ -55,14 +71,66 @@ def run(quick: bool, json_file: Path | None) -> None:
             study = _study(clients, rounds=3 if quick else 8)
             write_text(plan / "study.yaml", dump(study))
             write_sites(plan, study)
-            contestants: dict[str, Measure] = {
-                name: partial(_measure, plan, arguments) for name, arguments in _CONTESTANTS.items()
-            }
-            outcomes = in_turn(contestants, repetitions=1 if quick else 5, warmup=0)
+            outcomes = in_turn(
+                contestants(plan, study, others), repetitions=1 if quick else 5, warmup=0
+            )
             title = f"{clients} clients"
             results[str(clients)] = report(title, outcomes, "bare PyTorch loop", None)
     if json_file:
         write_text(json_file, json.dumps(results, indent=2))
+
+
+def contestants(plan: Path, study: Study, peers: Sequence[Peer]) -> dict[str, Measure]:
+    """All contestants on the study that is written in `plan`; the bare loop is the first.
+
+    Raises ConfigError: a peer's interpreter has not what the peer needs.
+    """
+    module = "simulations.bench.rounds_contestant"
+    entries: dict[str, Say] = {
+        name: partial(said_by, module, str(plan), *arguments)
+        for name, arguments in _CONTESTANTS.items()
+    }
+    if peers:
+        shared_work(plan, study).write(plan)
+    for peer in peers:
+        entries |= peer.entries(plan)
+    same = SameModel()
+    return {name: partial(measure, name, say, same) for name, say in entries.items()}
+
+
+def shared_work(plan: Path, study: Study) -> SharedWork:
+    """The study in `plan` as the bare loop trains it, in arrays."""
+    cache = CellCache.open(next((plan / "cache").iterdir()))
+    classes = len(study.cell_types)
+    model = build(study.model, classes, study.image_side, study.seed)
+    rows = [one_epoch(np.load(plan / "sites" / name / "cells.npy")["row"]) for name in study.cohort]
+    return SharedWork(
+        settings=WorkSettings(
+            rounds=study.rounds,
+            batch_size=study.training.batch_size,
+            learning_rate=study.training.learning_rate,
+            width=WIDTH,
+            classes=classes,
+        ),
+        weights=parameters_to_vector(model.parameters()).detach().numpy(),
+        images=to_tensor(cache.images).numpy(),
+        targets=np.unique(cache.labels, return_inverse=True)[1],
+        rows=np.stack(rows),
+    )
+
+
+class SameModel:
+    """Holds that those who tell their last model end with the same one."""
+
+    def __init__(self) -> None:
+        self._first: list[float] | None = None
+
+    def check(self, name: str, weights: list[float]) -> None:
+        """Compare with whoever told first. Raises RuntimeError: something else was trained."""
+        self._first = self._first or weights
+        apart = float(np.abs(np.subtract(weights, self._first)).max())
+        if not apart <= _ROUNDING:
+            raise RuntimeError(f"{name}: a weight is {apart:.2g} off; it trained something else")
 
 
 def _study(clients: int, rounds: int) -> Study:
@@ -107,10 +175,15 @@ def _random_images(folder: Path) -> Path:
     return folder
 
 
-def _measure(plan: Path, arguments: list[str]) -> dict[str, float]:
-    """Run a contestant once in a fresh process, and return its figures."""
+def measure(name: str, say: Say, same: SameModel) -> dict[str, float]:
+    """Run the contestant once in a fresh process, and return its figures.
+
+    Raises RuntimeError: the process failed, or did not train what the others did.
+    """
     started = time.time()
-    said = said_by("simulations.bench.rounds_contestant", str(plan), *arguments)
+    said = say()
+    if said["weights"]:
+        same.check(name, said["weights"])
     ends = said["ends"]
     return {
         "seconds": float(np.median(np.diff(ends))),

@@ -2,49 +2,32 @@
 
     python -m simulations.bench.rounds_contestant FOLDER {bare,local,ray,opacus} [--workers N]
 
-`ends` are the times (seconds since the epoch) at which the rounds ended; `memory` is the
-proportional set size of the process and all its children at the last of them, in bytes.
+What it prints is told in `round_times`.
 """
 
 import argparse
-import json
 import os
 import shutil
 import sys
 import tempfile
-import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import psutil
+from simulations.bench.round_times import RoundTimes
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 _PEERS_ROUNDS = 100
 """Most rounds that Opacus runs; its first and last rounds take the same time."""
 
 
-class RoundTimes:
-    """Notes when each round ends, and how much memory is in use at the last one."""
+def one_epoch(rows: "NDArray[np.int64]") -> "NDArray[np.int64]":
+    """A client's rows in the order in which each of its rounds takes them."""
+    import numpy as np
 
-    def __init__(self, rounds: int) -> None:
-        self._rounds = rounds
-        self.ends: list[float] = []
-        self.memory = 0
-
-    def tick(self) -> None:
-        """Note that a round has ended."""
-        self.ends.append(time.time())
-        if len(self.ends) == self._rounds:
-            self.memory = _memory()
-
-
-def _memory() -> int:
-    me = psutil.Process()
-    total = 0
-    for process in (me, *me.children(recursive=True)):
-        try:
-            total += process.memory_full_info().pss
-        except psutil.NoSuchProcess:
-            continue
-    return total
+    return np.random.default_rng(0).permutation(rows)
 
 
 def bare(folder: Path) -> RoundTimes:
@@ -71,7 +54,7 @@ def bare(folder: Path) -> RoundTimes:
             rows = np.load(site / "cells.npy")["row"]
             model.load_state_dict(start)
             optimizer = torch.optim.SGD(model.parameters(), lr=study.training.learning_rate)
-            order = np.random.default_rng(0).permutation(rows)
+            order = one_epoch(rows)
             for at in range(0, len(order), study.training.batch_size):
                 batch = order[at : at + study.training.batch_size]
                 targets = torch.from_numpy(np.searchsorted(codes, cache.labels[batch]))
@@ -82,6 +65,7 @@ def bare(folder: Path) -> RoundTimes:
                 total[name] += value / len(study.cohort)
         start = total
         clock.tick()
+    clock.weights = torch.cat([value.flatten() for value in start.values()]).tolist()
     return clock
 
 
@@ -96,7 +80,7 @@ def federated(folder: Path, backend: str, workers: int) -> RoundTimes:
 
     study = load(Study, folder / "study.yaml")
     plan, clock = PlannedStudy(FEDERATED, study, folder), RoundTimes(study.rounds)
-    for file in plan.site_files if study.privacy.mode != "none" else ():
+    for file in plan.site_files:
         create_simulated_ledger(open_site(file))
     if backend == "ray":
         from simulations.bench.flower_ray import run_on_flower
@@ -137,7 +121,7 @@ def main() -> None:
             clock = opacus(folder, arguments.workers)
         else:
             clock = federated(folder, arguments.backend, arguments.workers)
-    print(json.dumps({"ends": clock.ends, "memory": clock.memory}), flush=True)
+    clock.say()
     # Flower's engine leaves threads behind that would hold the process.
     sys.stdout.flush()
     os._exit(0)
