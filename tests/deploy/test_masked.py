@@ -1,0 +1,100 @@
+"""A study in mode distributed, in real processes: rounds, a lost lab, and a server that cheats."""
+
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from client.ledger.ledger import Ledger
+from client.site import open_site
+from common.config.study import Study
+from common.wire.reasons import Reason
+from server.studies.store import Stored
+from simulations.config import Simulation
+from tests.deploy.federation import Federation, has_begun, records, running, wait_until
+from tests.simulations.small import numbers, simulation
+
+PRIVACY = {
+    "mode": "distributed",
+    "epsilon": 20.0,
+    "delta": 1e-4,
+    "sample_rate": 0.5,
+    "local_steps": 1,
+    "dropouts": 1,
+    "spare_rounds": 20,
+}
+
+
+def config(rounds: int) -> Simulation:
+    return simulation(
+        study={
+            "rounds": rounds,
+            "privacy": PRIVACY,
+            "round": {"deadline_seconds": 120},
+            "evaluation": {"every": 100},
+        },
+        data={"source": "rendered", "rendered": {"sites": 4, "cells": 40, "side": 32}},
+    )
+
+
+@pytest.fixture(scope="module")
+def federation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Federation]:
+    with running(tmp_path_factory.mktemp("masked"), config(rounds=12)) as one:
+        yield one
+
+
+@pytest.fixture(scope="module")
+def rogue(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Federation]:
+    folder, module = tmp_path_factory.mktemp("rogue"), "tests.deploy.rogue_masks"
+    with running(folder, config(rounds=3), rounds=module) as one:
+        yield one
+
+
+def paid(federation: Federation, name: str, study: Study) -> Counter[tuple[int, int]]:
+    """(round, attempt) -> how often the lab's ledger has it."""
+    with Ledger.read(open_site(federation.sites[name].site_file).ledger) as ledger:
+        ledger.verify()
+        rows = [row for row in ledger.rows("debit") if row.study == study.digest]
+    assert all(row.event.mode == "distributed" for row in rows if row.round > 0)
+    return Counter((row.round, row.attempt) for row in rows if row.round > 0)
+
+
+def test_a_lab_that_dies_costs_an_attempt_and_is_masked_with_again(federation: Federation) -> None:
+    stored = federation.run()
+    name = sorted(federation.sites)[1]
+    federation.wait_in(stored, lambda: has_begun(stored, 4), "three rounds are over")
+    federation.kill(name)
+    federation.wait_in(stored, lambda: without(stored, name), "a round goes on without it")
+    federation.start(name)
+    federation.wait_in(stored, lambda: stored.said()["state"] == "completed", "it is over")
+    assert numbers(stored.out)
+    assert [record["round"] for record in records(stored)] == list(range(1, 13))
+    for site in federation.sites:
+        debits = paid(federation, site, stored.study())
+        assert max(debits.values()) == 1
+        for record in records(stored):
+            if record["sites"].get(site, {}).get("status") == "ok":
+                assert (record["round"], record["attempt"]) in debits
+
+
+def without(stored: Stored, name: str) -> bool:
+    """Whether the last round had all labs but this one."""
+    if not (done := records(stored)):
+        return False
+    sites = done[-1]["sites"]
+    good = {site for site, one in sites.items() if one["status"] == "ok"}
+    return name not in good and len(good) == 3
+
+
+def test_a_swapped_key_is_refused_unpaid_by_every_lab(rogue: Federation) -> None:
+    (rogue.server / "swap").touch()
+    stored = rogue.run()
+    wait_until(lambda: stored.said()["state"] == "failed", f"it fails: {stored.said()}")
+    assert not records(stored)
+    for name in rogue.sites:
+        assert not paid(rogue, name, stored.study())
+        refusals = [line["facts"] for line in rogue.audit(name, "refused")]
+        assert any(Reason.MASKING_KEY.value in facts["reason"] for facts in refusals), name
+        log: Path = rogue.sites[name].folder / "site.log"
+        assert "the signature does not fit" in log.read_text()
