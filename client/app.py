@@ -233,7 +233,7 @@ def _masked(
     account = pay_for_training(request, entropy)
     packed, size = masked_sum(job, bench.inputs, pairs, entropy)
     update = MaskedUpdate(packed, bench.layout.digest, account.head, account.epsilon)
-    return update.content(size, study_sum(request.study, size).bits)
+    return update.content(size, study_sum(request.study, size).form)
 
 
 def _evaluate(message: Message, request: Request, entropy: Entropy) -> RecordDict:

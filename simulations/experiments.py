@@ -26,6 +26,7 @@ OPEN_POLICY = Policy(
     unit="image",
     min_noise_multiplier=1e-9,
     max_grad_norm=1e9,
+    shared_noise=True,
     min_colluders=0,
     min_cohort=1,
     max_rounds=10**9,

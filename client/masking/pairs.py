@@ -4,9 +4,11 @@ from client.masking.held_keys import HeldKeys, agreement_of, check_company
 from client.randomness import Entropy
 from client.request import Request
 from common.canonical_json import canonical
+from common.errors import because_of
 from common.privacy.masking.masks import pair_sign
 from common.privacy.masking.neighbours import degree_for, neighbours
 from common.privacy.masking.pairwise_keys import pair_key
+from common.wire.reasons import Reason
 
 Pair = tuple[bytes, int]
 """The key of the mask that two sites share, and 1 for the one that adds it, -1 for the other."""
@@ -21,6 +23,8 @@ draws the graph again: 2^40 tries leave 2^-40."""
 def mask_pairs(request: Request, model: str, held: HeldKeys, entropy: Entropy) -> list[Pair]:
     """Return a pair for each site that this one masks the request's sum with.
 
+    The private key is used up: a second call with the same request raises LOST_KEY.
+
     Args:
         request: has the agreement, with all keys.
         model: SHA-256 (hex) of the model vector as it came.
@@ -32,21 +36,31 @@ def mask_pairs(request: Request, model: str, held: HeldKeys, entropy: Entropy) -
             or a peer's key is none.
     """
     check_company(request)
-    key, task, name = held.of(request, entropy), request.task, request.site.name
+    key, name = held.take(request, entropy), request.site.name
     agreement, study = agreement_of(request), request.study
-    sum_of = agreement.context(study.digest, task.round, task.attempt, model)
-    degree = None
-    if len(agreement.sites) > EVERYBODY:
-        degree = degree_for(len(agreement.sites), study.privacy.colluders, _FAILURE)
-    seed = canonical(agreement.context(study.digest, 0, 0, ""))
-    peers = neighbours(agreement.sites, seed, degree)
-    return [
-        (
-            pair_key(
-                key.shared(agreement.keys[peer].public),
-                canonical(sum_of | {"pair": sorted((name, peer))}),
-            ),
-            pair_sign(name, peer),
-        )
-        for peer in sorted(peers[name])
-    ]
+    sum_of = agreement.context(study.digest, model)
+    seed = canonical(agreement.context(study.digest, ""))
+    peers = neighbours(agreement.sites, seed, _degree(len(agreement.sites), request))
+    with because_of(Reason.MASKING_KEY):
+        return [
+            (
+                pair_key(
+                    key.shared(agreement.keys[peer].public),
+                    canonical(sum_of | {"pair": sorted((name, peer))}),
+                ),
+                pair_sign(name, peer),
+            )
+            for peer in sorted(peers[name])
+        ]
+
+
+def _degree(sites: int, request: Request) -> int | None:
+    """How many sites each masks with; None: all others.
+
+    The graph is sound for as many colluders as the study plans for, and for a third of the sites if
+    that is more: otherwise a little more collusion than was planned would cut it, where the noise
+    only wears thin.
+    """
+    if sites <= EVERYBODY:
+        return None
+    return degree_for(sites, max(request.study.privacy.colluders, sites // 3), _FAILURE)

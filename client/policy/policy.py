@@ -38,6 +38,9 @@ class Policy(Strict):
     normalisations smaller ones suffice for that (`common/privacy/noise.py`)."""
     min_cohort: int = Field(default=2, ge=1)
     """Smallest number of sites that must train together."""
+    shared_noise: bool = False
+    """Whether studies with `privacy: {mode: distributed}` may train here: their epsilon holds only
+    as long as no more sites collude than the study plans for."""
     min_colluders: int = Field(default=1, ge=0)
     """In mode distributed: how many other sites, at least, a study must withstand that tell the
     server all they know. Its epsilon holds against as many (`privacy.colluders`)."""
@@ -134,6 +137,9 @@ def _of_privacy(policy: Policy, privacy: PrivacySpec, noise: float) -> Iterator[
             f"{policy.min_noise_multiplier:g}"
         )
         yield Fault(Reason.MIN_NOISE, said)
+    if privacy.mode == "distributed" and not policy.shared_noise:
+        said = "the sites share its noise (mode distributed); the policy's shared_noise is false"
+        yield Fault(Reason.SHARED_NOISE, said)
     if privacy.mode == "distributed" and privacy.colluders < policy.min_colluders:
         said = (
             f"its epsilon holds against {privacy.colluders} colluding sites; the policy's "

@@ -19,7 +19,7 @@ from client.site import open_site
 from common.config.study import Study
 from common.errors import HemofedError
 from common.files import write_text
-from common.wire.messages import WITHDRAW, Task, read_absence, read_refusal
+from common.wire.messages import KEYS, WITHDRAW, Task, read_absence, read_refusal
 from common.wire.reasons import Reason
 from common.wire.reply_status import ReplyStatus
 
@@ -86,7 +86,7 @@ class Journal:
         elif kind == "evaluate" and task.split == "test":
             tested = f"this site did not test its model ({said.reason})" if said else "and tested"
             self._keep(study, "completed", round, f"completed, {tested}")
-        elif kind == "evaluate" and (said is None or said.reason is Reason.METRICS):
+        elif kind in ("evaluate", KEYS) and (said is None or said.reason is Reason.METRICS):
             return  # part of a round
         elif said is not None:
             self._keep(study, said.said(""), round, self._why(study, said))

@@ -17,6 +17,7 @@ from common.config.study import SERVER
 from common.errors import ConfigError, FederationError, PrivacyError
 from common.files import file_digest
 from common.identity.documents import LARGEST_BYTES
+from common.wire.agreement import Agreement
 from common.wire.envelope import WITNESSED_KINDS, Envelope, take_off
 from common.wire.messages import (
     WITHDRAW,
@@ -157,7 +158,8 @@ class MessageAudit:
         elif about and absent:
             self._note("sat_out", about, reason=str(absent))
         elif about and about["kind"] in WITNESSED_KINDS:
-            self._audit.append("released", ledger=read_head(reply), **about)
+            facts = {"ledger": read_head(reply), **_masked_with(message)}
+            self._audit.append("released", **about, **facts)
         if reply.has_content():
             head = self._audit.signed_head()
             self._shown.shown(head)
@@ -190,6 +192,12 @@ def _json(document: str) -> dict[str, Any]:
     except (ValueError, RecursionError):
         return {}
     return content if isinstance(content, dict) else {}
+
+
+def _masked_with(message: Message) -> dict[str, str]:
+    """Whom an answer was masked with: sites that were shown different ones can compare this."""
+    agreement = Agreement.read(message)
+    return {} if agreement is None else {"agreement": agreement.digest}
 
 
 def _policy_digest(home: SiteHome) -> str:

@@ -4,15 +4,20 @@ The site takes no step. The server adds up all sites' sums, where the masks canc
 """
 
 from collections.abc import Iterable
+from dataclasses import dataclass
+
+from torch import Tensor
 
 from client.masking.pairs import Pair
 from client.randomness import Entropy
 from client.training.dp_sgd import sampled_sum, summand
 from client.training.inputs import Inputs
 from client.training.job import Job
+from common.privacy.masking.integer_sum import IntegerSum
 from common.privacy.masking.masks import add_mask
 from common.privacy.masking.study_sum import study_sum
 from common.privacy.noise import add_noise
+from common.privacy.noise_source import NoiseSource
 from common.wire.packed_integers import pack
 
 
@@ -35,8 +40,26 @@ def masked_sum(
     purpose = (job.study.digest, job.site, job.round)
     sampling, noise = entropy.source(*purpose, "sampling"), entropy.source(*purpose, "noise")
     total = sampled_sum(job, inputs, of, sampling)
-    whole = plan.encode(total, int(job.member.weight), job.normaliser)
+    own = OwnPart(int(job.member.weight), job.normaliser)
+    return masked(total, plan, own, pairs, noise), of.size
+
+
+@dataclass(frozen=True)
+class OwnPart:
+    """What of a sum's public constants is a site's own."""
+
+    weight: int
+    """What its clipped sum is multiplied by."""
+    expected: float
+    """How many units its step has on average."""
+
+
+def masked(
+    total: Tensor, plan: IntegerSum, own: OwnPart, pairs: Iterable[Pair], noise: NoiseSource
+) -> bytes:
+    """Return the clipped sum (P,) as it leaves the site: noised, masked and packed."""
+    whole = plan.encode(total, own.weight, own.expected)
     add_noise(whole, plan.sigma, noise)
     words = plan.wrap(whole)
     add_mask(words, pairs)
-    return pack(words, plan.bits), of.size
+    return pack(words, plan.bits)

@@ -1,8 +1,8 @@
 """Who masks a sum with whom: the sites of one sum, and the public masking key of each.
 
-The sites agree once for each set of them. Every site's key is made for this agreement alone, and in
-a deployment the site's node signs it, so that the server carries the keys and can swap none
-(Bonawitz et al. 2017, round 0; `docs/privacy.md`).
+The sites agree anew before each sum. Every site's key is made for it alone, and in a deployment the
+site's node signs it, so that the server carries the keys and can swap none (Bonawitz et al. 2017,
+round 0; `docs/privacy.md`).
 """
 
 import hashlib
@@ -39,18 +39,15 @@ class MaskingKey:
         if len(self.public) != KEY_BYTES or len(self.signature) > _LONGEST_SIGNATURE:
             raise FederationError("a masking key that is not 32 bytes with an Ed25519 signature")
 
-    def statement(
-        self, facts: Mapping[str, Any], site: str, fingerprints: Mapping[str, str]
-    ) -> bytes:
-        """What the site signs: that this key is its own for this agreement of these members.
+    def statement(self, company: str, site: str) -> bytes:
+        """What the site signs: that this key is its own for this sum of these members.
 
         Args:
-            facts: the agreement's `Agreement.facts`.
+            company: the agreement's `Agreement.company`.
             site: whose key it is.
-            fingerprints: site -> its fingerprint in the registry, for every site of the agreement.
         """
-        said = {"site": site, "key": self.public.hex(), "fingerprints": dict(fingerprints)}
-        return statement("masking key", {**facts, **said})
+        said = {"company": company, "site": site, "key": self.public.hex()}
+        return statement("masking key", said)
 
     def content(self) -> RecordDict:
         """The answer to the question for the key."""
@@ -75,7 +72,7 @@ class Agreement:
     """The sites of one sum. Raises FederationError for fewer than three, or one named twice."""
 
     round: int
-    """The round and the attempt that the agreement was made for; it holds from there on."""
+    """The round and the attempt of the sum; no two sums of a study have both the same."""
     attempt: int
     sites: tuple[str, ...]
     """Sorted by name."""
@@ -98,8 +95,8 @@ class Agreement:
         names = {"round": self.round, "attempt": self.attempt}
         return {"study": study, "sites": list(self.sites)} | names
 
-    def context(self, study: str, round_number: int, attempt: int, model: str) -> dict[str, Any]:
-        """All that the masks of one sum depend on, beside the pair of sites.
+    def context(self, study: str, model: str) -> dict[str, Any]:
+        """All that the masks of the sum depend on, beside the pair of sites.
 
         Two sites that were shown another study, round, attempt, set of sites, set of keys or model
         make masks that do not cancel, and the sum tells nothing (Pasquini et al. 2022, arXiv
@@ -107,13 +104,20 @@ class Agreement:
 
         Args:
             study: the study's digest.
-            round_number: the round of the sum, and
-            attempt: its attempt; no two sums of a study have both the same.
             model: SHA-256 (hex) of the model vector that the sites were given.
         """
         keys = {site: key.public.hex() for site, key in sorted(self.keys.items())}
-        sum_of = {"sum_round": round_number, "sum_attempt": attempt, "model": model}
-        return self.facts(study) | {"keys": keys} | sum_of
+        return self.facts(study) | {"keys": keys, "model": model}
+
+    def company(self, study: str, fingerprints: Mapping[str, str]) -> str:
+        """SHA-256 (hex) of the sum and its members, as every one of them signs it.
+
+        Args:
+            study: the study's digest.
+            fingerprints: site -> its fingerprint in the registry, for every site of the agreement.
+        """
+        content = self.facts(study) | {"fingerprints": dict(fingerprints)}
+        return hashlib.sha256(canonical(content)).hexdigest()
 
     @property
     def digest(self) -> str:

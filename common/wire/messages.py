@@ -184,29 +184,25 @@ class MaskedUpdate:
     epsilon: float | None = None
     """Upper bound of what the study has cost the site so far."""
 
-    def content(self, size: int, bits: int) -> RecordDict:
-        """The reply's content."""
-        array = Array(dtype="uint8", shape=(size,), stype=_packed(bits), data=bytes(self.packed))
+    def content(self, size: int, form: str) -> RecordDict:
+        """The reply's content, of `size` integers; `form` is the sum's `IntegerSum.form`."""
+        array = Array(dtype="uint8", shape=(size,), stype=form, data=bytes(self.packed))
         report = _report(self.layout, self.head, epsilon=self.epsilon)
         return RecordDict({"update": ArrayRecord({"values": array}), "report": report})
 
     @classmethod
-    def read(cls, message: Message, size: int, bits: int) -> "MaskedUpdate":
+    def read(cls, message: Message, size: int, form: str) -> "MaskedUpdate":
         """The masked sum in a reply.
 
-        Raises ModelError unless the reply holds exactly one vector of `size` integers of `bits`.
+        Raises ModelError unless the reply holds exactly one vector of `size` integers in `form`.
         """
         array, layout, figures = _read_update(message)
-        if (array.stype, tuple(array.shape)) != (_packed(bits), (size,)):
+        if (array.stype, tuple(array.shape)) != (form, (size,)):
             raise ModelError(
-                f"expected {size} masked integers as {_packed(bits)}; got shape "
-                f"{tuple(array.shape)} as {array.stype!r:.40}"
+                f"expected {size} masked integers as {form}; got shape {tuple(array.shape)} as "
+                f"{array.stype!r:.40}"
             )
         return cls(array.data, layout, read_head(message), figures["epsilon"])
-
-
-def _packed(bits: int) -> str:
-    return f"hemofed.masked.{bits}"
 
 
 def _report(layout: str, head: str, **figures: float | None) -> ConfigRecord:

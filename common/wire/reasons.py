@@ -35,6 +35,7 @@ class Reason(StrEnum):
     MAX_NORM = "policy: max_grad_norm"
     MAX_WEIGHT = "policy: max_weight"
     METRICS = "policy: metrics"
+    SHARED_NOISE = "policy: shared_noise"
     COLLUDERS = "policy: min_colluders"
     CHANGED_POLICY = "policy changed meanwhile"
 

@@ -49,7 +49,7 @@ class Dispatch:
         """How many sites must be connected before any of them is asked."""
 
     def present(self, but: Collection[str]) -> set[str]:
-        """Return the connected sites, once there are `least` of them beside those in `but`.
+        """Return the connected sites but those in `but`, once there are `least` of them.
 
         Raises:
             FederationError: fewer connect within the round's deadline.

@@ -9,6 +9,7 @@ from common.privacy.masking.integer_sum import IntegerSum
 from common.wire.messages import MaskedUpdate
 from common.wire.reply_status import OK, ReplyStatus
 from server.aggregation.masked_sum import MaskedSum
+from server.aggregation.norms import update_norm
 from server.rounds.messaging import unusable
 from server.rounds.record import SiteRecord
 
@@ -44,7 +45,7 @@ class MaskedCollection:
         if isinstance(reply, ReplyStatus):
             return SiteRecord(status=reply, seconds=seconds)
         try:
-            update = MaskedUpdate.read(reply, self._plan.size, self._plan.bits)
+            update = MaskedUpdate.read(reply, self._plan.size, self._plan.form)
             if update.layout != self._layout:
                 raise ModelError(f"its layout {update.layout[:12]} is not the study's")
             self._sum.add(update.packed)
@@ -62,8 +63,17 @@ class MaskedCollection:
         """Return the noised sum over all sites, (P,) float32.
 
         Raises:
-            FederationError: a site's sum is missing; what is there is uniform noise.
+            FederationError: a site's sum is missing, so that what is there is uniform noise; or the
+                sum is longer than the units of honest sites can make it.
         """
         if self._missing:
             raise FederationError(f"no sum without {', '.join(sorted(self._missing))}")
-        return self._plan.decode(self._sum.total())
+        total = self._plan.decode(self._sum.total())
+        if (norm := update_norm(total)) > self._plan.norm:
+            raise FederationError(
+                f"the sites' sum has norm {norm:.3g}, and all their units and noise come to "
+                f"{self._plan.norm:.3g} at most: a site sent what is no sum of its own, or masked "
+                "with others than it was told. Nothing was used. Under masks nobody can see which "
+                "it was; ask the sites for their versions and logs before you resume"
+            )
+        return total

@@ -1,11 +1,12 @@
 """Trains a round in mode distributed: keys first, then one sum of all sites, begun again at a loss.
 
 A sum under masks cannot be read without every one of its sites. When one fails, the attempt is lost
-and a new one begins without it, with fresh samples, noise and debits: what a site masked once never
-enters another sum, and no secret of a site is ever given away (docs/privacy.md says what this costs
-beside shared secrets).
+and a new one begins without it, with fresh keys, samples, noise and debits: what a site masked once
+never enters another sum, and no secret of a site is ever given away (docs/privacy.md says what this
+costs beside shared secrets).
 """
 
+import os
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -16,8 +17,9 @@ from numpy.typing import NDArray
 from torch import nn
 
 from common.config.study import Study
-from common.errors import FederationError
+from common.errors import HemofedError
 from common.models.parameter_vector import Layout
+from common.privacy.masking.pairwise_keys import EphemeralKey
 from common.privacy.masking.study_sum import study_sum
 from common.wire.agreement import Agreement, MaskingKey
 from common.wire.messages import KEYS, Task
@@ -39,14 +41,13 @@ Noted = Callable[[Task, str, SiteRecord], SiteRecord]
 
 
 class MaskedTraining:
-    """The rounds of one study; it keeps the sites' keys from one round to the next."""
+    """The rounds of one study."""
 
     def __init__(self, study: Study, model: nn.Module, layout: Layout, dispatch: Dispatch) -> None:
         self._study = study
         self._layout = layout
         self._dispatch = dispatch
         self._step = MaskedStep(study, model)
-        self._agreement: Agreement | None = None
         self._cost: Counter[str] = Counter()
         """Site -> how many attempts were lost by it."""
         self._again: dict[str, int] = {}
@@ -65,7 +66,7 @@ class MaskedTraining:
 
         Raises:
             NoQuorumError: fewer sites are left than the study's noise is made for.
-            FederationError: too few sites connect.
+            FederationError: too few sites connect, or the sum is none of honest sites.
         """
         failed, forgetful = record.sites | self._resting(record), set[str]()
         while True:
@@ -74,7 +75,6 @@ class MaskedTraining:
             record.sites = dict(sorted((failed | found).items()))
             if total is not None:
                 return self._step.change(record.round, agreement.sites, total)
-            self._agreement = None
             for site, one in found.items():
                 if one.status.reason is Reason.LOST_KEY and site not in forgetful:
                     forgetful.add(site)  # once a round: each attempt costs every site
@@ -102,7 +102,13 @@ class MaskedTraining:
     def _ask(
         self, model: Vector, record: RoundRecord, agreement: Agreement, noted: Noted
     ) -> tuple[dict[str, SiteRecord], NDArray[np.float32] | None]:
-        """Return what each site of the agreement did, and the sum unless one of them failed."""
+        """Return what each site of the agreement did, and the sum unless one of them failed.
+
+        No site is asked, and pays, while another of them is gone.
+        """
+        present = self._present({})
+        if gone := [site for site in agreement.sites if site not in present]:
+            return {site: SiteRecord(status=AWAY) for site in gone}, None
         plan = study_sum(self._study, self._step.size(record.round))
         collection = MaskedCollection(plan, agreement.sites, self._layout.digest)
         task = Task(self._study, record.round, record.attempt, agreement=agreement)
@@ -114,38 +120,44 @@ class MaskedTraining:
         return found, collection.total() if collection.complete else None
 
     def _agree(self, record: RoundRecord, failed: dict[str, SiteRecord]) -> Agreement:
-        """Return an agreement of all sites that are connected and have not failed.
+        """Return an agreement of all sites that are connected and have not failed, on fresh keys.
 
-        The last one is used again if it is of these sites. Sites that give no key are added to
-        `failed`.
+        Sites that give no key are added to `failed`; that costs nobody anything.
         """
         while True:
-            present = self._dispatch.present(failed)
+            self._require_enough(record, failed)
+            present = self._present(failed)
             sites = tuple(s for s in self._study.training_sites if s in present and s not in failed)
             self._require_enough(record, failed, len(sites))
-            if self._agreement is not None and self._agreement.sites == sites:
-                return self._agreement
             asked = Agreement(record.round, record.attempt, sites)
             keys = self._keys(record, asked, failed)
             if len(keys) == len(sites):
-                self._agreement = Agreement(record.round, record.attempt, sites, keys)
-                return self._agreement
+                return Agreement(record.round, record.attempt, sites, keys)
+
+    def _present(self, failed: dict[str, SiteRecord]) -> set[str]:
+        """Return the connected sites, once enough of those that train are among them."""
+        others = set(self._study.cohort) - set(self._study.training_sites)
+        return self._dispatch.present(others | set(failed))
 
     def _keys(
         self, record: RoundRecord, asked: Agreement, failed: dict[str, SiteRecord]
     ) -> dict[str, MaskingKey]:
         """Ask each site of the agreement for its key; those without one are added to `failed`."""
         task = Task(self._study, record.round, record.attempt, agreement=asked)
-        keys: dict[str, MaskingKey] = {}
-        lacking: dict[str, ReplyStatus] = dict.fromkeys(asked.sites, AWAY)
+        said: dict[str, MaskingKey | ReplyStatus] = dict.fromkeys(asked.sites, AWAY)
         for site, reply in self._dispatch.ask(KEYS, task, None, list(asked.sites), {}):
-            key = _key(reply)
-            if isinstance(key, MaskingKey):
-                keys[site] = key
-                del lacking[site]
-            else:
-                lacking[site] = key
-        failed |= {site: SiteRecord(status=status) for site, status in lacking.items()}
+            said[site] = _key(reply)
+        keys = {site: one for site, one in said.items() if isinstance(one, MaskingKey)}
+        uses = Counter(key.public for key in keys.values())
+        for site, key in list(keys.items()):
+            if uses[key.public] > 1:
+                said[site] = ReplyStatus(Kind.LEFT_OUT, "its masking key is another site's, too")
+                del keys[site]
+        failed |= {
+            site: SiteRecord(status=one)
+            for site, one in said.items()
+            if isinstance(one, ReplyStatus)
+        }
         return keys
 
     def _require_enough(
@@ -158,11 +170,13 @@ class MaskedTraining:
 
 
 def _key(reply: Reply) -> MaskingKey | ReplyStatus:
-    """The key in a site's answer, or why there is none."""
+    """The key in a site's answer, or why there is none that another site could use."""
     if not isinstance(reply, Message):
         return reply
     try:
         key = MaskingKey.read(reply)
-    except FederationError as error:
+        if key is not None:
+            EphemeralKey(os.urandom(32)).shared(key.public)
+    except HemofedError as error:
         return unusable(error)
     return key or ReplyStatus(Kind.LEFT_OUT, "its answer has no masking key")

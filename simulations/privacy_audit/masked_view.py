@@ -15,20 +15,23 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from client.masking.pairs import Pair
 from client.training import dp_sgd
+from client.training.masked_sum import OwnPart, masked
 from common.config.distributed import FEWEST, noise_shares
 from common.config.study import Study
 from common.errors import PrivacyError
-from common.privacy.masking.integer_sum import IntegerSum, integer_sum
+from common.privacy.masking.integer_sum import integer_sum
 from common.privacy.masking.masks import add_mask, pair_sign
 from common.privacy.masking.pairwise_keys import EphemeralKey, pair_key
-from common.privacy.noise import add_noise
 from common.privacy.noise_source import NoiseSource
 from common.wire.packed_integers import pack
 from server.aggregation.masked_sum import MaskedSum
 
 EXAMPLE_SITES = 5
 """Sites of the sum where the study names no cohort."""
+_OTHER = "colluders"
+"""Those who know their own sum and noise, and take their masks off."""
 
 
 @contextmanager
@@ -91,31 +94,22 @@ class _View:
             [self._expected] * self._sized,
             [1] * self._sized,
         )
-        keys = {lab: EphemeralKey(source.words(4).tobytes()) for lab in self._labs}
+        keys = {lab: EphemeralKey(source.words(4).tobytes()) for lab in (*self._labs, _OTHER)}
         context, added = str(next(self._steps)).encode(), MaskedSum(plan.size, plan.bits)
+        own = OwnPart(1, self._expected)
         for lab in self._labs:
             mine = total if lab == self._labs[0] else torch.zeros_like(total)
-            added.add(self._upload(plan, mine, lab, keys, context, source))
-        return torch.from_numpy(plan.decode(added.total()).astype(np.float32))
+            added.add(masked(mine, plan, own, _pairs(lab, keys, context), source))
+        masks = np.zeros(plan.size, plan.dtype)
+        add_mask(masks, _pairs(_OTHER, keys, context))
+        added.add(pack(masks, plan.bits))
+        return torch.from_numpy(plan.decode(added.total()))
 
-    def _upload(
-        self,
-        plan: IntegerSum,
-        mine: Tensor,
-        lab: str,
-        keys: dict[str, EphemeralKey],
-        context: bytes,
-        source: NoiseSource,
-    ) -> bytes:
-        """What leaves the lab: its sum, its share of the noise, and its masks."""
-        whole = plan.encode(mine, 1, self._expected)
-        add_noise(whole, plan.sigma, source)
-        words = plan.wrap(whole)
-        pairs = [
-            (pair_key(keys[lab].shared(keys[peer].public), context), pair_sign(lab, peer))
-            for peer in self._labs
-            if peer != lab
-        ]
-        if pairs:
-            add_mask(words, pairs)
-        return pack(words, plan.bits)
+
+def _pairs(lab: str, keys: dict[str, EphemeralKey], context: bytes) -> list[Pair]:
+    """The lab's masks with every other."""
+    return [
+        (pair_key(keys[lab].shared(keys[peer].public), context), pair_sign(lab, peer))
+        for peer in keys
+        if peer != lab
+    ]

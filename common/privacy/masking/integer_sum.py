@@ -19,7 +19,7 @@ Partial sums and masks may wrap as they like: all is computed modulo 2^bits.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,7 +28,7 @@ import torch
 from numpy.typing import NDArray
 
 from common.errors import PrivacyError
-from common.privacy.discrete_gaussian import largest
+from common.privacy.discrete_gaussian import REACH, largest
 from common.privacy.noise import SHARED_ROUNDING, grid_for, quantise, share_sigma
 from common.wire.packed_integers import Words, word_type
 
@@ -52,6 +52,14 @@ class IntegerSum:
     """The most that one number of any site's weighted sum can come to before noise, in steps."""
     bits: int
     """The sum is computed modulo 2^bits."""
+    norm: float
+    """The most that the noised sum of honest sites comes to in L2: all that the units may add, the
+    roundings, and noise that is longer with a chance of less than exp(-13^2 / 2) alone."""
+
+    @property
+    def form(self) -> str:
+        """The name of the packed integers: bits and grid, which both sides must have alike."""
+        return f"hemofed.masked.{self.bits}.{math.log2(self.grid):g}"
 
     @property
     def dtype(self) -> type[np.unsignedinteger[Any]]:
@@ -109,9 +117,9 @@ def integer_sum(
 ) -> IntegerSum:
     """The constants of a sum over len(weights) sites of vectors of `size` numbers.
 
-    The grid is `grid_for`'s finest, if the sum fits into 32 bits so. Else it is the finest coarser
-    one where it does, as long as its rounding adds at most `SHARED_ROUNDING` to the noise. Else it
-    is the finest again, with as many bits as the sum needs.
+    The grid is the finest one from `grid_for`'s on where the sum fits into 32 bits, as long as its
+    rounding adds at most `SHARED_ROUNDING` to the noise. If there is none, it is the finest whose
+    noise can be drawn, with as many bits as the sum needs.
 
     Args:
         size: P.
@@ -150,19 +158,40 @@ def integer_sum(
             sigma=sigma,
             bound=max(bounds),
             bits=(sum(bounds) + len(bounds) * largest(sigma)).bit_length() + 1,
+            norm=(
+                sum(bounds)
+                + sum(weights) * math.sqrt(size) / 2
+                + sigma * math.sqrt(len(bounds)) * (math.sqrt(size) + REACH)
+            )
+            / grid,
         )
 
-    grid, coarsest = grid_for(size, max_grad_norm), grid_for(size, max_grad_norm, SHARED_ROUNDING)
-    finest = at(grid)
-    if finest.bits > 64:
+    drawable: list[IntegerSum] = []
+    refusal: PrivacyError | None = None
+    for grid in _grids(size, max_grad_norm):
+        try:
+            drawable.append(found := at(grid))
+        except PrivacyError as error:  # too much noise to be drawn in steps as fine as these
+            refusal = refusal or error
+        else:
+            if found.bits <= 32:
+                return found
+    if not drawable:
+        raise refusal or PrivacyError(f"no grid for {size} numbers")
+    if drawable[0].bits > 64:
         raise PrivacyError(
-            f"a sum of {len(weights)} sites needs {finest.bits} bits, and 64 is the most: give "
-            "smaller weights or a smaller sample rate"
+            f"a sum of {len(weights)} sites needs {drawable[0].bits} bits, and 64 is the most: "
+            "give smaller weights or a smaller sample rate"
         )
-    found = finest
-    while found.bits > 32 and found.grid > coarsest:
-        found = at(found.grid / 2)
-    return found if found.bits <= 32 else finest
+    return drawable[0]
+
+
+def _grids(size: int, max_grad_norm: float) -> Iterator[float]:
+    """The grids that may be taken, from the finest on."""
+    grid, coarsest = grid_for(size, max_grad_norm), grid_for(size, max_grad_norm, SHARED_ROUNDING)
+    while grid >= coarsest:
+        yield grid
+        grid /= 2
 
 
 def _limit(max_grad_norm: float, grid: float, expected: float) -> int:

@@ -1,7 +1,7 @@
 """Three labs with cells of their own that mask one sum together, in this process."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,9 @@ PRIVACY = {
     "spare_rounds": 3,
 }
 
+SHARED = OPEN.model_copy(update={"shared_noise": True})
+"""A policy that lets sites share their noise."""
+
 
 def masked_study(**changes: Any) -> Study:
     """A study of the three labs in mode distributed."""
@@ -45,7 +48,7 @@ class Company:
     """The labs' homes and their running ClientApps."""
 
     folder: Path
-    policy: Policy = OPEN
+    policy: Policy = SHARED
     entropy: Callable[[], Entropy | None] = lambda: None
     sites: dict[str, Path] = field(default_factory=dict)
     apps: dict[str, ClientApp] = field(default_factory=dict)
@@ -66,23 +69,22 @@ class Company:
 
     def key(self, name: str, of: Study, asked: Agreement) -> Message:
         """A lab's answer to the question for its key."""
-        return self.ask(name, message(of, KEYS, asked.round, agreement=asked))
+        return self.ask(
+            name, message(of, KEYS, asked.round, attempt=asked.attempt, agreement=asked)
+        )
 
-    def agree(self, of: Study, sites: tuple[str, ...] = NAMES, number: int = 1) -> Agreement:
+    def agree(
+        self, of: Study, sites: tuple[str, ...] = NAMES, number: int = 1, attempt: int = 0
+    ) -> Agreement:
         """The agreement of these labs, made as an honest server makes it."""
-        asked = Agreement(number, 0, sites)
+        asked = Agreement(number, attempt, sites)
         keys = {name: MaskingKey.read(self.key(name, of, asked)) for name in sites}
-        return Agreement(number, 0, sites, {name: key for name, key in keys.items() if key})
+        return replace(asked, keys={name: key for name, key in keys.items() if key})
 
     def train(
-        self,
-        name: str,
-        of: Study,
-        agreement: Agreement | None,
-        number: int = 1,
-        attempt: int = 0,
-        model: Vector | None = None,
+        self, name: str, of: Study, agreement: Agreement | None, model: Vector | None = None
     ) -> Message:
-        """A lab's answer to train."""
-        told = {"attempt": attempt, "agreement": agreement}
-        return self.ask(name, message(of, "train", number, model, **told))
+        """A lab's answer to train, in the round and attempt of the agreement."""
+        number, attempt = (agreement.round, agreement.attempt) if agreement else (1, 0)
+        told = message(of, "train", number, model, attempt=attempt, agreement=agreement)
+        return self.ask(name, told)

@@ -1,5 +1,6 @@
 """What a lab answers in mode distributed: the sum comes out exactly, and nothing else does."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +16,8 @@ from common.wire.packed_integers import Words, unpack
 from common.wire.reasons import Reason
 from server.aggregation.masked_sum import MaskedSum
 from simulations.engine.seeded import SeededEntropy
-from tests.client.lab import OPEN, first_model, refused
-from tests.client.masking.company import NAMES, PRIVACY, Company, masked_study, plan_of
+from tests.client.lab import OPEN, first_model, message, refused
+from tests.client.masking.company import NAMES, PRIVACY, SHARED, Company, masked_study, plan_of
 
 STUDY = masked_study()
 PLAN = plan_of(STUDY)
@@ -28,14 +29,14 @@ def labs(tmp_path: Path) -> Company:
 
 
 def sent(reply: object) -> Words:
-    update = MaskedUpdate.read(reply, PLAN.size, PLAN.bits)  # type: ignore[arg-type]
+    update = MaskedUpdate.read(reply, PLAN.size, PLAN.form)  # type: ignore[arg-type]
     return unpack(update.packed, PLAN.size, PLAN.bits)
 
 
 def summed(replies: list[object]) -> Words:
     total = MaskedSum(PLAN.size, PLAN.bits)
     for reply in replies:
-        total.add(MaskedUpdate.read(reply, PLAN.size, PLAN.bits).packed)  # type: ignore[arg-type]
+        total.add(MaskedUpdate.read(reply, PLAN.size, PLAN.form).packed)  # type: ignore[arg-type]
     return total.total()
 
 
@@ -67,11 +68,11 @@ def test_the_noise_in_the_sum_is_that_of_the_honest_shares(tmp_path: Path) -> No
         model={"name": "cnn", "width": 8},
     )
     plan = plan_of(of)
-    labs = Company(tmp_path, OPEN.model_copy(update={"min_noise_multiplier": 1e-9}))
+    labs = Company(tmp_path, SHARED.model_copy(update={"min_noise_multiplier": 1e-9}))
     agreement, total = labs.agree(of), MaskedSum(plan.size, plan.bits)
     for name in NAMES:
         reply = labs.train(name, of, agreement)
-        total.add(MaskedUpdate.read(reply, plan.size, plan.bits).packed)
+        total.add(MaskedUpdate.read(reply, plan.size, plan.form).packed)
     found = plan.decode(total.total()).astype(np.float64) * plan.grid
     # The variance of P squares is 2 sigma^4 P: 6 standard deviations of the mean square.
     expected, spread = 3 * plan.sigma**2, 6 * np.sqrt(2 / plan.size)
@@ -82,51 +83,58 @@ def test_each_answer_is_paid_for_once_and_given_once(labs: Company) -> None:
     agreement = labs.agree(STUDY)
     assert debits(labs, "lab") == 0
     assert refused(labs.train("lab", STUDY, agreement)) is None
-    assert refused(labs.train("lab", STUDY, agreement)) is Reason.ANSWERED
+    assert refused(labs.train("lab", STUDY, agreement)) is Reason.LOST_KEY
+    fresh = labs.agree(STUDY)  # for the same round and attempt, with other keys
+    assert not {*map(str, fresh.keys.values())} & {str(agreement.keys["lab"])}
+    assert refused(labs.train("lab", STUDY, fresh)) is Reason.ANSWERED
     assert debits(labs, "lab") == 1
     with Ledger.read(open_site(labs.sites["lab"]).ledger) as ledger:
         (event,) = ledger.events()
     assert event.mode == "distributed" and event.steps == 1
 
 
-@pytest.mark.parametrize("what", ["model", "round", "attempt", "sites", "keys"])
+def test_no_mask_is_used_twice_where_an_older_ledger_was_put_back(labs: Company) -> None:
+    """The key went with the answer: the same question is no question for a second vector."""
+    ledger = open_site(labs.sites["lab"]).ledger
+    before, agreement = ledger.read_bytes(), labs.agree(STUDY)
+    assert refused(labs.train("lab", STUDY, agreement)) is None
+    for beside in ("-wal", "-shm"):
+        ledger.with_name(ledger.name + beside).unlink(missing_ok=True)
+    ledger.write_bytes(before)
+    assert refused(labs.train("lab", STUDY, agreement)) is Reason.LOST_KEY
+
+
+@pytest.mark.parametrize("what", ["model", "keys"])
 def test_labs_that_were_told_different_things_give_a_sum_that_says_nothing(
-    labs: Company, monkeypatch: pytest.MonkeyPatch, what: str
+    labs: Company, what: str
 ) -> None:
+    agreement = labs.agree(STUDY)
+    other, model = agreement, None
+    if what == "model":
+        model = first_model(STUDY) + np.float32(1e-6)
+    else:
+        swapped = Company(labs.folder / "others").agree(STUDY).keys["lab"]
+        other = replace(agreement, keys=dict(agreement.keys) | {"lab": swapped})
+    replies = [labs.train(name, STUDY, agreement) for name in NAMES[:2]]
+    replies.append(labs.train("two", STUDY, other, model))
+    steps = PLAN.decode(summed(list(replies))).astype(np.float64) * PLAN.grid
+    # Uniform over the modulus: a twelfth of its square. The honest sum is far smaller.
+    assert steps.std() > 0.25 * 2**PLAN.bits
+
+
+def test_a_lab_that_is_shown_other_sites_or_another_sum_has_no_key_for_it(labs: Company) -> None:
     of = masked_study(
         privacy=PRIVACY | {"dropouts": 1},
         cohort={name: Participant(units=30) for name in (*NAMES, "zoo")},
     )
-    plan = plan_of(of)
-    agreement, other = labs.agree(of), {}
-    told: dict[str, object] = {}
-    match what:
-        case "model":
-            told = {"model": first_model(of) + np.float32(1e-6)}
-        case "round":
-            told = {"number": 2}
-        case "attempt":
-            told = {"attempt": 1}
-        case "sites":
-            other = dict(agreement.keys) | {"zoo": agreement.keys["two"]}
-            seen = Agreement(1, 0, (*NAMES, "zoo"), other)
-        case "keys":
-            swapped = Company(labs.folder / "others").agree(of).keys["lab"]
-            seen = Agreement(1, 0, NAMES, dict(agreement.keys) | {"lab": swapped})
-    views = dict.fromkeys(NAMES, agreement)
-    if what == "keys":
-        views["two"] = seen
-    replies = [labs.train(name, of, views[name]) for name in NAMES[:2]]
-    if what == "sites":
-        assert refused(labs.train("two", of, seen)) is Reason.LOST_KEY
-        return
-    replies.append(labs.train("two", of, views["two"], **told))  # type: ignore[arg-type]
-    total = MaskedSum(plan.size, plan.bits)
-    for reply in replies:
-        total.add(MaskedUpdate.read(reply, plan.size, plan.bits).packed)
-    steps = plan.decode(total.total()).astype(np.float64) * plan.grid
-    # Uniform over the modulus: some twelfth of its square; the honest sum is far smaller.
-    assert steps.std() > 0.25 * 2**plan.bits
+    agreement = labs.agree(of)
+    more = Agreement(1, 0, (*NAMES, "zoo"), {"zoo": MaskingKey(b"z" * 32), **agreement.keys})
+    assert refused(labs.train("two", of, more)) is Reason.LOST_KEY
+    later = replace(labs.agree(of), attempt=1)
+    assert refused(labs.train("two", of, later)) is Reason.LOST_KEY
+    asked = message(of, "train", 2, agreement=labs.agree(of))
+    assert refused(labs.ask("two", asked)) is Reason.BAD_QUESTION
+    assert debits(labs, "two") == 0
 
 
 @pytest.mark.parametrize(
@@ -153,12 +161,19 @@ def test_a_policy_asks_for_more_company_than_the_study(tmp_path: Path) -> None:
         privacy=PRIVACY | {"dropouts": 1},
         cohort={name: Participant(units=30) for name in (*NAMES, "zoo")},
     )
-    labs = Company(tmp_path, OPEN.model_copy(update={"min_cohort": 4}))
+    labs = Company(tmp_path, SHARED.model_copy(update={"min_cohort": 4}))
     assert refused(labs.key("lab", of, Agreement(1, 0, NAMES))) is Reason.COMPANY
 
 
+def test_a_policy_that_was_written_for_noise_of_its_own_allows_no_shared_one(
+    tmp_path: Path,
+) -> None:
+    labs = Company(tmp_path, OPEN)
+    assert refused(labs.key("lab", STUDY, Agreement(1, 0, NAMES))) is Reason.SHARED_NOISE
+
+
 def test_a_policy_asks_for_more_colluders_than_the_study_bears(tmp_path: Path) -> None:
-    labs = Company(tmp_path, OPEN.model_copy(update={"min_colluders": 2}))
+    labs = Company(tmp_path, SHARED.model_copy(update={"min_colluders": 2}))
     assert refused(labs.key("lab", STUDY, Agreement(1, 0, NAMES))) is Reason.COLLUDERS
 
 
@@ -171,7 +186,7 @@ def test_a_process_that_was_started_anew_says_that_its_key_is_lost_and_pays_noth
     assert debits(labs, "lab") == 0
     fresh = labs.agree(STUDY)
     assert fresh.keys["lab"] != agreement.keys["lab"]
-    assert fresh.keys["one"] == agreement.keys["one"]  # asked for the same, it has the same
+    assert fresh.keys["one"] == agreement.keys["one"]  # not used yet
     assert refused(labs.train("lab", STUDY, fresh)) is None
 
 

@@ -3,6 +3,7 @@
 The server cannot tell a masked vector from any other, so these sites send their integers bare.
 """
 
+import dataclasses
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -14,6 +15,7 @@ import pytest
 from flwr.app import Message, RecordDict
 
 from common.config.study import Participant, RoundPolicy, ServerOptimizer, Study, TrainingSpec
+from common.errors import FederationError
 from common.metrics import Tally
 from common.models import build, trainable
 from common.models.parameter_vector import Layout
@@ -94,7 +96,7 @@ class Site:
         plan = study_sum(self.of, size)
         words = plan.wrap(integers(self.seed, task, size))
         update = MaskedUpdate(pack(words, plan.bits), Layout.of(model).digest, epsilon=1.5)
-        return update.content(size, plan.bits)
+        return update.content(size, plan.form)
 
 
 def integers(seed: int, task: Task, size: int) -> Any:
@@ -140,15 +142,10 @@ def test_the_model_takes_the_mean_of_all_units_in_every_round(tmp_path: Path) ->
     sites = play(of, tmp_path)
     wanted = expected(of, [(number, 0, NAMES) for number in (1, 2, 3)])
     np.testing.assert_allclose(trained(tmp_path), wanted, rtol=0, atol=1e-6)
-    for site in sites.values():  # keys are asked for once
-        assert [kind for kind, *_ in site.asked][:5] == [
-            KEYS,
-            "train",
-            "train",
-            "train",
-            "evaluate",
-        ]
-        assert len(set(map(str, site.agreements))) == 1
+    for site in sites.values():
+        assert [kind for kind, *_ in site.asked][:7] == [KEYS, "train"] * 3 + ["evaluate"]
+        keys = [key.public for one in site.agreements for key in one.keys.values()]
+        assert len(site.agreements) == 3 and len(set(keys)) == 3 * len(NAMES)
     for record in records(tmp_path):
         assert record["attempt"] == 0
         assert {name: one["status"] for name, one in record["sites"].items()} == dict.fromkeys(
@@ -172,10 +169,10 @@ def test_a_site_that_fails_costs_an_attempt_and_is_left_out_of_the_next(tmp_path
     assert second["attempt"] == 1
     assert second["sites"]["bee"]["status"] == "no reply"
     assert [second["sites"][name]["status"] for name in others] == ["ok"] * 3
-    # No key is in two agreements, and every set of sites has one of its own.
-    seen = {(one.sites, one.round, one.attempt): one for one in sites["ant"].agreements}
-    assert [one[0] for one in seen] == [NAMES, others, NAMES]
-    keys = [key.public for one in seen.values() for key in one.keys.values()]
+    seen = sites["ant"].agreements
+    assert [one.sites for one in seen] == [NAMES, NAMES, others, NAMES]
+    assert [(one.round, one.attempt) for one in seen] == [(1, 0), (2, 0), (2, 1), (3, 0)]
+    keys = [key.public for one in seen for key in one.keys.values()]
     assert len(set(keys)) == len(keys)
     assert sites["ant"].asked.count(("train", 2, 0)) == sites["ant"].asked.count(("train", 2, 1))
 
@@ -197,10 +194,9 @@ def test_a_site_that_loses_sums_again_and_again_rests_longer_each_time(tmp_path:
         cohort={name: Participant(units=9) for name in NAMES[:3]},
         privacy=PRIVACY | {"dropouts": 0},
     )
+    sites = {name: Site(of, number, never) for number, name in enumerate(NAMES[:3])}
     with pytest.raises(NoQuorumError):
-        Rounds(
-            of, FakeGrid({n: Site(of, 1, never) for n in NAMES[:3]}), tmp_path / "b", Observer()
-        ).run()
+        Rounds(of, FakeGrid(sites), tmp_path / "b", Observer()).run()
 
 
 def test_too_few_sites_are_no_round_whatever_min_sites_says(tmp_path: Path) -> None:
@@ -232,11 +228,11 @@ def test_a_reply_that_is_no_masked_sum_is_left_out_by_name(tmp_path: Path, fault
     of = study()
     size, layout = len(expected(of, [])), Layout.of(model_of(of)).digest
     plan = study_sum(of, size)
-    words = np.zeros(size, plan.dtype)
+    words, other = np.zeros(size, plan.dtype), dataclasses.replace(plan, bits=plan.bits + 1)
     wrong = {
-        "length": MaskedUpdate(pack(words[1:], plan.bits), layout).content(size, plan.bits),
-        "layout": MaskedUpdate(pack(words, plan.bits), "f" * 64).content(size, plan.bits),
-        "bits": MaskedUpdate(pack(words, plan.bits + 1), layout).content(size, plan.bits + 1),
+        "length": MaskedUpdate(pack(words[1:], plan.bits), layout).content(size, plan.form),
+        "layout": MaskedUpdate(pack(words, plan.bits), "f" * 64).content(size, plan.form),
+        "bits": MaskedUpdate(pack(words, plan.bits + 1), layout).content(size, other.form),
         "form": RecordDict({}),
         "no key": RecordDict({}),
     }[fault]
@@ -252,8 +248,63 @@ def test_a_reply_that_is_no_masked_sum_is_left_out_by_name(tmp_path: Path, fault
     assert first["attempt"] == (0 if fault == "no key" else 1)
 
 
+@pytest.mark.parametrize("fault", ["another's", "low order", "not canonical"])
+def test_a_key_that_would_stop_honest_sites_is_left_out_by_its_senders_name(
+    tmp_path: Path, fault: str
+) -> None:
+    public = {
+        "another's": bytes([0, 1]) * 16,  # that of ant in its first answer
+        "low order": bytes(32),
+        "not canonical": b"\xff" * 31 + b"\x7f",
+    }[fault]
+
+    def answer(kind: str, task: Task) -> Any:
+        return MaskingKey(public).content() if kind == KEYS and task.round == 1 else True
+
+    if fault == "another's":  # who had it first cannot be told: neither is masked with
+        with pytest.raises(NoQuorumError, match="its masking key is another site's, too"):
+            play(study(), tmp_path, cow=answer)
+        return
+    sites = play(study(), tmp_path, cow=answer)
+    first = records(tmp_path)[0]
+    assert first["sites"]["cow"]["status"] == "left out" and first["attempt"] == 0
+    assert sites["ant"].agreements[0].sites == ("ant", "bee", "dog")
+
+
+def test_a_sum_longer_than_all_units_can_make_it_is_not_used(tmp_path: Path) -> None:
+    of = study()
+    size, layout = len(expected(of, [])), Layout.of(model_of(of)).digest
+    plan = study_sum(of, size)
+    noise = np.random.default_rng(1).integers(0, 2**plan.bits, size, dtype=np.uint64)
+    garbage = MaskedUpdate(pack(noise.astype(plan.dtype), plan.bits), layout).content(
+        size, plan.form
+    )
+    with pytest.raises(FederationError, match="a site sent what is no sum of its own"):
+        play(of, tmp_path, dog=lambda kind, _: garbage if kind == "train" else True)
+    assert not (tmp_path / "rounds.jsonl").exists()
+
+
+def test_no_site_pays_for_a_sum_that_another_cannot_be_asked_for(tmp_path: Path) -> None:
+    """A site that gives its key and is gone is found before anybody is asked to train."""
+    of = study()
+    grid = FakeGrid({name: Site(of, number) for number, name in enumerate(NAMES)})
+    given = grid._sites["bee"]
+
+    def leaving(message: Message) -> RecordDict | None:
+        task, kind = Task.read(message), message.metadata.message_type
+        if kind == KEYS and (task.round, task.attempt) == (2, 0):
+            grid._names = {node: name for node, name in grid._names.items() if name != "bee"}
+        return given(message)
+
+    grid._sites["bee"] = leaving
+    Rounds(of, grid, tmp_path, Observer()).run()
+    asked = grid._sites["ant"].asked  # type: ignore[attr-defined]
+    assert ("train", 2, 0) not in asked and ("train", 2, 1) in asked
+    assert records(tmp_path)[1]["sites"]["bee"]["status"] == "not connected"
+
+
 def test_a_site_whose_sums_are_left_out_again_and_again_is_suspended(tmp_path: Path) -> None:
-    wrong = MaskedUpdate(b"x", "f" * 64).content(1, 8)
+    wrong = MaskedUpdate(b"x", "f" * 64).content(1, "none")
     play(study(), tmp_path, dog=lambda kind, _: wrong if kind == "train" else True)
     statuses = [record["sites"]["dog"]["status"] for record in records(tmp_path)]
     assert statuses == ["left out", "left out", "suspended"]
