@@ -8,6 +8,7 @@ stand on a ring, and each masks with the degree / 2 next to it on either side.
 
 import hmac
 from collections.abc import Sequence
+from fractions import Fraction
 
 from common.errors import PrivacyError
 
@@ -66,11 +67,11 @@ def degree_for(sites: int, colluders: int, failure: float = 2.0**-40) -> int:
             "0 <= colluders <= sites and 0 < failure < 1"
         )
     honest = sites - colluders
-    chance = 1.0
+    chance = Fraction(1)
     for degree in range(2, sites - 1, 2):
-        chance *= max(colluders - degree + 2, 0) * max(colluders - degree + 1, 0)
-        chance /= (sites - degree + 2) * (sites - degree + 1)
-        last = honest * (honest - 1) / ((sites - degree) * (sites - degree - 1))
-        if sites * (sites - degree - 1) / 2 * chance * last <= failure:
+        left, others = sites - degree, colluders - degree
+        chance *= Fraction((others + 2) * (others + 1), (left + 2) * (left + 1))
+        last = Fraction(honest * (honest - 1), left * (left - 1))
+        if Fraction(sites * (left - 1), 2) * chance * last <= failure:
             return degree
     return max(sites - 1, 0)

@@ -146,7 +146,8 @@ def test_sites_that_do_not_agree_have_masks_that_do_not_cancel(word: type) -> No
             assert min(found.values()) > 1e-5, (some, found)
 
 
-def test_signs_are_opposite() -> None:
+def test_signs_are_opposite_and_the_first_site_adds() -> None:
+    assert pair_sign("lab-1", "lab-2") == 1
     for one, two in itertools.permutations(["a", "B", "lab-10", "lab-9"], 2):
         assert pair_sign(one, two) == -pair_sign(two, one) in (1, -1)
 
