@@ -50,6 +50,7 @@ class LedgerFile:
             self.real = Path(os.path.realpath(path))
             self.inode = os.stat(path).st_ino
             self._version = self._data_version()
+        self._synced = True
 
     @classmethod
     def create(cls, path: Path, body: str) -> Self:
@@ -74,6 +75,15 @@ class LedgerFile:
                 ) from None
             sync(path.parent)
         return cls(path)
+
+    def leave_to_system(self) -> None:
+        """Sync no more: the operating system writes the rows when it likes.
+
+        A process that is killed loses none of them; a machine that stops may lose the last ones.
+        """
+        with _explained(self.path):
+            self._connection.execute("PRAGMA synchronous = OFF")
+        self._synced = False
 
     def rows(self, start: int) -> list[LedgerRow]:
         """The rows from number `start` on, unchecked."""
@@ -104,8 +114,9 @@ class LedgerFile:
             finally:
                 if self._connection.in_transaction:
                     self._connection.execute("ROLLBACK")
-            # The file alone then holds every row, should its -wal file be left behind in a copy.
-            self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
+            if self._synced:
+                # The file alone then holds every row, should its -wal file stay behind in a copy.
+                self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
 
     def damage(self) -> str | None:
         """The first fault that SQLite finds in the file, or None."""

@@ -13,6 +13,7 @@ falls within float64's error of p, in decimal arithmetic with as many bits as it
 """
 
 import functools
+import math
 from dataclasses import dataclass
 from decimal import Context, Decimal
 
@@ -166,8 +167,9 @@ def _table(sigma: float) -> SamplingTable:
 
 def _buckets(sigma: float) -> tuple[int, int]:
     """The module text's w, and how many buckets there are on either side of zero."""
-    shift = max(0, int(np.floor(np.log2(sigma))) - 6)
-    return shift, int(np.ceil(REACH * sigma / (1 << shift)))
+    # Exact, so that all machines agree on the most that can be drawn.
+    shift = max(0, math.frexp(sigma)[1] - 7)
+    return shift, math.ceil(REACH * sigma / (1 << shift))
 
 
 def _shares(peak: NDArray[np.float64]) -> NDArray[np.int64]:

@@ -7,6 +7,7 @@ beside shared secrets).
 """
 
 import time
+from collections import Counter
 from collections.abc import Callable
 
 import numpy as np
@@ -30,6 +31,9 @@ from server.rounds.messaging import Reply, unusable
 from server.rounds.quorum import require_quorum
 from server.rounds.record import RoundRecord, SiteRecord
 
+_LONGEST_REST = 6
+"""A site that lost sums again and again rests for at most 2^6 - 1 rounds."""
+
 Noted = Callable[[Task, str, SiteRecord], SiteRecord]
 """Counts a site's reply for or against it, and returns its line of the record."""
 
@@ -43,6 +47,10 @@ class MaskedTraining:
         self._dispatch = dispatch
         self._step = MaskedStep(study, model)
         self._agreement: Agreement | None = None
+        self._cost: Counter[str] = Counter()
+        """Site -> how many attempts were lost by it."""
+        self._again: dict[str, int] = {}
+        """Site -> the round from which it is asked again."""
 
     def train(
         self, model: Vector, record: RoundRecord, noted: Noted, again: Callable[[], int]
@@ -59,7 +67,7 @@ class MaskedTraining:
             NoQuorumError: fewer sites are left than the study's noise is made for.
             FederationError: too few sites connect.
         """
-        failed, forgetful = dict(record.sites), set[str]()
+        failed, forgetful = record.sites | self._resting(record), set[str]()
         while True:
             agreement = self._agree(record, failed)
             found, total = self._ask(model, record, agreement, noted)
@@ -72,8 +80,24 @@ class MaskedTraining:
                     forgetful.add(site)  # once a round: each attempt costs every site
                 elif not one.status.ok:
                     failed[site] = one
+                    self._lost_by(site, record.round)
             self._require_enough(record, failed)
             record.attempt = again()
+
+    def _lost_by(self, site: str, number: int) -> None:
+        """Let the site rest for 0, 1, 3, 7, ... rounds: an attempt lost costs every other site."""
+        self._cost[site] += 1
+        self._again[site] = number + 2 ** min(self._cost[site] - 1, _LONGEST_REST)
+
+    def _resting(self, record: RoundRecord) -> dict[str, SiteRecord]:
+        """Return the sites that this round does not ask, unless too few would be left."""
+        sites = {
+            site: SiteRecord(status=ReplyStatus(Kind.LOST, f"lost sums; again in round {number}"))
+            for site, number in sorted(self._again.items())
+            if number > record.round and site not in record.sites
+        }
+        left = len(self._study.training_sites) - len(record.sites) - len(sites)
+        return sites if left >= self._study.fewest_sites else {}
 
     def _ask(
         self, model: Vector, record: RoundRecord, agreement: Agreement, noted: Noted

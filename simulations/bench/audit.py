@@ -47,6 +47,14 @@ FAULTS: dict[str, Fault] = {
     },
 }
 
+MASKED_FAULTS: dict[str, Fault] = {
+    "none": nullcontext,
+    **{f"{n} of 4 shares missing": partial(faults.shares_missing, n) for n in (1, 2, 3)},
+    **{f"shares for {4 + n} labs, 4 there": partial(faults.shares_too_small, n) for n in (1, 2)},
+    "the lab's masks known from another sum": faults.masks_repeated,
+}
+"""In mode distributed: five labs, one of them a colluder."""
+
 
 def run(quick: bool, json_file: Path | None) -> None:
     """Audit each fault several times; print the results, and write them to `json_file` if given."""
@@ -54,18 +62,21 @@ def run(quick: bool, json_file: Path | None) -> None:
     repetitions, canaries = (3, QUICK_CANARIES) if quick else (5, CANARIES)
     results = []
     for epsilon in (1.0, 3.0, 8.0):
-        study = _study(epsilon)
-        for name, fault in FAULTS.items():
-            found = [_audit(study, fault, seed, canaries) for seed in range(repetitions)]
-            results.append({"epsilon": epsilon, "fault": name} | _caught(found))
+        for mode, known in (("local", FAULTS), ("distributed", MASKED_FAULTS)):
+            study = _study(epsilon, mode)
+            for name, fault in known.items():
+                found = [_audit(study, fault, seed, canaries) for seed in range(repetitions)]
+                about = {"epsilon": epsilon, "mode": mode, "fault": name}
+                results.append(about | _caught(found))
     _print(results, repetitions, canaries)
     if json_file:
         content = {"machine": machine(), "repetitions": repetitions, "canaries": canaries}
         write_text(json_file, json.dumps(content | {"results": results}, indent=2))
 
 
-def _study(epsilon: float) -> Study:
-    privacy = PrivacySpec(mode="local", epsilon=epsilon, sample_rate=0.25, local_steps=1)
+def _study(epsilon: float, mode: str) -> Study:
+    content = {"mode": mode, "epsilon": epsilon, "sample_rate": 0.25, "local_steps": 1}
+    privacy = PrivacySpec.model_validate(content)
     return Study(name="faults", rounds=ROUNDS, privacy=privacy)
 
 
@@ -91,12 +102,15 @@ def _caught(found: list[Audit]) -> dict[str, Any]:
 
 def _print(results: list[dict[str, Any]], repetitions: int, canaries: int) -> None:
     names = list(results[0]["by_test"])
-    table = Table("claimed", "fault", f"caught of {repetitions}", "by each bound", "median bound")
+    table = Table(
+        "claimed", "mode", "fault", f"caught of {repetitions}", "by each bound", "median bound"
+    )
     table.title = f"Faults behind the accountant's back, {canaries} canaries"
     table.caption = f"bounds: {'; '.join(names)}"
     for row in results:
         table.add_row(
             f"{row['epsilon']:g}",
+            row["mode"],
             row["fault"],
             str(row["caught"]),
             " / ".join(str(row["by_test"][name]) for name in names),

@@ -15,6 +15,7 @@ import torch
 
 from client.training import dp_sgd
 from common.privacy.noise_source import NoiseSource
+from simulations.privacy_audit import masked_view
 
 Part = Callable[..., Any]
 
@@ -85,6 +86,31 @@ def rate_times(factor: float) -> Iterator[None]:
         return true(rows, units, min(1.0, factor * rate), *rest)
 
     with _broken("poisson", often):
+        yield
+
+
+@contextmanager
+def shares_missing(count: int) -> Iterator[None]:
+    """In mode distributed: `count` honest labs forget their share of the noise."""
+    with patch.object(masked_view, "in_view", lambda shares: max(shares - count, 1)):
+        yield
+
+
+@contextmanager
+def shares_too_small(more: int) -> Iterator[None]:
+    """In mode distributed: each share is sized as if `more` further labs added one."""
+    sized = masked_view.sized_for
+    with (
+        patch.object(masked_view, "sized_for", lambda study: sized(study) + more),
+        patch.object(masked_view, "in_view", lambda shares: shares - more),
+    ):
+        yield
+
+
+@contextmanager
+def masks_repeated() -> Iterator[None]:
+    """In mode distributed: the lab's masks are known from another sum, so its own share is all."""
+    with patch.object(masked_view, "in_view", lambda _: 1):
         yield
 
 

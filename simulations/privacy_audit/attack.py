@@ -3,7 +3,7 @@ canaries.
 
 | view   | sees                                              | score of a canary                  |
 |--------|---------------------------------------------------|------------------------------------|
-| step   | every noisy gradient sum, as the accountant grants | see scores.py                      |
+| step   | every noisy gradient sum, or what `masked_view` has | see scores.py                    |
 | round  | the update that leaves the lab each round         | inner product with its gradient    |
 | final  | the model after the last round                    | minus its loss                     |
 
@@ -27,6 +27,7 @@ from client.training.optimizer import LocalOptimizer
 from client.training.training import train
 from common.config.study import Study
 from common.privacy.clipping import ClipRule
+from simulations.privacy_audit import masked_view
 from simulations.privacy_audit.canaries import SITE, Canaries, audited, job, site_with
 from simulations.privacy_audit.scores import scores
 
@@ -58,7 +59,8 @@ def attack(study: Study, canaries: Canaries, noise_multiplier: float, entropy: E
     altered = audited(study, canaries, noise_multiplier)
     eye = _Eye(altered, canaries, inputs, noise_multiplier)
     by_round = np.zeros(len(canaries))
-    with _watching(eye):
+    expected = study.privacy.sample_rate * len(canaries)
+    with _watching(eye), masked_view.seen(study, expected):
         for number in range(1, study.rounds + 1):
             probe = _Probe.at(inputs.network, canaries)
             before = _flat(inputs.network)

@@ -87,3 +87,18 @@ def test_a_file_that_is_refused_is_not_kept_open(path: Path) -> None:
     assert refused.value.__traceback__ is not None
     opened = [os.path.realpath(file) for file in Path("/proc/self/fd").iterdir()]
     assert str(path) not in opened
+
+
+@pytest.mark.parametrize("simulated", [False, True])
+def test_a_labs_rows_are_synced_and_only_a_simulated_sites_are_left_to_the_system(
+    tmp_path: Path, simulated: bool
+) -> None:
+    path = tmp_path / "ledger.sqlite"
+    Ledger.create(path, "f" * 64, simulated=simulated).close()
+    for _ in range(2):  # by who made it, and by who finds it
+        with Ledger.read(path) as ledger:
+            (level,) = ledger._file._connection.execute("PRAGMA synchronous").fetchone()
+            assert level == (0 if simulated else 2)  # OFF, FULL
+            ledger.note_unprotected("study", ledger.rows()[-1].number + 1, 0)
+    with Ledger.read(path) as ledger:
+        assert len(ledger.rows("unprotected")) == 2

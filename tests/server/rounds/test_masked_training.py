@@ -180,6 +180,29 @@ def test_a_site_that_fails_costs_an_attempt_and_is_left_out_of_the_next(tmp_path
     assert sites["ant"].asked.count(("train", 2, 0)) == sites["ant"].asked.count(("train", 2, 1))
 
 
+def test_a_site_that_loses_sums_again_and_again_rests_longer_each_time(tmp_path: Path) -> None:
+    of = study(rounds=12, privacy=PRIVACY | {"spare_rounds": 12})
+
+    def never(kind: str, _: Task) -> Any:
+        return refusal_content(Reason.DEVICE, "0123abcd") if kind == "train" else True
+
+    play(of, tmp_path, bee=never)
+    lost = [record["round"] for record in records(tmp_path) if record["attempt"]]
+    assert lost == [1, 2, 4, 8]
+    third = records(tmp_path)[2]["sites"]["bee"]
+    assert third["status"] == "not asked" and third["words"] == "lost sums; again in round 4"
+    # Where too few are left without it, it is asked all the same.
+    of = study(
+        rounds=3,
+        cohort={name: Participant(units=9) for name in NAMES[:3]},
+        privacy=PRIVACY | {"dropouts": 0},
+    )
+    with pytest.raises(NoQuorumError):
+        Rounds(
+            of, FakeGrid({n: Site(of, 1, never) for n in NAMES[:3]}), tmp_path / "b", Observer()
+        ).run()
+
+
 def test_too_few_sites_are_no_round_whatever_min_sites_says(tmp_path: Path) -> None:
     with pytest.raises(NoQuorumError, match="2 sound updates, the least that a sum needs is 3"):
         play(study(), tmp_path, bee=silent_in(2), cow=silent_in(2))

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +19,13 @@ from common.errors import PrivacyError
 from simulations.bench.fault_injection import (
     cells_as_units,
     clipping_times,
+    masks_repeated,
     no_noise_after,
     noise_times,
     rate_times,
     repeated_noise,
+    shares_missing,
+    shares_too_small,
 )
 from simulations.engine.seeded import SeededEntropy
 from simulations.privacy_audit import membership_inference
@@ -61,6 +65,34 @@ def test_honest_training_passes_and_the_bound_is_near_the_claim(privacy: dict[st
     assert found.passed
     assert found.epsilon_lower > 0.4 * found.epsilon_upper
     assert all(0 <= test.epsilon_lower <= found.epsilon_upper for test in found.tests)
+
+
+MASKED = {"mode": "distributed", "local_steps": 1, "sample_rate": 1.0}
+
+
+def test_honest_shares_under_masks_pass_and_the_bound_is_near_the_claim() -> None:
+    found = run(study(epsilon=8.0, **MASKED), 0.999)
+    assert found.passed
+    assert found.epsilon_lower > 0.4 * found.epsilon_upper
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [partial(shares_missing, 3), partial(shares_too_small, 3), masks_repeated],
+    ids=["shares missing", "shares too small", "masks repeated"],
+)
+def test_a_fault_of_the_shares_or_masks_is_caught(
+    fault: Callable[[], AbstractContextManager[None]],
+) -> None:
+    with fault():
+        found = run(study(**MASKED))
+    assert not found.passed
+    assert run(study(**MASKED)).passed
+
+
+def test_a_cohort_without_an_honest_share_is_not_audited() -> None:
+    with pytest.raises(PrivacyError, match="leave no honest share of the noise to audit"):
+        run(study(**MASKED, colluders=5))
 
 
 def test_noise_off_behind_the_accountants_back_is_caught_by_every_bound() -> None:
