@@ -102,6 +102,8 @@ def protection(privacy: PrivacySpec) -> str:
     >>> from common.config.study import PrivacySpec
     >>> protection(PrivacySpec(mode="none"))
     'without privacy: unbounded'
+    >>> protection(PrivacySpec(mode="distributed", epsilon=3, colluders=0))
+    'epsilon 3 at delta 1e-05 for each image, against the server, not against another site'
     """
     if privacy.mode == "none":
         return "without privacy: unbounded"
@@ -112,7 +114,7 @@ def protection(privacy: PrivacySpec) -> str:
 def _against(privacy: PrivacySpec) -> str:
     """Whom the epsilon of a study in mode distributed speaks of."""
     if not privacy.colluders:
-        return "against a server that no other site helps"
+        return "against the server, not against another site"
     return f"against the server with the help of {count(privacy.colluders, 'other site')}"
 
 

@@ -156,7 +156,9 @@ def _whose_noise(facts: dict[str, Any]) -> str:
             "would hold against the server and the other sites too."
         )
     colluders, shares = facts["colluders"], facts["shares"]
-    helped = f" and {count(colluders, 'site')} that told it all they know" if colluders else ""
+    helped = ", not against another site"
+    if colluders:
+        helped = f" and {count(colluders, 'site')} that told it all they know"
     return (
         f"Each site added 1/√{shares} of that noise to its sum and hid it under masks, which only "
         "the sum over all sites of a round is free of. The protection would hold against the "

@@ -21,8 +21,8 @@ DISTRIBUTED = (
     "and every site that answered it has paid for it: one of the spare rounds."
 )
 FORECAST = (
-    "The rows of mode distributed are a forecast, of one sum under masks a round: this study, or "
-    "this number of sites, colluders and dropouts, is not run so."
+    "The rows of mode distributed are a forecast, of one sum under masks a round: the study is in "
+    "another mode, or names no sites yet, or other numbers than its own were given."
 )
 EXAMPLE_SITES = 5
 """The number of sites in the forecast of distributed mode, if the study names no cohort."""
@@ -115,7 +115,7 @@ def make_plan(study: Study, cohort: Cohort) -> PrivacyPlan:
         )
     event = study_event(privacy, study.rounds)
     shared = privacy.mode == "distributed"
-    forecast_only = not shared or cohort != cohort_of(study)
+    forecast_only = not (shared and study.cohort and cohort == cohort_of(study))
     noise = event.noise_multiplier * (whole_sum(cohort) if shared else 1)
     return PrivacyPlan(
         study=study.name,

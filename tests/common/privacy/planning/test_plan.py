@@ -240,6 +240,8 @@ def test_of_a_study_in_mode_distributed_the_plan_is_what_it_does(
     assert views["all other sites"]["noise_multiplier"] == whole["noise_multiplier"] / 2
     other = json.loads(command("plan", path, "--json", "--colluders", 2).stdout)
     assert other["forecast"] and not whole["forecast"]
+    path.write_text(dump(shared(0)))
+    assert json.loads(command("plan", path, "--json").stdout)["forecast"], "it names no sites yet"
 
 
 def test_one_noise_for_all_falls_with_the_number_of_sites() -> None:
