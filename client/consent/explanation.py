@@ -11,10 +11,13 @@ from client.ledger.summary import beside_epsilon, left
 from client.policy.policy import Policy, cohort_refusal, read_policy
 from common.config.study import PrivacySpec, Site, Study
 from common.errors import DataError, HemofedError, PrivacyError
-from common.models import build
+from common.models import build, trainable
 from common.models.parameter_vector import Layout
-from common.privacy.accounting import epsilon
+from common.privacy.accounting import epsilon, study_event
+from common.privacy.masking.study_sum import study_sum
+from common.privacy.planning.plan import cohort_of
 from common.privacy.planning.score_precision import forecast
+from common.privacy.planning.threat_models import seen
 from common.text import count
 
 _LEAVES = {
@@ -99,10 +102,20 @@ def protection(privacy: PrivacySpec) -> str:
     >>> from common.config.study import PrivacySpec
     >>> protection(PrivacySpec(mode="none"))
     'without privacy: unbounded'
+    >>> protection(PrivacySpec(mode="distributed", epsilon=3, colluders=0))
+    'epsilon 3 at delta 1e-05 for each image, against the server, not against another site'
     """
     if privacy.mode == "none":
         return "without privacy: unbounded"
-    return f"epsilon {privacy.epsilon:g} at delta {privacy.delta:g} for each {privacy.unit}"
+    whole = f"epsilon {privacy.epsilon:g} at delta {privacy.delta:g} for each {privacy.unit}"
+    return whole + (f", {_against(privacy)}" if privacy.mode == "distributed" else "")
+
+
+def _against(privacy: PrivacySpec) -> str:
+    """Whom the epsilon of a study in mode distributed speaks of."""
+    if not privacy.colluders:
+        return "against the server, not against another site"
+    return f"against the server with the help of {count(privacy.colluders, 'other site')}"
 
 
 def _privacy(study: Study, noise: float) -> str:
@@ -112,23 +125,51 @@ def _privacy(study: Study, noise: float) -> str:
             "NONE: unbounded. What leaves can be used to find out who was in the training cells; "
             "each answer is a row in the ledger that no epsilon speaks of"
         )
+    bound = (
+        f"at most {protection(privacy)}, over the whole study and "
+        f"{count(privacy.spare_rounds, 'round')} that may have to be done again; gradients are "
+        f"clipped at {privacy.max_grad_norm:g}"
+    )
+    if privacy.mode == "distributed":
+        return f"{bound}; {_shared_noise(study)}"
+    return f"{bound} and noise of {noise:.3g} times that is added here, before anything leaves"
+
+
+def _shared_noise(study: Study) -> str:
+    """Who adds the noise of a study in mode distributed, and what is left against all others."""
+    event, cohort = study_event(study.privacy, study.rounds), cohort_of(study)
+    alone = seen(event, cohort, insiders=cohort.sites - 1)
     return (
-        f"at most epsilon {privacy.epsilon:g} at delta {privacy.delta:g} for each {privacy.unit}, "
-        f"over the whole study and {count(privacy.spare_rounds, 'round')} that may have to be done "
-        f"again; gradients are clipped at {privacy.max_grad_norm:g} and noise of {noise:.3g} "
-        "times that is added here, before anything leaves"
+        f"noise of {event.noise_multiplier:.3g} times that is made of the shares of "
+        f"{count(cohort.shares, 'site')}, for of {cohort.sites} that train "
+        f"{cohort.colluders} may tell the server all they know and {cohort.dropouts} may be away. "
+        f"This lab adds its share, {alone.noise_multiplier:.3g} times, before anything leaves. "
+        "Against all others together that share is all there is: epsilon "
+        f"{epsilon([alone], study.privacy.delta):.3g}"
     )
 
 
 def _update(study: Study) -> str:
     model = build(study.model, len(study.cell_types), study.image_side, study.seed)
-    size = Layout.of(model).size
-    protected = "with the noise in it" if study.privacy.mode != "none" else "as it is"
-    number = study.transport.up
-    said = f"one vector of {size:,} {number} numbers leaves, the change of the model, {protected}"
+    if study.privacy.mode == "distributed":
+        said = _masked(study, sum(value.numel() for value in trainable(model).values()))
+    else:
+        size, number = Layout.of(model).size, study.transport.up
+        protected = "with the noise in it" if study.privacy.mode != "none" else "as it is"
+        said = (
+            f"one vector of {size:,} {number} numbers leaves, the change of the model, {protected}"
+        )
     if study.model.centre:
         said += "; the first round's is the mean of the cells' features in place of training"
     return said
+
+
+def _masked(study: Study, size: int) -> str:
+    return (
+        f"one sum of {size:,} integers of {study_sum(study, size).bits} bits leaves, of the "
+        "clipped gradients with this lab's share of the noise, under masks: the server reads it "
+        f"only within the sum over all sites of the round, {study.fewest_sites} or more"
+    )
 
 
 def _metrics(policy: Policy, study: Study) -> str:

@@ -11,6 +11,7 @@ from PIL import Image
 
 from common import pages
 from common.models.projection import RENDERED
+from common.text import count
 from simulations.report import caveats, formatting, site_errors
 from simulations.report.chart import Chart
 from simulations.report.figures import baselines, examples
@@ -138,14 +139,31 @@ def privacy(run: Run) -> list[str]:
     return [
         f"Every {unit} was protected at every step of training: its gradient was clipped to norm "
         f"{facts['max_grad_norm']:g} and Gaussian noise of {facts['noise_multiplier']:.3g} times "
-        "that norm was added. Each site added the whole noise itself, before anything left it, so "
-        "the protection would hold against the server and the other sites too.",
+        f"that norm was added. {_whose_noise(facts)}",
         f"At real sites this configuration gives every {unit} (ε = {facts['epsilon']:g}, "
         f"δ = {formatting.tiny(facts['delta'])})-differential privacy; what that means stands "
         "beside the chart of ε below. This run shows what it costs in accuracy and protects "
         "nobody: a simulation draws its noise from a seed, so that it can be repeated, and counts "
         "its evaluations exactly.",
     ]
+
+
+def _whose_noise(facts: dict[str, Any]) -> str:
+    """Return who added the noise, and against whom it would protect."""
+    if facts["mode"] == "local":
+        return (
+            "Each site added the whole noise itself, before anything left it, so the protection "
+            "would hold against the server and the other sites too."
+        )
+    colluders, shares = facts["colluders"], facts["shares"]
+    helped = ", not against another site"
+    if colluders:
+        helped = f" and {count(colluders, 'site')} that told it all they know"
+    return (
+        f"Each site added 1/√{shares} of that noise to its sum and hid it under masks, which only "
+        "the sum over all sites of a round is free of. The protection would hold against the "
+        f"server{helped}; against all other sites together only a site's own share would be left."
+    )
 
 
 def guarantee(run: Run) -> list[str]:

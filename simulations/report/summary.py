@@ -13,6 +13,7 @@ from client.site import open_site
 from client.training.evaluation import predict
 from client.training.workspace import workspace
 from common.cell_types import CELL_TYPES
+from common.config.distributed import noise_shares
 from common.config.study import Study
 from common.files import replacing, write_text
 from common.metrics import NAMES, Tally
@@ -266,6 +267,13 @@ def _model(study: Study, plan: PlannedStudy) -> dict[str, Any]:
     }
 
 
+def _sharing(study: Study) -> dict[str, int]:
+    """Return among how many sites' shares the noise is divided, and for whom that was planned."""
+    privacy = study.privacy
+    planned = {"colluders": privacy.colluders, "dropouts": privacy.dropouts}
+    return {"shares": noise_shares(study)} | planned
+
+
 def _privacy(study: Study) -> dict[str, Any] | None:
     privacy = study.privacy
     if privacy.mode == "none":
@@ -273,6 +281,7 @@ def _privacy(study: Study) -> dict[str, Any] | None:
     event = study_event(privacy, study.rounds)
     return {
         "mode": privacy.mode,
+        **(_sharing(study) if privacy.mode == "distributed" else {}),
         "unit": privacy.unit,
         "epsilon": privacy.epsilon,
         "delta": privacy.delta,

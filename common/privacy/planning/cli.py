@@ -36,11 +36,17 @@ def plan(
         typer.Option(min=2, help="Sites in distributed mode. Default: the cohort's, or 5."),
     ] = None,
     colluders: Annotated[
-        int, typer.Option(min=0, help="Sites whose pooled knowledge its noise withstands.")
-    ] = 1,
+        int | None,
+        typer.Option(
+            min=0, help="Sites whose pooled knowledge its noise withstands. Default: the study's."
+        ),
+    ] = None,
     dropouts: Annotated[
-        int, typer.Option(min=0, help="Sites whose noise may be missing from a sum.")
-    ] = 0,
+        int | None,
+        typer.Option(
+            min=0, help="Sites whose noise may be missing from a sum. Default: the study's."
+        ),
+    ] = None,
     figure: Annotated[Path | None, typer.Option(help="Also draw the plan as a PNG.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
 ) -> None:
@@ -86,12 +92,15 @@ def _steps(made: "PrivacyPlan") -> str:
     here = f"; of the cohort: {told}" if told else ""
     from common.privacy.planning.plausibility import MANY_PARAMETERS
 
-    alone = made.enough / made.sample_rate
+    units = made.enough / made.sample_rate
+    whose = "of all sites is longer than their"
+    if made.enough_of == "a site":
+        whose = "of a site alone is longer than its"
     return (
         f"{made.unit}s in a step: {made.sample_rate:g} of a site's{here}; below "
-        f"{_rounded(made.enough)}, of {_rounded(alone)} {made.unit}s, the noise of a site alone is "
-        f"longer than its gradients of {MANY_PARAMETERS:,} parameters can be. Delta is to be well "
-        "below 1 in as many as a site has"
+        f"{_rounded(made.enough)}, of {_rounded(units)} {made.unit}s, the noise {whose} gradients "
+        f"of {MANY_PARAMETERS:,} parameters can be. Delta is to be well below 1 in as many as a "
+        "site has"
     )
 
 

@@ -35,7 +35,7 @@ def draw(plan: PrivacyPlan, path: Path) -> None:
     right.set_yscale("log")
     right.margins(y=0.15)
     right.set(xlabel="images of one patient", ylabel="epsilon of that patient")
-    right.set_title("To a patient, in local mode")
+    right.set_title("To a patient, where the whole noise is left")
     figure.suptitle(f"{plan.study}: noise multiplier {plan.noise_multiplier:.4g}")
     with replacing(path) as temporary:
         figure.savefig(temporary, format="png", dpi=120)
@@ -57,9 +57,10 @@ def _draw_rounds(plan: PrivacyPlan, axes: Axes) -> None:
 
 
 def _sharing(plan: PrivacyPlan) -> str:
+    forecast = "; a forecast" if plan.forecast else ""
     return (
         f"\ndistributed: {plan.cohort.sites} sites, each 1/sqrt({plan.cohort.shares}) of the "
-        "noise; a forecast, training is local"
+        f"noise{forecast}"
     )
 
 

@@ -2,8 +2,9 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
+from common.config.distributed import FEWEST
 from common.config.study import Study
 from common.errors import PrivacyError
 from common.privacy.accounting import ACCOUNTANT, Event, epsilon, study_event
@@ -11,13 +12,17 @@ from common.privacy.events import ADJACENCY
 from common.privacy.planning.patient_level import patient_epsilon
 from common.privacy.planning.plausibility import MUCH_NOISE, doubts, expected_units
 from common.privacy.planning.score_precision import Forecast, forecast
-from common.privacy.planning.threat_models import AdversaryView, Cohort, views
+from common.privacy.planning.threat_models import AdversaryView, Cohort, views, whole_sum
 
 IMAGES_A_PATIENT = (1, 2, 5, 10, 50)
 DISTRIBUTED = (
-    "Distributed mode is only a forecast by the accountant: hemofed trains in local mode. It "
-    "assumes a secure sum of every step, and that sites add their shares; a sum that fails and is "
-    "asked for again costs one more step."
+    "The rows of mode distributed are what this study does, and that of mode local is beside them "
+    "for comparison. A round is one sum under masks. An attempt that loses a site is begun again, "
+    "and every site that answered it has paid for it: one of the spare rounds."
+)
+FORECAST = (
+    "The rows of mode distributed are a forecast, of one sum under masks a round: the study is in "
+    "another mode, or names no sites yet, or other numbers than its own were given."
 )
 EXAMPLE_SITES = 5
 """The number of sites in the forecast of distributed mode, if the study names no cohort."""
@@ -68,23 +73,26 @@ class PrivacyPlan:
     """Rounds that may be repeated after a crash; `epsilon` includes them."""
     local_steps: int
     cohort: Cohort
-    """The sites in the forecast of distributed mode."""
+    """The sites that share the noise in distributed mode."""
     views: tuple[AdversaryView, ...]
-    """Each site's epsilon against each adversary, without spare rounds. The first view is of local
-    mode."""
+    """Each site's epsilon against each adversary. The first view is of local mode."""
+    forecast: bool
+    """Whether the views of distributed mode are not what the study does."""
     distributed: str
     """A note for readers on the numbers of distributed mode."""
     choices: tuple[Choice, ...]
     """Other choices; the first is the plan itself."""
     by_patient: tuple[tuple[int, float], ...]
-    """(images of a patient, epsilon of that patient) in local mode."""
+    """(images of a patient, epsilon of that patient) against whom the whole noise is left."""
     scores: Forecast | None
     """How precise noised scores will be; None if there is no forecast (see `forecast`)."""
     units: dict[str, float]
     """Site of the study's cohort -> the mean number of units in a step of it."""
     enough: float
-    """The mean number of units in a step from which on the noise of a single site is not longer
-    than its gradients can be (see `plausibility`)."""
+    """The mean number of units in a step from which on the noise is not longer than the gradients
+    can be (see `plausibility`): of a single site, or, in mode distributed, of all sites."""
+    enough_of: Literal["a site", "all sites"]
+    """Whose units `enough` counts."""
     doubts: tuple[str, ...]
     """Sentences on settings that mean little for the cohort."""
 
@@ -94,7 +102,7 @@ class PrivacyPlan:
 
 
 def make_plan(study: Study, cohort: Cohort) -> PrivacyPlan:
-    """Return the plan of a private study, with a forecast of distributed mode for `cohort`.
+    """Return the plan of a private study, with the views of distributed mode for `cohort`.
 
     Raises:
         PrivacyError: the study's mode is "none", or no noise gives its epsilon.
@@ -103,9 +111,12 @@ def make_plan(study: Study, cohort: Cohort) -> PrivacyPlan:
     if privacy.mode == "none":
         raise PrivacyError(
             f"study {study.name}: privacy.mode is none, so nothing is protected and there is "
-            "nothing to plan; set privacy.mode: local"
+            "nothing to plan; set privacy.mode to local or distributed"
         )
     event = study_event(privacy, study.rounds)
+    shared = privacy.mode == "distributed"
+    forecast_only = not (shared and study.cohort and cohort == cohort_of(study))
+    noise = event.noise_multiplier * (whole_sum(cohort) if shared else 1)
     return PrivacyPlan(
         study=study.name,
         digest=study.digest,
@@ -124,20 +135,25 @@ def make_plan(study: Study, cohort: Cohort) -> PrivacyPlan:
         local_steps=privacy.local_steps,
         cohort=cohort,
         views=views(event, cohort, privacy.delta, _points(study), privacy.local_steps),
-        distributed=DISTRIBUTED,
-        choices=tuple(_choices(study, event)),
+        forecast=forecast_only,
+        distributed=FORECAST if forecast_only else DISTRIBUTED,
+        choices=tuple(_choices(study, event, cohort)),
         by_patient=tuple(
             (images, patient_epsilon(event, privacy.delta, images)) for images in IMAGES_A_PATIENT
         ),
         scores=forecast(study),
         units=expected_units(study),
-        enough=event.noise_multiplier / MUCH_NOISE / (study.rounds * privacy.local_steps) ** 0.5,
+        enough=noise / MUCH_NOISE / (study.rounds * privacy.local_steps) ** 0.5,
+        enough_of="all sites" if shared else "a site",
         doubts=tuple(doubts(study, event.noise_multiplier)),
     )
 
 
 def cohort_of(
-    study: Study, sites: int | None = None, colluders: int = 1, dropouts: int = 0
+    study: Study,
+    sites: int | None = None,
+    colluders: int | None = None,
+    dropouts: int | None = None,
 ) -> Cohort:
     """Return the cohort that shares the noise in distributed mode.
 
@@ -145,17 +161,20 @@ def cohort_of(
         study: the study.
         sites: the number of sites; None takes the study's training sites, or EXAMPLE_SITES if it
             has fewer than two.
-        colluders: sites whose knowledge, pooled, the noise withstands.
-        dropouts: sites whose noise may be missing from a sum.
+        colluders: sites whose knowledge, pooled, the noise withstands; None takes the study's.
+        dropouts: sites whose noise may be missing from a sum; None takes the study's.
 
     Raises:
         PrivacyError: there are fewer than two sites, a number is below 0, or no site is left that
             neither colludes nor drops out.
     """
-    training = sum(member.role == "train" for member in study.cohort.values())
+    training, privacy = len(study.training_sites), study.privacy
     named = training if training > 1 else EXAMPLE_SITES
-    number = named if sites is None else sites
-    return Cohort(sites=number, colluders=colluders, dropouts=dropouts)
+    return Cohort(
+        sites=named if sites is None else sites,
+        colluders=privacy.colluders if colluders is None else colluders,
+        dropouts=privacy.dropouts if dropouts is None else dropouts,
+    )
 
 
 def _points(study: Study) -> list[int]:
@@ -165,7 +184,7 @@ def _points(study: Study) -> list[int]:
     return sorted(planned | {rounds + study.privacy.spare_rounds})
 
 
-def _choices(study: Study, plan: Event) -> list[Choice]:
+def _choices(study: Study, plan: Event, cohort: Cohort) -> list[Choice]:
     rounds, privacy = study.rounds, study.privacy
     steps, rate = privacy.local_steps, privacy.sample_rate
     changes: dict[str, Mapping[str, float]] = {
@@ -181,12 +200,31 @@ def _choices(study: Study, plan: Event) -> list[Choice]:
         _choice(name, study, plan, change)
         for name, change in changes.items()
         if name == "as planned" or any(change[key] != _now(study, key) for key in change)
+        # In mode distributed a round is one step.
+        if privacy.mode != "distributed" or "local_steps" not in change
     ]
-    # The sites' noise is independent, so the mean over more sites of one size has less of it.
     return planned + [
-        replace(planned[0], change=f"sites {sign}", relative_noise=factor**-0.5)
+        replace(planned[0], change=f"sites {sign}", relative_noise=noise)
         for sign, factor in (("/ 2", 0.5), ("x 2", 2.0))
+        if (noise := _noise_of_sites(study, cohort, factor)) is not None
     ]
+
+
+def _noise_of_sites(study: Study, cohort: Cohort, factor: float) -> float | None:
+    """Return the noise on the mean over `factor` as many sites of one size, as a factor.
+
+    In local mode the sites' noise is independent, so it falls with the root of their number. In
+    mode distributed it is one noise for all, divided by the units of all. None: a sum of so few
+    sites is not allowed.
+    """
+    if study.privacy.mode != "distributed":
+        return float(factor**-0.5)
+    changed = int(factor * cohort.sites)
+    shares = changed - cohort.colluders - cohort.dropouts
+    if changed - cohort.dropouts < FEWEST or shares < 1:
+        return None
+    then = whole_sum(replace(cohort, sites=changed)) / changed
+    return then / (whole_sum(cohort) / cohort.sites)
 
 
 def _now(study: Study, key: str) -> float:

@@ -5,6 +5,7 @@ They are not errors. The study's plan and report state each in a sentence for th
 
 from collections.abc import Mapping
 
+from common.config.distributed import noise_shares
 from common.config.study import Participant, Study
 from common.text import count
 
@@ -39,14 +40,20 @@ def expected_units(study: Study) -> dict[str, float]:
 def noise_of_mean(study: Study, noise_multiplier: float) -> float:
     """Return the standard deviation of the noise on a coordinate of the mean gradient of all steps.
 
-    The unit is the clipping norm. Each site divides a step's noised sum by the number of units that
-    it expects, and the server takes the sites' weighted mean. All training sites are assumed to
-    answer.
+    The unit is the clipping norm. All training sites are assumed to answer. In mode local each site
+    divides a step's noised sum by the number of units that it expects, and the server takes the
+    sites' weighted mean. In mode distributed it divides the sum of all, with the shares of all, by
+    the weighted number of all.
     """
     training, expected = _training(study), expected_units(study)
+    steps = study.rounds * study.privacy.local_steps
+    if study.privacy.mode == "distributed":
+        whole = sum(member.weight * expected[name] for name, member in training.items())
+        most = max(member.weight for member in training.values())
+        shares = (len(training) / noise_shares(study)) ** 0.5
+        return float(noise_multiplier * most * shares / whole / steps**0.5)
     whole = sum(member.weight for member in training.values())
     parts = (member.weight / whole / expected[name] for name, member in training.items())
-    steps = study.rounds * study.privacy.local_steps
     return float(noise_multiplier * (sum(part**2 for part in parts) / steps) ** 0.5)
 
 

@@ -6,9 +6,10 @@ Gaussian noise of 1/sqrt(n - c - d) of the whole standard deviation. So the sum 
 even if d sites drop out of it, and c others pool their knowledge and subtract their own noise
 (Kairouz et al. 2021, arXiv 2102.06387; Bonawitz et al. 2017 for the sum).
 
-hemofed trains in local mode. The numbers for distributed mode are a forecast. They leave out the
-small term by which a sum of discrete Gaussians differs from a discrete Gaussian (Kairouz et al.,
-proposition 14).
+For a study in mode distributed the numbers of that mode are what it does; for one in mode local
+they are a forecast. A sum of discrete Gaussians is none, but each share has a smoothing term of its
+own, with which the sum is at least as private as the Gaussian that is accounted for: `noise.py`
+proves it.
 """
 
 import math
@@ -58,6 +59,15 @@ class Cohort:
         return 1 / math.sqrt(self.shares)
 
 
+def whole_sum(cohort: Cohort) -> float:
+    """Return the noise of a sum that lacks no site, divided by the noise that was planned for.
+
+    >>> whole_sum(Cohort(sites=4, colluders=3))
+    2.0
+    """
+    return math.sqrt(cohort.sites / cohort.shares)
+
+
 @dataclass(frozen=True, kw_only=True)
 class AdversaryView:
     """The epsilon of one site's data against one adversary; the same for each site of the study."""
@@ -104,7 +114,7 @@ def views(
     """Return the view of local mode, then those of distributed mode from weakest to strongest.
 
     Args:
-        event: all steps of a study in local mode.
+        event: all steps of a study, with the whole noise.
         cohort: the sites that share the noise in distributed mode.
         delta: the delta of every epsilon.
         rounds: numbers of rounds after which epsilon is computed, in rising order.
@@ -126,7 +136,7 @@ def views(
             by_round=spent,
         )
 
-    local = view("anyone outside the site", event)
+    local = view("anyone outside the site", replace(event, mode="local"))
     against = _adversaries(cohort)
     return (local, *(view(name, seen(event, cohort, *who)) for name, who in against.items()))
 

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from threading import Event
@@ -18,6 +19,7 @@ from client.consent.eligibility import taking_part
 from client.consent.explanation import explain
 from client.data.cache import prepare
 from client.home import SiteHome
+from client.ledger.cost import StudyCost
 from client.ledger.ledger import Ledger
 from client.membership.enrolment import join, make_site
 from client.membership.membership import Membership
@@ -32,10 +34,13 @@ from common.config.study import CellSource, Participant, Runtime, Site, Study
 from common.errors import ConfigError, FederationError, PrivacyError
 from common.identity import load_signing_key
 from common.identity.keys import make_signing_key
+from common.privacy.accounting import epsilon
+from common.privacy.masking.study_sum import study_sum
 from common.wire.messages import read_refusal
 from common.wire.proposal import Proposal
 from server.membership.provisioning import admit, make_kit, make_server
-from tests.client.lab import OPEN, check, context, make_lab, message, study
+from tests.client.lab import OPEN, check, context, first_model, make_lab, message, study
+from tests.client.masking.company import PRIVACY as SHARED
 
 NOW = datetime.now(UTC)
 YES = ("--yes", "--by", "Dr. Grün", "--purpose", "leukaemia in children")
@@ -395,6 +400,31 @@ def test_a_lab_is_told_that_the_first_round_sends_its_cells_mean(home: SiteHome)
     model = {"name": "cnn", "width": 2, "encoder": "frozen", "centre": True}
     topics = dict(explain(open_site(home.site_file), study(model=model), {"lab"}).topics)
     assert "the first round's is the mean of the cells' features" in topics["each round"]
+
+
+def test_a_lab_is_told_who_shares_the_noise_and_what_is_left_against_all_others(
+    home: SiteHome,
+) -> None:
+    names = ("lab", "one", "two", "zoo")
+    one = study(
+        privacy=SHARED | {"dropouts": 1},
+        cohort={name: Participant(units=30) for name in names},
+    )
+    topics = dict(explain(open_site(home.site_file), one, set(names)).topics)
+    whole = StudyCost(one).noise_multiplier
+    alone = replace(StudyCost(one).training, noise_multiplier=whole / 2**0.5, steps=6)
+    for words in (
+        "epsilon 4 at delta 0.0001 for each image, against the server with the help of 1 other ",
+        f"noise of {whole:.3g} times that is made of the shares of 2 sites, for of 4 that train 1 ",
+        f"This lab adds its share, {whole / 2**0.5:.3g} times, before anything leaves",
+        f"all others together that share is all there is: epsilon {epsilon([alone], 1e-4):.3g}",
+    ):
+        assert words in topics["privacy"]
+    size = len(first_model(one))
+    assert topics["each round"].startswith(
+        f"one sum of {size:,} integers of {study_sum(one, size).bits} bits leaves, of the clipped "
+    )
+    assert "the sum over all sites of the round, 3 or more" in topics["each round"]
 
 
 def test_only_what_this_sites_server_signed_can_be_approved(home: SiteHome, tmp_path: Path) -> None:

@@ -54,10 +54,11 @@ def test_all_that_the_policy_refuses_is_said_at_once() -> None:
     assert refused.value.reason is Reason.MIN_COHORT, "the first, as they are listed"
 
 
-def test_the_shipped_study_fits_the_shipped_policy(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["first", "distributed"])
+def test_the_shipped_studies_fit_the_shipped_policy(tmp_path: Path, name: str) -> None:
     """Where a lab knows its patients; its budget lasts, evaluations and spare rounds counted."""
     policy = read_policy(CONFIGS / "sites" / "policy.yaml")
-    shipped = read_study(CONFIGS / "studies" / "first.yaml", [])
+    shipped = read_study(CONFIGS / "studies" / f"{name}.yaml", [])
     permit(policy, shipped, StudyCost(shipped).noise_multiplier)
     (tmp_path / "lab").mkdir()
     site = open_site(make_lab(tmp_path / "lab" / "home", policy))

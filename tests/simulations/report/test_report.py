@@ -295,3 +295,12 @@ def test_doubts_of_the_privacy_are_said_in_the_page(tmp_path: Path) -> None:
     content = report_run.summary()
     content["privacy"]["doubts"] = ["a step of north has about 4.2 of its 17 patients"]
     assert content["privacy"]["doubts"][0] in write(report_run.write(tmp_path, content)).read_text()
+
+
+def test_a_page_says_who_shared_the_noise(tmp_path: Path) -> None:
+    content = report_run.summary()
+    content["privacy"] |= {"mode": "distributed", "shares": 3, "colluders": 1, "dropouts": 0}
+    said = " ".join(write(report_run.write(tmp_path, content)).read_text().split())
+    assert "Each site added 1/√3 of that noise to its sum and hid it under masks" in said
+    assert "against the server and 1 site that told it all they know; against all other" in said
+    assert "Each site added the whole noise" not in said

@@ -201,7 +201,7 @@ def test_the_command_forecasts_distributed_mode_and_says_that_it_is_a_forecast(
     path.write_text(json.dumps(content))
     figure = tmp_path / "plan.png"
     shown = " ".join(command("plan", path, "--figure", figure).stdout.split())
-    assert "hemofed trains in local mode" in shown
+    assert "The rows of mode distributed are a forecast" in shown
     assert (
         "each of 3 sites (others: --sites N) adds 1/sqrt(2)" in shown
         and "71% of local mode's noise" in shown
@@ -209,9 +209,51 @@ def test_the_command_forecasts_distributed_mode_and_says_that_it_is_a_forecast(
     assert figure.exists()
     whole = json.loads(command("plan", path, "--json", "--sites", 9, "--dropouts", 2).stdout)
     assert whole["cohort"] == {"sites": 9, "colluders": 1, "dropouts": 2}
-    assert "hemofed trains in local mode" in whole["distributed"]
+    assert whole["forecast"] and "are a forecast" in whole["distributed"]
     refused = command("plan", path, "--colluders", 3)
     assert isinstance(refused.exception, PrivacyError)
+
+
+SHARED = PRIVACY | {"mode": "distributed", "local_steps": 1, "dropouts": 1}
+
+
+def shared(sites: int) -> Study:
+    cohort = {f"s{number}": {"units": 100} for number in range(sites)}
+    content = {"name": "s", "rounds": 6, "privacy": SHARED, "cohort": cohort}
+    return parse(Study, content, "test")
+
+
+def test_of_a_study_in_mode_distributed_the_plan_is_what_it_does(
+    command: Callable[..., "Result"], tmp_path: Path
+) -> None:
+    path, figure = tmp_path / "study.yaml", tmp_path / "plan.png"
+    path.write_text(dump(shared(6)))
+    shown = " ".join(command("plan", path, "--figure", figure).stdout.split())
+    assert "are what this study does" in shown and "forecast" not in shown
+    assert "adds 1/sqrt(4) of it (colluders: 1, dropouts: 1)" in shown
+    assert "the noise of all sites is longer than their gradients" in shown
+    whole = json.loads(command("plan", path, "--json").stdout)
+    assert whole["cohort"] == {"sites": 6, "colluders": 1, "dropouts": 1}
+    views = {view["adversary"]: view for view in whole["views"]}
+    planned = views["1 other site, 1 dropped"]
+    assert planned["by_round"][-1][1] == pytest.approx(whole["epsilon"], rel=1e-9)
+    assert views["all other sites"]["noise_multiplier"] == whole["noise_multiplier"] / 2
+    other = json.loads(command("plan", path, "--json", "--colluders", 2).stdout)
+    assert other["forecast"] and not whole["forecast"]
+    path.write_text(dump(shared(0)))
+    assert json.loads(command("plan", path, "--json").stdout)["forecast"], "it names no sites yet"
+
+
+def test_one_noise_for_all_falls_with_the_number_of_sites() -> None:
+    """Against its mean over the units of all; a round stays one step."""
+    choices = {one.change: one for one in make_plan(shared(6), Cohort(sites=6, dropouts=1)).choices}
+    assert not [name for name in choices if name.startswith("steps")]
+    now, then = noise_of_mean(shared(6), 1.0), noise_of_mean(shared(12), 1.0)
+    assert choices["sites x 2"].relative_noise == pytest.approx(then / now)
+    assert "sites / 2" not in choices, "three sites of which one may be away are no secret sum"
+    more = make_plan(shared(8), Cohort(sites=8, dropouts=1)).choices
+    wanted = noise_of_mean(shared(4), 1.0) / noise_of_mean(shared(8), 1.0)
+    assert {one.change: one.relative_noise for one in more}["sites / 2"] == pytest.approx(wanted)
 
 
 def test_a_study_without_privacy_has_no_plan(

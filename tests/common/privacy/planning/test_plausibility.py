@@ -78,3 +78,13 @@ def test_a_rate_at_which_no_unit_is_drawn_is_refused(rate: float) -> None:
 def test_the_lowest_rate_is_calibrated() -> None:
     one = study({"a": 1}, {"sample_rate": 1e-6, "epsilon": 1.0, "delta": 1e-6})
     assert study_event(one.privacy, 100).noise_multiplier > 0
+
+
+def test_in_mode_distributed_the_mean_has_the_shares_of_all_sites_in_it() -> None:
+    """Three sites of 30 units at rate .5, one may collude: each adds 1/sqrt(2) of the noise."""
+    cohort = {name: {"units": 30, "weight": 2} for name in ("a", "b", "c")}
+    privacy = {"mode": "distributed", "sample_rate": 0.5, "local_steps": 1}
+    content = {"name": "shared", "rounds": 4, "privacy": privacy, "cohort": cohort}
+    shares = 3 * (3.0 * 2 / 2**0.5) ** 2
+    wanted = shares**0.5 / (3 * 2 * 0.5 * 30) / 4**0.5
+    assert noise_of_mean(Study.model_validate(content), 3.0) == pytest.approx(wanted)

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from common.config.distributed import noise_shares
 from common.config.loading import parse
 from common.config.study import Participant, Study
 from common.errors import PrivacyError
@@ -97,6 +98,12 @@ def test_the_planned_adversary_costs_what_local_mode_costs() -> None:
     assert insider.epsilon == pytest.approx(local.epsilon, rel=1e-6)
 
 
+def test_of_a_study_in_mode_distributed_the_views_are_the_same() -> None:
+    shared = replace(EVENT, mode="distributed")
+    found = views(shared, Cohort(sites=4), 1e-5, [6], local_steps=2)
+    assert found == views(EVENT, Cohort(sites=4), 1e-5, [6], local_steps=2)
+
+
 @pytest.mark.parametrize(
     "wrong",
     [
@@ -135,3 +142,12 @@ def test_the_studys_training_sites_are_the_cohort_unless_a_number_is_given() -> 
         cohort_of(study, sites=0)
     with pytest.raises(PrivacyError, match="cohort: 2 sites"):
         cohort_of(study, colluders=2)
+
+
+def test_the_cohort_plans_for_the_studys_colluders_and_dropouts() -> None:
+    cohort = {name: {"units": 30} for name in ("a", "b", "c", "d", "e")}
+    privacy = {"mode": "distributed", "local_steps": 1, "colluders": 2, "dropouts": 1}
+    study = parse(Study, {"name": "s", "cohort": cohort, "privacy": privacy}, "test")
+    assert cohort_of(study) == Cohort(sites=5, colluders=2, dropouts=1)
+    assert cohort_of(study).shares == noise_shares(study)
+    assert cohort_of(study, colluders=0, dropouts=0) == Cohort(sites=5, colluders=0)
