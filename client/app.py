@@ -17,7 +17,7 @@ from client.consent.obstacles import check_ready
 from client.lab_log import LabLog
 from client.ledger.binding import check_deployable
 from client.ledger.ledger import Ledger
-from client.ledger.spending import pay_for_training
+from client.ledger.spending import check_affordable, pay_for_training
 from client.masking.held_keys import HeldKeys
 from client.masking.pairs import Pair, mask_pairs
 from client.policy.attendance import Clock, SitsOutError, attend
@@ -184,8 +184,13 @@ def _prepare(message: Message, request: Request) -> RecordDict:
 
 
 def _masking_key(request: Request, held: HeldKeys, entropy: Entropy) -> RecordDict:
-    """Make the site's key for a sum under masks; nothing here touches a cell."""
+    """Make the site's key for a sum under masks; nothing here touches a cell.
+
+    A site that could not pay says so here, where it costs nobody anything: once it has given a key,
+    a refusal costs the other sites an attempt.
+    """
     permit(request.policy, request.study, request.cost.noise_multiplier)
+    check_affordable(request.site, request.policy, request.cost)
     return held.make(request, entropy).content()
 
 

@@ -118,8 +118,8 @@ def integer_sum(
     """The constants of a sum over len(weights) sites of vectors of `size` numbers.
 
     The grid is the finest one from `grid_for`'s on where the sum fits into 32 bits, as long as its
-    rounding adds at most `SHARED_ROUNDING` to the noise. If there is none, it is the finest whose
-    noise can be drawn, with as many bits as the sum needs.
+    rounding adds at most `SHARED_ROUNDING` to the noise. If there is none, it is the coarsest of
+    these, with as many bits as the sum needs there.
 
     Args:
         size: P.
@@ -178,12 +178,13 @@ def integer_sum(
                 return found
     if not drawable:
         raise refusal or PrivacyError(f"no grid for {size} numbers")
-    if drawable[0].bits > 64:
+    coarsest = drawable[-1]
+    if coarsest.bits > 64:
         raise PrivacyError(
-            f"a sum of {len(weights)} sites needs {drawable[0].bits} bits, and 64 is the most: "
-            "give smaller weights or a smaller sample rate"
+            f"a sum of {len(weights)} sites needs {coarsest.bits} bits, and 64 is the most: give "
+            "smaller weights or a smaller sample rate"
         )
-    return drawable[0]
+    return coarsest
 
 
 def _grids(size: int, max_grad_norm: float) -> Iterator[float]:

@@ -59,6 +59,10 @@ def test_the_shipped_studies_fit_the_shipped_policy(tmp_path: Path, name: str) -
     """Where a lab knows its patients; its budget lasts, evaluations and spare rounds counted."""
     policy = read_policy(CONFIGS / "sites" / "policy.yaml")
     shipped = read_study(CONFIGS / "studies" / f"{name}.yaml", [])
+    if name == "distributed":
+        with pytest.raises(PrivacyError, match="the policy's shared_noise is false"):
+            permit(policy, shipped, StudyCost(shipped).noise_multiplier)
+        policy = policy.model_copy(update={"shared_noise": True})
     permit(policy, shipped, StudyCost(shipped).noise_multiplier)
     (tmp_path / "lab").mkdir()
     site = open_site(make_lab(tmp_path / "lab" / "home", policy))

@@ -247,7 +247,7 @@ def test_a_missing_or_broken_file_is_named(tmp_path: Path, name: str) -> None:
     with pytest.raises(DataError, match=name):
         write(tmp_path)
     if name != "config.yaml":
-        (tmp_path / name).write_text("{")
+        (tmp_path / name).write_text("{\n")
         with pytest.raises(DataError, match=name):
             write(tmp_path)
 
