@@ -18,7 +18,7 @@ from client.lab_log import LabLog
 from client.ledger.binding import check_deployable
 from client.ledger.ledger import Ledger
 from client.ledger.spending import check_affordable, pay_for_training
-from client.masking.held_keys import HeldKeys
+from client.masking.held_keys import HeldKeys, agreement_of
 from client.masking.pairs import Pair, mask_pairs
 from client.policy.attendance import Clock, SitsOutError, attend
 from client.policy.policy import permit, read_policy
@@ -27,7 +27,7 @@ from client.request import Request
 from client.site import open_site, site_file
 from client.training.job import Job
 from client.training.masked_sum import masked_sum
-from client.training.metrics_release import released_tally
+from client.training.metrics_release import masked_counts, released_tally
 from client.training.selftest import check_alone
 from client.training.training import train
 from client.training.workspace import Workspace, workspace
@@ -41,6 +41,7 @@ from common.wire.messages import (
     Task,
     Update,
     absence_content,
+    masked_tally_content,
     name_content,
     refusal_content,
     tally_content,
@@ -90,7 +91,7 @@ def client_app(
 
     @app.evaluate()
     def evaluation(message: Message, context: Context) -> Message:
-        return answer(message, context, lambda m, request: _evaluate(m, request, bits))
+        return answer(message, context, lambda m, request: _evaluate(m, request, held, bits))
 
     return app
 
@@ -190,6 +191,9 @@ def _masking_key(request: Request, held: HeldKeys, entropy: Entropy) -> RecordDi
     a refusal costs the other sites an attempt.
     """
     permit(request.policy, request.study, request.cost.noise_multiplier)
+    if agreement_of(request).purpose != "train" and request.policy.metrics != "noised":
+        said = f"the policy's metrics are {request.policy.metrics}: its counts enter no sum"
+        raise PrivacyError(said, Reason.METRICS)
     check_affordable(request.site, request.policy, request.cost)
     return held.make(request, entropy).content()
 
@@ -216,8 +220,7 @@ def _train(message: Message, request: Request, held: HeldKeys, entropy: Entropy)
     check_alone(site, study)
     if study.privacy.mode == "distributed":
         # By the digest of the model as it came: masks made for another one do not cancel with it.
-        model = array_digest(message.content.array_records["model"]["values"])
-        pairs = mask_pairs(request, model, held, entropy)
+        pairs = mask_pairs(request, "train", _model_digest(message), held, entropy)
         return _masked(job, bench, request, pairs, entropy)
     _check_policy(request)
     account = pay_for_training(request, entropy)
@@ -241,7 +244,12 @@ def _masked(
     return update.content(size, study_sum(request.study, size).form)
 
 
-def _evaluate(message: Message, request: Request, entropy: Entropy) -> RecordDict:
+def _model_digest(message: Message) -> str:
+    """SHA-256 (hex) of the model vector as it came."""
+    return array_digest(message.content.array_records["model"]["values"])
+
+
+def _evaluate(message: Message, request: Request, held: HeldKeys, entropy: Entropy) -> RecordDict:
     site, study = request.site, request.study
     if site.name not in study.cohort:
         said = f"study {study.name}: site {site.name} is not in its cohort"
@@ -251,6 +259,11 @@ def _evaluate(message: Message, request: Request, entropy: Entropy) -> RecordDic
     with because_of(Reason.BAD_QUESTION):
         _receive(message, bench, request)
     check_alone(site, study)
+    split = request.task.split
+    if request.task.agreement is not None and request.policy.metrics == "noised":
+        pairs = mask_pairs(request, split, _model_digest(message), held, entropy)
+        _check_policy(request)
+        return masked_tally_content(*masked_counts(request, bench.inputs, pairs, entropy))
     _check_policy(request)
     tally, head = released_tally(request, bench.inputs, entropy)
     return tally_content(tally, head)

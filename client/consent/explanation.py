@@ -177,6 +177,8 @@ def _metrics(policy: Policy, study: Study) -> str:
     if policy.metrics != "noised" or study.privacy.mode == "none":
         return said
     sharp = forecast(study)
+    if study.privacy.mode == "distributed":
+        said += ", summed under masks with those of the other sites and with one noise for all"
     return (
         f"{said}; together up to epsilon {study.evaluation.epsilon:g} more; "
         f"{sharp.words if sharp else 'how sharp they are cannot be told without declared units'}"

@@ -54,6 +54,11 @@ class StudyCost:
         )
 
     @property
+    def shared_metrics(self) -> Event:
+        """The event of one evaluation's counts in a sum under masks, as the colluders see it."""
+        return replace(self.metrics, mode="distributed")
+
+    @property
     def evaluations(self) -> int:
         """How often a site may be asked for noised counts."""
         return evaluations(self.study)

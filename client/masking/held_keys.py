@@ -5,7 +5,7 @@ from client.request import Request
 from common.canonical_json import canonical
 from common.errors import FederationError, PrivacyError
 from common.privacy.masking.pairwise_keys import EphemeralKey
-from common.wire.agreement import Agreement, MaskingKey
+from common.wire.agreement import Agreement, MaskingKey, Purpose
 from common.wire.reasons import Reason
 
 
@@ -32,7 +32,7 @@ class HeldKeys:
             FederationError: the request is no question for a key.
             PrivacyError: the site takes no part in such a sum (`check_company`).
         """
-        check_company(request)
+        check_company(request, agreement_of(request).purpose)
         facts, key = self._held.get(_whose(request), (b"", None))
         if key is None or facts != _facts(request):
             key = _made(request, entropy)
@@ -59,22 +59,23 @@ class HeldKeys:
         return key
 
 
-def check_company(request: Request) -> None:
+def check_company(request: Request, purpose: Purpose) -> None:
     """Check that the request's sum is of sites that the study and the policy allow.
 
     All of them train in the study, this site is one of them, and there are at least as many as the
     study's noise is calibrated for and the policy's `min_cohort`. The agreement is for this very
-    round and attempt.
+    round, attempt and purpose.
 
     Raises:
         PrivacyError: they are not (COMPANY).
         FederationError: there is no agreement, or it is for another sum (BAD_QUESTION).
     """
     study, agreement, task = request.study, agreement_of(request), request.task
-    if (agreement.round, agreement.attempt) != (task.round, task.attempt):
+    agreed = agreement.round, agreement.attempt, agreement.purpose
+    if agreed != (task.round, task.attempt, purpose):
         raise FederationError(
-            f"study {study.name}: an agreement for round {agreement.round}, attempt "
-            f"{agreement.attempt} in round {task.round}, attempt {task.attempt}",
+            f"study {study.name}: an agreement for (round, attempt, purpose) {agreed} in "
+            f"{(task.round, task.attempt, purpose)}",
             Reason.BAD_QUESTION,
         )
     sites, least = agreement.sites, max(study.fewest_sites, request.policy.min_cohort)

@@ -8,6 +8,7 @@ from common.errors import because_of
 from common.privacy.masking.masks import pair_sign
 from common.privacy.masking.neighbours import degree_for, neighbours
 from common.privacy.masking.pairwise_keys import pair_key
+from common.wire.agreement import Purpose
 from common.wire.reasons import Reason
 
 Pair = tuple[bytes, int]
@@ -20,13 +21,16 @@ _FAILURE = 2.0**-80
 draws the graph again: 2^40 tries leave 2^-40."""
 
 
-def mask_pairs(request: Request, model: str, held: HeldKeys, entropy: Entropy) -> list[Pair]:
+def mask_pairs(
+    request: Request, purpose: Purpose, model: str, held: HeldKeys, entropy: Entropy
+) -> list[Pair]:
     """Return a pair for each site that this one masks the request's sum with.
 
     The private key is used up: a second call with the same request raises LOST_KEY.
 
     Args:
         request: has the agreement, with all keys.
+        purpose: what the site is asked to sum.
         model: SHA-256 (hex) of the model vector as it came.
         held: has this site's private key.
         entropy: what the key was made with.
@@ -35,7 +39,7 @@ def mask_pairs(request: Request, model: str, held: HeldKeys, entropy: Entropy) -
         PrivacyError: the study or the policy does not allow this company, the private key is lost,
             or a peer's key is none.
     """
-    check_company(request)
+    check_company(request, purpose)
     key, name = held.take(request, entropy), request.site.name
     agreement, study = agreement_of(request), request.study
     sum_of = agreement.context(study.digest, model)

@@ -1,10 +1,13 @@
 """What an evaluation releases from the site: nothing, noised counts, or exact ones."""
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
 from client.data.site_cells import Rows
 from client.ledger.spending import note_exact_metrics, pay_for_metrics
+from client.masking.pairs import Pair
 from client.randomness import Entropy
 from client.request import Request
 from client.training.evaluation import predict
@@ -12,8 +15,10 @@ from client.training.inputs import Inputs
 from client.training.own_figures import note_figures
 from common.config.study import Site
 from common.errors import PrivacyError
-from common.metrics import Floats, Tally
+from common.metrics import Counts, Floats, Tally
 from common.noised_tally import SENSITIVITY, NoisedTally
+from common.privacy.masking.masks import add_mask
+from common.privacy.metrics_noise import shared_metrics_sigma
 from common.privacy.noise import count_sigma, discrete_gaussian
 from common.wire.messages import Task
 from common.wire.reasons import Reason
@@ -38,12 +43,44 @@ def released_tally(
         account = note_exact_metrics(request, entropy)
         return _counted_at_home(site, task, inputs, entropy)[0], account.head
     paid = pay_for_metrics(request, entropy)
+    sigma = count_sigma(SENSITIVITY * task.study.privacy.cells_of_a_unit, paid.noise_multiplier)
+    counts = _noised_counts(request, inputs, sigma, entropy)
+    return NoisedTally.of_counts(counts, sigma**2), paid.head
+
+
+def masked_counts(
+    request: Request, inputs: Inputs, pairs: Sequence[Pair], entropy: Entropy
+) -> tuple[bytes, str]:
+    """The site's counts with its share of the noise, under masks, and the ledger's head.
+
+    The counts are int64 as `NoisedTally.counts` has them, modulo 2^64. No sum of them wraps: a
+    count is below 2^37 with its noise, and there are fewer than 2^26 sites.
+
+    Args:
+        request: asks for the counts of a split.
+        inputs: the model and the site's cells.
+        pairs: one for each site that this one masks with; used for no other vector.
+        entropy: draws the noise.
+
+    Raises:
+        PrivacyError: the ledger refuses.
+    """
+    paid = pay_for_metrics(request, entropy, shared=True)
+    sigma = shared_metrics_sigma(request.study)
+    counts = _noised_counts(request, inputs, sigma, entropy)
+    words = counts.astype("<i8").view(np.uint64)
+    add_mask(words, pairs)
+    return words.tobytes(), paid.head
+
+
+def _noised_counts(request: Request, inputs: Inputs, sigma: float, entropy: Entropy) -> Counts:
+    """The counts of the task's split with noise of `sigma` cells, int64 (K^2 + 2,)."""
+    site, task = request.site, request.task
     _, probabilities = _counted_at_home(site, task, inputs, entropy)
     counts = NoisedTally.of(_counted(task, inputs, probabilities, few=True)).counts
     source = entropy.source(task.study.digest, site.name, task.round, task.split, "metrics")
-    sigma = count_sigma(SENSITIVITY * task.study.privacy.cells_of_a_unit, paid.noise_multiplier)
     counts += discrete_gaussian(len(counts), sigma, source)
-    return NoisedTally.of_counts(counts, sigma**2), paid.head
+    return counts
 
 
 def _counted_at_home(

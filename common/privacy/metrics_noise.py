@@ -1,9 +1,10 @@
 """The noise in the counts of evaluations. It is public: it follows from the study alone."""
 
+from common.config.distributed import noise_shares
 from common.config.study import Study
 from common.noised_tally import SENSITIVITY
 from common.privacy.accounting import calibrate
-from common.privacy.noise import count_sigma
+from common.privacy.noise import count_sigma, share_count_sigma
 
 
 def evaluations(study: Study) -> int:
@@ -22,3 +23,9 @@ def metrics_noise(study: Study) -> float:
 def metrics_sigma(study: Study) -> float:
     """Standard deviation, in cells, of the noise in each count that a site releases."""
     return count_sigma(SENSITIVITY * study.privacy.cells_of_a_unit, metrics_noise(study))
+
+
+def shared_metrics_sigma(study: Study) -> float:
+    """Standard deviation, in cells, of a site's share of the noise in counts summed under masks."""
+    sensitivity = SENSITIVITY * study.privacy.cells_of_a_unit
+    return share_count_sigma(sensitivity, metrics_noise(study), noise_shares(study))

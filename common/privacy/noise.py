@@ -98,6 +98,7 @@ __all__ = [
     "grid_sigma",
     "privatise",
     "quantise",
+    "share_count_sigma",
     "share_sigma",
 ]
 
@@ -266,6 +267,20 @@ def _sigma(sensitivity: float, noise_multiplier: float, size: int) -> float:
             "fewer steps, or a smaller model"
         )
     return sigma
+
+
+def share_count_sigma(sensitivity: float, noise_multiplier: float, shares: int) -> float:
+    """sigma of one site's share of the noise on a sum of counts; see `count_sigma`.
+
+    At least `shares` honest sites' shares are in the sum, which then has the noise multiplier that
+    is given, by the module text's argument on shares.
+
+    >>> f"{share_count_sigma(sensitivity=2.0, noise_multiplier=4.0, shares=4):.0f}"
+    '5'
+    """
+    if shares < 1:
+        raise PrivacyError(f"shares={shares}: expected 1 or more")
+    return count_sigma(sensitivity, noise_multiplier / math.sqrt(shares))
 
 
 def _positive(name: str, value: float) -> None:

@@ -8,7 +8,7 @@ round 0; `docs/privacy.md`).
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar, cast, get_args
 
 from flwr.app import ConfigRecord, Message, RecordDict
 
@@ -18,6 +18,7 @@ from common.errors import FederationError, because_of
 from common.identity.signatures import statement
 from common.wire.reasons import Reason
 
+Purpose = Literal["train", "validation", "test"]
 KEY_BYTES = 32
 RECORD = "agreement"
 """The name of the record in a message."""
@@ -78,8 +79,12 @@ class Agreement:
     """Sorted by name."""
     keys: Mapping[str, MaskingKey] = field(default_factory=dict)
     """Site -> its key; empty in the question for the keys."""
+    purpose: Purpose = "train"
+    """What is summed: a round's gradients, or the counts of an evaluation's split."""
 
     def __post_init__(self) -> None:
+        if self.purpose not in get_args(Purpose):
+            raise FederationError(f"an agreement for {self.purpose!r:.40}")
         if len(set(self.sites)) < max(FEWEST, len(self.sites)) or list(self.sites) != sorted(
             self.sites
         ):
@@ -92,7 +97,7 @@ class Agreement:
 
     def facts(self, study: str) -> dict[str, Any]:
         """What names the agreement, without its keys; `study` is the study's digest."""
-        names = {"round": self.round, "attempt": self.attempt}
+        names = {"round": self.round, "attempt": self.attempt, "purpose": self.purpose}
         return {"study": study, "sites": list(self.sites)} | names
 
     def context(self, study: str, model: str) -> dict[str, Any]:
@@ -132,6 +137,7 @@ class Agreement:
             {
                 "round": self.round,
                 "attempt": self.attempt,
+                "purpose": self.purpose,
                 "sites": list(self.sites),
                 "keys": [key.public for key in keys],
                 "signatures": [key.signature for key in keys],
@@ -155,7 +161,9 @@ class Agreement:
                 signed = zip(publics, _listed(record, "signatures", str), strict=True)
                 made = [MaskingKey(*one) for one in signed]
                 of_site = dict(zip(sites, made, strict=True)) if made else {}
-                return cls(int(str(record["round"])), int(str(record["attempt"])), sites, of_site)
+                number, attempt = int(str(record["round"])), int(str(record["attempt"]))
+                purpose = cast(Purpose, str(record["purpose"]))
+                return cls(number, attempt, sites, of_site, purpose)
             except (KeyError, ValueError, TypeError) as error:
                 said = f"an agreement that cannot be read ({type(error).__name__})"
                 raise FederationError(said) from error

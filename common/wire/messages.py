@@ -7,7 +7,7 @@ query.withdraw task (in a deployment) -> the site's name: the proposed study is 
 query.keys     task + agreement without keys -> the site's masking key (mode distributed)
 train          task + model vector -> update vector + report
                task + model vector + agreement -> masked sum + report (mode distributed)
-evaluate       task + model vector -> tally
+evaluate       task + model vector (+ agreement) -> tally (masked counts)
 A site may answer each but query with an absence: it sits out, and is asked again the next time.
 It may answer any of them with a refusal: a reason of the closed list (common/wire/reasons.py) and a
 reference into the site's own log. The error's text stays at the site.
@@ -17,9 +17,11 @@ import json
 import re
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Literal, cast
 
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
+from numpy.typing import NDArray
 
 from common.config.loading import parse
 from common.config.study import Number, Study
@@ -43,6 +45,9 @@ _KINDS = ("query.prepare", WITHDRAW, KEYS, "train", "evaluate")
 _REFERENCE = re.compile(r"[0-9a-f]{2,16}")
 
 
+Split = Literal["validation", "test"]
+
+
 @dataclass(frozen=True)
 class Task:
     """One round's work for a site.
@@ -53,7 +58,7 @@ class Task:
     study: Study
     round: int
     attempt: int = 0
-    split: str = "validation"
+    split: Split = "validation"
     """Which cells an evaluation counts: validation or test."""
     head: str = ""
     """The site's ledger head that the server saw last; a ledger without it is an old copy."""
@@ -103,7 +108,7 @@ class Task:
             try:
                 study = _study(str(record["study"]))
                 numbers = int(str(record["round"])), int(str(record["attempt"]))
-                split, head = str(record["split"]), str(record["head"])
+                split, head = cast(Split, str(record["split"])), str(record["head"])
                 return cls(study, *numbers, split, head, Agreement.read(message))
             except (KeyError, ValueError, RecursionError) as error:
                 said = f"a {kind} message whose task cannot be read ({type(error).__name__})"
@@ -254,6 +259,22 @@ def tally_content(tally: Counted, head: str = "") -> RecordDict:
         exact, confidence = tally.to_bytes()
         record = ConfigRecord({"counts": exact, "confidence": confidence, "head": head})
     return RecordDict({"tally": record})
+
+
+def masked_tally_content(counts: bytes, head: str) -> RecordDict:
+    """A site's answer to evaluate where counts are summed under masks: uint64, as they are."""
+    return RecordDict({"tally": ConfigRecord({"masked": counts, "head": head})})
+
+
+def read_masked_tally(message: Message, classes: int) -> NDArray[np.uint64]:
+    """The masked counts in a site's answer, uint64 (K^2 + 2,).
+
+    Raises FederationError when there are none, or not as many.
+    """
+    found = _config(message, "tally").get("masked")
+    if not isinstance(found, bytes) or len(found) != 8 * (classes**2 + 2):
+        raise FederationError(f"the reply holds no {classes**2 + 2} masked counts")
+    return np.frombuffer(found, "<u8").astype(np.uint64)
 
 
 def read_head(message: Message) -> str:

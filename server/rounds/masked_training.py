@@ -6,30 +6,27 @@ never enters another sum, and no secret of a site is ever given away (docs/priva
 costs beside shared secrets).
 """
 
-import os
 import time
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
-from flwr.app import Message
 from numpy.typing import NDArray
 from torch import nn
 
 from common.config.study import Study
-from common.errors import HemofedError
 from common.models.parameter_vector import Layout
-from common.privacy.masking.pairwise_keys import EphemeralKey
 from common.privacy.masking.study_sum import study_sum
 from common.wire.agreement import Agreement, MaskingKey
-from common.wire.messages import KEYS, Task
+from common.wire.messages import Task
 from common.wire.reasons import Reason
 from common.wire.reply_status import AWAY, Kind, ReplyStatus
 from common.wire.vector_codec import Vector
 from server.rounds.dispatch import Dispatch
 from server.rounds.masked_collection import MaskedCollection
 from server.rounds.masked_step import MaskedStep
-from server.rounds.messaging import Reply, unusable
+from server.rounds.masking_keys import MaskingKeys
 from server.rounds.quorum import require_quorum
 from server.rounds.record import RoundRecord, SiteRecord
 
@@ -48,6 +45,7 @@ class MaskedTraining:
         self._layout = layout
         self._dispatch = dispatch
         self._step = MaskedStep(study, model)
+        self._keys = MaskingKeys(study, dispatch)
         self._cost: Counter[str] = Counter()
         """Site -> how many attempts were lost by it."""
         self._again: dict[str, int] = {}
@@ -106,7 +104,7 @@ class MaskedTraining:
 
         No site is asked, and pays, while another of them is gone.
         """
-        present = self._present({})
+        present = self._keys.present({})
         if gone := [site for site in agreement.sites if site not in present]:
             return {site: SiteRecord(status=AWAY) for site in gone}, None
         plan = study_sum(self._study, self._step.size(record.round))
@@ -126,39 +124,18 @@ class MaskedTraining:
         """
         while True:
             self._require_enough(record, failed)
-            present = self._present(failed)
-            sites = tuple(s for s in self._study.training_sites if s in present and s not in failed)
+            sites = self._keys.present(failed)
             self._require_enough(record, failed, len(sites))
             asked = Agreement(record.round, record.attempt, sites)
-            keys = self._keys(record, asked, failed)
+            said = self._keys.ask(asked)
+            keys = {site: key for site, key in said.items() if isinstance(key, MaskingKey)}
             if len(keys) == len(sites):
-                return Agreement(record.round, record.attempt, sites, keys)
-
-    def _present(self, failed: dict[str, SiteRecord]) -> set[str]:
-        """Return the connected sites, once enough of those that train are among them."""
-        others = set(self._study.cohort) - set(self._study.training_sites)
-        return self._dispatch.present(others | set(failed))
-
-    def _keys(
-        self, record: RoundRecord, asked: Agreement, failed: dict[str, SiteRecord]
-    ) -> dict[str, MaskingKey]:
-        """Ask each site of the agreement for its key; those without one are added to `failed`."""
-        task = Task(self._study, record.round, record.attempt, agreement=asked)
-        said: dict[str, MaskingKey | ReplyStatus] = dict.fromkeys(asked.sites, AWAY)
-        for site, reply in self._dispatch.ask(KEYS, task, None, list(asked.sites), {}):
-            said[site] = _key(reply)
-        keys = {site: one for site, one in said.items() if isinstance(one, MaskingKey)}
-        uses = Counter(key.public for key in keys.values())
-        for site, key in list(keys.items()):
-            if uses[key.public] > 1:
-                said[site] = ReplyStatus(Kind.LEFT_OUT, "its masking key is another site's, too")
-                del keys[site]
-        failed |= {
-            site: SiteRecord(status=one)
-            for site, one in said.items()
-            if isinstance(one, ReplyStatus)
-        }
-        return keys
+                return replace(asked, keys=keys)
+            failed |= {
+                site: SiteRecord(status=one)
+                for site, one in said.items()
+                if isinstance(one, ReplyStatus)
+            }
 
     def _require_enough(
         self, record: RoundRecord, failed: dict[str, SiteRecord], left: int | None = None
@@ -167,16 +144,3 @@ class MaskedTraining:
         record.sites = dict(sorted((record.sites | failed).items()))
         good = len(sites) if left is None else left
         require_quorum(record, good, self._study.fewest_sites, "the least that a sum needs")
-
-
-def _key(reply: Reply) -> MaskingKey | ReplyStatus:
-    """The key in a site's answer, or why there is none that another site could use."""
-    if not isinstance(reply, Message):
-        return reply
-    try:
-        key = MaskingKey.read(reply)
-        if key is not None:
-            EphemeralKey(os.urandom(32)).shared(key.public)
-    except HemofedError as error:
-        return unusable(error)
-    return key or ReplyStatus(Kind.LEFT_OUT, "its answer has no masking key")

@@ -21,17 +21,15 @@ from common.files import write_text
 from common.models import build, federated
 from common.models.parameter_vector import Layout, flatten, load
 from common.models.released import MODEL, write_model
-from common.noised_tally import total
-from common.wire.messages import Counted, Task, read_tally
+from common.wire.messages import Task
 from common.wire.reply_status import Kind, ReplyStatus
-from common.wire.vector_codec import Vector
 from server.aggregation.server_optimizer import Optimizer, averaged
 from server.rounds import checkpoints
 from server.rounds.checkpoints import State
 from server.rounds.collection import Collection
 from server.rounds.dispatch import Dispatch
+from server.rounds.evaluation import Evaluation
 from server.rounds.masked_training import MaskedTraining
-from server.rounds.messaging import Reply, unusable
 from server.rounds.model_selection import kept, note_score
 from server.rounds.observer import Observer
 from server.rounds.quorum import require_quorum
@@ -89,6 +87,7 @@ class Rounds:
         self._dispatch = Dispatch(study, grid, observer)
         self._offences = Offences({}, study.round.suspend_after)
         self._masked: MaskedTraining | None = None
+        self._evaluation = Evaluation(study, self._dispatch, observer)
         if study.privacy.mode == "distributed":
             self._masked = MaskedTraining(study, self._model, self._layout, self._dispatch)
 
@@ -186,46 +185,15 @@ class Rounds:
 
     def _evaluate(self, state: State, attempt: int) -> Scores:
         """Score the averaged model on the validation cells, and note it if it is the best."""
-        tallies = self._tallies(state.average, Task(self._study, state.round, attempt))
-        pooled = self._pooled(tallies)
-        note_score(state, pooled)
-        return scores(pooled, tallies)
-
-    def _tallies(self, model: Vector, task: Task) -> dict[str, Counted]:
-        """Return site -> the model's counts on its cells of the task's split.
-
-        A site without a usable answer is left out.
-        """
-        cohort, suspended = self._study.cohort, self._offences.suspended()
-        asked = [site for site in cohort if task.split == "test" or cohort[site].role != "test"]
-        tallies: dict[str, Counted] = {}
-        for site, reply in self._dispatch.ask("evaluate", task, model, asked, suspended):
-            said = self._tally(reply)
-            if isinstance(said, ReplyStatus):
-                self._tell_left_out(task, site, said)
-            else:
-                tallies[site] = said
-        return dict(sorted(tallies.items()))
-
-    def _tally(self, reply: Reply) -> Counted | ReplyStatus:
-        """Return the tally that the reply holds, or why there is none."""
-        if isinstance(reply, ReplyStatus):
-            return reply
-        try:
-            return read_tally(reply, self._study)
-        except Exception as error:
-            return unusable(error)
+        task = Task(self._study, state.round, attempt)
+        found = self._evaluation.tallies(state.average, task, self._offences.suspended())
+        note_score(state, found.pooled)
+        return scores(found.pooled, found.of_site)
 
     def _tell_left_out(self, task: Task, site: str, status: ReplyStatus) -> None:
         """Tell the observer if the site's reply came but could not be used."""
         if status.kind is Kind.LEFT_OUT:
             self._observer.left_out(task.round, site, status.words)
-
-    def _pooled(self, tallies: dict[str, Counted]) -> Counted:
-        """Return the sum of the counts of the sites that train."""
-        cohort = self._study.cohort
-        training = [tally for site, tally in tallies.items() if cohort[site].role == "train"]
-        return total(training, len(self._study.cell_types))
 
     @property
     def _checkpoints(self) -> Path:
@@ -269,7 +237,8 @@ class Rounds:
         # The test counts as the round after the last. A site never answers the same attempt twice,
         # so a test that was cut off needs a new attempt.
         attempt = checkpoints.begin(self._checkpoints, state.round + 1)
-        tallies = self._tallies(chosen.model, Task(self._study, state.round, attempt, "test"))
+        task = Task(self._study, state.round, attempt, "test")
+        found = self._evaluation.tallies(chosen.model, task, self._offences.suspended())
         write_model(self._model, self._study, self._out / MODEL)
         down, up = self._dispatch.traffic.taken()
         outcome = Outcome(
@@ -278,8 +247,8 @@ class Rounds:
             kept=chosen.reason,
             stopped="completed" if state.round == self._study.rounds else early,
             seconds=state.seconds,
-            scores=scores(self._pooled(tallies), tallies),
-            test={site: tally.to_json() for site, tally in tallies.items()},
+            scores=scores(found.pooled, found.of_site),
+            test={site: tally.to_json() for site, tally in found.of_site.items()},
             bytes_down=down,
             bytes_up=up,
         )

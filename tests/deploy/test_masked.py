@@ -1,5 +1,6 @@
 """A study in mode distributed, in real processes: rounds, a lost lab, and a server that cheats."""
 
+import json
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,10 +9,12 @@ import pytest
 
 from client.ledger.ledger import Ledger
 from client.site import open_site
+from common.config.loading import dump
 from common.config.study import Study
 from common.wire.reasons import Reason
 from server.studies.store import Stored
 from simulations.config import Simulation
+from simulations.experiments import OPEN_POLICY
 from tests.deploy.federation import Federation, has_begun, records, running, wait_until
 from tests.simulations.small import numbers, simulation
 
@@ -40,7 +43,11 @@ def config(rounds: int) -> Simulation:
 
 @pytest.fixture(scope="module")
 def federation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Federation]:
+    """Labs whose policy lets noised counts leave: they are summed under masks, too."""
+    policy = dump(OPEN_POLICY.model_copy(update={"metrics": "noised"}))
     with running(tmp_path_factory.mktemp("masked"), config(rounds=12)) as one:
+        for home in one.sites.values():
+            (home.folder / "policy.yaml").write_text(policy)
         yield one
 
 
@@ -69,6 +76,12 @@ def test_a_lab_that_dies_costs_an_attempt_and_is_masked_with_again(federation: F
     federation.start(name)
     federation.wait_in(stored, lambda: stored.said()["state"] == "completed", "it is over")
     assert numbers(stored.out)
+    scores = json.loads((stored.out / "outcome.json").read_text())
+    assert scores["test"] == {} and scores["scores"]["sites"] == {}
+    for site in federation.sites:
+        with Ledger.read(open_site(federation.sites[site].site_file).ledger) as ledger:
+            counted = [row.event for row in ledger.rows("debit") if row.round < 0]
+        assert counted and {event.mode for event in counted} == {"distributed"}
     assert [record["round"] for record in records(stored)] == list(range(1, 13))
     for site in federation.sites:
         debits = paid(federation, site, stored.study())

@@ -2,12 +2,13 @@
 
 from dataclasses import dataclass
 
+from common.config.distributed import noise_shares
 from common.config.study import SPLIT_FRACTIONS, Study
 from common.errors import PrivacyError
 from common.noised_tally import SENSITIVITY, TELLING, accuracy_interval
 from common.privacy.accounting import Event, epsilon
-from common.privacy.metrics_noise import evaluations, metrics_sigma
-from common.privacy.noise import count_sigma
+from common.privacy.metrics_noise import evaluations, metrics_noise
+from common.privacy.noise import count_sigma, share_count_sigma
 from common.text import count
 
 ACCURACY = 0.8
@@ -67,7 +68,7 @@ def forecast(study: Study) -> Forecast | None:
     if not cells:
         return None
     try:
-        sigma, sites = metrics_sigma(study), len(units)
+        sigma, sites = _sigma(study, metrics_noise(study)), len(units)
     except PrivacyError:
         return None
     width = _width(cells, sites, sigma)
@@ -81,6 +82,14 @@ def forecast(study: Study) -> Forecast | None:
     )
 
 
+def _sigma(study: Study, noise_multiplier: float) -> float:
+    """Standard deviation, in cells, of the noise that each site adds to a count."""
+    sensitivity = SENSITIVITY * study.privacy.cells_of_a_unit
+    if study.privacy.mode == "distributed":
+        return share_count_sigma(sensitivity, noise_multiplier, noise_shares(study))
+    return count_sigma(sensitivity, noise_multiplier)
+
+
 def _width(cells: int, sites: int, sigma: float) -> float:
     interval = accuracy_interval(ACCURACY * cells, (1 - ACCURACY) * cells, sites * sigma**2)
     return interval[1] - interval[0] if interval else 1.0
@@ -91,10 +100,9 @@ def _price(study: Study, cells: int, sites: int, wanted: float) -> float | None:
 
     None: no noise in the range of the search does.
     """
-    unit = SENSITIVITY * study.privacy.cells_of_a_unit
 
     def enough(multiplier: float) -> bool:
-        return _width(cells, sites, count_sigma(unit, multiplier)) <= wanted
+        return _width(cells, sites, _sigma(study, multiplier)) <= wanted
 
     if not enough(_LEAST):
         return None
@@ -108,6 +116,6 @@ def _price(study: Study, cells: int, sites: int, wanted: float) -> float | None:
         noise_multiplier=low,
         steps=evaluations(study),
         unit=study.privacy.unit,
-        mode="local",
+        mode="distributed" if study.privacy.mode == "distributed" else "local",
     )
     return epsilon([noise], study.privacy.delta)

@@ -67,6 +67,11 @@ class Company:
     def ask(self, name: str, sent: Message) -> Message:
         return self.apps[name](sent, context(self.sites[name]))
 
+    def agree_on(self, of: Study, asked: Agreement) -> Agreement:
+        """The agreement with the keys that the labs give."""
+        keys = {name: MaskingKey.read(self.key(name, of, asked)) for name in asked.sites}
+        return replace(asked, keys={name: key for name, key in keys.items() if key})
+
     def key(self, name: str, of: Study, asked: Agreement) -> Message:
         """A lab's answer to the question for its key."""
         return self.ask(
@@ -77,9 +82,7 @@ class Company:
         self, of: Study, sites: tuple[str, ...] = NAMES, number: int = 1, attempt: int = 0
     ) -> Agreement:
         """The agreement of these labs, made as an honest server makes it."""
-        asked = Agreement(number, attempt, sites)
-        keys = {name: MaskingKey.read(self.key(name, of, asked)) for name in sites}
-        return replace(asked, keys={name: key for name, key in keys.items() if key})
+        return self.agree_on(of, Agreement(number, attempt, sites))
 
     def train(
         self, name: str, of: Study, agreement: Agreement | None, model: Vector | None = None

@@ -86,6 +86,8 @@ class Site:
         other = self.instead(kind, task)
         if not isinstance(other, bool):
             return other
+        if kind == KEYS and task.agreement and task.agreement.purpose != "train":
+            return refusal_content(Reason.METRICS, "0123abcd")
         if kind == KEYS:
             return MaskingKey(bytes([self.seed, len(self.asked)]) * 16).content()
         return tally(self.of) if kind == "evaluate" else self.update(task)
@@ -143,7 +145,7 @@ def test_the_model_takes_the_mean_of_all_units_in_every_round(tmp_path: Path) ->
     wanted = expected(of, [(number, 0, NAMES) for number in (1, 2, 3)])
     np.testing.assert_allclose(trained(tmp_path), wanted, rtol=0, atol=1e-6)
     for site in sites.values():
-        assert [kind for kind, *_ in site.asked][:7] == [KEYS, "train"] * 3 + ["evaluate"]
+        assert [kind for kind, *_ in site.asked][:6] == [KEYS, "train"] * 3
         keys = [key.public for one in site.agreements for key in one.keys.values()]
         assert len(site.agreements) == 3 and len(set(keys)) == 3 * len(NAMES)
     for record in records(tmp_path):

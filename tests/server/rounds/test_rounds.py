@@ -310,7 +310,7 @@ class Told(Observer):
 
 READERS: dict[str, Callable[..., object]] = {
     "collection.Update.read": Update.read,
-    "rounds.read_tally": read_tally,
+    "evaluation.read_tally": read_tally,
     "dispatch.read_head": read_head,
 }
 
@@ -330,7 +330,7 @@ def test_whatever_is_raised_at_reading_a_reply_costs_that_site_its_reply(
     rounds = Rounds(one, FakeGrid(sites_of(one)), tmp_path, told)
     rounds.run()
     record = json.loads((tmp_path / "rounds.jsonl").read_text())
-    trained = which == "rounds.read_tally"
+    trained = which == "evaluation.read_tally"
     words = {} if trained else {"words": "it cannot be read (OverflowError)"}
     entry = record["sites"]["b"]
     assert entry["status"] == ("ok" if trained else "left out") and words.items() <= entry.items()

@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from common.config.loading import parse
 from common.config.study import Study
 from common.noised_tally import NoisedTally
 from common.privacy.metrics_noise import metrics_sigma
@@ -65,3 +66,19 @@ def test_no_units_no_forecast() -> None:
 def test_an_epsilon_that_no_noise_meets_has_no_forecast() -> None:
     privacy = {"mode": "local", "delta": 1e-9}
     assert forecast(study(privacy=privacy, rounds=10_000, evaluation={"epsilon": 1e-3})) is None
+
+
+def test_one_noise_for_all_makes_a_score_as_much_sharper_as_its_shares_are_smaller() -> None:
+    content = {
+        "name": "s",
+        "rounds": 10,
+        "privacy": {"mode": "local", "local_steps": 1},
+        "cohort": {f"site-{at}": {"units": 2000} for at in range(5)},
+    }
+    local = forecast(parse(Study, content, "test"))
+    content["privacy"] = {"mode": "distributed", "local_steps": 1}
+    masked = forecast(parse(Study, content, "test"))
+    assert local and masked and local.width and masked.width
+    # Four shares make up the whole noise; each has its own smoothing term of three cells.
+    assert masked.sigma == pytest.approx(((local.sigma**2 - 9) / 4 + 9) ** 0.5)
+    assert masked.width < local.width

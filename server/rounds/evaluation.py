@@ -1,0 +1,81 @@
+"""Asks the sites for a model's counts on their cells, and pools those of the sites that train."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from common.config.study import Study
+from common.noised_tally import NoisedTally, total
+from common.wire.messages import Counted, Task, read_tally
+from common.wire.reply_status import Kind, ReplyStatus
+from common.wire.vector_codec import Vector
+from server.rounds.dispatch import Dispatch
+from server.rounds.masked_evaluation import MaskedEvaluation
+from server.rounds.messaging import Reply, unusable
+from server.rounds.observer import Observer
+
+
+@dataclass(frozen=True)
+class Tallies:
+    """What the sites say of a model."""
+
+    of_site: dict[str, Counted]
+    """Site -> its counts, of the sites that answered by themselves."""
+    pooled: Counted
+    """The sum of the counts of all sites that train, those under masks too."""
+
+
+class Evaluation:
+    """The evaluations of one study."""
+
+    def __init__(self, study: Study, dispatch: Dispatch, observer: Observer) -> None:
+        self._study = study
+        self._dispatch = dispatch
+        self._observer = observer
+        self._masked: MaskedEvaluation | None = None
+        if study.privacy.mode == "distributed":
+            self._masked = MaskedEvaluation(study, dispatch, observer)
+
+    def tallies(self, model: Vector, task: Task, suspended: Mapping[str, ReplyStatus]) -> Tallies:
+        """Return the model's counts on the sites' cells of the task's split.
+
+        A site without a usable answer is left out.
+
+        Args:
+            model: the parameters (P,) float32 that are evaluated.
+            task: the round, the attempt and the split.
+            suspended: suspended sites, which are not asked.
+
+        Raises:
+            FederationError: too few sites connect.
+        """
+        cohort, shared, together = self._study.cohort, None, set[str]()
+        if self._masked is not None:
+            shared, together = self._masked.counts(model, task, suspended)
+        asked = [
+            site
+            for site in cohort
+            if site not in together and (task.split == "test" or cohort[site].role != "test")
+        ]
+        tallies: dict[str, Counted] = {}
+        for site, reply in self._dispatch.ask("evaluate", task, model, asked, suspended):
+            said = self._tally(reply)
+            if not isinstance(said, ReplyStatus):
+                tallies[site] = said
+            elif said.kind is Kind.LEFT_OUT:
+                self._observer.left_out(task.round, site, said.words)
+        return Tallies(dict(sorted(tallies.items())), self._pooled(tallies, shared))
+
+    def _tally(self, reply: Reply) -> Counted | ReplyStatus:
+        """Return the tally that the reply holds, or why there is none."""
+        if isinstance(reply, ReplyStatus):
+            return reply
+        try:
+            return read_tally(reply, self._study)
+        except Exception as error:
+            return unusable(error)
+
+    def _pooled(self, tallies: Mapping[str, Counted], shared: NoisedTally | None) -> Counted:
+        """Return the sum of the counts of the sites that train."""
+        training = [tally for site, tally in tallies.items() if site in self._study.training_sites]
+        masked = [] if shared is None else [shared]
+        return total([*training, *masked], len(self._study.cell_types))
