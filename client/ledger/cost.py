@@ -43,20 +43,19 @@ class StudyCost:
 
     @property
     def metrics(self) -> Event:
-        """The event of one evaluation's noised counts."""
+        """The event of one evaluation's noised counts.
+
+        In mode distributed it is the same whether they are summed under masks, where this is the
+        noise that is left against the planned colluders, or leave with the whole noise.
+        """
         return Event(
             mechanism="poisson_discrete_gaussian",
             sample_rate=1.0,
             noise_multiplier=metrics_noise(self.study),
             steps=1,
             unit=self.study.privacy.unit,
-            mode="local",
+            mode="distributed" if self.study.privacy.mode == "distributed" else "local",
         )
-
-    @property
-    def shared_metrics(self) -> Event:
-        """The event of one evaluation's counts in a sum under masks, as the colluders see it."""
-        return replace(self.metrics, mode="distributed")
 
     @property
     def evaluations(self) -> int:

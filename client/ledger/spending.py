@@ -71,14 +71,10 @@ def pay_for_training(request: Request, entropy: Entropy) -> Account:
     return _pay(request, number, cost.training, cost.trainings, entropy)
 
 
-def pay_for_metrics(request: Request, entropy: Entropy, shared: bool = False) -> Account:
-    """Debit one evaluation's noised counts; `shared`: those of a sum under masks.
-
-    Raises PrivacyError when the ledger refuses.
-    """
+def pay_for_metrics(request: Request, entropy: Entropy) -> Account:
+    """Debit one evaluation's noised counts. Raises PrivacyError when the ledger refuses."""
     cost, number = request.cost, _evaluation_number(request.task)
-    event = cost.shared_metrics if shared else cost.metrics
-    return _pay(request, number, event, cost.evaluations, entropy)
+    return _pay(request, number, cost.metrics, cost.evaluations, entropy)
 
 
 def note_exact_metrics(request: Request, entropy: Entropy) -> Account:

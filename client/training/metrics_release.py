@@ -65,7 +65,7 @@ def masked_counts(
     Raises:
         PrivacyError: the ledger refuses.
     """
-    paid = pay_for_metrics(request, entropy, shared=True)
+    paid = pay_for_metrics(request, entropy)
     sigma = shared_metrics_sigma(request.study)
     counts = _noised_counts(request, inputs, sigma, entropy)
     words = counts.astype("<i8").view(np.uint64)

@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 from flwr.app import Message
 
+from client.ledger.cost import StudyCost
 from client.ledger.ledger import Ledger
+from client.ledger.spending import _planned
 from client.site import open_site
 from client.training import metrics_release
 from common.privacy.metrics_noise import metrics_sigma, shared_metrics_sigma
@@ -90,3 +92,14 @@ def test_a_lab_that_lets_no_noised_counts_leave_gives_no_key_for_them(
         assert read_tally(reply, STUDY)
     else:
         assert refused(reply) is Reason.METRICS
+
+
+def test_the_budget_counts_the_evaluations_once_however_they_leave(tmp_path: Path) -> None:
+    """What is left is the same before the first evaluation, after one of each kind, and planned."""
+    labs = Company(tmp_path, NOISED)
+    site = open_site(labs.sites["lab"])
+    wanted = _planned(NOISED, StudyCost(STUDY))
+    assert refused(evaluate(labs, "lab", labs.agree_on(STUDY, ASKED))) is None
+    assert refused(evaluate(labs, "lab", None, split="test")) is None
+    with Ledger.read(site.ledger) as ledger:
+        assert set(ledger.plans(wanted)) == set(wanted)
