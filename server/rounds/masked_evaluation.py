@@ -17,7 +17,6 @@ from common.noised_tally import NoisedTally
 from common.privacy.metrics_noise import shared_metrics_sigma
 from common.wire.agreement import Agreement, MaskingKey
 from common.wire.messages import Task, read_masked_tally
-from common.wire.reasons import Reason
 from common.wire.reply_status import ReplyStatus
 from common.wire.vector_codec import Vector
 from server.rounds.dispatch import Dispatch
@@ -34,8 +33,6 @@ class MaskedEvaluation:
         self._dispatch = dispatch
         self._observer = observer
         self._keys = MaskingKeys(study, dispatch)
-        self._apart: set[str] = set()
-        """Sites whose policy lets no noised counts leave; they are asked once."""
 
     def counts(
         self, model: Vector, task: Task, but: Collection[str]
@@ -54,7 +51,7 @@ class MaskedEvaluation:
         Raises:
             FederationError: too few sites connect.
         """
-        agreement = self._agree(task, set(but) | self._apart)
+        agreement = self._agree(task, set(but))
         if agreement is None:
             return None, set()
         classes, missing = len(self._study.cell_types), set(agreement.sites)
@@ -78,11 +75,6 @@ class MaskedEvaluation:
             keys = {site: key for site, key in said.items() if isinstance(key, MaskingKey)}
             if len(keys) == len(sites):
                 return replace(asked, keys=keys)
-            self._apart |= {
-                site
-                for site, one in said.items()
-                if isinstance(one, ReplyStatus) and one.reason is Reason.METRICS
-            }
             sites = tuple(site for site in sites if site in keys)
         return None
 

@@ -38,6 +38,9 @@ PRIVATE = {
     "local_steps": 2,
 }
 
+MASKED = PRIVATE | {"mode": "distributed", "local_steps": 1}
+"""The three labs share one noise."""
+
 
 class Silent:
     """An observer that keeps what it is told."""

@@ -30,7 +30,7 @@ from simulations.engine import engines
 from simulations.engine.engines import Observe
 from simulations.experiments import PlannedStudy
 from simulations.run import federate, prepare, run
-from tests.simulations.small import PRIVATE, Silent, numbers, simulation
+from tests.simulations.small import MASKED, PRIVATE, Silent, numbers, simulation
 from tests.simulations.test_bad_input import make_lab
 
 
@@ -50,8 +50,12 @@ CENTRED = {"name": "cnn", "width": 2, "encoder": "frozen", "centre": True}
 
 @pytest.mark.parametrize(
     "study",
-    [{}, {"privacy": PRIVATE, "transport": HALVED, "model": CENTRED}],
-    ids=["plain", "private, halved, centred"],
+    [
+        {},
+        {"privacy": PRIVATE, "transport": HALVED, "model": CENTRED},
+        {"privacy": MASKED, "model": CENTRED},
+    ],
+    ids=["plain", "private, halved, centred", "under masks, centred"],
 )
 def test_one_worker_and_two_give_the_same_bits(tmp_path: Path, study: dict[str, Any]) -> None:
     for workers in (1, 2):
@@ -74,7 +78,7 @@ class StopsAt(Silent):
             raise Stopped
 
 
-@pytest.mark.parametrize("privacy", [{}, PRIVATE], ids=["plain", "private"])
+@pytest.mark.parametrize("privacy", [{}, PRIVATE, MASKED], ids=["plain", "private", "under masks"])
 def test_a_run_broken_off_and_resumed_equals_an_unbroken_one(
     tmp_path: Path, privacy: dict[str, Any]
 ) -> None:
