@@ -17,7 +17,7 @@ from client.consent.obstacles import check_ready
 from client.lab_log import LabLog
 from client.ledger.binding import check_deployable
 from client.ledger.ledger import Ledger
-from client.ledger.spending import check_affordable, pay_for_training
+from client.ledger.spending import check_payable, pay_for_training
 from client.masking.held_keys import HeldKeys, agreement_of
 from client.masking.pairs import Pair, mask_pairs
 from client.policy.attendance import Clock, SitsOutError, attend
@@ -194,7 +194,7 @@ def _masking_key(request: Request, held: HeldKeys, entropy: Entropy) -> RecordDi
     if agreement_of(request).purpose != "train" and request.policy.metrics != "noised":
         said = f"the policy's metrics are {request.policy.metrics}: its counts enter no sum"
         raise PrivacyError(said, Reason.METRICS)
-    check_affordable(request.site, request.policy, request.cost)
+    check_payable(request, agreement_of(request).purpose, entropy)
     return held.make(request, entropy).content()
 
 
@@ -264,9 +264,19 @@ def _evaluate(message: Message, request: Request, held: HeldKeys, entropy: Entro
         pairs = mask_pairs(request, split, _model_digest(message), held, entropy)
         _check_policy(request)
         return masked_tally_content(*masked_counts(request, bench.inputs, pairs, entropy))
+    if _in_sums_alone(request):
+        said = "in mode distributed this site's counts leave in a sum of many sites alone"
+        raise PrivacyError(said, Reason.METRICS)
     _check_policy(request)
     tally, head = released_tally(request, bench.inputs, entropy)
     return tally_content(tally, head)
+
+
+def _in_sums_alone(request: Request) -> bool:
+    """Whether the site's noised counts leave only under masks: it trains in mode distributed."""
+    study = request.study
+    trains = request.site.name in study.training_sites
+    return study.privacy.mode == "distributed" and trains and request.policy.metrics == "noised"
 
 
 def _workspace(request: Request) -> Workspace:

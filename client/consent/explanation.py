@@ -53,7 +53,7 @@ def explain(site: Site, study: Study, members: Collection[str]) -> Explanation:
         *([("by type", f"{cells.by_type} (train/validation/test)")] if cells else []),
         ("privacy", _privacy(study, StudyCost(study).noise_multiplier)),
         ("each round", _update(study)),
-        ("of metrics", _metrics(policy, study)),
+        ("of metrics", _metrics(site, policy, study)),
         ("never leave", "images, file names, patients' names, the counts of your cells, errors"),
         ("budget", _budget(site, policy)),
     )
@@ -172,13 +172,13 @@ def _masked(study: Study, size: int) -> str:
     )
 
 
-def _metrics(policy: Policy, study: Study) -> str:
+def _metrics(site: Site, policy: Policy, study: Study) -> str:
     said = f"the policy (metrics: {policy.metrics}) lets out {_LEAVES[policy.metrics]}"
     if policy.metrics != "noised" or study.privacy.mode == "none":
         return said
     sharp = forecast(study)
-    if study.privacy.mode == "distributed":
-        said += ", summed under masks with those of the other sites and with one noise for all"
+    if study.privacy.mode == "distributed" and site.name in study.training_sites:
+        said += ", only summed under masks with the other sites' and with one noise for all"
     return (
         f"{said}; together up to epsilon {study.evaluation.epsilon:g} more; "
         f"{sharp.words if sharp else 'how sharp they are cannot be told without declared units'}"

@@ -139,6 +139,13 @@ class Ledger:
         self._book.add([row])
         return row
 
+    def refusal(
+        self, study: str, round: int, attempt: int, event: Event, most: int | None = None
+    ) -> Fault | None:
+        """Why `debit` would be refused at this moment, or None; nothing is written."""
+        self._refresh()
+        return self._refusal(study, round, attempt, event, most)
+
     def note_unprotected(self, study: str, round: int, attempt: int) -> LedgerRow:
         """Append that an answer leaves without noise; on disk when this returns.
 

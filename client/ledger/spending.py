@@ -1,6 +1,6 @@
 """Paying for what leaves the site, before its noise is drawn."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from client.ledger.binding import open_ledger
 from client.ledger.cost import StudyCost
@@ -12,6 +12,7 @@ from client.request import Request
 from common.config.study import Site, Study
 from common.errors import PrivacyError, because_of
 from common.privacy.accounting import Event, epsilon, epsilon_at_most
+from common.wire.agreement import Purpose
 from common.wire.messages import Task
 from common.wire.reasons import Fault, Reason
 
@@ -75,6 +76,25 @@ def pay_for_metrics(request: Request, entropy: Entropy) -> Account:
     """Debit one evaluation's noised counts. Raises PrivacyError when the ledger refuses."""
     cost, number = request.cost, _evaluation_number(request.task)
     return _pay(request, number, cost.metrics, cost.evaluations, entropy)
+
+
+def check_payable(request: Request, purpose: Purpose, entropy: Entropy) -> None:
+    """Raise PrivacyError where the payment for a sum under masks would be refused.
+
+    Nothing is paid. A site asks this before it gives a key: once it has, its refusal costs the
+    other sites an attempt.
+    """
+    study, task, cost = request.study, request.task, request.cost
+    number, event, most = task.round, cost.training, cost.trainings
+    if purpose != "train":
+        number = _evaluation_number(replace(task, split=purpose))
+        event, most = cost.metrics, cost.evaluations
+    with _open(request.site, request.policy, task.head) as ledger:
+        again = entropy.repeats and ledger.has(study.digest, number)
+        fault = None if again else ledger.refusal(study.digest, number, task.attempt, event, most)
+    if fault:
+        said = f"study {study.name}, round {task.round}: no key for a sum that is not paid: {fault}"
+        raise PrivacyError(said, fault.reason)
 
 
 def note_exact_metrics(request: Request, entropy: Entropy) -> Account:

@@ -53,7 +53,7 @@ class HeldKeys:
             raise PrivacyError(
                 f"study {request.study.name}, round {request.task.round}: this process has not the "
                 "masking key that the sites agreed on: it was started anew since, or the key was "
-                "used. This answer is not paid for; the server will ask for a fresh key",
+                "used. Nothing leaves, and the server will ask for a fresh key",
                 Reason.LOST_KEY,
             )
         return key

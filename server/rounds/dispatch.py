@@ -57,6 +57,10 @@ class Dispatch:
         wait = self._study.round.deadline_seconds
         return set(self._roster.wait_for(self.least, wait, but, self._observer.waits_for))
 
+    def connected(self) -> set[str]:
+        """Return the sites that are connected at this moment."""
+        return set(self._roster.present(self._study.round.deadline_seconds))
+
     def ask(
         self,
         kind: str,
@@ -75,7 +79,8 @@ class Dispatch:
             but: suspended sites, which are not asked.
 
         Raises:
-            FederationError: fewer than `least` sites connect within the round's deadline.
+            FederationError: fewer than `least` sites connect within the round's deadline; for an
+                evaluation, fewer than `round.min_sites`.
         """
         messages = self._messages(kind, task, model, sites, but)
         waiting = set(messages)
@@ -111,7 +116,8 @@ class Dispatch:
         The sites with the most units come first, because they take the longest.
         """
         wait = self._study.round.deadline_seconds
-        present = self._roster.wait_for(self.least, wait, but=but, tell=self._observer.waits_for)
+        least = min(self.least, self._study.round.min_sites) if kind == "evaluate" else self.least
+        present = self._roster.wait_for(least, wait, but=but, tell=self._observer.waits_for)
         order = sorted(sites, key=lambda site: (-self._study.cohort[site].units, site))
         number = str(task.round)
         vector = None if model is None else encode(model, self._study.transport.down)

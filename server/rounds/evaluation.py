@@ -21,7 +21,8 @@ class Tallies:
     of_site: dict[str, Counted]
     """Site -> its counts, of the sites that answered by themselves."""
     pooled: Counted
-    """The sum of the counts of all sites that train, those under masks too."""
+    """The sum of the counts of all sites that train, those under masks too; empty, so that it gives
+    no score, where a sum under masks was lost: what is left would speak for a few sites alone."""
 
 
 class Evaluation:
@@ -63,7 +64,9 @@ class Evaluation:
                 tallies[site] = said
             elif said.kind is Kind.LEFT_OUT:
                 self._observer.left_out(task.round, site, said.words)
-        return Tallies(dict(sorted(tallies.items())), self._pooled(tallies, shared))
+        lost = bool(together) and shared is None
+        pooled = self._pooled({} if lost else tallies, shared)
+        return Tallies(dict(sorted(tallies.items())), pooled)
 
     def _tally(self, reply: Reply) -> Counted | ReplyStatus:
         """Return the tally that the reply holds, or why there is none."""

@@ -72,8 +72,9 @@ class MaskedCollection:
         if (norm := update_norm(total)) > self._plan.norm:
             raise FederationError(
                 f"the sites' sum has norm {norm:.3g}, and all their units and noise come to "
-                f"{self._plan.norm:.3g} at most: a site sent what is no sum of its own, or masked "
-                "with others than it was told. Nothing was used. Under masks nobody can see which "
-                "it was; ask the sites for their versions and logs before you resume"
+                f"{self._plan.norm:.3g} at most: a site sent what is no sum of its own, masked "
+                "with others than it was told, or has far more units than it declares. Nothing "
+                "was used. Under masks nobody can see which it was; ask the sites for their "
+                "versions, logs and units before you resume"
             )
         return total

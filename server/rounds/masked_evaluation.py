@@ -4,6 +4,7 @@ The sites whose policy lets noised counts leave mask them with one another. Thos
 ones leave answer by themselves, as in any other mode.
 """
 
+import logging
 from collections.abc import Collection
 from dataclasses import replace
 
@@ -23,6 +24,8 @@ from server.rounds.dispatch import Dispatch
 from server.rounds.masking_keys import MaskingKeys
 from server.rounds.messaging import unusable
 from server.rounds.observer import Observer
+
+_log = logging.getLogger(__name__)
 
 
 class MaskedEvaluation:
@@ -49,9 +52,9 @@ class MaskedEvaluation:
             but: suspended sites.
 
         Raises:
-            FederationError: too few sites connect.
+            FederationError: fewer than `round.min_sites` connect.
         """
-        agreement = self._agree(task, set(but))
+        agreement = self._agree(task, but)
         if agreement is None:
             return None, set()
         classes, missing = len(self._study.cell_types), set(agreement.sites)
@@ -66,9 +69,13 @@ class MaskedEvaluation:
                 missing.discard(site)
         return None if missing else self._tally(total, len(agreement.sites)), set(agreement.sites)
 
-    def _agree(self, task: Task, but: set[str]) -> Agreement | None:
-        """Return an agreement of all sites that give a key; None if they are too few."""
-        sites = self._keys.present(but) if self._enough(but) else ()
+    def _agree(self, task: Task, but: Collection[str]) -> Agreement | None:
+        """Return an agreement of all sites that give a key; None if they are too few.
+
+        Nobody is waited for: the round that is evaluated has been paid for.
+        """
+        present = self._dispatch.connected() - set(but)
+        sites = tuple(site for site in self._study.training_sites if site in present)
         while len(sites) >= self._study.fewest_sites:
             asked = Agreement(task.round, task.attempt, sites, purpose=task.split)
             said = self._keys.ask(asked)
@@ -78,13 +85,11 @@ class MaskedEvaluation:
             sites = tuple(site for site in sites if site in keys)
         return None
 
-    def _enough(self, but: set[str]) -> bool:
-        return len(set(self._study.training_sites) - but) >= self._study.fewest_sites
-
     def _tally(self, total: NDArray[np.uint64], sites: int) -> NoisedTally | None:
         """The counts that the sum stands for; None where no honest sites have as many cells."""
         counts = total.view(np.int64)
         if (np.abs(counts.astype(np.float64)) > MOST_CELLS).any():
+            _log.warning("the sum of %d sites' counts is none of cells; not used", sites)
             return None
         return NoisedTally.of_counts(counts, sites * shared_metrics_sigma(self._study) ** 2)
 

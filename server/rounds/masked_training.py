@@ -50,6 +50,8 @@ class MaskedTraining:
         """Site -> how many attempts were lost by it."""
         self._again: dict[str, int] = {}
         """Site -> the round from which it is asked again."""
+        self._rested: dict[str, SiteRecord] = {}
+        """The sites that the present round does not ask, as long as there are enough others."""
 
     def train(
         self, model: Vector, record: RoundRecord, noted: Noted, again: Callable[[], int]
@@ -66,7 +68,8 @@ class MaskedTraining:
             NoQuorumError: fewer sites are left than the study's noise is made for.
             FederationError: too few sites connect, or the sum is none of honest sites.
         """
-        failed, forgetful = record.sites | self._resting(record), set[str]()
+        self._rested = self._resting(record)
+        failed, forgetful = record.sites | self._rested, set[str]()
         while True:
             agreement = self._agree(record, failed)
             found, total = self._ask(model, record, agreement, noted)
@@ -78,7 +81,8 @@ class MaskedTraining:
                     forgetful.add(site)  # once a round: each attempt costs every site
                 elif not one.status.ok:
                     failed[site] = one
-                    self._lost_by(site, record.round)
+                    if one.status is not AWAY:  # gone before anybody was asked, it cost nothing
+                        self._lost_by(site, record.round)
             self._require_enough(record, failed)
             record.attempt = again()
 
@@ -140,7 +144,13 @@ class MaskedTraining:
     def _require_enough(
         self, record: RoundRecord, failed: dict[str, SiteRecord], left: int | None = None
     ) -> None:
-        sites = [site for site in self._study.training_sites if site not in failed]
+        training, needed = self._study.training_sites, self._study.fewest_sites
+        if sum(site not in failed for site in training) < needed:
+            for site in self._rested:
+                failed.pop(site, None)
+                record.sites.pop(site, None)
+            self._rested = {}
+        sites = [site for site in training if site not in failed]
         record.sites = dict(sorted((record.sites | failed).items()))
         good = len(sites) if left is None else left
-        require_quorum(record, good, self._study.fewest_sites, "the least that a sum needs")
+        require_quorum(record, good, needed, "the least that a sum needs")

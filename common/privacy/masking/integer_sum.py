@@ -32,6 +32,9 @@ from common.privacy.discrete_gaussian import REACH, largest
 from common.privacy.noise import SHARED_ROUNDING, grid_for, quantise, share_sigma
 from common.wire.packed_integers import Words, word_type
 
+_MORE = 1.25
+"""A site may have so many times the units that it declares before a sum of aligned ones, which no
+study's are, would be taken for none of honest sites."""
 _PIECE = 1 << 16
 """Numbers that are decoded at a time, to bound the memory."""
 
@@ -159,7 +162,10 @@ def integer_sum(
             bound=max(bounds),
             bits=(sum(bounds) + len(bounds) * largest(sigma)).bit_length() + 1,
             norm=(
-                sum(bounds)
+                sum(
+                    weight * _limit(max_grad_norm, grid, _MORE * units)
+                    for weight, units in zip(weights, expected_units, strict=True)
+                )
                 + sum(weights) * math.sqrt(size) / 2
                 + sigma * math.sqrt(len(bounds)) * (math.sqrt(size) + REACH)
             )

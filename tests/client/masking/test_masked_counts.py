@@ -13,7 +13,7 @@ from client.site import open_site
 from client.training import metrics_release
 from common.privacy.metrics_noise import metrics_sigma, shared_metrics_sigma
 from common.wire.agreement import Agreement
-from common.wire.messages import read_masked_tally, read_tally
+from common.wire.messages import KEYS, read_masked_tally, read_tally
 from common.wire.reasons import Reason
 from simulations.engine.seeded import SeededEntropy
 from tests.client.lab import message, refused
@@ -67,7 +67,7 @@ def test_counts_under_masks_are_paid_for_once_in_their_mode(tmp_path: Path) -> N
     agreement = labs.agree_on(STUDY, ASKED)
     assert refused(evaluate(labs, "lab", agreement)) is None
     assert refused(evaluate(labs, "lab", agreement)) is Reason.LOST_KEY
-    assert refused(evaluate(labs, "lab", None)) is Reason.ANSWERED
+    assert refused(labs.key("lab", STUDY, ASKED)) is Reason.ANSWERED
     with Ledger.read(open_site(labs.sites["lab"]).ledger) as ledger:
         (event,) = ledger.events()
     assert (event.mode, event.sample_rate, event.steps) == ("distributed", 1.0, 1)
@@ -94,12 +94,30 @@ def test_a_lab_that_lets_no_noised_counts_leave_gives_no_key_for_them(
         assert refused(reply) is Reason.METRICS
 
 
-def test_the_budget_counts_the_evaluations_once_however_they_leave(tmp_path: Path) -> None:
-    """What is left is the same before the first evaluation, after one of each kind, and planned."""
-    labs = Company(tmp_path, NOISED)
-    site = open_site(labs.sites["lab"])
-    wanted = _planned(NOISED, StudyCost(STUDY))
+def test_the_budget_counts_the_evaluations_once(tmp_path: Path) -> None:
+    """What was planned before the first evaluation is what was begun after it."""
+    labs, wanted = Company(tmp_path, NOISED), _planned(NOISED, StudyCost(STUDY))
     assert refused(evaluate(labs, "lab", labs.agree_on(STUDY, ASKED))) is None
-    assert refused(evaluate(labs, "lab", None, split="test")) is None
-    with Ledger.read(site.ledger) as ledger:
+    with Ledger.read(open_site(labs.sites["lab"]).ledger) as ledger:
         assert set(ledger.plans(wanted)) == set(wanted)
+
+
+def test_a_lab_that_trains_gives_its_noised_counts_to_no_server_that_asks_it_alone(
+    tmp_path: Path,
+) -> None:
+    labs = Company(tmp_path, NOISED)
+    assert refused(evaluate(labs, "lab", None)) is Reason.METRICS
+    with Ledger.read(open_site(labs.sites["lab"]).ledger) as ledger:
+        assert not ledger.rows("debit")
+
+
+def test_a_lab_that_could_not_pay_gives_no_key(tmp_path: Path) -> None:
+    labs = Company(tmp_path, NOISED)
+    agreement = labs.agree(STUDY)
+    assert refused(labs.train("lab", STUDY, agreement)) is None
+    assert refused(labs.key("lab", STUDY, Agreement(1, 0, NAMES))) is Reason.ANSWERED
+    for attempt in range(1, STUDY.rounds + STUDY.privacy.spare_rounds):
+        assert refused(labs.train("lab", STUDY, labs.agree(STUDY, attempt=attempt))) is None
+    assert refused(labs.key("lab", STUDY, Agreement(1, 99, NAMES))) is Reason.BUDGET
+    asked = message(STUDY, KEYS, 1, agreement=ASKED, head="0" * 64)
+    assert refused(labs.ask("lab", asked)) is Reason.OTHER_LEDGER

@@ -6,12 +6,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from flwr.app import RecordDict
+from flwr.app import Message, RecordDict
 
 from common.privacy.masking.pairwise_keys import EphemeralKey
 from common.privacy.metrics_noise import metrics_sigma, shared_metrics_sigma
 from common.wire.agreement import MaskingKey
-from common.wire.messages import KEYS, Task, masked_tally_content
+from common.wire.messages import KEYS, Task, masked_tally_content, refusal_content
+from common.wire.reasons import Reason
 from server.rounds.observer import Observer
 from server.rounds.rounds import Rounds
 from tests.server.fake_grid import FakeGrid
@@ -37,7 +38,9 @@ def masking(name: str, only: tuple[str, ...] = NAMES) -> Any:
     def answer(kind: str, task: Task) -> Any:
         if kind == KEYS:
             return MaskingKey(EphemeralKey(os.urandom(32)).public).content()
-        if kind == "evaluate" and task.agreement:
+        if kind == "evaluate" and not task.agreement:
+            return refusal_content(Reason.METRICS, "0123abcd")
+        if kind == "evaluate":
             counts = COUNTS.astype("<i8").view(np.uint64) + words[name]
             return masked_tally_content(counts.tobytes(), "")
         return True
@@ -115,3 +118,36 @@ def test_counts_that_no_sites_have_are_no_score(tmp_path: Path) -> None:
 
     play(study(), tmp_path, **({name: masking(name) for name in NAMES} | {"dog": lost}))
     assert records(tmp_path)[-1]["evaluation"]["global"]["accuracy"] is None
+
+
+def test_what_is_left_of_a_lost_sum_is_no_score(tmp_path: Path) -> None:
+    """One site's exact cell would be the score of all, and choose the model."""
+    masked = ("ant", "bee", "cow")
+
+    def silent(kind: str, task: Task) -> Any:
+        return None if kind == "evaluate" else masking("bee", masked)(kind, task)
+
+    answers = {name: masking(name, masked) for name in masked} | {"bee": silent}
+    play(study(), tmp_path, **answers)
+    found = records(tmp_path)[-1]["evaluation"]
+    assert list(found["sites"]) == ["dog"]
+    assert found["global"]["accuracy"] is None
+
+
+def test_nobody_is_waited_for_to_score_a_round_that_is_paid(tmp_path: Path) -> None:
+    """Two of four labs go after their last sum: the round counts, without a score."""
+    of = study(rounds=1)
+    grid = FakeGrid({name: Site(of, at, masking(name)) for at, name in enumerate(NAMES)})
+    answers = dict(grid._sites)
+
+    def last(message: Message) -> RecordDict | None:
+        reply = answers["ant"](message)  # which is asked last, for it has the fewest units
+        if message.metadata.message_type == "train":
+            gone = ("bee", "cow")
+            grid._names = {node: name for node, name in grid._names.items() if name not in gone}
+        return reply
+
+    grid._sites["ant"] = last
+    Rounds(of, grid, tmp_path, Observer()).run()
+    (only,) = records(tmp_path)
+    assert only["evaluation"]["global"]["accuracy"] is None

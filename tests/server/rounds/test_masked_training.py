@@ -201,6 +201,18 @@ def test_a_site_that_loses_sums_again_and_again_rests_longer_each_time(tmp_path:
         Rounds(of, FakeGrid(sites), tmp_path / "b", Observer()).run()
 
 
+def test_a_site_that_rests_is_asked_again_before_the_study_fails(tmp_path: Path) -> None:
+    def bee(kind: str, task: Task) -> Any:
+        lost = kind == "train" and task.round < 3
+        return refusal_content(Reason.DEVICE, "0123abcd") if lost else True
+
+    of = study(rounds=4, privacy=PRIVACY | {"spare_rounds": 8})
+    play(of, tmp_path, bee=bee, cow=silent_in(3))
+    third = records(tmp_path)[2]
+    assert third["sites"]["bee"]["status"] == "ok"
+    assert third["sites"]["cow"]["status"] == "no reply"
+
+
 def test_too_few_sites_are_no_round_whatever_min_sites_says(tmp_path: Path) -> None:
     with pytest.raises(NoQuorumError, match="2 sound updates, the least that a sum needs is 3"):
         play(study(), tmp_path, bee=silent_in(2), cow=silent_in(2))
