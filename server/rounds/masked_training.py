@@ -30,6 +30,9 @@ from server.rounds.masking_keys import MaskingKeys
 from server.rounds.quorum import require_quorum
 from server.rounds.record import RoundRecord, SiteRecord
 
+_FRESH_KEYS_HELP = (Reason.LOST_KEY, Reason.MASKING_KEY)
+"""Why a site may refuse a sum that it takes part in once all have fresh keys: its process was
+started anew, or a member's keys were renewed in the registry meanwhile."""
 _LONGEST_REST = 6
 """A site that lost sums again and again rests for at most 2^6 - 1 rounds."""
 
@@ -77,7 +80,7 @@ class MaskedTraining:
             if total is not None:
                 return self._step.change(record.round, agreement.sites, total)
             for site, one in found.items():
-                if one.status.reason is Reason.LOST_KEY and site not in forgetful:
+                if one.status.reason in _FRESH_KEYS_HELP and site not in forgetful:
                     forgetful.add(site)  # once a round: each attempt costs every site
                 elif not one.status.ok:
                     failed[site] = one
@@ -144,13 +147,19 @@ class MaskedTraining:
     def _require_enough(
         self, record: RoundRecord, failed: dict[str, SiteRecord], left: int | None = None
     ) -> None:
-        training, needed = self._study.training_sites, self._study.fewest_sites
-        if sum(site not in failed for site in training) < needed:
+        """Raise NoQuorumError unless enough sites are left; those that rest are asked before that.
+
+        Args:
+            record: the round; those that failed are noted in it.
+            failed: the sites that take no part any more; those that rest are taken out.
+            left: how many are left; None: all that train and have not failed.
+        """
+        training, needed = set(self._study.training_sites), self._study.fewest_sites
+        if len(training - set(failed)) < needed:
             for site in self._rested:
                 failed.pop(site, None)
                 record.sites.pop(site, None)
             self._rested = {}
-        sites = [site for site in training if site not in failed]
         record.sites = dict(sorted((record.sites | failed).items()))
-        good = len(sites) if left is None else left
+        good = len(training - set(failed)) if left is None else left
         require_quorum(record, good, needed, "the least that a sum needs")

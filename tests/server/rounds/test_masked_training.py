@@ -219,8 +219,11 @@ def test_too_few_sites_are_no_round_whatever_min_sites_says(tmp_path: Path) -> N
     assert len(records(tmp_path)) == 1
 
 
-def test_a_lost_key_is_asked_for_again_and_once_a_round_alone(tmp_path: Path) -> None:
-    lost = refusal_content(Reason.LOST_KEY, "0123abcd")
+@pytest.mark.parametrize("reason", [Reason.LOST_KEY, Reason.MASKING_KEY])
+def test_fresh_keys_are_tried_where_they_may_help_and_once_a_round_alone(
+    tmp_path: Path, reason: Reason
+) -> None:
+    lost = refusal_content(reason, "0123abcd")
 
     def once(kind: str, task: Task) -> Any:
         return lost if (kind, task.round, task.attempt) == ("train", 2, 0) else True
@@ -234,7 +237,7 @@ def test_a_lost_key_is_asked_for_again_and_once_a_round_alone(tmp_path: Path) ->
 
     play(study(), tmp_path / "ever", bee=ever)
     second = records(tmp_path / "ever")[1]
-    assert second["attempt"] == 2 and second["sites"]["bee"]["reason"] == Reason.LOST_KEY
+    assert second["attempt"] == 2 and second["sites"]["bee"]["reason"] == reason
 
 
 @pytest.mark.parametrize("fault", ["length", "layout", "bits", "form", "no key"])
