@@ -1,6 +1,8 @@
 """A study in mode distributed, in real processes: rounds, a lost lab, and a server that cheats."""
 
 import json
+import os
+import signal
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -75,20 +77,51 @@ def test_a_lab_that_dies_costs_an_attempt_and_is_masked_with_again(federation: F
     federation.wait_in(stored, lambda: without(stored, name), "a round goes on without it")
     federation.start(name)
     federation.wait_in(stored, lambda: stored.said()["state"] == "completed", "it is over")
+    assert_whole_and_paid_once(federation, stored)
+
+
+def test_kills_of_anybody_pay_once_and_mask_once(federation: Federation) -> None:
+    stored = federation.another("killed")
+    names = sorted(federation.sites)
+
+    def until_round(number: int) -> None:
+        federation.wait_in(stored, lambda: has_begun(stored, number), f"round {number} begins")
+
+    until_round(2)
+    os.kill(federation.pids(names[0])["runner"], signal.SIGKILL)
+    until_round(4)
+    federation.kill(names[2])
+    federation.start(names[2])
+    until_round(6)
+    federation.kill("server")
+    federation.start("server")
+    until_round(8)
+    for name in ["server", *names]:
+        federation.kill(name)
+    for name in ["server", *names]:
+        federation.start(name)
+    federation.wait_in(stored, lambda: stored.said()["state"] == "completed", "it is over")
+    assert_whole_and_paid_once(federation, stored)
+
+
+def assert_whole_and_paid_once(federation: Federation, stored: Stored) -> None:
+    """Every round is there, every sum in it was paid for, and no lab masked twice for one."""
+    study = stored.study()
     assert numbers(stored.out)
-    scores = json.loads((stored.out / "outcome.json").read_text())
-    assert scores["test"] == {} and scores["scores"]["sites"] == {}
-    for site in federation.sites:
-        with Ledger.read(open_site(federation.sites[site].site_file).ledger) as ledger:
-            counted = [row.event for row in ledger.rows("debit") if row.round < 0]
-        assert counted and {event.mode for event in counted} == {"distributed"}
-    assert [record["round"] for record in records(stored)] == list(range(1, 13))
-    for site in federation.sites:
-        debits = paid(federation, site, stored.study())
+    assert json.loads((stored.out / "outcome.json").read_text())["test"] == {}
+    assert [record["round"] for record in records(stored)] == list(range(1, study.rounds + 1))
+    for name, home in federation.sites.items():
+        with Ledger.read(open_site(home.site_file).ledger) as ledger:
+            events = ledger.events(study.digest)
+        assert {event.mode for event in events} == {"distributed"}
+        debits = paid(federation, name, study)
         assert max(debits.values()) == 1
         for record in records(stored):
-            if record["sites"].get(site, {}).get("status") == "ok":
+            if record["sites"].get(name, {}).get("status") == "ok":
                 assert (record["round"], record["attempt"]) in debits
+        lines = [line["facts"] for line in federation.audit(name, "released")]
+        masked = [facts["agreement"] for facts in lines if facts["study"] == study.digest]
+        assert len(set(masked)) == len(masked) >= study.rounds - 2
 
 
 def without(stored: Stored, name: str) -> bool:
