@@ -35,7 +35,6 @@ from common.config.study import Site
 from common.device import limit_memory, resolve
 from common.errors import ConfigError, FederationError, HemofedError, PrivacyError, because_of
 from common.models.parameter_vector import flatten, load
-from common.privacy.masking.study_sum import study_sum
 from common.wire.messages import (
     MaskedUpdate,
     Task,
@@ -239,9 +238,9 @@ def _masked(
     """Pay for the round, and answer with the site's noised sum under the masks of `pairs`."""
     _check_policy(request)
     account = pay_for_training(request, entropy)
-    packed, size = masked_sum(job, bench.inputs, pairs, entropy)
+    packed, plan = masked_sum(job, bench.inputs, pairs, entropy)
     update = MaskedUpdate(packed, bench.layout.digest, account.head, account.epsilon)
-    return update.content(size, study_sum(request.study, size).form)
+    return update.content(plan.size, plan.form)
 
 
 def _model_digest(message: Message) -> str:

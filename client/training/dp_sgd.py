@@ -98,8 +98,7 @@ def features(study: Study, inputs: Inputs) -> tuple[feature_centring.Offset, Sum
 def _noisy_means(job: Job, inputs: Inputs, of: Summand, entropy: Entropy) -> Iterator[Tensor]:
     """For each step of the round, its noisy sum (P,) over the public, expected number of units."""
     normaliser = job.normaliser
-    purpose = (job.study.digest, job.site, job.round)
-    sampling, noise = entropy.source(*purpose, "sampling"), entropy.source(*purpose, "noise")
+    sampling, noise = sources(job, entropy)
     for _ in range(job.study.privacy.local_steps):
         noisy = _noisy_sum(job, inputs, of, sampling, noise)
         yield noisy.to(inputs.device) / normaliser
@@ -115,6 +114,12 @@ def _noisy_sum(
         noise_multiplier=job.noise_multiplier,
         source=noise,
     )
+
+
+def sources(job: Job, entropy: Entropy) -> tuple[NoiseSource, NoiseSource]:
+    """Where a round's samples come from, and its noise."""
+    purpose = (job.study.digest, job.site, job.round)
+    return entropy.source(*purpose, "sampling"), entropy.source(*purpose, "noise")
 
 
 def sampled_sum(job: Job, inputs: Inputs, of: Summand, sampling: NoiseSource) -> Tensor:

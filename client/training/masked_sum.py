@@ -10,7 +10,7 @@ from torch import Tensor
 
 from client.masking.pairs import Pair
 from client.randomness import Entropy
-from client.training.dp_sgd import sampled_sum, summand
+from client.training.dp_sgd import sampled_sum, sources, summand
 from client.training.inputs import Inputs
 from client.training.job import Job
 from common.privacy.masking.integer_sum import IntegerSum
@@ -23,8 +23,8 @@ from common.wire.packed_integers import pack
 
 def masked_sum(
     job: Job, inputs: Inputs, pairs: Iterable[Pair], entropy: Entropy
-) -> tuple[bytes, int]:
-    """Return the site's masked integers as they leave, and how many they are.
+) -> tuple[bytes, IntegerSum]:
+    """Return the site's masked integers as they leave, and the constants of their sum.
 
     The caller has paid for the round. Whoever lacks one of the masks' keys sees uniform integers;
     whoever has the sum over all sites sees the noise of `common.privacy.noise.share_sigma` on it.
@@ -37,11 +37,10 @@ def masked_sum(
     """
     of = summand(job, inputs)
     plan = study_sum(job.study, of.size)
-    purpose = (job.study.digest, job.site, job.round)
-    sampling, noise = entropy.source(*purpose, "sampling"), entropy.source(*purpose, "noise")
+    sampling, noise = sources(job, entropy)
     total = sampled_sum(job, inputs, of, sampling)
     own = OwnPart(int(job.member.weight), job.normaliser)
-    return masked(total, plan, own, pairs, noise), of.size
+    return masked(total, plan, own, pairs, noise), plan
 
 
 @dataclass(frozen=True)

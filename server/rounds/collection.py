@@ -1,5 +1,8 @@
 """Collects the replies of a training round into one update, in the order in which they come."""
 
+from abc import ABC, abstractmethod
+from dataclasses import replace
+
 import numpy as np
 from flwr.app import Message
 from numpy.typing import NDArray
@@ -10,18 +13,16 @@ from common.models.parameter_vector import Layout
 from common.wire.messages import Update
 from common.wire.reply_status import OK, ReplyStatus
 from server.aggregation.rules import aggregation_for
-from server.rounds.messaging import unusable
+from server.rounds.messaging import read_reply
 from server.rounds.record import SiteRecord
 
 
-class Collection:
-    """The updates of one round. The study's aggregation rule decides how much memory they take."""
+class ReplyCollection(ABC):
+    """Takes the replies of a training round; how they become one update is its subclasses' part."""
 
-    def __init__(self, study: Study, layout: Layout) -> None:
+    def __init__(self, layout: Layout) -> None:
         """layout: the model's, which each update has to name."""
-        self._study = study
         self._layout = layout
-        self._updates = aggregation_for(study, layout.size)
 
     def take(self, site: str, reply: Message | ReplyStatus, seconds: float) -> SiteRecord:
         """Check a site's reply, add its update, and return the site's line of the round's record.
@@ -36,22 +37,37 @@ class Collection:
         Raises:
             MemoryError, OSError: this machine is out of memory or its disk fails.
         """
-        if isinstance(reply, ReplyStatus):
-            return SiteRecord(status=reply, seconds=seconds)
-        try:
-            update = Update.read(reply, self._layout.size, self._study.transport.up)
-            if update.layout != self._layout.digest:
-                raise ModelError(f"its layout {update.layout[:12]} is not the study's")
-            norm = self._updates.add(site, update.values)
-        except Exception as error:
-            return SiteRecord(status=unusable(error), seconds=seconds)
-        return SiteRecord(
-            status=OK,
-            seconds=seconds,
-            update_norm=norm,
-            loss=update.loss,
-            epsilon=update.epsilon,
-        )
+        found = read_reply(reply, lambda message: self._add(site, message))
+        if isinstance(found, ReplyStatus):
+            return SiteRecord(status=found, seconds=seconds)
+        return replace(found, seconds=seconds)
+
+    @abstractmethod
+    def _add(self, site: str, reply: Message) -> SiteRecord:
+        """Add the update in a reply, and return what the site's line says of it.
+
+        Whatever this raises makes the reply unusable; nothing of it is added then.
+        """
+
+    def _require_layout(self, named: str) -> None:
+        """Raise ModelError unless an update names the study's layout."""
+        if named != self._layout.digest:
+            raise ModelError(f"its layout {named[:12]} is not the study's")
+
+
+class Collection(ReplyCollection):
+    """The updates of one round. The study's aggregation rule decides how much memory they take."""
+
+    def __init__(self, study: Study, layout: Layout) -> None:
+        super().__init__(layout)
+        self._study = study
+        self._updates = aggregation_for(study, layout.size)
+
+    def _add(self, site: str, reply: Message) -> SiteRecord:
+        update = Update.read(reply, self._layout.size, self._study.transport.up)
+        self._require_layout(update.layout)
+        norm = self._updates.add(site, update.values)
+        return SiteRecord(status=OK, update_norm=norm, loss=update.loss, epsilon=update.epsilon)
 
     def result(self) -> NDArray[np.float64]:
         """Return the round's update, (P,) float64, as the study's rule aggregates it.

@@ -10,7 +10,7 @@ from common.wire.reply_status import Kind, ReplyStatus
 from common.wire.vector_codec import Vector
 from server.rounds.dispatch import Dispatch
 from server.rounds.masked_evaluation import MaskedEvaluation
-from server.rounds.messaging import Reply, unusable
+from server.rounds.messaging import read_reply
 from server.rounds.observer import Observer
 
 
@@ -59,7 +59,7 @@ class Evaluation:
         ]
         tallies: dict[str, Counted] = {}
         for site, reply in self._dispatch.ask("evaluate", task, model, asked, suspended):
-            said = self._tally(reply)
+            said = read_reply(reply, lambda message: read_tally(message, self._study))
             if not isinstance(said, ReplyStatus):
                 tallies[site] = said
             elif said.kind is Kind.LEFT_OUT:
@@ -67,15 +67,6 @@ class Evaluation:
         lost = bool(together) and shared is None
         pooled = self._pooled({} if lost else tallies, shared)
         return Tallies(dict(sorted(tallies.items())), pooled)
-
-    def _tally(self, reply: Reply) -> Counted | ReplyStatus:
-        """Return the tally that the reply holds, or why there is none."""
-        if isinstance(reply, ReplyStatus):
-            return reply
-        try:
-            return read_tally(reply, self._study)
-        except Exception as error:
-            return unusable(error)
 
     def _pooled(self, tallies: Mapping[str, Counted], shared: NoisedTally | None) -> Counted:
         """Return the sum of the counts of the sites that train."""

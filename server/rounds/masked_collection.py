@@ -4,55 +4,41 @@ import numpy as np
 from flwr.app import Message
 from numpy.typing import NDArray
 
-from common.errors import FederationError, ModelError
+from common.errors import FederationError
+from common.models.parameter_vector import Layout
 from common.privacy.masking.integer_sum import IntegerSum
 from common.wire.messages import MaskedUpdate
-from common.wire.reply_status import OK, ReplyStatus
+from common.wire.reply_status import OK
 from server.aggregation.masked_sum import MaskedSum
 from server.aggregation.norms import update_norm
-from server.rounds.messaging import unusable
+from server.rounds.collection import ReplyCollection
 from server.rounds.record import SiteRecord
 
 
-class MaskedCollection:
-    """The masked sums of one attempt, added up as they come in the memory of two vectors."""
+class MaskedCollection(ReplyCollection):
+    """The masked sums of one attempt, added up as they come in the memory of two vectors.
 
-    def __init__(self, plan: IntegerSum, sites: tuple[str, ...], layout: str) -> None:
+    A reply that cannot be used makes the attempt lost.
+    """
+
+    def __init__(self, plan: IntegerSum, sites: tuple[str, ...], layout: Layout) -> None:
         """
         Args:
             plan: the constants of the sum.
             sites: those that masked with one another: all of them must answer.
-            layout: the digest of the model's layout, which each answer has to name.
+            layout: the model's, which each answer has to name.
         """
+        super().__init__(layout)
         self._plan = plan
-        self._layout = layout
         self._missing = set(sites)
         self._sum = MaskedSum(plan.size, plan.bits)
 
-    def take(self, site: str, reply: Message | ReplyStatus, seconds: float) -> SiteRecord:
-        """Check a site's reply, add its sum, and return the site's line of the round's record.
-
-        A reply that cannot be used is left out, and the line says why; then the attempt is lost.
-
-        Args:
-            site: the site that was asked.
-            reply: its reply, or why there is none.
-            seconds: the time from the question to the reply.
-
-        Raises:
-            MemoryError, OSError: this machine is out of memory or its disk fails.
-        """
-        if isinstance(reply, ReplyStatus):
-            return SiteRecord(status=reply, seconds=seconds)
-        try:
-            update = MaskedUpdate.read(reply, self._plan.size, self._plan.form)
-            if update.layout != self._layout:
-                raise ModelError(f"its layout {update.layout[:12]} is not the study's")
-            self._sum.add(update.packed)
-        except Exception as error:
-            return SiteRecord(status=unusable(error), seconds=seconds)
+    def _add(self, site: str, reply: Message) -> SiteRecord:
+        update = MaskedUpdate.read(reply, self._plan.size, self._plan.form)
+        self._require_layout(update.layout)
+        self._sum.add(update.packed)
         self._missing.discard(site)
-        return SiteRecord(status=OK, seconds=seconds, epsilon=update.epsilon)
+        return SiteRecord(status=OK, epsilon=update.epsilon)
 
     @property
     def complete(self) -> bool:

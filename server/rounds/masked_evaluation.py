@@ -9,20 +9,19 @@ from collections.abc import Collection
 from dataclasses import replace
 
 import numpy as np
-from flwr.app import Message
 from numpy.typing import NDArray
 
 from common.config.study import Study
 from common.metrics import MOST_CELLS
 from common.noised_tally import NoisedTally
 from common.privacy.metrics_noise import shared_metrics_sigma
-from common.wire.agreement import Agreement, MaskingKey
+from common.wire.agreement import Agreement
 from common.wire.messages import Task, read_masked_tally
 from common.wire.reply_status import ReplyStatus
 from common.wire.vector_codec import Vector
 from server.rounds.dispatch import Dispatch
 from server.rounds.masking_keys import MaskingKeys
-from server.rounds.messaging import unusable
+from server.rounds.messaging import read_reply
 from server.rounds.observer import Observer
 
 _log = logging.getLogger(__name__)
@@ -61,7 +60,7 @@ class MaskedEvaluation:
         total = np.zeros(classes**2 + 2, np.uint64)
         told = replace(task, agreement=agreement)
         for site, reply in self._dispatch.ask("evaluate", told, model, list(agreement.sites), {}):
-            words = _words(reply, classes)
+            words = read_reply(reply, lambda message: read_masked_tally(message, classes))
             if isinstance(words, ReplyStatus):
                 self._observer.left_out(task.round, site, words.words)
             else:
@@ -78,11 +77,10 @@ class MaskedEvaluation:
         sites = tuple(site for site in self._study.training_sites if site in present)
         while len(sites) >= self._study.fewest_sites:
             asked = Agreement(task.round, task.attempt, sites, purpose=task.split)
-            said = self._keys.ask(asked)
-            keys = {site: key for site, key in said.items() if isinstance(key, MaskingKey)}
-            if len(keys) == len(sites):
-                return replace(asked, keys=keys)
-            sites = tuple(site for site in sites if site in keys)
+            agreed = self._keys.ask(asked)
+            if isinstance(agreed, Agreement):
+                return agreed
+            sites = tuple(site for site in sites if site not in agreed)
         return None
 
     def _tally(self, total: NDArray[np.uint64], sites: int) -> NoisedTally | None:
@@ -92,13 +90,3 @@ class MaskedEvaluation:
             _log.warning("the sum of %d sites' counts is none of cells; not used", sites)
             return None
         return NoisedTally.of_counts(counts, sites * shared_metrics_sigma(self._study) ** 2)
-
-
-def _words(reply: Message | ReplyStatus, classes: int) -> NDArray[np.uint64] | ReplyStatus:
-    """The masked counts in a reply, or why there are none."""
-    if isinstance(reply, ReplyStatus):
-        return reply
-    try:
-        return read_masked_tally(reply, classes)
-    except Exception as error:
-        return unusable(error)

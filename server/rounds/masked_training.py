@@ -9,7 +9,6 @@ costs beside shared secrets).
 import time
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +17,7 @@ from torch import nn
 from common.config.study import Study
 from common.models.parameter_vector import Layout
 from common.privacy.masking.study_sum import study_sum
-from common.wire.agreement import Agreement, MaskingKey
+from common.wire.agreement import Agreement
 from common.wire.messages import Task
 from common.wire.reasons import Reason
 from common.wire.reply_status import AWAY, Kind, ReplyStatus
@@ -115,7 +114,7 @@ class MaskedTraining:
         if gone := [site for site in agreement.sites if site not in present]:
             return {site: SiteRecord(status=AWAY) for site in gone}, None
         plan = study_sum(self._study, self._step.size(record.round))
-        collection = MaskedCollection(plan, agreement.sites, self._layout.digest)
+        collection = MaskedCollection(plan, agreement.sites, self._layout)
         task = Task(self._study, record.round, record.attempt, agreement=agreement)
         found = {site: SiteRecord(status=AWAY) for site in agreement.sites}
         asked = time.perf_counter()
@@ -134,15 +133,10 @@ class MaskedTraining:
             sites = self._keys.present(failed)
             self._require_enough(record, failed, len(sites))
             asked = Agreement(record.round, record.attempt, sites)
-            said = self._keys.ask(asked)
-            keys = {site: key for site, key in said.items() if isinstance(key, MaskingKey)}
-            if len(keys) == len(sites):
-                return replace(asked, keys=keys)
-            failed |= {
-                site: SiteRecord(status=one)
-                for site, one in said.items()
-                if isinstance(one, ReplyStatus)
-            }
+            agreed = self._keys.ask(asked)
+            if isinstance(agreed, Agreement):
+                return agreed
+            failed |= {site: SiteRecord(status=status) for site, status in agreed.items()}
 
     def _require_enough(
         self, record: RoundRecord, failed: dict[str, SiteRecord], left: int | None = None

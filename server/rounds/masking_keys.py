@@ -3,17 +3,20 @@
 import os
 from collections import Counter
 from collections.abc import Collection
+from dataclasses import replace
 
 from flwr.app import Message
 
 from common.config.study import Study
-from common.errors import HemofedError
+from common.errors import FederationError
 from common.privacy.masking.pairwise_keys import EphemeralKey
 from common.wire.agreement import Agreement, MaskingKey
 from common.wire.messages import KEYS, Task
 from common.wire.reply_status import AWAY, Kind, ReplyStatus
 from server.rounds.dispatch import Dispatch
-from server.rounds.messaging import Reply, unusable
+from server.rounds.messaging import read_reply
+
+_TWICE = ReplyStatus(Kind.LEFT_OUT, "its masking key is another site's, too")
 
 
 class MaskingKeys:
@@ -33,8 +36,8 @@ class MaskingKeys:
         found = self._dispatch.present(others | set(but))
         return tuple(site for site in self._study.training_sites if site in found)
 
-    def ask(self, asked: Agreement) -> dict[str, MaskingKey | ReplyStatus]:
-        """Return each site's key, or why it has none that another site could use.
+    def ask(self, asked: Agreement) -> Agreement | dict[str, ReplyStatus]:
+        """Return the agreement with the key of every site, or why which sites have none.
 
         Args:
             asked: the sum that the keys are for, without keys.
@@ -42,23 +45,18 @@ class MaskingKeys:
         task = Task(self._study, asked.round, asked.attempt, agreement=asked)
         said: dict[str, MaskingKey | ReplyStatus] = dict.fromkeys(asked.sites, AWAY)
         for site, reply in self._dispatch.ask(KEYS, task, None, list(asked.sites), {}):
-            said[site] = _key(reply)
-        uses = Counter(key.public for key in said.values() if isinstance(key, MaskingKey))
-        twice = ReplyStatus(Kind.LEFT_OUT, "its masking key is another site's, too")
-        return {
-            site: twice if isinstance(one, MaskingKey) and uses[one.public] > 1 else one
-            for site, one in said.items()
-        }
+            said[site] = read_reply(reply, _usable_key)
+        keys = {site: key for site, key in said.items() if isinstance(key, MaskingKey)}
+        lacking = {site: one for site, one in said.items() if isinstance(one, ReplyStatus)}
+        uses = Counter(key.public for key in keys.values())
+        lacking |= {site: _TWICE for site, key in keys.items() if uses[key.public] > 1}
+        return lacking or replace(asked, keys=keys)
 
 
-def _key(reply: Reply) -> MaskingKey | ReplyStatus:
-    """The key in a site's answer, or why there is none that another site could use."""
-    if not isinstance(reply, Message):
-        return reply
-    try:
-        key = MaskingKey.read(reply)
-        if key is not None:
-            EphemeralKey(os.urandom(32)).shared(key.public)
-    except HemofedError as error:
-        return unusable(error)
-    return key or ReplyStatus(Kind.LEFT_OUT, "its answer has no masking key")
+def _usable_key(reply: Message) -> MaskingKey:
+    """The key in a site's answer. Raises HemofedError for none that another site could use."""
+    key = MaskingKey.read(reply)
+    if key is None:
+        raise FederationError("its answer has no masking key")
+    EphemeralKey(os.urandom(32)).shared(key.public)
+    return key

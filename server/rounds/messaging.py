@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
-from typing import Protocol, runtime_checkable
+from typing import Protocol, TypeVar, runtime_checkable
 
 from flwr.app import Message, RecordDict
 from flwr.serverapp import Grid
@@ -24,6 +24,7 @@ _SHORTEST_PAUSE, LONGEST_PAUSE = 0.01, 0.2
 """The least and the greatest number of seconds between two looks for replies or sites."""
 
 
+T = TypeVar("T")
 Reply = Message | ReplyStatus
 """A sound reply, or the reason why there is none."""
 
@@ -194,6 +195,20 @@ def sound(reply: Message) -> Reply:
     try:
         return read_refusal(reply) or read_absence(reply) or reply
     except Exception as error:
+        return unusable(error)
+
+
+def read_reply(reply: Reply, read: Callable[[Message], T]) -> T | ReplyStatus:
+    """Return what `read` makes of a reply, or why there is nothing: only that reply is lost.
+
+    Raises:
+        MemoryError, OSError: this machine is out of memory or its disk fails.
+    """
+    if isinstance(reply, ReplyStatus):
+        return reply
+    try:
+        return read(reply)
+    except Exception as error:  # whatever a hostile site sends, the round continues
         return unusable(error)
 
 

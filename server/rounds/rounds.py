@@ -153,7 +153,7 @@ class Rounds:
         """Return the round's aggregated update, (P,) float64, and note every site in the record."""
         task = Task(self._study, record.round, record.attempt)
         training, suspended = list(self._study.training_sites), self._offences.suspended()
-        sites = {one: SiteRecord(status=suspended[one]) for one in training if one in suspended}
+        sites = self._suspended()
         collection = Collection(self._study, self._layout)
         asked = time.perf_counter()
         for site, reply in self._dispatch.ask("train", task, state.model, training, suspended):
@@ -167,12 +167,14 @@ class Rounds:
         self, masked: MaskedTraining, state: State, record: RoundRecord
     ) -> NDArray[np.float64]:
         """Do what `_train` does, in mode distributed."""
-        suspended, training = self._offences.suspended(), self._study.training_sites
-        record.sites = {
-            one: SiteRecord(status=status) for one, status in suspended.items() if one in training
-        }
+        record.sites = self._suspended()
         again = partial(checkpoints.begin, self._checkpoints, record.round)
         return masked.train(state.model, record, self._noted, again)
+
+    def _suspended(self) -> dict[str, SiteRecord]:
+        """Return the lines of the training sites that are suspended."""
+        training, suspended = self._study.training_sites, self._offences.suspended()
+        return {one: SiteRecord(status=suspended[one]) for one in training if one in suspended}
 
     def _noted(self, task: Task, site: str, found: SiteRecord) -> SiteRecord:
         """Count the reply for or against the site, and return its line of the record."""

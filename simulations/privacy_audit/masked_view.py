@@ -18,18 +18,17 @@ from torch import Tensor
 from client.masking.pairs import Pair
 from client.training import dp_sgd
 from client.training.masked_sum import OwnPart, masked
-from common.config.distributed import FEWEST, noise_shares
+from common.config.distributed import noise_shares
 from common.config.study import Study
 from common.errors import PrivacyError
 from common.privacy.masking.integer_sum import integer_sum
 from common.privacy.masking.masks import add_mask, pair_sign
 from common.privacy.masking.pairwise_keys import EphemeralKey, pair_key
 from common.privacy.noise_source import NoiseSource
+from common.privacy.planning.plan import EXAMPLE_SITES
 from common.wire.packed_integers import pack
 from server.aggregation.masked_sum import MaskedSum
 
-EXAMPLE_SITES = 5
-"""Sites of the sum where the study names no cohort."""
 _OTHER = "colluders"
 """Those who know their own sum and noise, and take their masks off."""
 
@@ -59,7 +58,7 @@ def sized_for(study: Study) -> int:
     privacy = study.privacy
     found = noise_shares(study)
     if not study.cohort:
-        found = max(EXAMPLE_SITES, FEWEST) - privacy.colluders - privacy.dropouts
+        found = EXAMPLE_SITES - privacy.colluders - privacy.dropouts
     if found < 1:
         raise PrivacyError(
             f"study {study.name}: {privacy.colluders} colluders and {privacy.dropouts} dropouts "
