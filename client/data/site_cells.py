@@ -2,14 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from client.data.cache import CellCache
-from client.data.splits import assign, assign_alone
+from client.data.splits import SPLITS, assign, assign_alone
 from common.cell_types import CELL_TYPES
 from common.config.study import CellSource, Site, Study
 from common.errors import DataError
@@ -36,7 +36,12 @@ class SiteCells:
 
     def rows(self, split: str) -> Rows:
         """Positions (M,) of the split's cells in order; for a held-out site, of all cells."""
-        return np.flatnonzero((self.splits == split) | self.held_out)
+        return self._rows[split]
+
+    @cached_property
+    def _rows(self) -> dict[str, Rows]:
+        """Every step of every round asks for them, and comparing names takes longer than a step."""
+        return {name: np.flatnonzero((self.splits == name) | self.held_out) for name in SPLITS}
 
     def take(self, positions: Rows) -> NDArray[np.uint8]:
         """The images at `positions`, uint8 (B, S, S, 3)."""

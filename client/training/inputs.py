@@ -85,8 +85,8 @@ def poisson(rows: Rows, units: Rows, rate: float, most: int, source: NoiseSource
     Formal guarantee: the probability is floor(rate * 2^64) / 2^64, never above `rate`, and each
     unit is decided by its own words of the stream.
     """
-    names, index = np.unique(units, return_inverse=True)
-    chosen = source.words(len(names)) < np.uint64(min(int(rate * 2**64), 2**64 - 1))
+    count, index = _numbered(units)
+    chosen = source.words(count) < np.uint64(min(int(rate * 2**64), 2**64 - 1))
     if rate >= 1:
         chosen[:] = True
     mine = chosen[index]
@@ -96,6 +96,14 @@ def poisson(rows: Rows, units: Rows, rate: float, most: int, source: NoiseSource
     first = np.searchsorted(kept_units, kept_units)
     few = np.arange(len(kept)) - first < most
     return Drawn(kept[few], kept_units[few])
+
+
+def _numbered(units: Rows) -> tuple[int, Rows]:
+    """How many units there are, and for each cell the number of its unit in ascending order."""
+    if (units[1:] > units[:-1]).all():  # each cell is a unit: nothing to sort
+        return len(units), np.arange(len(units))
+    names, index = np.unique(units, return_inverse=True)
+    return len(names), index
 
 
 def seed_of(*purpose: str | int) -> int:

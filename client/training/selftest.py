@@ -33,7 +33,7 @@ from common.wire.reasons import Reason
 _COMPANY = ((0, 0), (0, 1), (3, 0), (7, 8), (18, 18))
 """Numbers of other cells (before, behind) the unit: kernels were seen to change between them."""
 _OTHERS = 36
-_LARGEST = (16, 32, 64, 1024)
+_LARGEST = (16, 32, 64, 512)
 """The largest chunks of the engines, in rows."""
 _SEED = 11
 

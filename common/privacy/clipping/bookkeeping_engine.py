@@ -25,6 +25,7 @@ from common.privacy.clipping.engine_api import (
     weighted_loss,
 )
 from common.privacy.clipping.layers import Call, Layer, as_precise
+from common.privacy.clipping.linear_head import LinearHead
 from common.privacy.clipping.precision import no_autocast
 
 _checked: WeakKeyDictionary[nn.Module, set[tuple[int, ...]]] = WeakKeyDictionary()
@@ -38,14 +39,17 @@ class BookkeepingEngine:
 
     def __init__(self, problem: Problem) -> None:
         self.layers = known_layers(problem.model)
+        self.head = LinearHead.of(problem.model)
         self.probed = False
 
     def chunk(self, problem: Problem, row: torch.Tensor) -> int:
-        return 1024 if cheap(row) else 32
+        return 512 if cheap(row) else 32
 
     def add(self, problem: Problem, part: Rectangle, total: Accumulator) -> torch.Tensor:
         if not self.probed:
             self._probe(problem, part)
+        if self.head is not None and part.width == 1 and cheap(part.inputs):
+            return self.head.add(problem, part, total)
         tape = _Tape(part)
         with _tapped(self.layers, tape, len(part.inputs)):
             scalar = weighted_loss(problem, part)

@@ -47,7 +47,7 @@ def _weight(
         return KeptGradients(parameter, torch.bmm(backprops.transpose(1, 2), inputs))
     if positions == 1:
         squares = squared_norms(inputs) * squared_norms(backprops)
-        return Ghost(parameter, squares, inputs, backprops, _contract)
+        return Ghost(parameter, squares, inputs, backprops, contract)
 
     def gradient(unit: int) -> torch.Tensor:
         return backprops[unit].T @ inputs[unit]
@@ -56,8 +56,8 @@ def _weight(
     lengths = gram.diagonal(dim1=1, dim2=2).clone()
     form = gram_form(gram, backprops.transpose(1, 2), lengths, outputs * features)
     squares, alone = settled(form, gradient)
-    return Ghost(parameter, squares, inputs, backprops, _contract, Apart(alone, gradient))
+    return Ghost(parameter, squares, inputs, backprops, contract, Apart(alone, gradient))
 
 
-def _contract(inputs: torch.Tensor, backprops: torch.Tensor) -> torch.Tensor:
+def contract(inputs: torch.Tensor, backprops: torch.Tensor) -> torch.Tensor:
     return block_sum(backprops.flatten(0, 1), inputs.flatten(0, 1))

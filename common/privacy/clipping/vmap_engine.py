@@ -18,7 +18,7 @@ class VmapEngine:
     """Works for layers of any kind: the fallback, and what the tests compare the others with."""
 
     def chunk(self, problem: Problem, row: torch.Tensor) -> int:
-        return rows_within_memory(problem, at_most=1024 if cheap(row) else 16)
+        return rows_within_memory(problem, at_most=512 if cheap(row) else 16)
 
     def add(self, problem: Problem, part: Rectangle, total: Accumulator) -> torch.Tensor:
         gradients = _unit_gradients(problem, part)
