@@ -4,15 +4,16 @@ import multiprocessing
 import os
 import queue
 import signal
+import socket
 import tempfile
 import threading
 from multiprocessing import forkserver
-from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 
 from flwr.app import Context, Message
 
 from common.errors import ConfigError
+from common.wire.message_line import received_parts, send_part
 from simulations.engine.workers import (
     Answer,
     MakeClient,
@@ -78,7 +79,7 @@ def _start_forkserver() -> None:
 
 
 class _ProcessWorker:
-    """One worker process and the pipe to it."""
+    """One worker process and the socket to it."""
 
     def __init__(
         self,
@@ -87,7 +88,7 @@ class _ProcessWorker:
         seed: int,
         number: int,
     ) -> None:
-        self._line, theirs = context.Pipe()
+        self._line, theirs = socket.socketpair()
         self._process: BaseProcess = context.Process(
             target=_serve, args=(theirs, make, seed, number), daemon=True
         )
@@ -96,8 +97,7 @@ class _ProcessWorker:
         theirs.close()
 
     def send(self, message: Message, context: Context) -> None:
-        for part in packed(message, context):
-            self._line.send_bytes(part)
+        _send(self._line, message, context)
 
     def receive(self) -> Answer:
         """Return the answer to the oldest unanswered message.
@@ -105,7 +105,7 @@ class _ProcessWorker:
         Raises:
             EOFError: the worker died.
         """
-        return unpacked(self._line.recv_bytes(), self._line.recv_bytes())
+        return _receive(self._line)
 
     def stop(self) -> str:
         with _starting_or_ending:
@@ -115,28 +115,35 @@ class _ProcessWorker:
             return f"exit code {self._process.exitcode}"
 
 
-def _serve(line: Connection, make: MakeClient, seed: int, number: int) -> None:
-    """Answer messages in a worker process until the pipe closes."""
+def _serve(line: socket.socket, make: MakeClient, seed: int, number: int) -> None:
+    """Answer messages in a worker process until the socket closes."""
     _leave_interrupts_to_parent()
     come: queue.SimpleQueue[tuple[Message, Context] | None] = queue.SimpleQueue()
     threading.Thread(target=_read, args=(line, come), daemon=True).start()
     client = make(seed, number)
     while asked := come.get():
         message, context = asked
-        reply = client(message, context)
-        for part in packed(reply, context):
-            line.send_bytes(part)
+        _send(line, client(message, context), context)
 
 
-def _read(line: Connection, come: "queue.SimpleQueue[tuple[Message, Context] | None]") -> None:
+def _read(line: socket.socket, come: "queue.SimpleQueue[tuple[Message, Context] | None]") -> None:
     """Take the parent's messages while the client computes, so that the parent never waits."""
     try:
         while True:
-            come.put(unpacked(line.recv_bytes(), line.recv_bytes()))
+            come.put(_receive(line))
     except EOFError:
         pass
     finally:
         come.put(None)
+
+
+def _send(line: socket.socket, message: Message, context: Context) -> None:
+    for part in packed(message, context):
+        send_part(line, part)
+
+
+def _receive(line: socket.socket) -> Answer:
+    return unpacked(received_parts(line))
 
 
 def _leave_interrupts_to_parent() -> None:

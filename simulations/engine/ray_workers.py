@@ -6,8 +6,10 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import ray
 from flwr.app import Context, Message
+from numpy.typing import NDArray
 from ray.exceptions import GetTimeoutError, ObjectLostError, RayActorError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -28,6 +30,8 @@ from simulations.engine.workers import (
 )
 from simulations.experiments import PlannedStudy
 
+Bytes = NDArray[np.uint8]
+
 _START_SECONDS = 300.0
 """The longest wait until a node's worker runs; it loads torch, maybe over a network."""
 
@@ -45,9 +49,9 @@ class _Client:
     def ready(self) -> None:
         """Return once the process runs."""
 
-    def answer(self, message: bytes, context: bytes) -> tuple[bytes, bytes]:
-        asked, node = unpacked(message, context)
-        return packed(self._answer(asked, node), node)
+    def answer(self, parts: list[Bytes]) -> list[Bytes]:
+        asked, node = unpacked(part.data for part in parts)
+        return _arrays(self._answer(asked, node), node)
 
 
 def actors(
@@ -104,7 +108,7 @@ class _RayWorker:
 
     def send(self, message: Message, context: Context) -> None:
         self._cluster.check()
-        self._asked.append(self._actor.answer.remote(*packed(message, context)))
+        self._asked.append(self._actor.answer.remote(_arrays(message, context)))
 
     def receive(self) -> Answer:
         """Return the answer to the oldest unanswered message.
@@ -114,7 +118,8 @@ class _RayWorker:
             WorkersGoneError: the node is gone, too.
         """
         try:
-            return unpacked(*self._cluster.wait_for(self._asked.popleft()))
+            came = self._cluster.wait_for(self._asked.popleft())
+            return unpacked(part.data for part in came)
         except (RayActorError, ObjectLostError) as death:
             self._cluster.check_node(self._node)
             raise EOFError from death
@@ -123,6 +128,11 @@ class _RayWorker:
         if self._cluster.there:
             ray.kill(self._actor)
         return f"on Ray node {self._node.name}"
+
+
+def _arrays(message: Message, context: Context) -> list[Bytes]:
+    """The parts as arrays, which Ray neither copies into its own message nor out of it."""
+    return [np.frombuffer(part, np.uint8) for part in packed(message, context)]
 
 
 def ray_cluster(runtime: Runtime, address: str | None) -> Cluster:

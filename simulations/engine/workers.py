@@ -8,7 +8,7 @@ only on the message.
 import heapq
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import CancelledError, Future
 from dataclasses import dataclass, field
 from itertools import count
@@ -17,14 +17,8 @@ from typing import Protocol, Self
 from flwr.app import Context, Error, Message
 
 from common.errors import FederationError
-from common.wire.flower_internals import (
-    ProtoContext,
-    ProtoMessage,
-    context_from_proto,
-    context_to_proto,
-    message_from_proto,
-    message_to_proto,
-)
+from common.wire.flower_internals import ProtoContext, context_from_proto, context_to_proto
+from common.wire.message_parts import Part, from_parts, parts
 
 ClientFunction = Callable[[Message, Context], Message]
 MakeClient = Callable[[int, int], ClientFunction]
@@ -69,20 +63,16 @@ class Worker(Protocol):
         """
 
 
-def packed(message: Message, context: Context) -> tuple[bytes, bytes]:
-    """Serialise a message and its context for another process, in Flower's protobuf."""
-    return (
-        message_to_proto(message).SerializeToString(),
-        context_to_proto(context).SerializeToString(),
-    )
+def packed(message: Message, context: Context) -> list[Part]:
+    """A message and its context in parts, for another process."""
+    return [context_to_proto(context).SerializeToString(), *parts(message)]
 
 
-def unpacked(message: bytes, context: bytes) -> Answer:
-    """Read a message and its context that were `packed`."""
-    return (
-        message_from_proto(ProtoMessage.FromString(message)),
-        context_from_proto(ProtoContext.FromString(context)),
-    )
+def unpacked(came: Iterable[Part]) -> Answer:
+    """The message and its context that were `packed`; takes no more parts than theirs."""
+    each = iter(came)
+    context = context_from_proto(ProtoContext.FromString(bytes(next(each))))
+    return from_parts(each), context
 
 
 StartWorker = Callable[[int], Worker]
