@@ -46,7 +46,7 @@ def _executable(path: Path, text: str) -> Path:
 
 
 def _small(plan: Path) -> Study:
-    study = rounds._study(2, rounds=2)
+    study = rounds._study(2, rounds.CNN, rounds.IMAGES, rounds=2)
     write_text(plan / "study.yaml", dump(study))
     rounds.write_sites(plan, study)
     return study
