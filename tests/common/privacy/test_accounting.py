@@ -225,6 +225,20 @@ def test_calibration_is_monotone() -> None:
     assert calibrate(3.0, 1e-5, 1.0, 21) > noise
 
 
+@pytest.mark.parametrize("rate", [0.02, 0.05, 0.1])
+@pytest.mark.parametrize("noise", [0.8, 1.5, 3.0])
+@pytest.mark.parametrize("several", [2, 5, 10])
+def test_one_large_sample_costs_less_than_several_of_the_same_noise(
+    rate: float, noise: float, several: int
+) -> None:
+    """Why mode distributed has one sum a round: the mean's noise is the same either way."""
+    large = replace(
+        BASE, sample_rate=several * rate, noise_multiplier=math.sqrt(several) * noise, steps=50
+    )
+    small = replace(BASE, sample_rate=rate, noise_multiplier=noise, steps=50 * several)
+    assert epsilon([large], 1e-5) < epsilon([small], 1e-5)
+
+
 @pytest.mark.parametrize("target", [0.0, -1.0, math.inf, math.nan, 1e-12])
 def test_calibration_says_what_cannot_be_had(target: float) -> None:
     with pytest.raises(PrivacyError, match="epsilon="):
