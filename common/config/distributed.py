@@ -68,8 +68,8 @@ def _of_steps(study: "Study") -> Iterator[str]:
     if privacy.local_steps != 1:
         yield (
             f"privacy.local_steps={privacy.local_steps}: in mode distributed a round is one step, "
-            "of all sites together; set it to 1, and give more rounds, or a larger sample_rate, which "
-            "costs less than several samples of one model"
+            "of all sites together; set it to 1, and give more rounds, or a larger sample_rate: "
+            "that costs less than several samples of one model"
         )
     at_server = {
         "training.optimizer": training.optimizer != "sgd",
