@@ -58,7 +58,7 @@ class Public:
         return len(self.masking) + len(self.channel) + len(self.signature)
 
 
-class Member:
+class DoubleMasker:
     """One site of a round; `place` is its number, from 1 on."""
 
     def __init__(self, place: int, sites: int, signing: Ed25519PrivateKey) -> None:

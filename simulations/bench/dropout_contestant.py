@@ -24,7 +24,7 @@ from common.wire.packed_integers import Words, pack
 from server.aggregation.masked_sum import MaskedSum
 from simulations.bench.double_masking import (
     SIGNATURE_BYTES,
-    Member,
+    DoubleMasker,
     check,
     check_alive,
     pair_mask,
@@ -45,8 +45,8 @@ class Company:
         self.signing = [Ed25519PrivateKey.generate() for _ in range(sites)]
         self.constants = constants(size, sites)
 
-    def member(self, place: int) -> Member:
-        return Member(place, self.sites, self.signing[place - 1])
+    def member(self, place: int) -> DoubleMasker:
+        return DoubleMasker(place, self.sites, self.signing[place - 1])
 
     def noised(self, total: torch.Tensor, source: NoiseSource) -> Words:
         """The clipped sum with its share of the noise, in words."""
@@ -149,7 +149,8 @@ def server_shares(company: Company) -> Work:
 
 
 def _total(company: Company) -> torch.Tensor:
-    return torch.randn(company.size) / company.size**0.5
+    total: torch.Tensor = torch.randn(company.size) / company.size**0.5
+    return total
 
 
 def _packed(company: Company) -> bytes:
