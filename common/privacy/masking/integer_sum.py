@@ -189,7 +189,7 @@ def integer_sum(
         )
 
     found = at(grid_for(size, max_grad_norm, SHARED_ROUNDING))
-    while found.bits < _WORD and (finer := at(2 * found.grid)).bits <= _WORD:
+    while found.bits <= _WORD and (finer := at(2 * found.grid)).bits <= _WORD:
         found = finer
     if found.bits > 64:
         raise PrivacyError(

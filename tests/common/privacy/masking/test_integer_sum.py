@@ -71,6 +71,25 @@ def test_nothing_can_wrap_and_a_bit_less_could(
     shares = len(sites) - 1
     assert one.sigma == share_sigma(size, clip, multiplier, one.grid, shares, max(weights))
     assert one.dtype == (np.uint32 if one.bits <= 32 else np.uint64)
+    noise_norm = one.sigma * math.sqrt(len(sites)) * (math.sqrt(size) + 13)
+    norm = together(one, units, weights) + sum(weights) * math.sqrt(size) / 2 + noise_norm
+    assert one.norm == pytest.approx(norm / one.grid)
+
+
+def test_there_is_room_for_the_roundings_too() -> None:
+    """The largest clipping norm with which the sum fits in 32 bits at a grid."""
+    units, weights = (3.0,) * 40, (1_000,) * 40
+    small, large = 1.0, 2.0
+
+    def at(clip: float) -> IntegerSum:
+        return integer_sum(1, clip, 1e-4, 40, units, weights)
+
+    grid = at(small).grid
+    assert at(large).grid < grid
+    while math.nextafter(small, large) < large:
+        middle = (small + large) / 2
+        small, large = (middle, large) if at(middle).grid == grid else (small, middle)
+    assert 2**31 - sum(weights) < most(at(small), units, weights) < 2**31
 
 
 @given(sites=SITES, size=st.integers(1, 10**8), clip=st.floats(1e-3, 1e3))
