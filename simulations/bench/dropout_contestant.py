@@ -1,13 +1,15 @@
 """What a lost site costs by one of two protocols, in a process of its own; prints JSON.
 
-    python -m simulations.bench.dropout_contestant SIZE SITES {site,server} {again,shares} AWAY
+    python -m simulations.bench.dropout_contestant SIZE SITES {site,server} PROTOCOL {0,1}
 
-`again` is hemofed's: where AWAY is 1, not 0, one site is lost after the keys were agreed, and the
-sum is begun again among the others, with fresh keys, noise and masks. `shares` is double masking:
-those who are left take off the masks of the one that is away. All sign their keys, and with
-`shares` who is there. A site's part is all of that from its clipped sum on, which `again` needs
-afresh and is not counted; the server's is from the uploads, of which one stands for all, to their
-mean. "bytes / float32" are a site's, with keys, shares and signatures.
+Where the last argument is 1, one site is lost after the keys were agreed. By the protocol `again`,
+which is hemofed's, the sum is then begun again among the others, with fresh keys, noise and masks.
+By `shares`, double masking, those who are left take off the masks of the one that is away. All sign
+their keys, and with `shares` who is there. A site's part is all of that from its clipped sum on;
+what `again` needs afresh before it is `gradients`: the clipped sum of the units that the site
+expects, for a head or, from a million numbers on, a ResNet-18 at 64 px. The server's part is from
+the uploads, of which one stands for all, to their mean. "bytes / float32" are a site's, with keys,
+shares and signatures.
 """
 
 import argparse
@@ -16,12 +18,17 @@ import os
 import numpy as np
 import torch
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from torch import nn
 
+from common.config.study import ModelSpec
+from common.models import build
+from common.privacy.clipping import clipped_gradient_sum
 from common.privacy.masking.masks import add_mask
 from common.privacy.masking.pairwise_keys import EphemeralKey
 from common.privacy.noise import NoiseSource, add_noise
 from common.wire.packed_integers import Words, pack
 from server.aggregation.masked_sum import MaskedSum
+from simulations.bench.clipping_contestants import losses
 from simulations.bench.double_masking import (
     SIGNATURE_BYTES,
     DoubleMasker,
@@ -30,11 +37,12 @@ from simulations.bench.double_masking import (
     pair_mask,
     unmask,
 )
-from simulations.bench.masking_contestant import UNITS, constants
+from simulations.bench.masking_contestant import CLIP, UNITS, constants
 from simulations.bench.masking_figures import Work, tell, whole
 
 _SITE = 1
 """The place of the site that is measured; the last one is lost."""
+_LARGE, _CLASSES, _SIDE = 1_000_000, 8, 64
 
 
 class Company:
@@ -109,6 +117,24 @@ def site_shares(company: Company) -> Work:
     return whole(round_)
 
 
+def site_gradients(company: Company) -> Work:
+    """The clipped sum of as many units as one site expects."""
+    units = round(UNITS / company.sites)
+    if company.size < _LARGE:
+        model: nn.Module = nn.Linear(company.size // _CLASSES, _CLASSES)
+        inputs = torch.randn(units, company.size // _CLASSES)
+    else:
+        model = build(ModelSpec(name="resnet18"), _CLASSES, _SIDE, seed=0)
+        inputs = torch.randn(units, 3, _SIDE, _SIDE)
+    targets = torch.arange(units) % _CLASSES
+
+    def clipped() -> int:
+        clipped_gradient_sum(model, losses, inputs, targets, max_grad_norm=CLIP)
+        return 0
+
+    return whole(clipped)
+
+
 def server_again(company: Company) -> Work:
     """The uploads of all but the lost site, in vain, and then those of the next attempt."""
     packed = _packed(company)
@@ -163,6 +189,7 @@ def _packed(company: Company) -> bytes:
 WORK = {
     ("site", "again"): site_again,
     ("site", "shares"): site_shares,
+    ("site", "gradients"): site_gradients,
     ("server", "again"): server_again,
     ("server", "shares"): server_shares,
 }
@@ -173,7 +200,7 @@ def main() -> None:
     for name in ("size", "sites"):
         parser.add_argument(name, type=int)
     parser.add_argument("who", choices=("site", "server"))
-    parser.add_argument("protocol", choices=("again", "shares"))
+    parser.add_argument("protocol", choices=("again", "shares", "gradients"))
     parser.add_argument("away", type=int, choices=(0, 1))
     given = parser.parse_args()
     torch.set_num_threads(1)

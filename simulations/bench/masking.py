@@ -102,13 +102,18 @@ def _own(who: str, size: int, sites: int, masks_with: int) -> dict[str, Measure]
 
 
 def _lost(who: str, size: int, sites: int) -> dict[str, Measure]:
-    """Both protocols with nobody away and with one; Flower's server with one."""
+    """Both protocols with nobody away and with one; Flower's server with one.
+
+    A site that begins again needs its clipped sum afresh: what that takes has a row of its own.
+    """
     entries = {
         f"{protocol}, {how}": _said("dropout_contestant", size, sites, who, by, away)
         for protocol, by in _PROTOCOLS.items()
         for how, away in _AWAY.items()
     }
-    if who == "server":
+    if who == "site":
+        entries["the clipped sum"] = _said("dropout_contestant", size, sites, who, "gradients", 1)
+    else:
         entries[f"{_flower()}, one away"] = _said("secagg_plus", size, sites, "server-away")
     return entries
 

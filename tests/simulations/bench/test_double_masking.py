@@ -8,6 +8,7 @@ from cryptography.exceptions import InvalidSignature, InvalidTag
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import Tensor, nn
 
 from common.wire.packed_integers import Words
 from simulations.bench import dropout_contestant
@@ -126,3 +127,20 @@ def test_the_server_adds_the_uploads_of_those_who_are_there(
     monkeypatch.setattr(dropout_contestant, "MaskedSum", Counted)
     WORK["server", protocol](Company(1_000, 5, away))(Stopwatch())
     assert added == [4_000] * ((1 + away) * (5 - away) if protocol == "again" else 5 - away)
+
+
+@pytest.mark.parametrize("size", [800, 1_000_000])
+def test_the_gradients_are_those_of_a_sites_units(
+    monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    asked: list[tuple[int, int]] = []
+
+    def clipped(model: nn.Module, _: object, inputs: Tensor, targets: Tensor, **__: float) -> None:
+        numbers = sum(parameter.numel() for parameter in model.parameters())
+        asked.append((len(inputs), numbers))
+        assert model(inputs[:2]).shape == (2, 8) and len(targets) == len(inputs)
+
+    monkeypatch.setattr(dropout_contestant, "clipped_gradient_sum", clipped)
+    WORK["site", "gradients"](Company(size, 8, 1))(Stopwatch())
+    ((units, numbers),) = asked
+    assert units == 512 / 8 and numbers == (808 if size == 800 else pytest.approx(11.2e6, rel=0.01))
