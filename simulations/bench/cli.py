@@ -37,15 +37,16 @@ def bench(
         list[str] | None,
         typer.Option(
             help="For rounds: pfl=PYTHON or blazefl=PYTHON, the interpreter of an environment that "
-            "has pfl-research or BlazeFL. `--peer pfl=` tells the commands that make one."
+            "has pfl-research or BlazeFL; for masking: fedbiomed=PYTHON. `--peer pfl=` tells the "
+            "commands that make one."
         ),
     ] = None,
 ) -> None:
     """Measure hemofed and its alternatives in turn in one run; print medians and their ratios."""
     if device is not None and name != Bench.GPU:
         raise typer.BadParameter("--device is for gpu")
-    if peer and name != Bench.ROUNDS:
-        raise typer.BadParameter("--peer is for rounds")
+    if peer and name not in (Bench.ROUNDS, Bench.MASKING):
+        raise typer.BadParameter("--peer is for rounds and masking")
     named: dict[str, Any] = {} if device is None else {"device": device}
     if peer:
         named["peers"] = peer
