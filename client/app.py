@@ -40,7 +40,7 @@ from common.wire.messages import (
     Task,
     Update,
     absence_content,
-    masked_tally_content,
+    masked_counts_content,
     name_content,
     refusal_content,
     tally_content,
@@ -262,7 +262,7 @@ def _evaluate(message: Message, request: Request, held: HeldKeys, entropy: Entro
     if request.task.agreement is not None and request.policy.metrics == "noised":
         pairs = mask_pairs(request, split, _model_digest(message), held, entropy)
         _check_policy(request)
-        return masked_tally_content(*masked_counts(request, bench.inputs, pairs, entropy))
+        return masked_counts_content(*masked_counts(request, bench.inputs, pairs, entropy))
     if _in_sums_alone(request):
         said = "in mode distributed this site's counts leave in a sum of many sites alone"
         raise PrivacyError(said, Reason.METRICS)
