@@ -9,11 +9,13 @@ from pathlib import Path
 
 import pytest
 
+from client.ledger.hash_chain import STATISTICS
 from client.ledger.ledger import Ledger
 from client.site import open_site
 from common.config.loading import dump
 from common.config.study import Study
 from common.wire.reasons import Reason
+from server.rounds.cell_statistics import CellStatistics
 from server.studies.store import Stored
 from simulations.config import Simulation
 from simulations.experiments import OPEN_POLICY
@@ -28,6 +30,7 @@ PRIVACY = {
     "local_steps": 1,
     "dropouts": 1,
     "spare_rounds": 20,
+    "statistics_epsilon": 2.0,
 }
 
 
@@ -110,10 +113,13 @@ def assert_whole_and_paid_once(federation: Federation, stored: Stored) -> None:
     assert numbers(stored.out)
     assert json.loads((stored.out / "outcome.json").read_text())["test"] == {}
     assert [record["round"] for record in records(stored)] == list(range(1, study.rounds + 1))
+    told = CellStatistics.read(stored.out)
+    assert told and told.sites == study.training_sites and len(told.cells) == len(study.cell_types)
     for name, home in federation.sites.items():
         with Ledger.read(open_site(home.site_file).ledger) as ledger:
             events = ledger.events(study.digest)
         assert {event.mode for event in events} == {"distributed"}
+        assert statistics_paid(federation, name, study) == 1
         debits = paid(federation, name, study)
         assert max(debits.values()) == 1
         for record in records(stored):
@@ -122,6 +128,13 @@ def assert_whole_and_paid_once(federation: Federation, stored: Stored) -> None:
         lines = [line["facts"] for line in federation.audit(name, "released")]
         masked = [facts["agreement"] for facts in lines if facts["study"] == study.digest]
         assert len(set(masked)) == len(masked) >= study.rounds - 2
+
+
+def statistics_paid(federation: Federation, name: str, study: Study) -> int:
+    """How often the lab's ledger has the statistics of its training cells."""
+    with Ledger.read(open_site(federation.sites[name].site_file).ledger) as ledger:
+        rows = [row for row in ledger.rows("debit") if row.study == study.digest]
+    return sum(row.round == STATISTICS for row in rows)
 
 
 def without(stored: Stored, name: str) -> bool:
@@ -140,6 +153,7 @@ def test_a_swapped_key_is_refused_unpaid_by_every_lab(rogue: Federation) -> None
     assert not records(stored)
     for name in rogue.sites:
         assert not paid(rogue, name, stored.study())
+        assert not statistics_paid(rogue, name, stored.study())
         refusals = [line["facts"] for line in rogue.audit(name, "refused")]
         assert any(Reason.MASKING_KEY.value in facts["reason"] for facts in refusals), name
         log: Path = rogue.sites[name].folder / "site.log"
