@@ -28,7 +28,7 @@ from server.aggregation.server_optimizer import Optimizer
 from server.rounds import checkpoints
 from server.rounds.masked_step import MaskedStep
 from tests.deploy.federation import Federation
-from tests.deploy.mortal import anew, masked, order
+from tests.deploy.forked_federation import anew, masked, order
 from tests.deploy.spool import Answered, Spool
 from tests.kill_points import died_at, order_kill
 from tests.nursery import Nursery, nursery
@@ -51,7 +51,7 @@ from pathlib import Path
 from client.home import SiteHome
 from common.config.loading import load
 from common.config.study import Study
-from tests.deploy.mortal import keep_lab, keep_round, make_ready
+from tests.deploy.forked_federation import keep_lab, keep_round, make_ready
 
 study, ready, *homes = map(Path, sys.argv[1:])
 make_ready(load(Study, study), [SiteHome(home) for home in homes], ready)
@@ -61,7 +61,7 @@ def child(what, *words):
 """
 
 
-class Mortals:
+class MortalFederation:
     """Four labs that run, and the study whose rounds are played one by one."""
 
     def __init__(self, federation: Federation, folder: Path, processes: Nursery) -> None:
@@ -97,14 +97,14 @@ class Mortals:
 
 
 @pytest.fixture(scope="module")
-def mortals(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mortals]:
+def mortals(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MortalFederation]:
     folder = tmp_path_factory.mktemp("mortals")
     config = simulation(
         study={
             "rounds": MOST,
             "privacy": PRIVACY,
             "model": {"name": "cnn", "width": 1},
-            "round": {"deadline_seconds": 60, "min_sites": 3},
+            "round": {"deadline_seconds": 600, "min_sites": 3},
             "evaluation": {"every": 2 * MOST},
         },
         data={"source": "rendered", "rendered": {"sites": 4, "cells": 40, "side": 32}},
@@ -114,7 +114,7 @@ def mortals(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mortals]:
     study = folder / "ready.yaml"
     study.write_text(dump(federation.study.model_copy(update={"name": "ready"})))
     with nursery(_PROCESSES, study, folder / "ready", *homes) as processes:
-        yield Mortals(federation, folder, processes)
+        yield MortalFederation(federation, folder, processes)
 
 
 @pytest.mark.parametrize(
@@ -127,8 +127,8 @@ def mortals(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mortals]:
         ("rounds", "round", {"replace started.json", "write"}),
     ],
 )
-def test_whoever_dies_at_whatever_step_all_is_paid_and_nothing_is_summed_or_masked_twice(
-    mortals: Mortals, who: str, stretch: str, steps: set[str]
+def test_a_kill_at_any_step_loses_no_payment_and_repeats_no_mask_and_no_summand(
+    mortals: MortalFederation, who: str, stretch: str, steps: set[str]
 ) -> None:
     told = order(mortals.spool, who if who == "rounds" else f"{mortals.mortal}-{who}")
     died = []
@@ -145,7 +145,7 @@ def test_whoever_dies_at_whatever_step_all_is_paid_and_nothing_is_summed_or_mask
     assert_summed_once(mortals)
 
 
-def assert_paid(mortals: Mortals) -> None:
+def assert_paid(mortals: MortalFederation) -> None:
     """The ledgers have all that left, or was masked, and have it once."""
     left = sums(mortals.answers())
     for name, home in mortals.federation.sites.items():
@@ -158,7 +158,7 @@ def assert_paid(mortals: Mortals) -> None:
         assert len(mortals.masked(name)) <= len(rows)
 
 
-def assert_masked_once(mortals: Mortals) -> None:
+def assert_masked_once(mortals: MortalFederation) -> None:
     """No lab used a mask for two vectors, and none answered for one sum with two."""
     uses = Counter[str]()
     for name in mortals.names:
@@ -170,7 +170,7 @@ def assert_masked_once(mortals: Mortals) -> None:
         assert len(set(data)) == 1, of
 
 
-def assert_keys_are_used_once(mortals: Mortals) -> None:
+def assert_keys_are_used_once(mortals: MortalFederation) -> None:
     """No two sums have a key in common, and no lab gave one for two."""
     uses = defaultdict(set)
     for one in mortals.answers():
@@ -182,7 +182,7 @@ def assert_keys_are_used_once(mortals: Mortals) -> None:
     assert max(map(len, uses.values())) == 1
 
 
-def assert_summed_once(mortals: Mortals) -> None:
+def assert_summed_once(mortals: MortalFederation) -> None:
     """The model is, to the last bit, that of steps along the sums of what each lab had masked."""
     study, left = mortals.study, sums(mortals.answers())
     network = build(study.model, len(study.cell_types), study.image_side, study.seed)
