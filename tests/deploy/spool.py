@@ -29,7 +29,7 @@ from common.wire.messages import Task, task_facts
 from server.flower.base_grid import RunGrid
 from server.flower.message_audit import Envelopes
 
-_HOLD_SECONDS, _LOOK_SECONDS = 0.5, 0.002
+_HOLD_SECONDS, _LOOK_SECONDS = 0.5, 0.005
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Spool:
 
     def begin_run(self) -> int:
         """Begin another run and return its number; what was not taken of the one before is gone."""
-        for question in self._folder.glob("*/*.question"):
+        for question in self._folder.glob("*/new/*"):
             question.unlink(missing_ok=True)
         number = self.run + 1
         _write(self._folder / "run", str(number).encode())
@@ -63,14 +63,18 @@ class Spool:
         return int(path.read_text()) if path.exists() else 0
 
     def ask(self, site: str, question: Message) -> None:
-        (self._folder / site).mkdir(exist_ok=True)
-        _write(self._of(site, question.metadata.message_id, "question"), _bytes(question))
+        new = self._new(site)
+        new.mkdir(parents=True, exist_ok=True)
+        identifier = question.metadata.message_id
+        draft = self._of(site, identifier, "draft")
+        draft.write_bytes(_bytes(question))
+        draft.replace(new / identifier)
 
     def take(self, site: str) -> bytes | None:
         """The next question for the site, as it was sent; None: there is none yet."""
-        for path in sorted((self._folder / site).glob("*.question")):
+        for path in sorted(self._new(site).glob("*")):
             try:
-                return path.replace(path.with_suffix(".taken")).read_bytes()
+                return path.replace(self._of(site, path.name, "taken")).read_bytes()
             except FileNotFoundError:  # another run began
                 continue
         return None
@@ -103,6 +107,10 @@ class Spool:
                 take_off(asked)
                 kind = asked.metadata.message_type
                 yield Answered(path.parent.name, kind, Task.read(asked), reply)
+
+    def _new(self, site: str) -> Path:
+        """The folder of its questions alone, for whoever looks all the time."""
+        return self._folder / site / "new"
 
     def _of(self, site: str, identifier: str, what: str) -> Path:
         return self._folder / site / f"{identifier}.{what}"

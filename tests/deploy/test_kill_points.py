@@ -103,7 +103,7 @@ def mortals(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MortalFederati
         study={
             "rounds": MOST,
             "privacy": PRIVACY,
-            "model": {"name": "cnn", "width": 1},
+            "model": {"name": "cnn", "width": 1, "encoder": "frozen"},
             "round": {"deadline_seconds": 600, "min_sites": 3},
             "evaluation": {"every": 2 * MOST},
         },
