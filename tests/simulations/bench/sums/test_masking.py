@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from common.errors import ConfigError
-from simulations.bench import masking
-from simulations.bench.debits import debits
-from simulations.bench.masking_contestant import constants, server, site
-from simulations.bench.masking_figures import tell, whole
+from simulations.bench.sums import masking
+from simulations.bench.sums.debits import debits
+from simulations.bench.sums.masking_contestant import constants, server, site
+from simulations.bench.sums.masking_figures import tell, whole
 
 FAKE = f"""#!{sys.executable}
 import json, sys
