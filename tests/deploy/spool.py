@@ -29,7 +29,7 @@ from common.wire.messages import Task, task_facts
 from server.flower.base_grid import RunGrid
 from server.flower.message_audit import Envelopes
 
-_HOLD_SECONDS, _LOOK_SECONDS = 0.5, 0.005
+_HOLD_SECONDS, _LOOK_SECONDS = 0.5, 0.02
 
 
 @dataclass(frozen=True)
