@@ -101,7 +101,7 @@ class MortalFederation:
         self.spool = folder / "spool"
         self.spool.mkdir()
         self._messages = Spool(self.spool)
-        self._studies: dict[str, Study] = {}
+        self._played: dict[str, Study] = {}
         self._plain = self._approved(federation.study)
         self._scored = self._approved(scored(federation.study, "scored"))
         for home in federation.sites.values():
@@ -116,7 +116,8 @@ class MortalFederation:
         """
         study = self._plain if purpose == "train" else self._scored
         if purpose == "statistics":
-            study = self._approved(named(study, f"counted-{len(self._studies)}"))
+            study = self._approved(named(study, f"counted-{len(self._played)}"))
+        self._played[study.name] = study
         for name in mortal:
             anew(self.spool, name).touch()
         file, out = self._folder / f"{study.name}.yaml", self.out(study)
@@ -126,7 +127,8 @@ class MortalFederation:
 
     @property
     def studies(self) -> list[Study]:
-        return list(self._studies.values())
+        """Those that were played."""
+        return list(self._played.values())
 
     def out(self, study: Study) -> Path:
         return self._folder / f"{study.name}-out"
@@ -172,7 +174,6 @@ class MortalFederation:
 
     def _approved(self, study: Study) -> Study:
         """The study, which every lab approves of."""
-        self._studies[study.name] = study
         (self._folder / f"{study.name}.yaml").write_text(dump(study))
         for home in self.federation.sites.values():
             self.federation.approve(home, study)
