@@ -36,7 +36,7 @@ def _run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, *peers: str) -> tuple[
     asked: list[tuple[str, ...]] = []
 
     def said_by(module: str, *arguments: str) -> dict[str, float]:
-        asked.append((module.removeprefix("simulations.bench."), *arguments))
+        asked.append((module.rpartition(".")[2], *arguments))
         return {"seconds": 1.0}
 
     monkeypatch.setattr(masking, "said_by", said_by)
