@@ -275,6 +275,8 @@ def test_a_kill_at_any_step_loses_no_payment_and_repeats_no_mask_and_no_summand(
     assert_masked_once(mortals, left)
     assert_keys_are_used_once(mortals)
     assert_counts_are_summed_once(mortals, left)
+    if purpose != "train":
+        assert any(of[:2] == (study.digest, purpose) for of in mortals.summed()), "nobody died"
     if purpose == "statistics":
         assert_statistics_are_once(mortals)
     else:
