@@ -14,6 +14,7 @@ from flwr.clientapp import ClientApp
 
 from client.consent.approvals import Approvals
 from client.consent.obstacles import check_ready
+from client.data.site_cells import open_cells
 from client.lab_log import LabLog
 from client.ledger.binding import check_deployable
 from client.ledger.ledger import Ledger
@@ -29,18 +30,20 @@ from client.training.job import Job
 from client.training.masked_sum import masked_sum
 from client.training.metrics_release import masked_counts, released_tally
 from client.training.selftest import check_alone
+from client.training.statistics_release import check_asked, masked_statistics
 from client.training.training import train
 from client.training.workspace import Workspace, workspace
 from common.config.study import Site
 from common.device import limit_memory, resolve
 from common.errors import ConfigError, FederationError, HemofedError, PrivacyError, because_of
 from common.models.parameter_vector import flatten, load
+from common.privacy.statistics_noise import statistics_sigma
 from common.wire.messages import (
     MaskedUpdate,
     Task,
     Update,
     absence_content,
-    masked_tally_content,
+    masked_counts_content,
     name_content,
     refusal_content,
     tally_content,
@@ -83,6 +86,10 @@ def client_app(
     @app.query("keys")
     def masking_key(message: Message, context: Context) -> Message:
         return answer(message, context, lambda _, request: _masking_key(request, held, bits))
+
+    @app.query("statistics")
+    def statistics(message: Message, context: Context) -> Message:
+        return answer(message, context, lambda _, request: _statistics(request, held, bits))
 
     @app.train()
     def training(message: Message, context: Context) -> Message:
@@ -190,11 +197,26 @@ def _masking_key(request: Request, held: HeldKeys, entropy: Entropy) -> RecordDi
     a refusal costs the other sites an attempt.
     """
     permit(request.policy, request.study, request.cost.noise_multiplier)
-    if agreement_of(request).purpose != "train" and request.policy.metrics != "noised":
+    purpose = agreement_of(request).purpose
+    if purpose == "statistics":
+        check_asked(request)
+    elif purpose != "train" and request.policy.metrics != "noised":
         said = f"the policy's metrics are {request.policy.metrics}: its counts enter no sum"
         raise PrivacyError(said, Reason.METRICS)
-    check_payable(request, agreement_of(request).purpose, entropy)
+    check_payable(request, purpose, entropy)
     return held.make(request, entropy).content()
+
+
+def _statistics(request: Request, held: HeldKeys, entropy: Entropy) -> RecordDict:
+    """Ask the policy, then open the cells, then pay for their statistics, and answer with them."""
+    site, study = request.site, request.study
+    permit(request.policy, study, request.cost.noise_multiplier)
+    check_asked(request)
+    statistics_sigma(study)
+    cells = open_cells(site, study)
+    pairs = mask_pairs(request, "statistics", "", held, entropy)  # there is no model to agree on
+    _check_policy(request)
+    return masked_counts_content(*masked_statistics(request, cells, pairs, entropy))
 
 
 def _train(message: Message, request: Request, held: HeldKeys, entropy: Entropy) -> RecordDict:
@@ -262,7 +284,7 @@ def _evaluate(message: Message, request: Request, held: HeldKeys, entropy: Entro
     if request.task.agreement is not None and request.policy.metrics == "noised":
         pairs = mask_pairs(request, split, _model_digest(message), held, entropy)
         _check_policy(request)
-        return masked_tally_content(*masked_counts(request, bench.inputs, pairs, entropy))
+        return masked_counts_content(*masked_counts(request, bench.inputs, pairs, entropy))
     if _in_sums_alone(request):
         said = "in mode distributed this site's counts leave in a sum of many sites alone"
         raise PrivacyError(said, Reason.METRICS)

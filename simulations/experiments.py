@@ -28,6 +28,7 @@ OPEN_POLICY = Policy(
     max_grad_norm=1e9,
     shared_noise=True,
     min_colluders=0,
+    statistics=True,
     min_cohort=1,
     max_rounds=10**9,
     without_privacy=True,
@@ -175,7 +176,7 @@ def _plan(
         content["round"] |= {"min_sites": 1, "max_update_norm": MOST_NORM}
         content["server"] |= {"aggregation": "mean", "byzantine_sites": 0}
         if study.privacy.mode == "distributed":  # alone, a site adds the whole noise itself
-            content["privacy"] |= {"mode": "local"}
+            content["privacy"] |= {"mode": "local", "statistics_epsilon": None}
     plan = PlannedStudy(name, parse(Study, content, f"{name}: the study of this partition"), folder)
     write_text(plan.study_file, dump(plan.study))
     for site in sites:

@@ -30,9 +30,18 @@ FLOWER_INTERNALS = {
     "server/flower/internals.py",
 }
 
-PEERS = {"pfl", "blazefl"}
-PEERS_ROOM, ROUND_TIMES = "simulations/bench/peers/", "simulations/bench/round_times.py"
-PEERS_SEE = ("simulations.bench.peers", "simulations.bench.round_times")
+PEERS = {"pfl", "blazefl", "fedbiomed"}
+PEERS_ROOM = "simulations/bench/peers/"
+PEERS_FIGURES = {
+    f"simulations/bench/{name}.py"
+    for name in ("round_times", "sums/masking_figures", "own_figures")
+}
+PEERS_SEE = (
+    "simulations.bench.peers",
+    "simulations.bench.round_times",
+    "simulations.bench.sums.masking_figures",
+    "simulations.bench.own_figures",
+)
 
 
 def _imports(path: Path) -> set[str]:
@@ -92,7 +101,7 @@ def test_a_peer_needs_nothing_of_ours_and_we_nothing_of_a_peer() -> None:
     for path in FILES:
         name = str(path.relative_to(ROOT))
         outside = {one for one in _imports(path) if _top(one) not in sys.stdlib_module_names}
-        if name.startswith(PEERS_ROOM) or name == ROUND_TIMES:
+        if name.startswith(PEERS_ROOM) or name in PEERS_FIGURES:
             allowed = {"torch", "numpy", "psutil", *PEERS}
             wrong += [
                 f"{name} imports {one}"

@@ -17,6 +17,7 @@ from common.privacy.accounting import epsilon, study_event
 from common.privacy.masking.study_sum import study_sum
 from common.privacy.planning.plan import cohort_of
 from common.privacy.planning.score_precision import forecast
+from common.privacy.planning.statistics_precision import statistics_forecast
 from common.privacy.planning.threat_models import seen
 from common.text import count
 
@@ -54,6 +55,7 @@ def explain(site: Site, study: Study, members: Collection[str]) -> Explanation:
         ("privacy", _privacy(study, StudyCost(study).noise_multiplier)),
         ("each round", _update(study)),
         ("of metrics", _metrics(site, policy, study)),
+        *_statistics(study),
         ("never leave", "images, file names, patients' names, the counts of your cells, errors"),
         ("budget", _budget(site, policy)),
     )
@@ -183,6 +185,15 @@ def _metrics(site: Site, policy: Policy, study: Study) -> str:
         f"{said}; together up to epsilon {study.evaluation.epsilon:g} more; "
         f"{sharp.words if sharp else 'how sharp they are cannot be told without declared units'}"
     )
+
+
+def _statistics(study: Study) -> list[tuple[str, str]]:
+    """The topic of a study that asks for statistics of the training cells."""
+    told = statistics_forecast(study)
+    if told is None:
+        return []
+    said = f"{told.words}; summed under masks like a round, with one noise for all"
+    return [("statistics", f"before the first round leaves {said}")]
 
 
 def _budget(site: Site, policy: Policy) -> str:

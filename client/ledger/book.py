@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from threading import Lock
 
-from client.ledger.hash_chain import Kind, LedgerRow, PlannedDebits, check
+from client.ledger.hash_chain import Kind, LedgerRow, Part, PlannedDebits, check, part_of
 from client.ledger.sqlite_file import LedgerFile
 from common.privacy.events import Event
 
@@ -37,7 +37,7 @@ class Book:
         self._hashes: set[bytes] = set()
         self._attempts: defaultdict[tuple[Kind, str, int], set[int]] = defaultdict(set)
         self._spent: defaultdict[str, Counter[Event]] = defaultdict(Counter)
-        self._paid: Counter[tuple[str, bool]] = Counter()
+        self._paid: Counter[tuple[str, Part]] = Counter()
         self._plans: dict[PlannedDebits, None] = {}
 
     def __len__(self) -> int:
@@ -63,7 +63,7 @@ class Book:
         if row.kind == "debit":
             event = row.event
             self._spent[row.study][replace(event, steps=1)] += event.steps
-            self._paid[row.study, row.round < 0] += 1
+            self._paid[row.study, part_of(row.round)] += 1
             self._plans.setdefault(row.plan)
             self.unit = self.unit or event.unit
         self._hashes.add(bytes.fromhex(row.hash))
@@ -86,9 +86,9 @@ class Book:
         found = self._spent.get(study, Counter())
         return tuple(replace(event, steps=steps) for event, steps in found.items())
 
-    def paid(self, study: str, *, evaluations: bool) -> int:
-        """How many attempts at the study's rounds, or at its evaluations, were debited."""
-        return self._paid[study, evaluations]
+    def paid(self, study: str, part: Part) -> int:
+        """How many answers of this kind were debited to the study, every attempt counted."""
+        return self._paid[study, part]
 
     def plans(self) -> tuple[PlannedDebits, ...]:
         """The plans that were begun, in the order in which they were begun."""

@@ -18,6 +18,10 @@ Home = Annotated[Path, typer.Argument(help="The site's home, the folder of its s
 AsJson = Annotated[bool, typer.Option("--json", help="For programs.")]
 _BAR = 40
 _LAST = "last debit (UTC)"
+_COLUMNS = (
+    *("study", "rounds", "evaluations", "statistics", "attempts", "steps", "epsilon"),
+    _LAST,
+)
 _YAML = (".yaml", ".yml")
 
 
@@ -175,10 +179,11 @@ def _print(summary: "Summary", console: Console) -> None:
     from client.ledger.summary import beside_epsilon
 
     table = Table(title=f"Privacy ledger {summary.path}")
-    for name in ("study", "rounds", "evaluations", "attempts", "steps", "epsilon", _LAST):
+    for name in _COLUMNS:
         table.add_column(name, justify="left" if name in ("study", _LAST) else "right")
     for study in summary.studies:
-        numbers = (study.rounds, study.evaluations, study.attempts, study.steps)
+        told = (study.rounds, study.evaluations, study.statistics)
+        numbers = (*told, study.attempts, study.steps)
         table.add_row(study.study[:12], *map(str, numbers), _cost(study), study.last[:19])
     console.print(table)
     left = ""

@@ -8,6 +8,7 @@ from common.privacy.accounting import Event, study_event
 from common.privacy.masking.study_sum import study_sum
 from common.privacy.metrics_noise import evaluations, metrics_noise
 from common.privacy.noise import grid_for, grid_sigma
+from common.privacy.statistics_noise import statistics_event, statistics_sigma
 
 
 @dataclass(frozen=True)
@@ -62,8 +63,13 @@ class StudyCost:
         """How often a site may be asked for noised counts."""
         return evaluations(self.study)
 
+    @property
+    def statistics(self) -> Event | None:
+        """The event of the training cells' statistics; None where the study asks for none."""
+        return statistics_event(self.study.privacy)
+
     def check_drawable(self, size: int) -> None:
-        """Raise PrivacyError where the training's noise cannot be drawn.
+        """Raise PrivacyError where the noise of training, or of statistics, cannot be drawn.
 
         size: the number of trainable parameters of the study's model.
         """
@@ -73,6 +79,8 @@ class StudyCost:
             grid_sigma(size, bound, self.noise_multiplier, grid_for(size, bound))
         elif privacy.mode == "distributed":
             study_sum(self.study, size)
+            if privacy.statistics_epsilon is not None:
+                statistics_sigma(self.study)
 
     @cached_property
     def _all_steps(self) -> Event:

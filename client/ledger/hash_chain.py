@@ -11,6 +11,11 @@ from common.errors import PrivacyError
 from common.privacy.accounting import Event
 
 Kind = Literal["bind", "debit", "unprotected"]
+Part = Literal["statistics", "training", "metrics"]
+"""The kinds of a study's answers, each of which it may ask for as often as it plans."""
+
+STATISTICS = 0
+"""The round of a row that is for the statistics, which come before the first round."""
 
 BEGINNING = hashlib.sha256(b"hemofed privacy ledger 2").hexdigest()
 """Takes the place of a previous row's hash in the first row."""
@@ -22,7 +27,7 @@ class PlannedDebits:
 
     study: str
     part: str
-    """The kind: "training", "metrics", or "round/attempt" for one answer without a plan."""
+    """The kind: a `Part`, or "round/attempt" for one answer without a plan."""
     event: Event
     """All steps of all these answers."""
 
@@ -84,10 +89,21 @@ class LedgerRow:
             ) from error
 
 
+def part_of(round: int) -> Part:
+    """What a row's round says that it is for; a negative one is an evaluation.
+
+    >>> part_of(-3), part_of(STATISTICS), part_of(1)
+    ('metrics', 'statistics', 'training')
+    """
+    if round == STATISTICS:
+        return "statistics"
+    return "training" if round > 0 else "metrics"
+
+
 def planned(study: str, round: int, event: Event, most: int) -> PlannedDebits:
-    """The plan of `most` answers, each of which is `event`; a negative `round` is an evaluation."""
-    part = "training" if round >= 0 else "metrics"
-    return PlannedDebits(study=study, part=part, event=replace(event, steps=most * event.steps))
+    """The plan of `most` answers like that of `round`, each of which is `event`."""
+    whole = replace(event, steps=most * event.steps)
+    return PlannedDebits(study=study, part=part_of(round), event=whole)
 
 
 def chained(previous: str, fields: dict[str, Any]) -> LedgerRow:

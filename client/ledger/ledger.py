@@ -22,7 +22,7 @@ from types import TracebackType
 from typing import Self
 
 from client.ledger.book import Book, keep_book, kept_book
-from client.ledger.hash_chain import Kind, LedgerRow, PlannedDebits, event_body, planned
+from client.ledger.hash_chain import Kind, LedgerRow, PlannedDebits, event_body, part_of, planned
 from client.ledger.sqlite_file import LedgerFile
 from client.policy.budget import Budget
 from common.errors import PrivacyError
@@ -118,8 +118,8 @@ class Ledger:
     ) -> LedgerRow:
         """Append what (study, round, attempt) will do; on disk when this returns.
 
-        A negative `round` is an evaluation. most: how many rounds (or evaluations) of the study
-        its noise was calibrated for, repeated attempts included; the first debit is compared with
+        `part_of` says what a `round` is for. most: how many such answers of the study its noise was
+        calibrated for, repeated attempts included; the first debit is compared with
         the lifetime's budget for all of them, so that a study once begun can be completed. None:
         for this one alone. Two processes may debit at once: each sees the other's rows before it
         decides. Raises PrivacyError, with nothing written, when the three were debited before,
@@ -296,11 +296,15 @@ class Ledger:
         self, study: str, round: int, attempt: int, event: Event, most: int | None
     ) -> Fault | None:
         """Why the debit cannot be made, or None."""
+        part = part_of(round)
+        if part == "statistics" and most is not None and self.has(study, round):
+            said = "its statistics are paid for already, and a site gives them once"
+            return Fault(Reason.ANSWERED, said)
         if self.has(study, round, attempt):
             said = "already paid for; a new attempt needs a new number, fresh samples and noise"
             return Fault(Reason.ANSWERED, said)
-        if most is not None and self._book.paid(study, evaluations=round < 0) >= most:
-            what = "evaluations" if round < 0 else "rounds"
+        if most is not None and self._book.paid(study, part) >= most:
+            what = "evaluations" if part == "metrics" else "rounds"
             return Fault(
                 Reason.BUDGET,
                 f"all {most} {what} that the study's epsilon is for are paid for, those that were "

@@ -1,10 +1,11 @@
 """Paying for what leaves the site, before its noise is drawn."""
 
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from client.ledger.binding import open_ledger
 from client.ledger.cost import StudyCost
-from client.ledger.hash_chain import PlannedDebits, planned
+from client.ledger.hash_chain import STATISTICS, PlannedDebits, planned
 from client.ledger.ledger import Ledger
 from client.policy.policy import Policy
 from client.randomness import Entropy
@@ -27,6 +28,14 @@ class Account:
     """Upper bound of what the study has cost so far, at its delta; None: no epsilon bounds it."""
     head: str = ""
     """Hash of the ledger's last row."""
+
+
+class _Debit(NamedTuple):
+    """One answer in the ledger: its number there, its event, and how many such are planned."""
+
+    number: int
+    event: Event
+    most: int
 
 
 def check_affordable(site: Site, policy: Policy, cost: StudyCost) -> None:
@@ -56,6 +65,8 @@ def _planned(policy: Policy, cost: StudyCost) -> list[PlannedDebits]:
         return []
     digest = cost.study.digest
     plans = [planned(digest, 1, cost.training, cost.trainings)]
+    if cost.statistics is not None:
+        plans.append(planned(digest, STATISTICS, cost.statistics, 1))
     if policy.metrics == "noised":
         plans.append(planned(digest, -1, cost.metrics, cost.evaluations))
     return plans
@@ -66,16 +77,22 @@ def pay_for_training(request: Request, entropy: Entropy) -> Account:
 
     Raises PrivacyError when the ledger refuses.
     """
-    number, cost = request.task.round, request.cost
-    if cost.unprotected:
-        return _note_unprotected(request, number, entropy)
-    return _pay(request, number, cost.training, cost.trainings, entropy)
+    if request.cost.unprotected:
+        return _note_unprotected(request, request.task.round, entropy)
+    return _pay(request, _debit(request, "train"), entropy)
 
 
 def pay_for_metrics(request: Request, entropy: Entropy) -> Account:
     """Debit one evaluation's noised counts. Raises PrivacyError when the ledger refuses."""
-    cost, number = request.cost, _evaluation_number(request.task)
-    return _pay(request, number, cost.metrics, cost.evaluations, entropy)
+    return _pay(request, _debit(request, request.task.split), entropy)
+
+
+def pay_for_statistics(request: Request, entropy: Entropy) -> Account:
+    """Debit the training cells' statistics.
+
+    Raises PrivacyError when the ledger refuses, or the study asks for none.
+    """
+    return _pay(request, _debit(request, "statistics"), entropy)
 
 
 def check_payable(request: Request, purpose: Purpose, entropy: Entropy) -> None:
@@ -84,11 +101,8 @@ def check_payable(request: Request, purpose: Purpose, entropy: Entropy) -> None:
     Nothing is paid. A site asks this before it gives a key: once it has, its refusal costs the
     other sites an attempt.
     """
-    study, task, cost = request.study, request.task, request.cost
-    number, event, most = task.round, cost.training, cost.trainings
-    if purpose != "train":
-        number = _evaluation_number(replace(task, split=purpose))
-        event, most = cost.metrics, cost.evaluations
+    study, task = request.study, request.task
+    number, event, most = _debit(request, purpose)
     with _open(request.site, request.policy, task.head) as ledger:
         again = entropy.repeats and ledger.has(study.digest, number)
         fault = None if again else ledger.refusal(study.digest, number, task.attempt, event, most)
@@ -108,12 +122,28 @@ def spent_epsilon(site: Site, study: Study) -> float:
         return epsilon(ledger.spent(study.digest), study.privacy.delta)
 
 
+def _debit(request: Request, purpose: Purpose) -> _Debit:
+    """What the answer to the request costs. Raises PrivacyError for statistics of a study without.
+
+    The numbers of training rounds begin at 1 (see `client.ledger.hash_chain.part_of`).
+    """
+    task, cost = request.task, request.cost
+    if purpose == "train":
+        return _Debit(task.round, cost.training, cost.trainings)
+    if purpose != "statistics":
+        number = _evaluation_number(replace(task, split=purpose))
+        return _Debit(number, cost.metrics, cost.evaluations)
+    if cost.statistics is None:
+        raise PrivacyError(f"study {request.study.name}: asks for no statistics")
+    return _Debit(STATISTICS, cost.statistics, 1)
+
+
 def _evaluation_number(task: Task) -> int:
     """The number of an evaluation in the ledger: negative, so that no round has it."""
     return -(2 * task.round + (task.split == "test")) - 1
 
 
-def _pay(request: Request, number: int, event: Event, most: int, entropy: Entropy) -> Account:
+def _pay(request: Request, debit: _Debit, entropy: Entropy) -> Account:
     """Write the debit; the noise may be drawn after this, not before.
 
     The server says which round and attempt this is, so neither bounds what it may ask for; `most`
@@ -122,6 +152,7 @@ def _pay(request: Request, number: int, event: Event, most: int, entropy: Entrop
     that was cut off releases nothing more when it is repeated, and is not paid for twice.
     """
     study, task = request.study, request.task
+    number, event, most = debit
     with _open(request.site, request.policy, task.head) as ledger:
         if not (entropy.repeats and ledger.has(study.digest, number)):
             ledger.debit(study.digest, number, task.attempt, event, most)

@@ -3,7 +3,7 @@
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from client.ledger.hash_chain import LedgerRow
+from client.ledger.hash_chain import LedgerRow, Part, part_of
 from client.ledger.ledger import Ledger
 from common.privacy.accounting import ACCOUNTANT, epsilon
 from common.privacy.events import ADJACENCY
@@ -20,6 +20,8 @@ class StudySpending:
     study: str
     rounds: int
     evaluations: int
+    statistics: int
+    """1 where the training cells' statistics were paid for."""
     attempts: int
     steps: int
     epsilon: float
@@ -102,8 +104,9 @@ def _spending(rows: list[LedgerRow], delta: float) -> StudySpending:
     events = [row.event for row in rows if row.kind == "debit"]
     return StudySpending(
         study=rows[0].study,
-        rounds=len({row.round for row in rows if row.round >= 0}),
-        evaluations=len({row.round for row in rows if row.round < 0}),
+        rounds=_answered(rows, "training"),
+        evaluations=_answered(rows, "metrics"),
+        statistics=_answered(rows, "statistics"),
         attempts=len(rows),
         steps=sum(event.steps for event in events),
         epsilon=epsilon(events, delta),
@@ -111,6 +114,11 @@ def _spending(rows: list[LedgerRow], delta: float) -> StudySpending:
         first=rows[0].time,
         last=rows[-1].time,
     )
+
+
+def _answered(rows: list[LedgerRow], part: Part) -> int:
+    """How many rounds or evaluations were answered, each counted once however often it was."""
+    return len({row.round for row in rows if part_of(row.round) == part})
 
 
 def _curve(debits: tuple[LedgerRow, ...], delta: float) -> tuple[tuple[int, float], ...]:

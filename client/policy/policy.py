@@ -44,6 +44,10 @@ class Policy(Strict):
     min_colluders: int = Field(default=1, ge=0)
     """In mode distributed: how many other sites, at least, a study must withstand that tell the
     server all they know. Its epsilon holds against as many (`privacy.colluders`)."""
+    statistics: bool = False
+    """In mode distributed: whether a study may ask for the statistics of the training cells (cells
+    of each type, mean colour), summed over the sites with noise that the ledger pays for
+    (`privacy.statistics_epsilon`)."""
     max_rounds: int = Field(default=10_000, ge=1)
     """Largest number of rounds that a study may have."""
     without_privacy: bool = False
@@ -146,6 +150,9 @@ def _of_privacy(policy: Policy, privacy: PrivacySpec, noise: float) -> Iterator[
             f"min_colluders is {policy.min_colluders}"
         )
         yield Fault(Reason.COLLUDERS, said)
+    if privacy.statistics_epsilon is not None and not policy.statistics:
+        said = "it asks for statistics of the training cells; the policy's statistics is false"
+        yield Fault(Reason.STATISTICS, said)
     if privacy.max_grad_norm > policy.max_grad_norm:
         said = (
             f"max_grad_norm {privacy.max_grad_norm:g} exceeds the policy's {policy.max_grad_norm:g}"

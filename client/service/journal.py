@@ -19,7 +19,7 @@ from client.site import open_site
 from common.config.study import Study
 from common.errors import HemofedError
 from common.files import write_text
-from common.wire.messages import KEYS, WITHDRAW, Task, read_absence, read_refusal
+from common.wire.messages import KEYS, STATISTICS, WITHDRAW, Task, read_absence, read_refusal
 from common.wire.reasons import Reason
 from common.wire.reply_status import ReplyStatus
 
@@ -86,8 +86,10 @@ class Journal:
         elif kind == "evaluate" and task.split == "test":
             tested = f"this site did not test its model ({said.reason})" if said else "and tested"
             self._keep(study, "completed", round, f"completed, {tested}")
-        elif kind in ("evaluate", KEYS) and (said is None or said.reason is Reason.METRICS):
-            return  # part of a round
+        elif kind in ("evaluate", KEYS, STATISTICS) and (
+            said is None or said.reason is Reason.METRICS
+        ):
+            return  # part of a round, or before the first
         elif said is not None:
             self._keep(study, said.said(""), round, self._why(study, said))
         elif kind == "train":

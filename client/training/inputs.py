@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from client.data.site_cells import Rows, SiteCells
@@ -104,6 +105,19 @@ def _numbered(units: Rows) -> tuple[int, Rows]:
         return len(units), np.arange(len(units))
     names, index = np.unique(units, return_inverse=True)
     return len(names), index
+
+
+def first_of_each(units: Rows, most: int) -> NDArray[np.bool_]:
+    """bool (N,): which rows are among the first `most` of their unit, whatever other units do.
+
+    >>> first_of_each(np.array([7, 7, 5, 7]), most=2).tolist()
+    [True, True, True, False]
+    """
+    order = np.argsort(units, kind="stable")
+    ranked = units[order]
+    first = np.empty(len(units), bool)
+    first[order] = np.arange(len(order)) - np.searchsorted(ranked, ranked) < most
+    return first
 
 
 def seed_of(*purpose: str | int) -> int:

@@ -3,21 +3,19 @@
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
-from client.data.site_cells import Rows
 from client.ledger.spending import note_exact_metrics, pay_for_metrics
+from client.masking.masked_counts import under_masks
 from client.masking.pairs import Pair
 from client.randomness import Entropy
 from client.request import Request
 from client.training.evaluation import predict
-from client.training.inputs import Inputs
+from client.training.inputs import Inputs, first_of_each
 from client.training.own_figures import note_figures
 from common.config.study import Site
 from common.errors import PrivacyError
 from common.metrics import Counts, Floats, Tally
 from common.noised_tally import SENSITIVITY, NoisedTally
-from common.privacy.masking.masks import add_mask
 from common.privacy.metrics_noise import shared_metrics_sigma
 from common.privacy.noise import count_sigma, discrete_gaussian
 from common.wire.messages import Task
@@ -53,8 +51,7 @@ def masked_counts(
 ) -> tuple[bytes, str]:
     """The site's counts with its share of the noise, under masks, and the ledger's head.
 
-    The counts are int64 as `NoisedTally.counts` has them, modulo 2^64. No sum of them wraps: a
-    count is below 2^37 with its noise, and there are fewer than 2^26 sites.
+    The counts are those of `NoisedTally.counts`, as `under_masks` writes them.
 
     Args:
         request: asks for the counts of a split.
@@ -68,9 +65,7 @@ def masked_counts(
     paid = pay_for_metrics(request, entropy)
     sigma = shared_metrics_sigma(request.study)
     counts = _noised_counts(request, inputs, sigma, entropy)
-    words = counts.astype("<i8").view(np.uint64)
-    add_mask(words, pairs)
-    return words.tobytes(), paid.head
+    return under_masks(counts, pairs), paid.head
 
 
 def _noised_counts(request: Request, inputs: Inputs, sigma: float, entropy: Entropy) -> Counts:
@@ -103,16 +98,7 @@ def _counted(task: Task, inputs: Inputs, probabilities: Floats, few: bool = Fals
     privacy = task.study.privacy
     counts = np.ones(len(positions), bool)
     if few and privacy.unit == "patient":
-        counts = _first_of_each(inputs.cells.units[positions], privacy.cells_of_a_unit)
+        counts = first_of_each(inputs.cells.units[positions], privacy.cells_of_a_unit)
     if not counts.any():
         return Tally.empty(len(task.study.cell_types))
     return Tally.of(probabilities[counts], inputs.cells.labels[positions[counts]])
-
-
-def _first_of_each(units: Rows, most: int) -> NDArray[np.bool_]:
-    """bool (N,): which rows are among the first `most` of their unit, whatever other units do."""
-    order = np.argsort(units, kind="stable")
-    ranked = units[order]
-    first = np.empty(len(units), bool)
-    first[order] = np.arange(len(order)) - np.searchsorted(ranked, ranked) < most
-    return first

@@ -152,6 +152,22 @@ class PrivacySpec(Strict):
     dropouts: int = Field(default=0, ge=0, le=10_000)
     """In mode distributed: how many sites of the cohort a round may lack. The other sites' shares
     of the noise are larger for it."""
+    statistics_epsilon: float | None = Field(
+        default=None, gt=0, le=1000, exclude_if=lambda epsilon: epsilon is None
+    )
+    """In mode distributed: the epsilon, in addition to `epsilon`, of the training cells' statistics
+    (cells of each type, mean colour), which the sites give once, before the first round, as one
+    noised sum. None: they are not asked for; the study's digest is then what it is without the
+    key."""
+
+    @model_validator(mode="after")
+    def _statistics_are_sums(self) -> Self:
+        if self.statistics_epsilon is not None and self.mode != "distributed":
+            raise ValueError(
+                f"statistics_epsilon={self.statistics_epsilon:g} in mode {self.mode}: statistics "
+                "are one sum of all sites under masks; leave it out, or set mode to distributed"
+            )
+        return self
 
     @property
     def of_patients(self) -> bool:

@@ -18,7 +18,7 @@ from common.errors import FederationError, because_of
 from common.identity.signatures import statement
 from common.wire.reasons import Reason
 
-Purpose = Literal["train", "validation", "test"]
+Purpose = Literal["train", "validation", "test", "statistics"]
 KEY_BYTES = 32
 RECORD = "agreement"
 """The name of the record in a message."""
@@ -80,7 +80,8 @@ class Agreement:
     keys: Mapping[str, MaskingKey] = field(default_factory=dict)
     """Site -> its key; empty in the question for the keys."""
     purpose: Purpose = "train"
-    """What is summed: a round's gradients, or the counts of an evaluation's split."""
+    """What is summed: a round's gradients, the counts of an evaluation's split, or the statistics
+    of the training cells."""
 
     def __post_init__(self) -> None:
         if self.purpose not in get_args(Purpose):

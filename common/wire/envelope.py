@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from flwr.app import ConfigRecord, Message, RecordDict
 
 from common.audit.witness import NO_HEAD, SignedHead
+from common.wire.messages import STATISTICS
 
-WITNESSED_KINDS = ("train", "evaluate")
+WITNESSED_KINDS = ("train", "evaluate", STATISTICS)
 """Kinds of messages whose heads are recorded; others are sent every few seconds while a study waits
 for sites."""
 _NAME = "envelope"

@@ -8,6 +8,7 @@ query.keys     task + agreement without keys -> the site's masking key (mode dis
 train          task + model vector -> update vector + report
                task + model vector + agreement -> masked sum + report (mode distributed)
 evaluate       task + model vector (+ agreement) -> tally (masked counts)
+query.statistics  task + agreement -> masked counts of the training cells (mode distributed)
 A site may answer each but query with an absence: it sits out, and is asked again the next time.
 It may answer any of them with a refusal: a reason of the closed list (common/wire/reasons.py) and a
 reference into the site's own log. The error's text stays at the site.
@@ -41,7 +42,8 @@ Counted = Tally | NoisedTally
 """How a model does on a site's cells: exact counts, or noised ones."""
 WITHDRAW = "query.withdraw"
 KEYS = "query.keys"
-_KINDS = ("query.prepare", WITHDRAW, KEYS, "train", "evaluate")
+STATISTICS = "query.statistics"
+_KINDS = ("query.prepare", WITHDRAW, KEYS, STATISTICS, "train", "evaluate")
 _REFERENCE = re.compile(r"[0-9a-f]{2,16}")
 
 
@@ -261,24 +263,24 @@ def tally_content(tally: Counted, head: str = "") -> RecordDict:
     return RecordDict({"tally": record})
 
 
-def masked_tally_content(counts: bytes, head: str) -> RecordDict:
-    """A site's answer to evaluate where counts are summed under masks: uint64, as they are."""
+def masked_counts_content(counts: bytes, head: str) -> RecordDict:
+    """A site's answer where counts are summed under masks: uint64, as they are."""
     return RecordDict({"tally": ConfigRecord({"masked": counts, "head": head})})
 
 
-def read_masked_tally(message: Message, classes: int) -> NDArray[np.uint64]:
-    """The masked counts in a site's answer, uint64 (K^2 + 2,).
+def read_masked_counts(message: Message, size: int) -> NDArray[np.uint64]:
+    """The masked counts in a site's answer, uint64 (size,).
 
     Raises FederationError when there are none, or not as many.
     """
     found = _config(message, "tally").get("masked")
-    if not isinstance(found, bytes) or len(found) != 8 * (classes**2 + 2):
-        raise FederationError(f"the reply holds no {classes**2 + 2} masked counts")
+    if not isinstance(found, bytes) or len(found) != 8 * size:
+        raise FederationError(f"the reply holds no {size} masked counts")
     return np.frombuffer(found, "<u8").astype(np.uint64)
 
 
 def read_head(message: Message) -> str:
-    """The ledger's head in an answer to train or evaluate; "" where the answer has none."""
+    """The ledger's head in an answer that was paid for; "" where the answer has none."""
     records = (_config(message, name) for name in ("report", "tally"))
     return next((str(record["head"])[:128] for record in records if record.get("head")), "")
 

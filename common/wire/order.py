@@ -31,7 +31,7 @@ class Order:
     run: int
     """Flower's number of the run; whenever the rounds are resumed, there is a new one."""
     kind: str
-    """Flower's message type: train, evaluate, query.prepare, query."""
+    """Flower's message type, such as train, evaluate or query.keys."""
     study: str
     """The study's digest; "" in a message without a task."""
     round: int

@@ -37,6 +37,7 @@ class Reason(StrEnum):
     METRICS = "policy: metrics"
     SHARED_NOISE = "policy: shared_noise"
     COLLUDERS = "policy: min_colluders"
+    STATISTICS = "policy: statistics"
     CHANGED_POLICY = "policy changed meanwhile"
 
     NO_LEDGER = "ledger missing"

@@ -72,7 +72,7 @@ class Dispatch:
         """Ask the connected sites among `sites`, and yield (site, reply) as the replies come.
 
         Args:
-            kind: the message type: "train", "evaluate", or "query.keys", which has no model.
+            kind: the message type: "train", "evaluate", or a query, which has no model.
             task: the round and attempt that the question belongs to.
             model: the parameters (P,) float32 that are sent; None: none.
             sites: the sites to ask.

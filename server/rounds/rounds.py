@@ -29,6 +29,7 @@ from server.rounds.checkpoints import State
 from server.rounds.collection import Collection
 from server.rounds.dispatch import Dispatch
 from server.rounds.evaluation import Evaluation
+from server.rounds.masked_statistics import MaskedStatistics
 from server.rounds.masked_training import MaskedTraining
 from server.rounds.model_selection import kept, note_score
 from server.rounds.observer import Observer
@@ -68,7 +69,8 @@ class Outcome:
 class Rounds:
     """A study's run, kept in the folder `out`.
 
-    The folder holds rounds.jsonl, checkpoints/, and at the end model.safetensors and outcome.json.
+    The folder holds rounds.jsonl, checkpoints/, statistics.json if the study asks for statistics,
+    and at the end model.safetensors and outcome.json.
     """
 
     def __init__(
@@ -101,6 +103,8 @@ class Rounds:
             FederationError: too few sites connect, or the checkpoint cannot be used.
         """
         state = self._restore()
+        if state.round == 0 and self._study.privacy.statistics_epsilon is not None:
+            MaskedStatistics(self._study, self._dispatch, self._observer).collect(self._out)
         optimizer = Optimizer(self._study.server, state.moments)
         while state.round < self._study.rounds and not self._stale(state):
             started = time.perf_counter()

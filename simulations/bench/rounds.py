@@ -35,8 +35,9 @@ from common.files import write_text
 from common.models import build
 from common.models.pixels import to_tensor
 from simulations.bench.harness import Measure, Say, in_turn, report, said_by
+from simulations.bench.peer_frameworks import Peer
 from simulations.bench.peers.work import SharedWork, WorkSettings
-from simulations.bench.round_peers import Peer
+from simulations.bench.round_peers import FRAMEWORKS
 from simulations.bench.rounds_contestant import one_epoch
 from simulations.experiments import OPEN_POLICY
 
@@ -69,7 +70,7 @@ def run(quick: bool, json_file: Path | None, peers: Sequence[str] = ()) -> None:
 
     Raises ConfigError: one names no peer, or its interpreter has not what the peer needs.
     """
-    others = [Peer.named(text) for text in peers]
+    others = [Peer.named(text, FRAMEWORKS) for text in peers]
     results = {}
     for clients, model, images in _CASES:
         with tempfile.TemporaryDirectory() as folder:
@@ -98,7 +99,7 @@ def contestants(plan: Path, study: Study, peers: Sequence[Peer]) -> dict[str, Me
     if peers:
         shared_work(plan, study).write(plan)
     for peer in peers:
-        entries |= peer.entries(plan)
+        entries |= peer.entries(plan, str(plan))
     same = SameModel()
     return {name: partial(measure, name, say, same) for name, say in entries.items()}
 

@@ -48,6 +48,7 @@ def html(run: Run, charts: dict[str, Chart]) -> str:
         guarantee=guarantee(run),
         models=models(run),
         sites=[site_row(run, name) for name in run.sites],
+        statistics=statistics(run),
         left_out=left_out(run),
         caveats=caveats.caveats(run.summary),
         cells=[example(run, row) for row in examples.chosen(run)],
@@ -212,6 +213,33 @@ def site_row(run: Run, name: str) -> dict[str, Any]:
         "rounds": f"{took_part} of {len(taken)}" if taken else formatting.NONE,
         **site,
     }
+
+
+def statistics(run: Run) -> dict[str, Any] | None:
+    """Return the caption and the rows (what, value, interval) of the table of statistics.
+
+    None if the study asked for none.
+    """
+    found = run.summary.get("statistics")
+    if not found:
+        return None
+    sites = found["sites"]
+    if not sites:
+        said = "The sites' statistics were asked for once, and no sum of them came about."
+        return {"caption": said, "rows": []}
+    rows = [
+        (formatting.cell(name), f"{one['value']:,.0f}", f"{one['low']:,.0f} to {one['high']:,.0f}")
+        for name, one in found["cells"].items()
+    ]
+    for name, one in found["colours"].items():
+        value, *ends = (f"{255 * one[end]:.1f}" for end in ("value", "low", "high"))
+        rows.append((f"mean {name}, of 255", value, " to ".join(ends)))
+    hidden = "" if found["colours"] else " The noise hides their mean colour."
+    caption = (
+        f"Training cells of {formatting.count(len(sites), 'site')} together, as one noised sum "
+        f"tells them, with 95 % intervals for the noise.{hidden}"
+    )
+    return {"caption": caption, "rows": rows}
 
 
 def left_out(run: Run) -> list[tuple[str, str, list[int]]]:

@@ -3,6 +3,7 @@
 import importlib.metadata
 import json
 from collections.abc import Iterable, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from common.models.classifier import parameter_count
 from common.models.released import MODEL, read_model
 from common.privacy.accounting import ACCOUNTANT, ADJACENCY, study_event
 from common.privacy.planning.plausibility import doubts, expected_units
+from server.rounds.cell_statistics import CellStatistics
 from server.rounds.record import read
 from server.rounds.rounds import OUTCOME
 from simulations.config import Simulation
@@ -86,6 +88,7 @@ def summarise(
         "baselines": _baselines([plan for plan in plans if plan.name not in given_up]),
         "baselines_given_up": dict(given_up),
         "privacy": _privacy(study),
+        "statistics": _statistics(federation),
         "machine": machine(),
         "versions": {
             name: importlib.metadata.version(name)
@@ -265,6 +268,12 @@ def _model(study: Study, plan: PlannedStudy) -> dict[str, Any]:
         "parameters": parameter_count(model),
         "trainable": sum(value.numel() for value in trainable(model).values()),
     }
+
+
+def _statistics(plan: PlannedStudy) -> dict[str, Any] | None:
+    """Return what the federation's statistics say; None if it asked for none."""
+    kept = CellStatistics.read(plan.folder)
+    return None if kept is None else asdict(kept)
 
 
 def _sharing(study: Study) -> dict[str, int]:

@@ -9,16 +9,18 @@ from pathlib import Path
 
 import pytest
 
+from client.ledger.hash_chain import STATISTICS
 from client.ledger.ledger import Ledger
 from client.site import open_site
 from common.config.loading import dump
-from common.config.study import Study
+from common.config.study import PrivacySpec, Study
 from common.wire.reasons import Reason
+from server.rounds.cell_statistics import CellStatistics
 from server.studies.store import Stored
 from simulations.config import Simulation
 from simulations.experiments import OPEN_POLICY
 from tests.deploy.federation import Federation, has_begun, records, running, wait_until
-from tests.simulations.small import numbers, simulation
+from tests.simulations.small import PRIVATE, numbers, simulation
 
 PRIVACY = {
     "mode": "distributed",
@@ -28,6 +30,7 @@ PRIVACY = {
     "local_steps": 1,
     "dropouts": 1,
     "spare_rounds": 20,
+    "statistics_epsilon": 2.0,
 }
 
 
@@ -40,6 +43,7 @@ def config(rounds: int) -> Simulation:
             "evaluation": {"every": 100},
         },
         data={"source": "rendered", "rendered": {"sites": 4, "cells": 40, "side": 32}},
+        partition={"weighting": "equal"},  # in every mode alike
     )
 
 
@@ -55,17 +59,20 @@ def federation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Federation]
 
 @pytest.fixture(scope="module")
 def rogue(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Federation]:
-    folder, module = tmp_path_factory.mktemp("rogue"), "tests.deploy.rogue_masks"
-    with running(folder, config(rounds=3), rounds=module) as one:
+    """A server that can be told to swap a key, and labs that draw from a simulation's seed."""
+    folder, sites = tmp_path_factory.mktemp("rogue"), "tests.deploy.seeded_site"
+    with running(folder, config(rounds=3), sites, "tests.deploy.rogue_masks") as one:
         yield one
 
 
-def paid(federation: Federation, name: str, study: Study) -> Counter[tuple[int, int]]:
+def paid(
+    federation: Federation, name: str, study: Study, mode: str = "distributed"
+) -> Counter[tuple[int, int]]:
     """(round, attempt) -> how often the lab's ledger has it."""
     with Ledger.read(open_site(federation.sites[name].site_file).ledger) as ledger:
         ledger.verify()
         rows = [row for row in ledger.rows("debit") if row.study == study.digest]
-    assert all(row.event.mode == "distributed" for row in rows if row.round > 0)
+    assert all(row.event.mode == mode for row in rows if row.round > 0)
     return Counter((row.round, row.attempt) for row in rows if row.round > 0)
 
 
@@ -110,10 +117,13 @@ def assert_whole_and_paid_once(federation: Federation, stored: Stored) -> None:
     assert numbers(stored.out)
     assert json.loads((stored.out / "outcome.json").read_text())["test"] == {}
     assert [record["round"] for record in records(stored)] == list(range(1, study.rounds + 1))
+    told = CellStatistics.read(stored.out)
+    assert told and told.sites == study.training_sites and len(told.cells) == len(study.cell_types)
     for name, home in federation.sites.items():
         with Ledger.read(open_site(home.site_file).ledger) as ledger:
             events = ledger.events(study.digest)
         assert {event.mode for event in events} == {"distributed"}
+        assert statistics_paid(federation, name, study) == 1
         debits = paid(federation, name, study)
         assert max(debits.values()) == 1
         for record in records(stored):
@@ -122,6 +132,13 @@ def assert_whole_and_paid_once(federation: Federation, stored: Stored) -> None:
         lines = [line["facts"] for line in federation.audit(name, "released")]
         masked = [facts["agreement"] for facts in lines if facts["study"] == study.digest]
         assert len(set(masked)) == len(masked) >= study.rounds - 2
+
+
+def statistics_paid(federation: Federation, name: str, study: Study) -> int:
+    """How often the lab's ledger has the statistics of its training cells."""
+    with Ledger.read(open_site(federation.sites[name].site_file).ledger) as ledger:
+        rows = [row for row in ledger.rows("debit") if row.study == study.digest]
+    return sum(row.round == STATISTICS for row in rows)
 
 
 def without(stored: Stored, name: str) -> bool:
@@ -133,6 +150,23 @@ def without(stored: Stored, name: str) -> bool:
     return name not in good and len(good) == 3
 
 
+@pytest.mark.parametrize(
+    "privacy",
+    [PRIVACY | {"epsilon": 4.0, "spare_rounds": 1}, PRIVATE],  # less to calculate
+    ids=["distributed", "local"],
+)
+def test_what_is_deployed_is_what_was_simulated_bit_for_bit(
+    rogue: Federation, privacy: dict[str, object]
+) -> None:
+    """Samples, noise and masks are drawn from one seed for once; the server is honest still."""
+    mode = str(privacy["mode"])
+    stored = rogue.another(mode, privacy=PrivacySpec.model_validate(privacy))
+    rogue.wait_for(stored, "completed")
+    assert numbers(stored.out) == rogue.simulate(stored)
+    for name in rogue.sites:
+        assert paid(rogue, name, stored.study(), mode) == Counter([(1, 0), (2, 0), (3, 0)])
+
+
 def test_a_swapped_key_is_refused_unpaid_by_every_lab(rogue: Federation) -> None:
     (rogue.server / "swap").touch()
     stored = rogue.run()
@@ -140,6 +174,7 @@ def test_a_swapped_key_is_refused_unpaid_by_every_lab(rogue: Federation) -> None
     assert not records(stored)
     for name in rogue.sites:
         assert not paid(rogue, name, stored.study())
+        assert not statistics_paid(rogue, name, stored.study())
         refusals = [line["facts"] for line in rogue.audit(name, "refused")]
         assert any(Reason.MASKING_KEY.value in facts["reason"] for facts in refusals), name
         log: Path = rogue.sites[name].folder / "site.log"

@@ -10,12 +10,14 @@ from simulations.experiments import PlannedStudy
 from simulations.labs import Labs
 from simulations.partition import DealtSite
 
+SEED = 3
+
 
 def simulation(**changes: Any) -> Simulation:
     """Sections given replace whole sections; `study` fields are merged in."""
     study = {
         "name": "small",
-        "seed": 3,
+        "seed": SEED,
         "image_side": 16,
         "rounds": 3,
         "model": {"name": "cnn", "width": 2},

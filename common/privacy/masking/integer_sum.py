@@ -12,14 +12,29 @@ and each unit adds at most C to a number.
 Clamping keeps the sensitivity: |clamp(a) - clamp(b)| <= |a - b| for each number, so the L2 distance
 of two neighbours' rounded sums does not grow.
 
-The sum does not wrap: each number of it is at most T = sum_i (w_i B_i + largest(sigma)) in size,
+The sum does not wrap: each number of it is at most T in size,
+
+    T = min(sum_i w_i B_i, U) + sum_i (w_i + largest(sigma)),
+    U = ceil(C * grid * (m + 12 sqrt(v) + 12 W)),
+        m = 1.25 sum_i w_i mu_i,   v = 1.25 sum_i w_i^2 mu_i,   W = max_i w_i,
+
 `largest` being the most that the sampler can draw, and `bits` is the least for which
 T < 2^(bits - 1). Its residue modulo 2^bits, taken in [-2^(bits - 1), 2^(bits - 1)), is the sum.
 Partial sums and masks may wrap as they like: all is computed modulo 2^bits.
+    No site's part is more than w_i B_i, roundings and all. U is what the units of all sites come to
+    together, each site having up to 1.25 times those that it declares, were every unit's whole
+    gradient to lie in one and the same number; a site's rounding moves that by at most w_i / 2.
+    The chance that they come to more is below 1e-24, for all P numbers at once. By Chernoff's
+    bound for a sum of independent Poisson numbers of means mu_i, weighted by w_i, it is at most
+    exp(-(v / W^2) h(t W / v)), h(x) = (1 + x) log(1 + x) - x (Bennett), at m + t; at
+    t = 12 sqrt(v) + 12 W the exponent is 55.8 at the least, whatever v / W^2 is. A known number of
+    units, each drawn by itself, has the smaller moments, and so the smaller chance.
+    Privacy asks nothing of it: a sum that wrapped is still made from the noised sum alone.
 """
 
 import math
-from collections.abc import Iterator, Sequence
+import operator
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,8 +48,10 @@ from common.privacy.noise import SHARED_ROUNDING, grid_for, quantise, share_sigm
 from common.wire.packed_integers import Words, word_type
 
 _MORE = 1.25
-"""A site may have so many times the units that it declares before a sum of aligned ones, which no
-study's are, would be taken for none of honest sites."""
+"""Each site may have so many times the units that it declares before a sum of aligned ones, which
+no study's are, would wrap or be taken for none of honest sites."""
+_WORD = 32
+"""Bits of a float32, and of the smaller word."""
 _PIECE = 1 << 16
 """Numbers that are decoded at a time, to bound the memory."""
 
@@ -120,9 +137,9 @@ def integer_sum(
 ) -> IntegerSum:
     """The constants of a sum over len(weights) sites of vectors of `size` numbers.
 
-    The grid is the finest one from `grid_for`'s on where the sum fits into 32 bits, as long as its
-    rounding adds at most `SHARED_ROUNDING` to the noise. If there is none, it is the coarsest of
-    these, with as many bits as the sum needs there.
+    The grid is the finest one where the sum fits into 32 bits: as many as a float32 has, in words
+    that lie on the wire as they are computed in. Its rounding may add at most `SHARED_ROUNDING` to
+    the noise: if no such grid fits, it is the coarsest one, with as many bits as the sum needs.
 
     Args:
         size: P.
@@ -154,53 +171,48 @@ def integer_sum(
             weight * _limit(max_grad_norm, grid, units)
             for weight, units in zip(weights, expected_units, strict=True)
         ]
+        together = _reach(max_grad_norm, grid, [_MORE * units for units in expected_units], weights)
+        steps = min(sum(bounds), together) + sum(weights) + len(bounds) * largest(sigma)
         return IntegerSum(
             size=size,
             max_grad_norm=max_grad_norm,
             grid=grid,
             sigma=sigma,
             bound=max(bounds),
-            bits=(sum(bounds) + len(bounds) * largest(sigma)).bit_length() + 1,
+            bits=steps.bit_length() + 1,
             norm=(
-                sum(
-                    weight * _limit(max_grad_norm, grid, _MORE * units)
-                    for weight, units in zip(weights, expected_units, strict=True)
-                )
+                together
                 + sum(weights) * math.sqrt(size) / 2
                 + sigma * math.sqrt(len(bounds)) * (math.sqrt(size) + REACH)
             )
             / grid,
         )
 
-    drawable: list[IntegerSum] = []
-    refusal: PrivacyError | None = None
-    for grid in _grids(size, max_grad_norm):
-        try:
-            drawable.append(found := at(grid))
-        except PrivacyError as error:  # too much noise to be drawn in steps as fine as these
-            refusal = refusal or error
-        else:
-            if found.bits <= 32:
-                return found
-    if not drawable:
-        raise refusal or PrivacyError(f"no grid for {size} numbers")
-    coarsest = drawable[-1]
-    if coarsest.bits > 64:
+    found = at(grid_for(size, max_grad_norm, SHARED_ROUNDING))
+    while found.bits <= _WORD and (finer := at(2 * found.grid)).bits <= _WORD:
+        found = finer
+    if found.bits > 64:
         raise PrivacyError(
-            f"a sum of {len(weights)} sites needs {coarsest.bits} bits, and 64 is the most: give "
+            f"a sum of {len(weights)} sites needs {found.bits} bits, and 64 is the most: give "
             "smaller weights or a smaller sample rate"
         )
-    return coarsest
-
-
-def _grids(size: int, max_grad_norm: float) -> Iterator[float]:
-    """The grids that may be taken, from the finest on."""
-    grid, coarsest = grid_for(size, max_grad_norm), grid_for(size, max_grad_norm, SHARED_ROUNDING)
-    while grid >= coarsest:
-        yield grid
-        grid /= 2
+    return found
 
 
 def _limit(max_grad_norm: float, grid: float, expected: float) -> int:
     """The module text's B_i, in grid steps."""
-    return math.ceil(max_grad_norm * grid * (expected + 12 * math.sqrt(expected) + 12))
+    return _reach(max_grad_norm, grid, [expected], [1])
+
+
+def _reach(
+    max_grad_norm: float, grid: float, expected: Sequence[float], weights: Sequence[int]
+) -> int:
+    """The most, in grid steps, that one number of the sites' weighted units comes to.
+
+    More has a chance below 1e-24; the module's text has the proof.
+    """
+    mean = math.fsum(map(operator.mul, weights, expected))
+    squares = [weight * weight for weight in weights]
+    variance = math.fsum(map(operator.mul, squares, expected))
+    units = mean + 12 * math.sqrt(variance) + 12 * max(weights)
+    return math.ceil(max_grad_norm * grid * units)

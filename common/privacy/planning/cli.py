@@ -82,6 +82,8 @@ def _print(made: "PrivacyPlan", console: Console) -> None:
     for text in (_against(made), _sharing(made), _rounds(made), _choices(made), _patients(made)):
         console.print(text)
     console.print(f"\nscores: {_scores(made)}", highlight=False)
+    if made.statistics is not None:
+        console.print(f"statistics: {made.statistics.words}", highlight=False)
     for doubt in made.doubts:
         console.print(doubt, style="yellow", markup=False)
 

@@ -12,6 +12,7 @@ from common.privacy.events import ADJACENCY
 from common.privacy.planning.patient_level import patient_epsilon
 from common.privacy.planning.plausibility import MUCH_NOISE, doubts, expected_units
 from common.privacy.planning.score_precision import Forecast, forecast
+from common.privacy.planning.statistics_precision import StatisticsForecast, statistics_forecast
 from common.privacy.planning.threat_models import AdversaryView, Cohort, views, whole_sum
 
 IMAGES_A_PATIENT = (1, 2, 5, 10, 50)
@@ -86,6 +87,9 @@ class PrivacyPlan:
     """(images of a patient, epsilon of that patient) against whom the whole noise is left."""
     scores: Forecast | None
     """How precise noised scores will be; None if there is no forecast (see `forecast`)."""
+    statistics: StatisticsForecast | None
+    """What the statistics of the training cells tell and cost; None if there are none, or no sites
+    are named yet. `epsilon` does not count them."""
     units: dict[str, float]
     """Site of the study's cohort -> the mean number of units in a step of it."""
     enough: float
@@ -142,6 +146,7 @@ def make_plan(study: Study, cohort: Cohort) -> PrivacyPlan:
             (images, patient_epsilon(event, privacy.delta, images)) for images in IMAGES_A_PATIENT
         ),
         scores=forecast(study),
+        statistics=statistics_forecast(study),
         units=expected_units(study),
         enough=noise / MUCH_NOISE / (study.rounds * privacy.local_steps) ** 0.5,
         enough_of="all sites" if shared else "a site",

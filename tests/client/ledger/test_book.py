@@ -113,10 +113,10 @@ def test_rows_of_another_process_are_seen_and_only_those_are_read(
 ) -> None:
     with Ledger.open(path, CELLS) as one:
         with Ledger.open(path, CELLS) as other:
-            other.debit(STUDIES[1], 0, 0, event(), 9)
+            other.debit(STUDIES[1], 1, 0, event(), 9)
         del read[:]
         with pytest.raises(PrivacyError, match="already paid for"):
-            one.debit(STUDIES[1], 0, 0, event(), 9)
+            one.debit(STUDIES[1], 1, 0, event(), 9)
         assert read == [2]  # the last one that was known, and the new one
 
 

@@ -79,10 +79,10 @@ def test_a_ledger_is_made_once_and_shown(command: Callable[..., "Result"], site:
     assert "is these cells' ledger already, and none is made anew" in str(again.exception)
     path = site.parent / "ledger.sqlite"
     with Ledger.read(path) as ledger:
-        for number in range(3):
+        for number in range(1, 4):
             ledger.debit("a" * 64, number, 0, EVENT)
-        ledger.debit("b" * 64, 0, 0, EVENT)
-        ledger.debit("b" * 64, 0, 1, EVENT)
+        ledger.debit("b" * 64, 1, 0, EVENT)
+        ledger.debit("b" * 64, 1, 1, EVENT)
         head = ledger.head
     shown = json.loads(command("show", site, "--json", "--lifetime", "5").stdout)
     spent = epsilon([EVENT] * 5, 1e-5)
@@ -128,13 +128,13 @@ def test_a_sites_ledger_is_shown_by_its_own_policy(
         "{lifetime_epsilon: 6, study_epsilon: 3, delta: 1.0e-4}"
     )
     with Ledger.read(site.parent / "ledger.sqlite") as ledger:
-        for number in (1, 2, -3, -4, -5):
+        for number in (0, 1, 2, -3, -4, -5):
             ledger.debit("a" * 64, number, 0, EVENT)
     shown = json.loads(command("show", site, "--json").stdout)
-    assert shown["delta"] == 1e-4 and shown["epsilon"] == epsilon([EVENT] * 5, 1e-4)
-    assert shown["left"] == left([EVENT] * 5, 6, 1e-4)
+    assert shown["delta"] == 1e-4 and shown["epsilon"] == epsilon([EVENT] * 6, 1e-4)
+    assert shown["left"] == left([EVENT] * 6, 6, 1e-4)
     (study,) = shown["studies"]
-    assert (study["rounds"], study["evaluations"]) == (2, 3)
+    assert (study["rounds"], study["evaluations"], study["statistics"]) == (2, 3, 1)
 
 
 def test_an_empty_ledger_is_shown(command: Callable[..., "Result"], site: Path) -> None:

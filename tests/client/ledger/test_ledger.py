@@ -9,13 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from client.ledger.hash_chain import LedgerRow, chained, event_body, planned
+from client.ledger.hash_chain import STATISTICS, LedgerRow, chained, event_body, planned
 from client.ledger.ledger import Ledger
 from client.ledger.sqlite_file import LedgerFile
 from client.policy.budget import Budget
 from common.errors import PrivacyError
 from common.privacy.accounting import Event, calibrate, epsilon
 from common.privacy.lifetime import used
+from common.wire.reasons import Reason
 
 STUDY = "a" * 64
 OTHER = "b" * 64
@@ -334,11 +335,11 @@ def test_a_lifetime_may_be_used_up_whole(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_no_more_answers_are_given_than_the_noise_was_calibrated_for(tmp_path: Path) -> None:
-    """Rounds and evaluations each for themselves, and each study for itself; round 0 is a round."""
+    """Rounds and evaluations each for themselves, and each study for itself."""
     with Ledger.create(tmp_path / "ledger", CELLS) as ledger:
-        for number in (0, -1):
+        for number in (1, -1):
             ledger.debit(OTHER, number, 0, event(), 3)
-        for numbers, what in (((0, 1, 2), "rounds"), ((-1, -2, -3), "evaluations")):
+        for numbers, what in (((1, 2, 3), "rounds"), ((-1, -2, -3), "evaluations")):
             for number in numbers[:2]:
                 ledger.debit(STUDY, number, 0, event(), 3)
             ledger.debit(STUDY, numbers[0], 1, event(), 3)
@@ -346,6 +347,19 @@ def test_no_more_answers_are_given_than_the_noise_was_calibrated_for(tmp_path: P
                 with pytest.raises(PrivacyError, match=f"all 3 {what} that the study's epsilon"):
                     ledger.debit(STUDY, number, 2, event(), 3)
         assert len(ledger.events(STUDY)) == 6 and len(ledger.events(OTHER)) == 2
+
+
+@pytest.mark.parametrize("attempt", [0, 1])
+def test_statistics_are_paid_for_once_and_beside_the_rounds(tmp_path: Path, attempt: int) -> None:
+    with Ledger.create(tmp_path / "ledger", CELLS) as ledger:
+        ledger.debit(STUDY, STATISTICS, 0, event(), 1)
+        with pytest.raises(PrivacyError, match="a site gives them once") as caught:
+            ledger.debit(STUDY, STATISTICS, attempt, event(), 1)
+        assert caught.value.reason is Reason.ANSWERED
+        for number in (1, 2, -1, -2):
+            ledger.debit(STUDY, number, 0, event(), 2)
+        ledger.debit(OTHER, STATISTICS, 0, event(), 1)
+        assert len(ledger.events(STUDY)) == 5 and len(ledger.plans()) == 4
 
 
 def test_a_ledger_is_known_by_its_first_row_and_bound_by_its_last(tmp_path: Path) -> None:
@@ -402,9 +416,9 @@ def test_a_binding_of_an_earlier_version_is_no_simulations() -> None:
 
 
 @pytest.mark.parametrize(
-    ("number", "part"), [(0, "training"), (1, "training"), (-1, "metrics"), (-2, "metrics")]
+    ("number", "part"), [(0, "statistics"), (1, "training"), (-1, "metrics"), (-2, "metrics")]
 )
-def test_a_negative_round_is_an_evaluation(number: int, part: str) -> None:
+def test_a_round_says_what_it_is_for(number: int, part: str) -> None:
     plan = planned(STUDY, number, event(steps=5), 3)
     assert (plan.study, plan.part, plan.event) == (STUDY, part, event(steps=15))
 

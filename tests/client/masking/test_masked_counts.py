@@ -9,11 +9,11 @@ from flwr.app import Message
 from client.ledger.cost import StudyCost
 from client.ledger.ledger import Ledger
 from client.ledger.spending import _planned
+from client.masking import masked_counts
 from client.site import open_site
-from client.training import metrics_release
 from common.privacy.metrics_noise import metrics_sigma, shared_metrics_sigma
 from common.wire.agreement import Agreement
-from common.wire.messages import KEYS, read_masked_tally, read_tally
+from common.wire.messages import KEYS, read_masked_counts, read_tally
 from common.wire.reasons import Reason
 from simulations.engine.seeded import SeededEntropy
 from tests.client.lab import message, refused
@@ -29,7 +29,7 @@ def evaluate(labs: Company, name: str, agreement: Agreement | None, **task: obje
 
 
 def words(reply: Message) -> object:
-    return read_masked_tally(reply, len(STUDY.cell_types))
+    return read_masked_counts(reply, len(STUDY.cell_types) ** 2 + 2)
 
 
 def test_the_sum_is_the_sum_of_the_noised_counts_to_the_last_bit(
@@ -38,7 +38,7 @@ def test_the_sum_is_the_sum_of_the_noised_counts_to_the_last_bit(
     labs = Company(tmp_path, NOISED, lambda: SeededEntropy(1))
     agreement = labs.agree_on(STUDY, ASKED)
     masked = [words(evaluate(labs, name, agreement)) for name in NAMES]
-    monkeypatch.setattr(metrics_release, "add_mask", lambda *_: None)
+    monkeypatch.setattr(masked_counts, "add_mask", lambda *_: None)
     bare = [words(evaluate(labs, name, agreement)) for name in NAMES]
     assert not any(np.array_equal(one, other) for one, other in zip(masked, bare, strict=True))
     assert np.array_equal(np.sum(masked, 0), np.sum(bare, 0))

@@ -1,15 +1,17 @@
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 
 from client.randomness import SystemEntropy
 from client.site import open_site
-from client.training.inputs import poisson, seed_of, shuffled
+from client.training.inputs import first_of_each, poisson, seed_of, shuffled
 from client.training.job import Job
 from client.training.training import train
 from client.training.workspace import workspace
@@ -125,3 +127,15 @@ def test_no_training_cell_is_an_error() -> None:
 
 def test_seeds_tell_purposes_apart() -> None:
     assert len({seed_of(1, "a", 2), seed_of(1, "a", 3), seed_of(1, "b", 2), seed_of(1, "a2")}) == 4
+
+
+@given(arrays(np.int64, st.integers(0, 60), elements=st.integers(0, 8)), st.integers(1, 5))
+def test_one_patient_more_moves_the_counted_cells_by_that_patients_alone(
+    units: np.ndarray[Any, Any], most: int
+) -> None:
+    """Whatever cells the others have: theirs are the same with and without the patient."""
+    first = first_of_each(units, most)
+    for unit in range(9):
+        mine = units == unit
+        assert first[mine].tolist() == [n < most for n in range(mine.sum())], "the first ones"
+        assert np.array_equal(first[~mine], first_of_each(units[~mine], most))

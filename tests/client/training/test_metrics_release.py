@@ -8,9 +8,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-from hypothesis.extra.numpy import arrays
 
 from client.app import client_app
 from client.ledger.ledger import Ledger
@@ -204,18 +201,6 @@ def test_a_split_without_cells_is_noise_like_any_other(
     of = study(cell_types=("basophil", "monocyte"), cohort={"lab": Participant(units=20)})
     tally, _ = noised(lab(tmp_path), of)
     assert not tally.counts.any() and tally.confusion.shape == (2, 2) and len(asked) == 1
-
-
-@given(arrays(np.int64, st.integers(0, 60), elements=st.integers(0, 8)), st.integers(1, 5))
-def test_one_patient_more_moves_the_counted_cells_by_that_patients_alone(
-    units: np.ndarray[Any, Any], most: int
-) -> None:
-    """Whatever cells the others have: theirs are the same with and without the patient."""
-    first = metrics_release._first_of_each(units, most)
-    for unit in range(9):
-        mine = units == unit
-        assert first[mine].tolist() == [n < most for n in range(mine.sum())], "the first ones"
-        assert np.array_equal(first[~mine], metrics_release._first_of_each(units[~mine], most))
 
 
 @pytest.mark.parametrize("metrics", ["exact", "noised"])

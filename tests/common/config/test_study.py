@@ -109,6 +109,20 @@ def test_every_shipped_study_can_be_proposed(path: Path) -> None:
     assert len(training) >= study.round.min_sites and all(member.units for member in training)
 
 
+def test_statistics_are_of_mode_distributed_alone() -> None:
+    for mode in ("none", "local"):
+        with pytest.raises(ConfigError, match=f"statistics_epsilon=0.5 in mode {mode}"):
+            parse(Study, {"name": "a", "privacy": {"mode": mode, "statistics_epsilon": 0.5}}, "t")
+    privacy = {"mode": "distributed", "local_steps": 1}
+    plain, asked = (
+        parse(Study, {"name": "a", "privacy": privacy | more}, "test")
+        for more in ({"statistics_epsilon": None}, {"statistics_epsilon": 0.5})
+    )
+    assert plain.digest != asked.digest
+    assert "statistics_epsilon" not in plain.model_dump_json(), "an approval of it stays valid"
+    assert parse(Study, asked.model_dump(mode="json"), "test") == asked
+
+
 def test_a_site_needs_cells() -> None:
     with pytest.raises(ConfigError, match="cells"):
         parse(Site, {"name": "a", "cells": []}, "test")

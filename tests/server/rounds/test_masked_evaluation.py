@@ -11,7 +11,7 @@ from flwr.app import Message, RecordDict
 from common.privacy.masking.pairwise_keys import EphemeralKey
 from common.privacy.metrics_noise import metrics_sigma, shared_metrics_sigma
 from common.wire.agreement import MaskingKey
-from common.wire.messages import KEYS, Task, masked_tally_content, refusal_content
+from common.wire.messages import KEYS, Task, masked_counts_content, refusal_content
 from common.wire.reasons import Reason
 from server.rounds.observer import Observer
 from server.rounds.rounds import Rounds
@@ -42,7 +42,7 @@ def masking(name: str, only: tuple[str, ...] = NAMES) -> Any:
             return refusal_content(Reason.METRICS, "0123abcd")
         if kind == "evaluate":
             counts = COUNTS.astype("<i8").view(np.uint64) + words[name]
-            return masked_tally_content(counts.tobytes(), "")
+            return masked_counts_content(counts.tobytes(), "")
         return True
 
     return answer
@@ -98,7 +98,7 @@ def test_a_reply_that_is_no_masked_counts_is_left_out_by_name(tmp_path: Path, wr
 
     def bad(kind: str, task: Task) -> Any:
         if kind == "evaluate":
-            return masked_tally_content(wrong, "")
+            return masked_counts_content(wrong, "")
         return masking("cow")(kind, task)
 
     of = study()
@@ -113,7 +113,7 @@ def test_counts_that_no_sites_have_are_no_score(tmp_path: Path) -> None:
 
     def lost(kind: str, task: Task) -> RecordDict | bool | None:
         if kind == "evaluate" and task.agreement:
-            return masked_tally_content(np.full(6, 2**61, "<u8").tobytes(), "")
+            return masked_counts_content(np.full(6, 2**61, "<u8").tobytes(), "")
         return masking("dog")(kind, task)
 
     play(study(), tmp_path, **({name: masking(name) for name in NAMES} | {"dog": lost}))

@@ -20,11 +20,13 @@ from common.files import write_text
 from common.models import build
 from simulations.bench import rounds
 from simulations.bench.cli import Bench, bench
+from simulations.bench.peer_frameworks import Peer
 from simulations.bench.peers.network import network
 from simulations.bench.peers.work import SharedWork
-from simulations.bench.round_peers import FRAMEWORKS, Peer
+from simulations.bench.round_peers import FRAMEWORKS
 from simulations.bench.round_times import RoundTimes
 from simulations.bench.rounds_contestant import bare
+from simulations.bench.sums import masking
 
 FAKE = """#!{python}
 import json, os, sys
@@ -55,7 +57,7 @@ def _small(plan: Path) -> Study:
 @pytest.mark.parametrize("gil", [True, False])
 def test_a_peer_is_run_by_its_interpreter_and_reported(tmp_path: Path, gil: bool) -> None:
     fake = _executable(tmp_path / "python", FAKE.format(python=sys.executable, gil=gil))
-    entries = Peer.named(f"blazefl={fake}").entries(tmp_path)
+    entries = Peer.named(f"blazefl={fake}", FRAMEWORKS).entries(tmp_path, str(tmp_path))
     title = "BlazeFL 9.9" if gil else "BlazeFL 9.9, no GIL"
     assert list(entries) == [f"{title}, 2 threads", f"{title}, 2 processes"]
     for (name, say), how in zip(entries.items(), ("threads", "processes"), strict=True):
@@ -68,7 +70,7 @@ def test_a_peer_is_run_by_its_interpreter_and_reported(tmp_path: Path, gil: bool
 def test_the_peers_run_beside_all_others_on_work_that_is_written(tmp_path: Path) -> None:
     fake = _executable(tmp_path / "python", FAKE.format(python=sys.executable, gil=True))
     study = _small(tmp_path)
-    measures = rounds.contestants(tmp_path, study, [Peer.named(f"pfl={fake}")])
+    measures = rounds.contestants(tmp_path, study, [Peer.named(f"pfl={fake}", FRAMEWORKS)])
     assert list(measures) == [*rounds._CONTESTANTS, "pfl-research 9.9, 2 processes"]
     assert SharedWork.read(tmp_path).rows.shape == (2, rounds.IMAGES)
 
@@ -84,7 +86,7 @@ def test_an_interpreter_without_the_package_is_named_with_what_to_do(tmp_path: P
     bare_python = f'#!/bin/sh\nexec {sys.executable} -S "$@"\n'
     without = _executable(tmp_path / "python", bare_python)
     with pytest.raises(ConfigError, match="No module named 'pfl'") as told:
-        Peer.named(f"pfl={without}").entries(tmp_path)
+        Peer.named(f"pfl={without}", FRAMEWORKS).entries(tmp_path)
     assert str(without) in str(told.value) and FRAMEWORKS["pfl"].recipe() in str(told.value)
 
 
@@ -100,16 +102,18 @@ def test_an_interpreter_without_the_package_is_named_with_what_to_do(tmp_path: P
 )
 def test_what_names_no_peer_is_refused(text: str, said: str) -> None:
     with pytest.raises(ConfigError, match=said):
-        Peer.named(text)
+        Peer.named(text, FRAMEWORKS)
 
 
-def test_peers_are_for_rounds_alone_and_reach_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(BadParameter, match="--peer is for rounds"):
+def test_peers_are_for_rounds_and_masking_and_reach_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(BadParameter, match="--peer is for rounds and masking"):
         bench(Bench.NOISE, peer=["pfl=python"])
     asked: dict[str, Any] = {}
-    monkeypatch.setattr(rounds, "run", lambda *_, **named: asked.update(named))
-    bench(Bench.ROUNDS, peer=["pfl=python", "blazefl=other"])
-    assert asked == {"peers": ["pfl=python", "blazefl=other"]}
+    for which, module in ((Bench.ROUNDS, rounds), (Bench.MASKING, masking)):
+        asked.clear()
+        monkeypatch.setattr(module, "run", lambda *_, **named: asked.update(named))
+        bench(which, peer=["pfl=python", "blazefl=other"])
+        assert asked == {"peers": ["pfl=python", "blazefl=other"]}
 
 
 @pytest.mark.parametrize("width", [8, 16])

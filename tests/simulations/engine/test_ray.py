@@ -30,7 +30,7 @@ from simulations.engine.ray_workers import _gpus, actors, ray_cluster
 from simulations.engine.workers import WorkerPool, WorkersGoneError
 from simulations.run import federate
 from tests.simulations.engine import mortal
-from tests.simulations.small import PRIVATE, Silent, numbers, simulation
+from tests.simulations.small import MASKED, PRIVATE, Silent, numbers, simulation
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of Ray's own, in this process
 ROUNDS = 20
@@ -132,6 +132,17 @@ def test_a_run_outlives_a_node_to_the_same_bits(
     )
     assert code == 0, said
     assert numbers(tmp_path) == local
+
+
+def test_sums_under_masks_come_to_the_same_bits(cluster: Loopback, tmp_path: Path) -> None:
+    """Keys are made again in whatever process a message comes to."""
+    config, path = simulation(study={"privacy": MASKED}), tmp_path / "config.yaml"
+    path.write_text(dump(config))
+    federate(config, tmp_path / "local", Silent())
+    out = tmp_path / "ray"
+    code, said = end(simulate(path, "--out", out, "--workers", 2, address=cluster.address))
+    assert code == 0, said
+    assert numbers(out) == numbers(tmp_path / "local")
 
 
 @pytest.mark.skipif(

@@ -297,6 +297,33 @@ def test_doubts_of_the_privacy_are_said_in_the_page(tmp_path: Path) -> None:
     assert content["privacy"]["doubts"][0] in write(report_run.write(tmp_path, content)).read_text()
 
 
+@pytest.mark.parametrize(
+    ("sites", "colours", "said"),
+    [
+        (["a", "b", "c"], {"red": (0.6, 0.5, 0.7)}, "mean red, of 255"),
+        (["a", "b", "c"], {}, "The noise hides their mean colour."),
+        ([], {}, "asked for once, and no sum of them came about"),
+    ],
+)
+def test_a_page_has_the_statistics_as_far_as_they_are_known(
+    tmp_path: Path, sites: list[str], colours: dict[str, tuple[float, ...]], said: str
+) -> None:
+    content = report_run.summary()
+    cells = {content["cell_types"][0]: (1234.4, 1200.0, 1270.0)} if sites else {}
+    content["statistics"] = {
+        "sites": sites,
+        "cells": {name: dict(zip(ESTIMATE, one, strict=True)) for name, one in cells.items()},
+        "colours": {name: dict(zip(ESTIMATE, one, strict=True)) for name, one in colours.items()},
+    }
+    page = write(report_run.write(tmp_path, content)).read_text()
+    assert said in " ".join(page.split())
+    assert ("1,200 to 1,270" in page) == bool(sites)
+    assert ("127.5 to 178.5" in page) == bool(colours)
+
+
+ESTIMATE = ("value", "low", "high")
+
+
 def test_a_page_says_who_shared_the_noise(tmp_path: Path) -> None:
     content = report_run.summary()
     content["privacy"] |= {"mode": "distributed", "shares": 3, "colluders": 1, "dropouts": 0}

@@ -9,6 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import poisson
 
 from common.errors import PrivacyError
 from common.privacy import noise
@@ -37,6 +38,22 @@ def limit(one: IntegerSum, expected: float) -> int:
     return math.ceil(one.max_grad_norm * one.grid * (expected + 12 * math.sqrt(expected) + 12))
 
 
+def together(one: IntegerSum, units: tuple[float, ...], weights: tuple[int, ...]) -> int:
+    """U as the module's text has it."""
+    mean = 1.25 * sum(weight * mu for weight, mu in zip(weights, units, strict=True))
+    square = 1.25 * sum(weight**2 * mu for weight, mu in zip(weights, units, strict=True))
+    return math.ceil(
+        one.max_grad_norm * one.grid * (mean + 12 * math.sqrt(square) + 12 * max(weights))
+    )
+
+
+def most(one: IntegerSum, units: tuple[float, ...], weights: tuple[int, ...]) -> int:
+    """T as the module's text has it."""
+    bounds = [weight * limit(one, mu) for weight, mu in zip(weights, units, strict=True)]
+    noises = len(weights) * largest(one.sigma)
+    return min(sum(bounds), together(one, units, weights)) + sum(weights) + noises
+
+
 @given(
     sites=SITES,
     size=st.integers(1, 10**7),
@@ -49,13 +66,30 @@ def test_nothing_can_wrap_and_a_bit_less_could(
 ) -> None:
     units, weights = zip(*sites, strict=True)
     one = integer_sum(size, clip, multiplier, len(sites) - 1, units, weights)
-    bounds = [weight * limit(one, expected) for expected, weight in sites]
-    most = sum(bounds) + len(sites) * largest(one.sigma)
-    assert 2 ** (one.bits - 2) <= most < 2 ** (one.bits - 1)
-    assert one.bound == max(bounds)
+    assert 2 ** (one.bits - 2) <= most(one, units, weights) < 2 ** (one.bits - 1)
+    assert one.bound == max(weight * limit(one, expected) for expected, weight in sites)
     shares = len(sites) - 1
     assert one.sigma == share_sigma(size, clip, multiplier, one.grid, shares, max(weights))
     assert one.dtype == (np.uint32 if one.bits <= 32 else np.uint64)
+    noise_norm = one.sigma * math.sqrt(len(sites)) * (math.sqrt(size) + 13)
+    norm = together(one, units, weights) + sum(weights) * math.sqrt(size) / 2 + noise_norm
+    assert one.norm == pytest.approx(norm / one.grid)
+
+
+def test_there_is_room_for_the_roundings_too() -> None:
+    """The largest clipping norm with which the sum fits in 32 bits at a grid."""
+    units, weights = (3.0,) * 40, (1_000,) * 40
+    small, large = 1.0, 2.0
+
+    def at(clip: float) -> IntegerSum:
+        return integer_sum(1, clip, 1e-4, 40, units, weights)
+
+    grid = at(small).grid
+    assert at(large).grid < grid
+    while math.nextafter(small, large) < large:
+        middle = (small + large) / 2
+        small, large = (middle, large) if at(middle).grid == grid else (small, middle)
+    assert 2**31 - sum(weights) < most(at(small), units, weights) < 2**31
 
 
 @given(sites=SITES, size=st.integers(1, 10**8), clip=st.floats(1e-3, 1e3))
@@ -65,32 +99,57 @@ def test_the_grid_is_the_finest_that_fits_32_bits_at_one_per_cent(
 ) -> None:
     units, weights = zip(*sites, strict=True)
     one = integer_sum(size, clip, 1.0, 2, units, weights)
-    finest, coarsest = grid_for(size, clip), grid_for(size, clip, noise.SHARED_ROUNDING)
-    most = sum(weight * limit(one, expected) for expected, weight in sites)
-    most += len(sites) * largest(one.sigma)
-    assert coarsest <= one.grid <= finest
-    assert math.sqrt(size) <= 0.01 * clip * one.grid
+    coarsest, grid = grid_for(size, clip, noise.SHARED_ROUNDING), 2 * one.grid
+    assert one.grid >= coarsest and math.sqrt(size) <= 0.01 * clip * one.grid
     if one.bits > 32:
         assert one.grid == coarsest
-    elif one.grid < finest:
-        assert 2 * most >= 2**30.9, "twice as fine would not have fitted"
+    else:
+        sigma = share_sigma(size, clip, 1.0, grid, 2, max(weights))
+        finer = dataclasses.replace(one, grid=grid, sigma=sigma)
+        assert most(finer, units, weights) >= 2**31, "twice as fine would not have fitted"
 
 
-def test_noise_too_large_for_fine_steps_is_drawn_in_coarser_ones() -> None:
-    weights = (200, 1, 1)
-    found = constants(size=11_200_000, units=(64.0,) * 3, weights=weights, multiplier=1.0)
-    assert found.grid < grid_for(11_200_000, 1.0)
+@pytest.mark.parametrize("size", [6_000, 11_200_000])
+@pytest.mark.parametrize("sites", [3, 5, 10, 30, 100, 1_000])
+def test_512_units_a_round_fit_32_bits_however_many_sites_share_them(size: int, sites: int) -> None:
+    """A head on features, and a ResNet-18."""
+    units, weights = (512 / sites,) * sites, (1,) * sites
+    one = constants(size=size, shares=sites - 1, units=units, weights=weights)
+    assert (one.bits, one.dtype) == (32, np.uint32)
 
 
-def test_the_three_cases_of_the_grid() -> None:
-    """A head; a ResNet-18 of ten sites; of a hundred."""
-    head = constants(size=6_000, units=(50.0,) * 5, weights=(1,) * 5)
-    assert (head.grid, head.dtype) == (grid_for(6_000, 1.0), np.uint32)
-    ten = constants(size=11_200_000, units=(64.0,) * 10, weights=(1,) * 10)
-    assert (ten.grid, ten.dtype) == (grid_for(11_200_000, 1.0) / 8, np.uint32)
-    hundred = constants(size=11_200_000, units=(64.0,) * 100, weights=(1,) * 100)
-    assert (hundred.grid, hundred.dtype) == (grid_for(11_200_000, 1.0) / 16, np.uint64)
-    assert hundred.bits == 35
+def test_a_sum_that_no_grid_fits_into_32_bits_takes_the_coarsest() -> None:
+    one = constants(size=11_200_000, units=(64.0,) * 3, weights=(200, 1, 1))
+    coarsest = grid_for(11_200_000, 1.0, noise.SHARED_ROUNDING)
+    assert (one.grid, one.bits, one.dtype) == (coarsest, 36, np.uint64)
+
+
+@pytest.mark.parametrize(
+    ("units", "weights"),
+    [
+        ((0.01,), (1,)),
+        ((2.5,), (1,)),
+        ((4.0,), (3,)),
+        ((1e4,), (1,)),
+        ((0.5,) * 40, (1,) * 40),
+        ((0.1, 2.0, 4.0), (1, 3, 7)),
+        ((30.0, 0.01, 3.0), (1, 20, 2)),
+    ],
+)
+def test_more_units_than_there_is_room_for_come_once_in_1e24_rounds(
+    units: tuple[float, ...], weights: tuple[int, ...]
+) -> None:
+    """Each site has 1.25 times what it declares; all gradients lie in one number."""
+    one = constants(shares=1, units=units, weights=weights)
+    room = together(one, units, weights) / one.grid
+    whole = math.floor(room) + 1
+    chances = np.array([1.0])
+    for mu, weight in zip(units, weights, strict=True):
+        drawn = np.zeros(10 * whole)
+        drawn[::weight] = poisson.pmf(np.arange(len(drawn[::weight])), 1.25 * mu)
+        chances = np.convolve(chances, drawn)[: 10 * whole]
+    assert 0 < chances[whole:].sum() < 1e-24
+    assert chances[round(0.4 * room) :].sum() > 1e-24, "not for want of any units"
 
 
 @pytest.mark.parametrize("size", [5, 6_000])
@@ -141,18 +200,33 @@ def test_the_ends_of_the_range_come_back(bits: int) -> None:
 
 
 @pytest.mark.parametrize(("clip", "units"), [(1.0, 10.0), (1.0, 1e7), (100.0, 300.0)])
-def test_all_sites_at_their_bounds_do_not_wrap(clip: float, units: float) -> None:
-    one = constants(4, clip, 2.0, 3, (units,) * 4, (1, 3, 7, 7))
-    huge = torch.tensor([1.0, -1.0, 1.0, -1.0], dtype=torch.float64) * 2.0**51 / one.grid
+@pytest.mark.parametrize("alike", [1, 40])
+def test_all_units_in_one_number_under_the_largest_noise_do_not_wrap(
+    clip: float, units: float, alike: int
+) -> None:
+    weights = (1, 3, 7, 7) * alike
+    one = constants(4, clip, 2.0, 3, (units,) * len(weights), weights)
+    bounds = sum(weights) * limit(one, units)
+    room = min(bounds, together(one, (units,) * len(weights), weights))
+    each = torch.tensor([1.0, -1.0, 1.0, -1.0], dtype=torch.float64)
+    each *= room / sum(weights) / one.grid
     total, plain = np.zeros(4, one.dtype), np.zeros(4, np.int64)
-    for weight in (1, 3, 7, 7):
-        values = one.encode(huge, weight, units)
-        assert np.array_equal(np.abs(values), np.full(4, weight * limit(one, units)))
+    for weight in weights:
+        values = one.encode(each, weight, units)
         values += np.sign(values) * largest(one.sigma)
         plain += values
         total += one.wrap(values)
     assert np.abs(plain).min() < 2 ** (one.bits - 1)
+    assert np.abs(plain).min() >= room - sum(weights)
     assert np.array_equal(one.decode(total), (plain / one.grid).astype(np.float32))
+
+
+@pytest.mark.parametrize("spread", [1.0, -1.0])
+def test_a_site_beyond_its_bound_is_clamped_to_it(spread: float) -> None:
+    one = constants(weights=(1, 3, 7))
+    huge = torch.full((50,), spread * 2.0**51 / one.grid, dtype=torch.float64)
+    for weight, units in ((1, 10.0), (3, 20.0), (7, 30.0)):
+        assert np.all(one.encode(huge, weight, units) == spread * weight * limit(one, units))
 
 
 @given(
@@ -182,10 +256,10 @@ def test_clamping_keeps_the_sensitivity(
 def test_a_sum_within_the_bound_is_rounded_and_nothing_else() -> None:
     one = constants()
     total = torch.linspace(-40, 40, 50)
-    expected = np.rint(total.numpy().astype(np.float64) * one.grid) * 5
     weighted = constants(weights=(5, 1, 1))
-    assert weighted.grid == one.grid
-    assert np.array_equal(weighted.encode(total, 5, 10.0), expected)
+    for of, weight in ((one, 1), (weighted, 5)):
+        expected = np.rint(total.numpy().astype(np.float64) * of.grid) * weight
+        assert np.array_equal(of.encode(total, weight, 10.0), expected)
 
 
 @pytest.mark.parametrize(("weight", "expected"), [(2, 30.0), (1, 30.1), (0, 10.0), (-1, 10.0)])

@@ -8,17 +8,20 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pytest
 from PIL import Image
 
 from common.config.loading import dump, parse
 from common.config.study import Participant, Study
 from common.errors import ConfigError, PrivacyError
-from common.privacy.accounting import Event, epsilon
+from common.privacy.accounting import Event, epsilon, study_event
 from common.privacy.planning.patient_level import patient_epsilon
 from common.privacy.planning.plan import PrivacyPlan, make_plan
 from common.privacy.planning.plausibility import MUCH_NOISE, noise_of_mean
 from common.privacy.planning.threat_models import Cohort
+from common.privacy.statistics_noise import COLOUR, COUNT, statistics_event
+from server.rounds.cell_statistics import CellStatistics
 
 if TYPE_CHECKING:
     from click.testing import Result
@@ -217,9 +220,9 @@ def test_the_command_forecasts_distributed_mode_and_says_that_it_is_a_forecast(
 SHARED = PRIVACY | {"mode": "distributed", "local_steps": 1, "dropouts": 1}
 
 
-def shared(sites: int) -> Study:
+def shared(sites: int, **privacy: float) -> Study:
     cohort = {f"s{number}": {"units": 100} for number in range(sites)}
-    content = {"name": "s", "rounds": 6, "privacy": SHARED, "cohort": cohort}
+    content = {"name": "s", "rounds": 6, "privacy": SHARED | privacy, "cohort": cohort}
     return parse(Study, content, "test")
 
 
@@ -242,6 +245,29 @@ def test_of_a_study_in_mode_distributed_the_plan_is_what_it_does(
     assert other["forecast"] and not whole["forecast"]
     path.write_text(dump(shared(0)))
     assert json.loads(command("plan", path, "--json").stdout)["forecast"], "it names no sites yet"
+
+
+def test_the_plan_tells_what_statistics_cost_and_how_precise_they_come_out(
+    command: Callable[..., "Result"], tmp_path: Path
+) -> None:
+    path = tmp_path / "study.yaml"
+    path.write_text(dump(shared(6)))
+    assert json.loads(command("plan", path, "--json").stdout)["statistics"] is None
+    study = shared(6, statistics_epsilon=0.5)
+    path.write_text(dump(study))
+    told = json.loads(command("plan", path, "--json").stdout)["statistics"]
+    event, training = statistics_event(study.privacy), study_event(study.privacy, study.rounds)
+    assert event and 0.45 < epsilon([event], study.privacy.delta) <= 0.5
+    assert told["with_training"] == epsilon([training, event], study.privacy.delta)
+    # What comes out of the sum of 600 declared units' white cells, all of one type.
+    numbers = np.zeros(len(study.cell_types) + 3, np.int64)
+    numbers[0], numbers[-3:] = 600 * COUNT, 600 * COLOUR
+    out = CellStatistics.of_sum(study, study.training_sites, numbers)
+    first = out.cells[study.cell_types[0]]
+    assert first.high - first.value == pytest.approx(told["cells"])
+    assert 1 - out.colours["red"].low == pytest.approx(told["colour"], rel=0.1)
+    shown = " ".join(command("plan", path).stdout.split())
+    assert "statistics: the number of training cells of each type, to +-" in shown
 
 
 def test_one_noise_for_all_falls_with_the_number_of_sites() -> None:

@@ -1,16 +1,15 @@
 """One contestant of `hemofed bench masking`, in a process of its own; prints JSON.
 
-    python -m simulations.bench.masking_contestant {local,masked,masks,mean,sum} SIZE SITES PEERS
+    python -m simulations.bench.sums.masking_contestant WHAT SIZE SITES PEERS
 
 A site, from its clipped sum of SIZE numbers to the bytes that it sends: `local` adds the whole
-noise and sends float32; `masked` rounds, adds its share, masks with PEERS others and packs; `masks`
-is the masks alone. The server, from the bytes of SITES updates to their mean: `mean` is the running
-mean of float32, `sum` the masked sum. `seconds` is processor time, in one thread. Memory is the
-peak above what the process held before.
+noise and sends float32; `masked` makes a key, rounds, adds its share, masks with PEERS others and
+packs; `masks` is the masks alone. The server, from the bytes of SITES updates to their mean: `mean`
+is the running mean of float32, `sum` the masked sum. `seconds` is processor time, in one thread.
+Memory is the peak above what the process held before.
 """
 
 import argparse
-import json
 import os
 from collections.abc import Callable
 
@@ -19,19 +18,17 @@ import torch
 
 from common.privacy.masking.integer_sum import IntegerSum, integer_sum
 from common.privacy.masking.masks import add_mask
-from common.privacy.masking.pairwise_keys import pair_key
+from common.privacy.masking.pairwise_keys import EphemeralKey, pair_key
 from common.privacy.noise import NoiseSource, add_noise, privatise
 from common.wire.packed_integers import pack
 from common.wire.vector_codec import Vector, decode, encode
 from server.aggregation.masked_sum import MaskedSum
 from server.aggregation.running_mean import RunningMean
-from simulations.bench.own_figures import Stopwatch, forget_peak, memory
+from simulations.bench.sums.masking_figures import tell, whole
 
 CLIP = NOISE = 1.0
 UNITS = 512.0
 """That all sites together expect in a round."""
-_LEAST_VALUES = 2_000_000
-"""Small vectors are done again until they come to so many values, and the time divided."""
 
 
 def constants(size: int, sites: int) -> IntegerSum:
@@ -46,9 +43,10 @@ def site(kind: str, size: int, sites: int, peers: int) -> Callable[[], int]:
         NoiseSource.secure(),
         constants(size, sites),
     )
+    others = [EphemeralKey(os.urandom(32)).public for _ in range(peers)]
     shared = [os.urandom(32) for _ in range(peers)]
 
-    def pairs() -> list[tuple[bytes, int]]:
+    def pairs(shared: list[bytes]) -> list[tuple[bytes, int]]:
         return [(pair_key(secret, b"context"), 1 - 2 * (n % 2)) for n, secret in enumerate(shared)]
 
     def local() -> int:
@@ -56,17 +54,19 @@ def site(kind: str, size: int, sites: int, peers: int) -> Callable[[], int]:
         return len(encode(private.numpy()).data)
 
     def masked() -> int:
+        own = EphemeralKey(os.urandom(32))
+        agreed = [own.shared(public) for public in others]
         values = public.encode(total, 1, UNITS / sites)
         add_noise(values, public.sigma, source)
         words = public.wrap(values)
         del values
-        add_mask(words, pairs())
+        add_mask(words, pairs(agreed))
         return len(pack(words, public.bits))
 
     words = np.ones(size, public.dtype)
 
     def masks() -> int:
-        add_mask(words, pairs())
+        add_mask(words, pairs(shared))
         return 0
 
     return {"local": local, "masked": masked, "masks": masks}[kind]
@@ -105,22 +105,9 @@ def main() -> None:
     given = parser.parse_args()
     torch.set_num_threads(1)
     if given.kind in ("mean", "sum"):
-        work = server(given.kind, given.size, given.sites)
+        tell(whole(server(given.kind, given.size, given.sites)), given.size, given.sites)
     else:
-        work = site(given.kind, given.size, given.sites, given.peers)
-    work_on = given.size * (given.sites if given.kind in ("mean", "sum") else 1)
-    times = max(1, _LEAST_VALUES // work_on)
-    if times > 1:
-        work()  # Tables and lazily loaded code; a long one does not notice them.
-    held, clock = forget_peak(), Stopwatch()
-    sent = 0
-    with clock:
-        for _ in range(times):
-            sent = work()
-    figures = {"seconds": clock.processor / times, "wall, s": clock.wall / times}
-    if sent:
-        figures["bytes / float32"] = sent / (4 * given.size)
-    print(json.dumps(figures | {"memory, MiB": (memory("VmHWM") - held) / 1024}))
+        tell(whole(site(given.kind, given.size, given.sites, given.peers)), given.size)
 
 
 if __name__ == "__main__":
