@@ -1,5 +1,6 @@
 """Statistics that sites sum under masks: once, before the first round, whole or not at all."""
 
+import itertools
 import json
 import os
 from pathlib import Path
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 from flwr.app import Message, RecordDict
 
-from common.config.study import Study
+from common.config.study import Participant, Study
 from common.errors import FederationError
 from common.privacy.masking.pairwise_keys import EphemeralKey
 from common.privacy.statistics_noise import COLOUR, COUNT
@@ -131,6 +132,19 @@ def test_nobody_pays_while_another_site_of_the_sum_is_gone(tmp_path: Path) -> No
         if one.purpose == "statistics"
     ]
     assert agreements == [("ant", "cow", "dog")]
+
+
+def test_a_site_that_only_tests_does_not_stand_for_one_that_trains(tmp_path: Path) -> None:
+    """Enough of the cohort are there, but too few of those whose cells are summed."""
+    cohort = ASKED.cohort | {"eve": Participant(units=1, role="held_out")}
+    of = study(privacy=ASKED.privacy, cohort=cohort)
+    sites = {name: Site(of, at, masking(name)) for at, name in enumerate(NAMES)}
+    grid = FakeGrid(sites | {"eve": Site(of, 9)})
+    whole, looks = grid._names, itertools.count()
+    late = {node: name for node, name in whole.items() if name not in ("cow", "dog")}
+    grid.get_node_ids = lambda: list(late if next(looks) < 3 else whole)  # type: ignore[method-assign]
+    Rounds(of, grid, tmp_path, Observer()).run()
+    assert kept(tmp_path).sites == NAMES
 
 
 class Killed(Exception):
