@@ -40,10 +40,12 @@ class StatisticsForecast:
                 f"the number of training cells of each type and their mean colour: {cost}; how "
                 "precise is told where the cohort names the sites' units"
             )
+        colour = f"to +-{255 * self.colour:.2g} of 255"
+        if self.colour >= 0.5:  # the interval of a medium colour holds all there are
+            colour = "which the noise hides"
         return (
             f"the number of training cells of each type, to +-{self.cells:.3g}, and their mean "
-            f"colour, to +-{255 * self.colour:.2g} of 255, over {count(self.sites, 'site')} "
-            f"together (95 %): {cost}"
+            f"colour, {colour}, over {count(self.sites, 'site')} together (95 %): {cost}"
         )
 
 
