@@ -33,12 +33,13 @@ FLOWER_INTERNALS = {
 PEERS = {"pfl", "blazefl", "fedbiomed"}
 PEERS_ROOM = "simulations/bench/peers/"
 PEERS_FIGURES = {
-    f"simulations/bench/{name}.py" for name in ("round_times", "masking_figures", "own_figures")
+    f"simulations/bench/{name}.py"
+    for name in ("round_times", "sums/masking_figures", "own_figures")
 }
 PEERS_SEE = (
     "simulations.bench.peers",
     "simulations.bench.round_times",
-    "simulations.bench.masking_figures",
+    "simulations.bench.sums.masking_figures",
     "simulations.bench.own_figures",
 )
 

@@ -26,6 +26,16 @@ class Bench(StrEnum):
     GPU = "gpu"
 
 
+_IN_ROOMS = {
+    Bench.DEPLOY: "deploy.rounds",
+    Bench.CLIPPING: "clipping.steps",
+    Bench.COMPANY: "clipping.company",
+    Bench.AGGREGATION: "sums.aggregation",
+    Bench.MASKING: "sums.masking",
+}
+"""Where a benchmark is that has a folder; any other is in the module of its name."""
+
+
 def bench(
     name: Annotated[Bench, typer.Argument(help="What to measure.")],
     quick: Annotated[bool, typer.Option(help="Fewer repetitions and smaller cases.")] = False,
@@ -50,4 +60,5 @@ def bench(
     named: dict[str, Any] = {} if device is None else {"device": device}
     if peer:
         named["peers"] = peer
-    import_module(f"simulations.bench.{name.value}").run(quick, json_file, **named)
+    module = _IN_ROOMS.get(name, name.value)
+    import_module(f"simulations.bench.{module}").run(quick, json_file, **named)

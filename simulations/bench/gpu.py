@@ -42,7 +42,7 @@ from common.models.pixels import to_tensor
 from common.privacy.clipping.precision import full_float32
 from common.privacy.noise import privatise
 from common.privacy.noise_source import NoiseSource
-from simulations.bench.clipping_contestants import (
+from simulations.bench.clipping.contestants import (
     BOUND,
     CLASSES,
     Contestant,

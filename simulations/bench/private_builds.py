@@ -20,6 +20,7 @@ from common.files import write_text
 from common.process_hardening import python
 from simulations.bench.harness import Measure, in_turn, report
 from simulations.bench.private import measure, private_study
+from simulations.bench.rounds import IMAGES
 
 _SITES = """
 import sys
@@ -27,7 +28,8 @@ from pathlib import Path
 from types import SimpleNamespace
 from simulations.bench.rounds import write_sites
 plan = Path(sys.argv[1])
-write_sites(plan, SimpleNamespace(cohort=sys.argv[2:]))
+units = SimpleNamespace(units=int(sys.argv[2]))
+write_sites(plan, SimpleNamespace(cohort=dict.fromkeys(sys.argv[3:], units)))
 """
 
 _LEDGERS = """
@@ -66,7 +68,7 @@ def _write(plan: Path, build: Path, rounds: int) -> None:
         plan / "study.yaml", yaml.safe_dump(study.model_dump(mode="json", exclude_unset=True))
     )
     lines = _SITES + (_LEDGERS if (build / "client" / "ledger.py").exists() else "")
-    command = python("-c", lines, str(plan), *study.cohort)
+    command = python("-c", lines, str(plan), str(IMAGES), *study.cohort)
     subprocess.run(command, check=True, env=_environment(build))  # noqa: S603  the code is ours
 
 

@@ -17,7 +17,7 @@ import torch
 from fedbiomed.common.secagg import SecaggLomCrypter
 from fedbiomed.common.serializer import Serializer
 
-from simulations.bench.masking_figures import Work, tell, whole
+from simulations.bench.sums.masking_figures import Work, tell, whole
 
 _SAMPLES = 100
 """Of each node: its weight."""

@@ -31,7 +31,7 @@ from common.privacy.clipping import clipped_gradient_sum
 from common.privacy.noise import privatise
 from common.privacy.noise_source import NoiseSource
 from common.wire.vector_codec import Vector
-from simulations.bench.clipping_contestants import Case, losses
+from simulations.bench.clipping.contestants import Case, losses
 from simulations.encoders.pretrain import Recipe, pretrain
 from simulations.engine.seeded import SeededEntropy
 from tests.client.lab import PRIVACY, TYPES, make_lab, message, study

@@ -20,8 +20,8 @@ from common.config.study import Number, Participant, Study
 from common.models.parameter_vector import flatten, load
 from common.wire.messages import read_refusal
 from common.wire.vector_codec import decode, encode
-from simulations.bench.company import counted
-from simulations.bench.hostile_models import EVALUATED, Attack
+from simulations.bench.clipping.company import counted
+from simulations.bench.clipping.hostile_models import EVALUATED, Attack
 from simulations.engine.seeded import SeededEntropy
 from tests.client.lab import OPEN, PRIVACY, context, first_model, make_lab, message, study
 

@@ -18,7 +18,7 @@ from common.config.study import ModelSpec, Study
 from common.errors import ConfigError
 from common.files import write_text
 from common.models import build
-from simulations.bench import masking, rounds
+from simulations.bench import rounds
 from simulations.bench.cli import Bench, bench
 from simulations.bench.peer_frameworks import Peer
 from simulations.bench.peers.network import network
@@ -26,6 +26,7 @@ from simulations.bench.peers.work import SharedWork
 from simulations.bench.round_peers import FRAMEWORKS
 from simulations.bench.round_times import RoundTimes
 from simulations.bench.rounds_contestant import bare
+from simulations.bench.sums import masking
 
 FAKE = """#!{python}
 import json, os, sys

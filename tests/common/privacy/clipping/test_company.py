@@ -1,7 +1,8 @@
 """What one unit adds is the same, to the last bit, in whichever company it is.
 
-The models are those that a hostile server would send (`simulations.bench.hostile_models`): their
-logits are made of rounding errors, so that another last bit turns a whole gradient.
+The models are those that a hostile server would send
+(`simulations.bench.clipping.hostile_models`): their logits are made of rounding errors, so that
+another last bit turns a whole gradient.
 """
 
 import pytest
@@ -12,8 +13,8 @@ from torch import Tensor
 
 from common.privacy.clipping import EngineName, clipped_gradient_sum
 from common.privacy.noise import SLACK
-from simulations.bench.company import neighbours
-from simulations.bench.hostile_models import ENGINES, Attack
+from simulations.bench.clipping.company import neighbours
+from simulations.bench.clipping.hostile_models import ENGINES, Attack
 
 from .conftest import cross_entropy
 

@@ -7,7 +7,7 @@ from flwr.compat.common.recorddict_compat import arrayrecord_to_parameters
 from flwr.server.workflow.constant import MAIN_PARAMS_RECORD
 
 from simulations.bench.own_figures import Stopwatch
-from simulations.bench.secagg_plus import Clients, SecureRound, server, site
+from simulations.bench.sums.secagg_plus import Clients, SecureRound, server, site
 
 
 def _mean(clients: Clients, clock: Stopwatch) -> NDArrays:

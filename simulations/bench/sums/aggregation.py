@@ -38,4 +38,4 @@ def run(quick: bool, json_file: Path | None) -> None:
 
 def _measure(kind: str, sites: int) -> dict[str, float]:
     """Run a contestant once in a fresh process, and return its figures."""
-    return said_by("simulations.bench.aggregation_contestant", kind, str(sites))
+    return said_by("simulations.bench.sums.aggregation_contestant", kind, str(sites))

@@ -20,11 +20,11 @@ from typing import Any
 
 from common.files import write_text
 from common.privacy.masking.neighbours import degree_for
-from simulations.bench.debits import debits
 from simulations.bench.harness import Measure, in_turn, report, said_by
-from simulations.bench.masking_contestant import constants
-from simulations.bench.masking_peers import FRAMEWORKS
 from simulations.bench.peer_frameworks import Peer
+from simulations.bench.sums.debits import debits
+from simulations.bench.sums.masking_contestant import constants
+from simulations.bench.sums.masking_peers import FRAMEWORKS
 
 SIZES = (6_000, 11_200_000)
 """A head on features, and a ResNet-18."""
@@ -124,7 +124,7 @@ def _flower() -> str:
 
 def _said(contestant: str, *arguments: object) -> Measure:
     """Runs a contestant once in a fresh process, and returns its figures."""
-    return partial(said_by, f"simulations.bench.{contestant}", *map(str, arguments))
+    return partial(said_by, f"simulations.bench.sums.{contestant}", *map(str, arguments))
 
 
 def _measured(

@@ -1,6 +1,6 @@
 """One contestant of `hemofed bench aggregation`, in a process of its own; prints JSON.
 
-    python -m simulations.bench.aggregation_contestant {layers,flat,mean} SITES
+    python -m simulations.bench.sums.aggregation_contestant {layers,flat,mean} SITES
 
 layers: Flower's FedAvg on a ResNet-18's tensors. flat: the same on one tensor. mean: hemofed.
 The time runs from the replies' bytes to the aggregate; making the replies is not included.

@@ -30,7 +30,7 @@ from common.metrics import Tally
 from common.privacy.accounting import calibrate
 from common.privacy.clipping import clipped_gradient_sum
 from common.privacy.noise import SLACK
-from simulations.bench.hostile_models import ATTACKS, EVALUATED, Attack
+from simulations.bench.clipping.hostile_models import ATTACKS, EVALUATED, Attack
 from simulations.host_info import machine
 
 WEIGHTS = (100.0, 1e8)

@@ -1,6 +1,6 @@
 """What a lost site costs by one of two protocols, in a process of its own; prints JSON.
 
-    python -m simulations.bench.dropout_contestant SIZE SITES {site,server} PROTOCOL {0,1}
+    python -m simulations.bench.sums.dropout_contestant SIZE SITES {site,server} PROTOCOL {0,1}
 
 Where the last argument is 1, one site is lost after the keys were agreed. By the protocol `again`,
 which is hemofed's, the sum is then begun again among the others, with fresh keys, noise and masks.
@@ -28,8 +28,8 @@ from common.privacy.masking.pairwise_keys import EphemeralKey
 from common.privacy.noise import NoiseSource, add_noise
 from common.wire.packed_integers import Words, pack
 from server.aggregation.masked_sum import MaskedSum
-from simulations.bench.clipping_contestants import losses
-from simulations.bench.double_masking import (
+from simulations.bench.clipping.contestants import losses
+from simulations.bench.sums.double_masking import (
     SIGNATURE_BYTES,
     DoubleMasker,
     check,
@@ -37,8 +37,8 @@ from simulations.bench.double_masking import (
     pair_mask,
     unmask,
 )
-from simulations.bench.masking_contestant import CLIP, UNITS, constants
-from simulations.bench.masking_figures import Work, tell, whole
+from simulations.bench.sums.masking_contestant import CLIP, UNITS, constants
+from simulations.bench.sums.masking_figures import Work, tell, whole
 
 _SITE = 1
 """The place of the site that is measured; the last one is lost."""

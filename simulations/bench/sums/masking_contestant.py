@@ -1,6 +1,6 @@
 """One contestant of `hemofed bench masking`, in a process of its own; prints JSON.
 
-    python -m simulations.bench.masking_contestant {local,masked,masks,mean,sum} SIZE SITES PEERS
+    python -m simulations.bench.sums.masking_contestant WHAT SIZE SITES PEERS
 
 A site, from its clipped sum of SIZE numbers to the bytes that it sends: `local` adds the whole
 noise and sends float32; `masked` makes a key, rounds, adds its share, masks with PEERS others and
@@ -24,7 +24,7 @@ from common.wire.packed_integers import pack
 from common.wire.vector_codec import Vector, decode, encode
 from server.aggregation.masked_sum import MaskedSum
 from server.aggregation.running_mean import RunningMean
-from simulations.bench.masking_figures import tell, whole
+from simulations.bench.sums.masking_figures import tell, whole
 
 CLIP = NOISE = 1.0
 UNITS = 512.0

@@ -23,7 +23,7 @@ import torch
 
 from common.errors import HemofedError
 from common.files import write_text
-from simulations.bench.clipping_contestants import BOUND, CONTESTANTS, Case, Smooth, losses
+from simulations.bench.clipping.contestants import BOUND, CONTESTANTS, Case, Smooth, losses
 from simulations.bench.harness import Measure, Samples, in_turn, record, report
 from simulations.bench.own_figures import forget_peak, memory
 from simulations.host_info import machine

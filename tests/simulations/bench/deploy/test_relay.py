@@ -4,7 +4,7 @@ import os
 import socket
 from threading import Thread
 
-from simulations.bench.relay import Relay
+from simulations.bench.deploy.relay import Relay
 
 
 def test_bytes_go_through_unchanged_and_are_counted() -> None:

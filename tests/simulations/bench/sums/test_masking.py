@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from common.errors import ConfigError
-from simulations.bench import masking
-from simulations.bench.debits import debits
-from simulations.bench.masking_contestant import constants, server, site
-from simulations.bench.masking_figures import tell, whole
+from simulations.bench.sums import masking
+from simulations.bench.sums.debits import debits
+from simulations.bench.sums.masking_contestant import constants, server, site
+from simulations.bench.sums.masking_figures import tell, whole
 
 FAKE = f"""#!{sys.executable}
 import json, sys
@@ -36,7 +36,7 @@ def _run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, *peers: str) -> tuple[
     asked: list[tuple[str, ...]] = []
 
     def said_by(module: str, *arguments: str) -> dict[str, float]:
-        asked.append((module.removeprefix("simulations.bench."), *arguments))
+        asked.append((module.rpartition(".")[2], *arguments))
         return {"seconds": 1.0}
 
     monkeypatch.setattr(masking, "said_by", said_by)

@@ -5,8 +5,8 @@ import warnings
 import pytest
 import torch
 
-from simulations.bench import clipping
-from simulations.bench.clipping_contestants import CONTESTANTS, Case, Smooth
+from simulations.bench.clipping import steps
+from simulations.bench.clipping.contestants import CONTESTANTS, Case, Smooth
 
 
 @pytest.mark.parametrize("case", [Case("head", 0, 12), Case("cnn", 16, 9)])
@@ -20,7 +20,7 @@ def test_every_private_contestant_clips_to_the_same_sum(case: Case, name: str) -
         contestant.step()
     assert found is not None
     # Opacus adds 1e-6 to a norm before it divides.
-    assert clipping._error(found, clipping._reference(case, rows=8)) < 1e-5
+    assert steps._error(found, steps._reference(case, rows=8)) < 1e-5
 
 
 def test_a_step_of_sgd_is_the_same_in_chunks() -> None:
@@ -38,8 +38,8 @@ def test_a_step_of_sgd_is_the_same_in_chunks() -> None:
 
 def test_a_peer_measures_time_memory_and_error() -> None:
     case = Case("head", 0, 16)
-    with clipping._peer(case, "hemofed", clipping.TUNED) as connection:
-        assert clipping._ask(connection, ("step", None))["seconds"] > 0
-        assert clipping._ask(connection, ("memory", None))["peak_mib"] >= 0
-        found = clipping._ask(connection, ("error", clipping._reference(case, rows=8)))
+    with steps._peer(case, "hemofed", steps.TUNED) as connection:
+        assert steps._ask(connection, ("step", None))["seconds"] > 0
+        assert steps._ask(connection, ("memory", None))["peak_mib"] >= 0
+        found = steps._ask(connection, ("error", steps._reference(case, rows=8)))
         assert found["error"] < 1e-6

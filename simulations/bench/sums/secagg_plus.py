@@ -1,6 +1,6 @@
 """`hemofed bench masking` on Flower: its SecAgg+, `secaggplus_mod` and `SecAggPlusWorkflow`.
 
-    python -m simulations.bench.secagg_plus SIZE SITES {site,server,server-away}
+    python -m simulations.bench.sums.secagg_plus SIZE SITES {site,server,server-away}
 
 A site, from its fit result to the masked vector that goes up: the mod's third stage. The server,
 from the masked vectors of SITES sites to their mean: its last two stages, without what the strategy
@@ -40,8 +40,8 @@ from flwr.server.workflow.constant import Key as WorkflowKey
 from flwr.server.workflow.secure_aggregation.secaggplus_workflow import WorkflowState
 
 from common.wire.flower_internals import TaskIdentity
-from simulations.bench.masking_figures import Work, tell
 from simulations.bench.own_figures import Stopwatch
+from simulations.bench.sums.masking_figures import Work, tell
 
 _EXAMPLES = 100
 _OPENED_BY = 2 / 3

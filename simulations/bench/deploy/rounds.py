@@ -27,14 +27,14 @@ from common.config.study import (
     TrainingSpec,
 )
 from common.files import write_text
-from simulations.bench import deploy_app, deploy_flower, deploy_hemofed
+from simulations.bench.deploy import app, flower, hemofed
+from simulations.bench.deploy.relay import Relay
 from simulations.bench.harness import Measure, in_turn, report
 from simulations.bench.processes import SERVER, Processes, free_port
-from simulations.bench.relay import Relay
 from simulations.bench.rounds import IMAGES, SIDE, WIDTH, write_sites
 
 _LOOK_SECONDS = 0.01
-_ROUND_SECONDS = deploy_app.ROUND_SECONDS
+_ROUND_SECONDS = app.ROUND_SECONDS
 _SMALL, _LARGE = ModelSpec(name="cnn", width=WIDTH), ModelSpec(name="resnet18")
 
 
@@ -51,8 +51,8 @@ class Framework:
 
 
 _CONTESTANTS = {
-    "stock Flower": Framework(deploy_flower.start, deploy_flower.good),
-    "hemofed": Framework(deploy_hemofed.start, deploy_hemofed.good, deploy_hemofed.figures),
+    "stock Flower": Framework(flower.start, flower.good),
+    "hemofed": Framework(hemofed.start, hemofed.good, hemofed.figures),
 }
 
 

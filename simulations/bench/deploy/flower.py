@@ -18,7 +18,7 @@ from common.config.study import Study
 from common.identity.keys import make_node_key
 from server.membership.provisioning import make_server
 from server.service.service import SETTINGS
-from simulations.bench import deploy_app
+from simulations.bench.deploy import app
 from simulations.bench.processes import SERVER, Processes, free_port
 
 _START_SECONDS = 60.0
@@ -80,7 +80,7 @@ def good(line: dict[str, int]) -> int:
 def _write_app(folder: Path, study: Study, rounds: Path) -> None:
     project = _PYPROJECT.format(study=folder / "study.yaml", rounds=rounds)
     _write(folder / "app" / "pyproject.toml", project)
-    shutil.copy(deploy_app.__file__, folder / "app" / "app.py")
+    shutil.copy(app.__file__, folder / "app" / "app.py")
 
 
 def _make_key(path: Path) -> None:

@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from common.privacy.masking.masks import add_mask
 from common.privacy.masking.pairwise_keys import EphemeralKey, pair_key
 from common.wire.packed_integers import Words
-from simulations.bench.shamir import SHARE_BYTES, combine, split, weights_at_zero
+from simulations.bench.sums.shamir import SHARE_BYTES, combine, split, weights_at_zero
 
 _NONCE_BYTES = 12
 SIGNATURE_BYTES = 64

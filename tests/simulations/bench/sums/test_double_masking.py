@@ -11,17 +11,17 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from common.wire.packed_integers import Words
-from simulations.bench import dropout_contestant
-from simulations.bench.double_masking import (
+from simulations.bench.own_figures import Stopwatch
+from simulations.bench.sums import dropout_contestant
+from simulations.bench.sums.double_masking import (
     DoubleMasker,
     check,
     check_alive,
     threshold,
     unmask,
 )
-from simulations.bench.dropout_contestant import WORK, Company
-from simulations.bench.own_figures import Stopwatch
-from simulations.bench.shamir import PRIME, combine, split, weights_at_zero
+from simulations.bench.sums.dropout_contestant import WORK, Company
+from simulations.bench.sums.shamir import PRIME, combine, split, weights_at_zero
 
 SECRETS = st.binary(min_size=32, max_size=32) | st.sampled_from([bytes(32), b"\xff" * 32])
 

@@ -1,0 +1,1 @@
+"""What a round costs between processes, beside stock Flower."""

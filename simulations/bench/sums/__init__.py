@@ -1,0 +1,1 @@
+"""What it costs to add the sites' updates, in the clear and under masks."""
