@@ -21,10 +21,10 @@ MOST_OF_A_KEY = 16
 """The most connections of one member; if there are more, its oldest one is closed. A site that
 keeps losing its line leaves some behind until they are noticed."""
 _NUMBERS = itertools.count()
-_BUFFER = memoryview(bytearray(2**16))
+_BUFFER = memoryview(bytearray(2**18))
 """What has come, on its way to the parser, which keeps none of it, so that one buffer serves all
-connections. TLS fills it with several records at once; read one by one, each record would take a
-buffer of a quarter of a megabyte."""
+connections. TLS fills it with all the records that the loop takes from a socket at a time; read one
+by one, each record would take a buffer of that size."""
 
 
 class BoundedProtocol(HttpToolsProtocol, asyncio.BufferedProtocol):
@@ -67,11 +67,11 @@ class BoundedProtocol(HttpToolsProtocol, asyncio.BufferedProtocol):
         return _BUFFER
 
     def buffer_updated(self, nbytes: int) -> None:
-        self.data_received(bytes(_BUFFER[:nbytes]))
+        self.data_received(_BUFFER[:nbytes])
 
-    def data_received(self, data: bytes) -> None:
+    def data_received(self, data: bytes | memoryview) -> None:
         self._head += len(data)
-        super().data_received(data)
+        super().data_received(cast(bytes, data))  # any buffer will do
         if self._head > MAX_HEAD:
             self.transport.close()
 
