@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 _STEPS = ("write", "replace", "link", "unlink", "ftruncate", "utime")
+_AGAIN = "again"
 _unlink = os.unlink
 _connect = sqlite3.connect
 Result = TypeVar("Result")
@@ -24,7 +25,7 @@ class KillPoints:
     """Counts the steps of a process within the stretch of its work that an order names."""
 
     def __init__(self) -> None:
-        self._order, self._left = Path(), 0
+        self._order, self._left, self._next = Path(), 0, ""
         for name in _STEPS:
             setattr(os, name, self._counted(getattr(os, name)))
         socket.socket.sendall = self._counted(socket.socket.sendall)  # type: ignore[method-assign]
@@ -37,20 +38,25 @@ class KillPoints:
     def begin(self, stretch: str) -> None:
         """Another stretch of work begins: count its steps if that is ordered.
 
-        Whoever begins it first takes the order away: what is started again is not killed again.
+        Whoever begins it first takes the order away. What is started again is killed again, one
+        step later, if the order says so.
         """
-        self._left = 0
+        self._left, self._next = 0, ""
         if self._order.exists():
-            named, step = self._order.read_text().split()
+            named, step, again = self._order.read_text().split()
             if named == stretch:
                 self._left = int(step)
+                self._next = f"{named} {self._left + 1} {again}" if again == _AGAIN else ""
                 _unlink(self._order)
 
     def _step(self, what: str) -> None:
         """Count a step, or be killed before it; what it was is in a file beside the order."""
         self._left -= 1
         if self._left == 0:
-            died_at(self._order).write_text(what)
+            with _died_at(self._order).open("a") as told:
+                told.write(f"{what}\n")
+            if self._next:
+                self._order.write_text(self._next)
             os.kill(os.getpid(), signal.SIGKILL)
 
     def _counted(self, call: Callable[..., Result]) -> Callable[..., Result]:
@@ -74,16 +80,25 @@ class KillPoints:
         return _connect(*words, **named, factory=Counted)
 
 
-def order_kill(order: Path, stretch: str, step: int) -> None:
-    """Kill whoever awaits this order before that step (from 1 on) of the stretch of its work."""
-    died_at(order).unlink(missing_ok=True)
+def order_kill(order: Path, stretch: str, step: int, *, again: bool = False) -> None:
+    """Kill whoever awaits this order before that step (from 1 on) of the stretch of its work.
+
+    again: what is started in its place is killed one step later, and so on, until the stretch is
+    over.
+    """
+    _died_at(order).unlink(missing_ok=True)
     draft = order.with_suffix(".draft")
-    draft.write_text(f"{stretch} {step}")
+    draft.write_text(f"{stretch} {step} {_AGAIN if again else 'once'}")
     draft.replace(order)
 
 
-def died_at(order: Path) -> Path:
-    """The file that says before what step the process was killed; it is there once it was."""
+def deaths(order: Path) -> list[str]:
+    """Before which steps processes were killed by the order."""
+    told = _died_at(order)
+    return told.read_text().splitlines() if told.exists() else []
+
+
+def _died_at(order: Path) -> Path:
     return order.with_suffix(".died")
 
 

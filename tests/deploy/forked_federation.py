@@ -16,21 +16,27 @@ from pathlib import Path
 from threading import Event
 from typing import Any
 
+import numpy as np
 import torch
 from flwr.app import Message
+from numpy.typing import NDArray
 
 from client.app import client_app
 from client.home import SiteHome
+from client.masking import masked_counts
 from client.service import service, worker
 from client.service.worker import Runner
-from client.training import masked_sum, metrics_release
+from client.training import masked_sum
 from common.config.loading import load
 from common.config.study import Study
 from common.privacy.masking.masks import add_mask
-from common.wire.flower_internals import PullMessagesResponse
+from common.wire.agreement import Agreement, Purpose
+from common.wire.flower_internals import PullMessagesResponse, message_from_proto
+from common.wire.messages import Task
 from common.wire.packed_integers import Words
 from server.flower.message_audit import Envelopes
 from server.home import ServerHome
+from server.rounds.masked_counts import MaskedCounts
 from server.rounds.observer import Observer
 from server.rounds.record import RoundRecord
 from server.rounds.rounds import Rounds
@@ -46,9 +52,15 @@ _points = KillPoints()
 def order(spool: Path, who: str) -> Path:
     """Where a process is told to die: `rounds`, or a site's `SITE-node` or `SITE-runner`.
 
-    The stretches of their work are the round, and each message by its type.
+    The stretches of the rounds' work are what they are started for; those of a lab's are
+    `message_stretch`.
     """
     return spool / f"{who}.kill"
+
+
+def message_stretch(kind: str, purpose: Purpose) -> str:
+    """The work on a message of that type, for a sum of that purpose."""
+    return f"{kind}/{purpose}"
 
 
 def anew(spool: Path, site: str) -> Path:
@@ -60,6 +72,11 @@ def masked(spool: Path, site: str) -> Path:
     """Where a lab's runner writes down, for each vector that it masks: the masks' keys, and the
     words bare and masked; a line of JSON in hexadecimal."""
     return spool / f"{site}.masked"
+
+
+def summed(spool: Path) -> Path:
+    """Where the rounds write down each sum of counts that they read: a line of JSON."""
+    return spool / "summed"
 
 
 def make_ready(study: Study, homes: Collection[SiteHome], out: Path) -> None:
@@ -86,9 +103,12 @@ def keep_lab(home: Path, spool: Path) -> None:
             Spool(spool).give_up(home.name)
 
 
-def keep_round(home: Path, spool: Path, study: Path, out: Path) -> None:
-    """The next round of a study, as the server's service keeps its rounds running."""
-    while _ended(partial(_round, home, spool, study, out)) == -signal.SIGKILL:
+def keep_rounds(purpose: str, home: Path, spool: Path, study: Path, out: Path) -> None:
+    """A study's next sum of that purpose, as the server's service keeps its rounds running.
+
+    It is the study's test; its statistics; or its next round, with the evaluation if it has one.
+    """
+    while _ended(partial(_rounds, purpose, home, spool, study, out)) == -signal.SIGKILL:
         pass
 
 
@@ -112,13 +132,46 @@ class _OneRound(Observer):
         raise _DoneError
 
 
-def _round(home: Path, spool: Path, study: Path, out: Path) -> None:
+class _BeforeTraining(SpoolGrid):
+    """Ends the rounds before they ask for anything that the first of them is for."""
+
+    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
+        asked = list(messages)
+        if any(_purpose(message) == "train" for message in asked):
+            raise _DoneError
+        return super().push_messages(asked)
+
+
+def _rounds(purpose: str, home: Path, spool: Path, study: Path, out: Path) -> None:
     _points.await_order(order(spool, "rounds"))
     of = load(Study, study)
+    kind = _BeforeTraining if purpose == "statistics" else SpoolGrid
+    MaskedCounts.total = _noted_total(spool)  # type: ignore[method-assign]
     with ServerHome(home).open_audit() as log, suppress(_DoneError):
-        _points.begin("round")
-        grid = SpoolGrid(Spool(spool), of.cohort, Envelopes(home, log))
-        Rounds(of, grid, out, _OneRound()).run()
+        _points.begin(purpose)
+        grid = kind(Spool(spool), of.cohort, Envelopes(home, log))
+        rounds = Rounds(of, grid, out, _OneRound())
+        if purpose == "test":
+            rounds.finish()
+        else:
+            rounds.run()
+
+
+def _noted_total(spool: Path) -> Callable[..., NDArray[np.int64] | None]:
+    """`MaskedCounts.total`, which writes the sum down as well; that is no step of its own."""
+    total = MaskedCounts.total
+
+    def noted(
+        counts: MaskedCounts, kind: str, task: Task, model: object, agreement: Agreement, *of: int
+    ) -> NDArray[np.int64] | None:
+        found = total(counts, kind, task, model, agreement, *of)  # type: ignore[arg-type]
+        if found is not None:
+            said = agreement.facts(task.study.digest) | {"total": found.tolist()}
+            with summed(spool).open("a") as lines:
+                lines.write(json.dumps(said) + "\n")
+        return found
+
+    return noted
 
 
 def _lab(home: Path, spool: Path) -> None:
@@ -137,7 +190,7 @@ def _lab(home: Path, spool: Path) -> None:
         def pull(self) -> PullMessagesResponse | None:
             pulled = super().pull()
             if pulled is not None:
-                _points.begin(pulled.messages_list[0].metadata.message_type)
+                _points.begin(_stretch(message_from_proto(pulled.messages_list[0])))
             return pulled
 
     halt = Event()
@@ -173,7 +226,7 @@ def _runner(site_file: Path, spool: Path, line: socket.socket) -> None:
 
     def receive_message(line: socket.socket) -> Message:
         message = receive(line)
-        _points.begin(message.metadata.message_type)
+        _points.begin(_stretch(message))
         return message
 
     def noted(words: Words, pairs: Iterable[tuple[bytes, int]]) -> None:
@@ -185,5 +238,17 @@ def _runner(site_file: Path, spool: Path, line: socket.socket) -> None:
         os.close(handle)
 
     worker.receive_message = receive_message
-    masked_sum.add_mask = metrics_release.add_mask = noted
+    masked_sum.add_mask = masked_counts.add_mask = noted
     worker.serve(site_file, handle)
+
+
+def _stretch(message: Message) -> str:
+    purpose = _purpose(message)
+    kind = message.metadata.message_type
+    return message_stretch(kind, purpose) if purpose else kind
+
+
+def _purpose(message: Message) -> Purpose | None:
+    """The purpose of the message's sum; None: it is about none."""
+    agreement = Agreement.read(message)
+    return agreement.purpose if agreement else None

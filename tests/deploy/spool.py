@@ -29,7 +29,7 @@ from common.wire.messages import Task, task_facts
 from server.flower.base_grid import RunGrid
 from server.flower.message_audit import Envelopes
 
-_HOLD_SECONDS, _LOOK_SECONDS = 0.5, 0.005
+_HOLD_SECONDS, _LOOK_SECONDS = 0.5, 0.02
 
 
 @dataclass(frozen=True)
@@ -47,6 +47,7 @@ class Spool:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        self._read: dict[Path, Answered | None] = {}
 
     def begin_run(self) -> int:
         """Begin another run and return its number; what was not taken of the one before is gone."""
@@ -96,17 +97,19 @@ class Spool:
                 late = Error(ErrorCode.REPLY_MESSAGE_UNAVAILABLE, "late")
                 self.answer(site, Message(late, reply_to=_message(taken.read_bytes())))
 
-    def all_answers(self) -> Iterator[Answered]:
-        """Every answer that left a lab, to whomever."""
-        for path in sorted(self._folder.glob("*/*.answer*")):
-            reply, asked = (
-                _message(one.read_bytes()) for one in (path, path.with_suffix(".taken"))
-            )
-            if reply.has_content():
-                take_off(reply)
-                take_off(asked)
-                kind = asked.metadata.message_type
-                yield Answered(path.parent.name, kind, Task.read(asked), reply)
+    def all_questions(self) -> Iterator[tuple[str, str, Task]]:
+        """(site, type, task) of every question that a lab took, in whatever run."""
+        for path in self._folder.glob("*/*.taken"):
+            asked = _message(path.read_bytes())
+            yield path.parent.name, asked.metadata.message_type, Task.read(asked)
+
+    def all_answers(self) -> list[Answered]:
+        """Every answer that left a lab, to whomever; one that was read is not read again."""
+        paths = sorted(self._folder.glob("*/*.answer*"))
+        for path in paths:
+            if path not in self._read:
+                self._read[path] = _answered(path)
+        return [one for path in paths if (one := self._read[path])]
 
     def _new(self, site: str) -> Path:
         """The folder of its questions alone, for whoever looks all the time."""
@@ -197,6 +200,16 @@ class SpoolLink(FleetLink):
     def _check(self, message: Message) -> None:
         if message.metadata.run_id != self._spool.run:
             raise RunOverError
+
+
+def _answered(path: Path) -> Answered | None:
+    """The answer in a file; None for the note that it is late."""
+    reply, asked = (_message(one.read_bytes()) for one in (path, path.with_suffix(".taken")))
+    if not reply.has_content():
+        return None
+    take_off(reply)
+    take_off(asked)
+    return Answered(path.parent.name, asked.metadata.message_type, Task.read(asked), reply)
 
 
 def _write(path: Path, content: bytes) -> None:
