@@ -56,7 +56,10 @@ def explain(site: Site, study: Study, members: Collection[str]) -> Explanation:
         ("each round", _update(study)),
         ("of metrics", _metrics(site, policy, study)),
         *_statistics(study),
-        ("never leave", "images, file names, patients' names, the counts of your cells, errors"),
+        (
+            "never leave",
+            "images, file names, patients' names, the exact counts of your training cells, errors",
+        ),
         ("budget", _budget(site, policy)),
     )
     found = obstacles(site, policy, study)

@@ -58,7 +58,7 @@ from flwr.supercore.inflatable.inflatable_object import iterate_object_tree
 from flwr.supercore.primitives.asymmetric import verify_signature
 from flwr.supercore.run import Run, RunStatus
 from flwr.supercore.task_identity import TaskIdentity
-from flwr.supercore.utils import int64_to_uint64
+from flwr.supercore.utils import int64_to_uint64, uint64_to_int64
 
 __all__ = [
     "FLEET_HTTP_PUBLIC_KEY_HEADER",
@@ -106,5 +106,6 @@ __all__ = [
     "message_from_proto",
     "message_to_proto",
     "remove_content_from_message",
+    "uint64_to_int64",
     "verify_signature",
 ]

@@ -44,7 +44,9 @@ class Optimizer:
         direction = mean if spec.name == "fedavg" else self._momentum(mean)
         if spec.name in ("fedadam", "fedyogi"):
             direction = direction / (np.sqrt(self._second(mean)) + spec.tau)
-        return (model + spec.learning_rate * direction).astype(np.float32)
+        step = spec.learning_rate * direction
+        step += model
+        return step.astype(np.float32)
 
     def _momentum(self, mean: NDArray[np.float64]) -> NDArray[np.float64]:
         share = 1.0 if self.spec.name == "fedavgm" else 1 - self.spec.beta1
@@ -71,5 +73,7 @@ def averaged(average: Vector, model: Vector, decay: float, round_number: int) ->
     >>> averaged(np.float32([0]), np.float32([8]), decay=0.5, round_number=8)
     array([4.], dtype=float32)
     """
+    if decay == 0:
+        return model
     decay = min(decay, (1 + round_number) / (10 + round_number))
     return (decay * average + (1 - decay) * model).astype(np.float32)

@@ -1,6 +1,7 @@
 """The public port's application: the fleet API's calls and a health check, and nothing else."""
 
 import asyncio
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from http import HTTPStatus
@@ -107,7 +108,9 @@ class Listener:
         status, content = await self._call(scope, key, body)
         await _answer(send, status, content)
 
-    async def _call(self, scope: Scope, key: bytes, body: Buffer) -> tuple[HTTPStatus, Buffer]:
+    async def _call(
+        self, scope: Scope, key: bytes, body: Buffer
+    ) -> tuple[HTTPStatus, tuple[Buffer, ...]]:
         """Return the fleet's answer; a refusal is noted under the member's name."""
         loop = asyncio.get_running_loop()
         try:
@@ -117,7 +120,7 @@ class Listener:
         except RefusedError as refused:
             if refused.reason:
                 self._refusals.note(scope, refused.reason, key, self._gate.site_of(key))
-            return refused.status, b""
+            return refused.status, ()
 
 
 def _longest(path: str) -> int:
@@ -125,13 +128,23 @@ def _longest(path: str) -> int:
     return MAX_BODY if path == PUSH_OBJECT else MAX_REQUEST
 
 
-async def _answer(send: Send, status: HTTPStatus, content: Buffer = b"") -> None:
-    length = str(len(content)).encode()
-    headers = [(b"content-type", b"application/x-protobuf"), (b"content-length", length)]
+async def _answer(send: Send, status: HTTPStatus, spans: Sequence[Buffer] = ()) -> None:
+    length = sum(map(len, spans))
+    headers = [
+        (b"content-type", b"application/x-protobuf"),
+        (b"content-length", str(length).encode()),
+    ]
     # A caller that reads too slowly is disconnected: an incomplete answer ends its connection.
     with suppress(TimeoutError):
-        async with asyncio.timeout(transfer_seconds(len(content))):
+        async with asyncio.timeout(transfer_seconds(length)):
             await send({"type": "http.response.start", "status": int(status), "headers": headers})
-            for start in range(0, max(len(content), 1), _GULP):
-                gulp, more = content[start : start + _GULP], start + _GULP < len(content)
-                await send({"type": "http.response.body", "body": gulp, "more_body": more})
+            for left, gulp in _gulps(spans):
+                await send({"type": "http.response.body", "body": gulp, "more_body": left > 0})
+
+
+def _gulps(spans: Sequence[Buffer]) -> list[tuple[int, Buffer]]:
+    """Return (how many follow, bytes), at least once."""
+    gulps = [
+        span[start : start + _GULP] for span in spans for start in range(0, len(span), _GULP)
+    ] or [b""]
+    return list(zip(range(len(gulps))[::-1], gulps, strict=True))

@@ -55,8 +55,8 @@ from server.rounds.reply_checks import (
 _log = logging.getLogger("hemofed.superlink")
 _FRESH_SECONDS = 0.2
 """How long the status of a run is taken for current."""
-Handler = Callable[[Any, LinkState], Message | Buffer]
-"""(request, state) -> the answer, as a message or serialised."""
+Handler = Callable[[Any, LinkState], Message | tuple[Buffer, ...]]
+"""(request, state) -> the answer, as a message or serialised, in spans."""
 
 
 def _with_store(handler: Callable[..., Message]) -> Handler:
@@ -125,8 +125,8 @@ class Fleet:
         """Return whether the fleet API has a call of this path."""
         return path in _CALLS
 
-    def answer(self, path: str, key: bytes, body: Buffer) -> tuple[HTTPStatus, Buffer]:
-        """Return the status and the content of the answer to a call.
+    def answer(self, path: str, key: bytes, body: Buffer) -> tuple[HTTPStatus, tuple[Buffer, ...]]:
+        """Return the status of the answer to a call, and its content as spans in order.
 
         The text of an error is logged here and not sent.
 
@@ -141,29 +141,29 @@ class Fleet:
         _, handler = _CALLS[path]
         try:
             if (request := _read(path, body)) is None:
-                return HTTPStatus.BAD_REQUEST, b""
+                return HTTPStatus.BAD_REQUEST, ()
             if not self._speaks_for_itself(key, request):
-                return HTTPStatus.UNAUTHORIZED, b""
+                return HTTPStatus.UNAUTHORIZED, ()
             self._check(request)
             answer = handler(request, self._state)
             return HTTPStatus.OK, (
-                answer.SerializeToString() if isinstance(answer, Message) else answer
+                (answer.SerializeToString(),) if isinstance(answer, Message) else answer
             )
         except RefusedError:
             raise
         except LostError as lost:
             self._note_lost(lost)
-            return HTTPStatus.OK, PullMessagesResponse().SerializeToString()
+            return HTTPStatus.OK, (PullMessagesResponse().SerializeToString(),)
         except DecodeError:
-            return HTTPStatus.BAD_REQUEST, b""
+            return HTTPStatus.BAD_REQUEST, ()
         except FlowerError as error:
             # Only the error's name is logged, since its text holds keys. A site that checks its own
             # connection provokes such an error.
             _log.warning("%s: %s", path, ApiErrorCode(error.code).name)
-            return HTTPStatus(API_ERROR_MAP[error.code].http_status_code), b""
+            return HTTPStatus(API_ERROR_MAP[error.code].http_status_code), ()
         except Exception:  # whatever a hostile site sends, it learns nothing about this machine
             _log.exception("%s", path)
-            return HTTPStatus.INTERNAL_SERVER_ERROR, b""
+            return HTTPStatus.INTERNAL_SERVER_ERROR, ()
 
     def _speaks_for_itself(self, key: bytes, request: Any) -> bool:
         """Return whether the request names the key's own node."""

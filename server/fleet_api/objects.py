@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 from typing import Any, Self, cast
 
-import numpy as np
 from google.protobuf.message import Message
 
 from common.wire.bytes_field import front_of, taken_out
@@ -93,19 +92,12 @@ def push_object(request: PushedObject, state: LinkState) -> Any:
     return fleet_handlers.push_object(cast(PushObjectRequest, request), reported)
 
 
-def pull_object(request: PullObjectRequest, state: LinkState) -> Buffer:
-    """Return Flower's answer, serialised, with the object's content at its end."""
+def pull_object(request: PullObjectRequest, state: LinkState) -> tuple[Buffer, ...]:
+    """Return Flower's answer, serialised, as spans in order; the last is the object's content."""
     held = _HeldBack(state)
     response = fleet_handlers.pull_object(request, cast(LinkState, held))
     response.ClearField("object_content")
     said = response.SerializeToString()
-    return said if not held.content else _with_content(said, held.content)
-
-
-def _with_content(said: bytes, content: Buffer) -> memoryview:
-    """Append the object to a serialised PullObjectResponse."""
-    front = front_of(said, _PULLED, len(content))
-    whole = np.empty(len(front) + len(content), np.uint8)
-    whole[: len(front)] = np.frombuffer(front, np.uint8)
-    whole[len(front) :] = np.frombuffer(content, np.uint8)
-    return whole.data
+    if not held.content:
+        return (said,)
+    return front_of(said, _PULLED, len(held.content)), held.content

@@ -19,6 +19,7 @@ from common.files import make_folder
 from common.wire.flower_internals import ObjectTree
 from common.wire.flower_objects import Buffer, identifiers, is_identifier, is_piece
 from server.flower.internals import LinkState, SqlObjectStore, validate_object_content
+from server.flower.recent_pieces import RecentPieces
 
 FOLDER = "bodies"
 _IN_FILE = b"in a file, bytes: "
@@ -43,6 +44,7 @@ class BodyStore(SqlObjectStore):
         super().__init__(str(database), verify=False)  # `put` verifies
         self._folder = database.parent / FOLDER
         self._fault: FederationError | None = None
+        self._recent = RecentPieces()
 
     def initialize(self, log_queries: bool = False, **engine_kwargs: Any) -> list[str]:
         """Connect, make the tables and the folder, and delete files that no row names."""
@@ -61,7 +63,7 @@ class BodyStore(SqlObjectStore):
         on."""
         with self._mutation_session():
             for name in identifiers(object_tree):
-                if self.get(name) is None and name in self:
+                if self._lacks(name):
                     self.query(_LOST, {"name": name})
             return super().preregister(run_id, object_tree)
 
@@ -88,13 +90,17 @@ class BodyStore(SqlObjectStore):
         content = super().get(object_id)
         if content is None or not content.startswith(_IN_FILE):
             return content
-        return cast(bytes | None, self._read(object_id, int(content[len(_IN_FILE) :])))
+        piece = self._recent.find(object_id)
+        if piece is None and (piece := self._read(object_id, _length(content))) is not None:
+            self._recent.keep(object_id, piece)
+        return cast(bytes | None, piece)
 
     def delete(self, object_id: str) -> None:
         """Delete an object that nothing needs, and the objects that only it needed."""
         with self._mutation_session():
             known = object_id in self  # a site may name something that is not an id
             super().delete(object_id)
+            self._recent.drop(object_id)
             if known and is_identifier(object_id) and object_id not in self:
                 self._path(object_id).unlink(missing_ok=True)
 
@@ -103,6 +109,16 @@ class BodyStore(SqlObjectStore):
         fault, self._fault = self._fault, None
         if fault is not None:
             raise fault
+
+    def _lacks(self, object_id: str) -> bool:
+        """Return whether the piece has come and its file is lost."""
+        content = super().get(object_id)
+        if content is None or not content.startswith(_IN_FILE):
+            return False
+        try:
+            return self._path(object_id).stat().st_size != _length(content)
+        except OSError:
+            return True
 
     def _put_piece(self, object_id: str, content: Buffer) -> None:
         with self._mutation_session():
@@ -144,6 +160,11 @@ class BodyStore(SqlObjectStore):
         if not is_identifier(object_id):
             raise ValueError(f"{object_id!r:.80}: is no object's id")
         return self._folder / object_id
+
+
+def _length(content: bytes) -> int:
+    """Return the number of bytes of the piece that the database's `content` stands for."""
+    return int(content[len(_IN_FILE) :])
 
 
 def store_object(

@@ -3,6 +3,7 @@
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from threading import Event
+from typing import cast
 
 from flwr.app import Error, Message
 from sqlalchemy.exc import SQLAlchemyError
@@ -12,8 +13,9 @@ from common.wire.flower_internals import NodeStatus, Run, make_message
 from common.wire.flower_objects import Buffer, identifiers, put_together, take_apart
 from common.wire.messages import task_facts
 from common.wire.reply_status import UNREADABLE
+from server.flower.arrivals import Arrivals
 from server.flower.base_grid import RunGrid
-from server.flower.body_store import store_object
+from server.flower.body_store import BodyStore, store_object
 from server.flower.internals import LinkState
 from server.flower.message_audit import Envelopes
 
@@ -52,6 +54,7 @@ class StateGrid(RunGrid):
         self._sent: dict[str, _Sent] = {}
         self._arriving: list[Message] = []
         self._parts: dict[str, list[str]] = {}
+        self._arrivals = Arrivals(cast(BodyStore, state.object_store), run.run_id)
 
     def get_node_ids(self) -> Iterable[int]:
         return list(self.site_names())
@@ -74,14 +77,16 @@ class StateGrid(RunGrid):
         self._check()
         under_way = {reply.metadata.reply_to_message_id for reply in self._arriving}
         asked = set(message_ids) - under_way
-        replies = self._heads(asked) if asked else []
+        thorough = self._arrivals.is_time()
+        replies = self._heads(asked) if asked and (thorough or self._arrivals.any_new()) else []
         self._drop({reply.metadata.reply_to_message_id for reply in replies})
         ready = [reply for reply in replies if reply.has_error()]
         for reply in ready:
             self._state.object_store.delete(reply.metadata.message_id)
             self._sent.pop(reply.metadata.reply_to_message_id, None)
         self._arriving.extend(reply for reply in replies if not reply.has_error())
-        return ready + self._complete()
+        arriving = {reply.metadata.message_id for reply in self._arriving}
+        return ready + self._complete(arriving if thorough else self._arrivals.whole(arriving))
 
     def withdraw(self, message_ids: Collection[str]) -> None:
         """Drop these messages, and the replies to them that have come or will come."""
@@ -149,11 +154,13 @@ class StateGrid(RunGrid):
         for identifier in message_ids:
             self._state.object_store.delete(identifier)
 
-    def _complete(self) -> list[Message]:
-        """Return the replies whose objects have all come; the others keep arriving."""
+    def _complete(self, looked_at: Collection[str]) -> list[Message]:
+        """Return those replies of `looked_at` whose objects have all come; the others keep
+        arriving."""
         done, waiting = [], []
         for reply in self._arriving:
-            message = self._assemble(reply)
+            known = reply.metadata.message_id in looked_at
+            message = self._assemble(reply) if known else None
             if message is None:
                 waiting.append(reply)
             else:

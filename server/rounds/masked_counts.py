@@ -1,7 +1,7 @@
 """Sums of counts under masks, each asked for once: one that loses a site is not begun again."""
 
 import logging
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from common.config.study import Study
 from common.wire.agreement import Agreement, Purpose
 from common.wire.messages import Task, read_masked_counts
+from common.wire.reasons import Reason
 from common.wire.reply_status import ReplyStatus
 from common.wire.vector_codec import Vector
 from server.rounds.dispatch import Dispatch
@@ -48,8 +49,16 @@ class MaskedCounts:
                     return agreed
             else:
                 gone = set(agreed)
+                self._tell(task.round, agreed)
             sites = tuple(site for site in sites if site not in gone)
         return None
+
+    def _tell(self, number: int, lacking: Mapping[str, ReplyStatus]) -> None:
+        """Tell the observer why sites give no key, but not of those whose policy lets no counts
+        out: that is so at each evaluation."""
+        for site, said in lacking.items():
+            if said.reason is not Reason.METRICS:
+                self._observer.left_out(number, site, str(said))
 
     def total(
         self,
@@ -81,7 +90,7 @@ class MaskedCounts:
         for site, reply in self._dispatch.ask(kind, told, model, list(agreement.sites), {}):
             found = read_reply(reply, lambda message: read_masked_counts(message, size))
             if isinstance(found, ReplyStatus):
-                self._observer.left_out(task.round, site, found.words)
+                self._observer.left_out(task.round, site, str(found))
             else:
                 words += found
                 missing.discard(site)

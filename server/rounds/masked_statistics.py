@@ -10,6 +10,7 @@ from common.wire.messages import STATISTICS, Task
 from server.rounds.cell_statistics import CellStatistics
 from server.rounds.dispatch import Dispatch
 from server.rounds.masked_counts import MaskedCounts
+from server.rounds.masking_keys import MaskingKeys
 from server.rounds.observer import Observer
 
 
@@ -18,7 +19,7 @@ class MaskedStatistics:
 
     def __init__(self, study: Study, dispatch: Dispatch, observer: Observer) -> None:
         self._study = study
-        self._dispatch = dispatch
+        self._keys = MaskingKeys(study, dispatch)
         self._counts = MaskedCounts(study, dispatch, observer)
 
     def collect(self, out: Path) -> None:
@@ -29,12 +30,13 @@ class MaskedStatistics:
         and so it stays if this process ends before the sum is whole.
 
         Raises:
-            FederationError: too few sites connect, or the folder has another study's statistics.
+            FederationError: too few sites that train connect within the round's deadline, or the
+                folder has another study's statistics.
         """
         if self._kept(out):
             return
         task = Task(self._study, 0)
-        agreement = self._counts.agree(task, "statistics", self._dispatch.present(()))
+        agreement = self._counts.agree(task, "statistics", self._keys.present(()))
         CellStatistics.none(self._study).write(out)
         if agreement is None:
             return

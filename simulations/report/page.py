@@ -141,7 +141,7 @@ def privacy(run: Run) -> list[str]:
         f"Every {unit} was protected at every step of training: its gradient was clipped to norm "
         f"{facts['max_grad_norm']:g} and Gaussian noise of {facts['noise_multiplier']:.3g} times "
         f"that norm was added. {_whose_noise(facts)}",
-        f"At real sites this configuration gives every {unit} (ε = {facts['epsilon']:g}, "
+        f"At real sites this configuration gives every {unit} (ε = {run.agreed:g}, "
         f"δ = {formatting.tiny(facts['delta'])})-differential privacy; what that means stands "
         "beside the chart of ε below. This run shows what it costs in accuracy and protects "
         "nobody: a simulation draws its noise from a seed, so that it can be repeated, and counts "
@@ -174,7 +174,8 @@ def guarantee(run: Run) -> list[str]:
     facts = run.summary["privacy"]
     unit, delta = facts["unit"], formatting.tiny(facts["delta"])
     # Bayes: prior odds of 1 grow to at most e^epsilon, except with probability delta.
-    sure = 1 / (1 + math.exp(-float(facts["epsilon"])))
+    sure = 1 / (1 + math.exp(-run.agreed))
+    asked = " and one answer with statistics" if run.summary.get("statistics") else ""
     return [
         f"What it means: someone who sees all that was sent, knows all other training data, and "
         f"begins undecided whether one {unit} was used can become at most {_sure(sure)} sure of "
@@ -182,8 +183,8 @@ def guarantee(run: Run) -> list[str]:
         "nearer to it. This is the worst case that mathematics cannot exclude, not what an attack "
         "is known to reach.",
         f"Accounted with {facts['accountant']} over the {facts['steps']:,} steps that the study "
-        f"may take, each {unit} drawn with probability {facts['sample_rate']:g} a step; adjacency: "
-        f"{facts['adjacency']}.",
+        f"may take{asked}, each {unit} drawn with probability {facts['sample_rate']:g} a step; "
+        f"adjacency: {facts['adjacency']}.",
     ]
 
 

@@ -74,6 +74,12 @@ class Run:
         return privacy is not None and privacy["mode"] != "none"
 
     @property
+    def agreed(self) -> float:
+        """The most epsilon that the study may cost a site, statistics included."""
+        privacy = self.summary["privacy"]
+        return float(privacy.get("agreed", privacy["epsilon"]))
+
+    @property
     def confusion(self) -> NDArray[np.int64]:
         """(types, types) counts; rows are true types, columns are the model's answers."""
         return np.asarray(self.summary["confusion"], dtype=np.int64)

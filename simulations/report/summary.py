@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import json
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -23,6 +24,7 @@ from common.models.classifier import parameter_count
 from common.models.released import MODEL, read_model
 from common.privacy.accounting import ACCOUNTANT, ADJACENCY, study_event
 from common.privacy.planning.plausibility import doubts, expected_units
+from common.privacy.planning.statistics_precision import statistics_forecast
 from server.rounds.cell_statistics import CellStatistics
 from server.rounds.record import read
 from server.rounds.rounds import OUTCOME
@@ -283,6 +285,15 @@ def _sharing(study: Study) -> dict[str, int]:
     return {"shares": noise_shares(study)} | planned
 
 
+def _agreed(study: Study) -> float:
+    """Return the most that a study under privacy may cost: its epsilon, with its statistics'.
+
+    The latter is a thousandth too large at most, and never too small.
+    """
+    asked, trained = statistics_forecast(study), study.privacy.epsilon
+    return trained if asked is None else max(trained, math.ceil(1000 * asked.with_training) / 1000)
+
+
 def _privacy(study: Study) -> dict[str, Any] | None:
     privacy = study.privacy
     if privacy.mode == "none":
@@ -293,6 +304,7 @@ def _privacy(study: Study) -> dict[str, Any] | None:
         **(_sharing(study) if privacy.mode == "distributed" else {}),
         "unit": privacy.unit,
         "epsilon": privacy.epsilon,
+        "agreed": _agreed(study),
         "delta": privacy.delta,
         "noise_multiplier": event.noise_multiplier,
         "max_grad_norm": privacy.max_grad_norm,

@@ -12,6 +12,6 @@ class Calls(Fleet):
         self.read: list[bytes] = []
         self.content = b""
 
-    def answer(self, path: str, key: bytes, body: bytes) -> tuple[HTTPStatus, bytes]:
+    def answer(self, path: str, key: bytes, body: bytes) -> tuple[HTTPStatus, tuple[bytes]]:
         self.read.append(body)
-        return HTTPStatus.OK, self.content
+        return HTTPStatus.OK, (self.content,)

@@ -77,5 +77,11 @@ def test_they_are_near_the_truth_paid_for_and_in_the_report(tmp_path: Path) -> N
         assert row.event == StudyCost(study).statistics
     summary = json.loads((tmp_path / "summary.json").read_text())
     assert summary["statistics"]["sites"] == list(study.training_sites)
+    privacy = summary["privacy"]
+    spent = [site["epsilon"] for site in summary["sites"].values()]
+    assert privacy["epsilon"] < max(spent) <= privacy["agreed"] < max(spent) + 0.002
     page = (tmp_path / "report.html").read_text()
+    assert "The agreed amount was not exceeded." in page
+    assert f"ε = {privacy['agreed']:g}<small>" in page and "one answer with statistics" in page
+    assert f"(ε = {privacy['agreed']:g}, " in page
     assert "Training cells of 3 sites together" in page and "mean red, of 255" in page

@@ -88,8 +88,8 @@ class PrivacyPlan:
     scores: Forecast | None
     """How precise noised scores will be; None if there is no forecast (see `forecast`)."""
     statistics: StatisticsForecast | None
-    """What the statistics of the training cells tell and cost; None if there are none, or no sites
-    are named yet. `epsilon` does not count them."""
+    """What the statistics of the training cells tell and cost; None if there are none. `epsilon`
+    does not count them."""
     units: dict[str, float]
     """Site of the study's cohort -> the mean number of units in a step of it."""
     enough: float

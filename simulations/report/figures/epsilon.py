@@ -33,7 +33,7 @@ def chart(run: Run) -> Chart | None:
     found = spent(run)
     if not run.private or not found:
         return None
-    budget = float(run.summary["privacy"]["epsilon"])
+    budget = run.agreed
     figure, axes = canvas(5.0, 3.1)
     alike = _alike(found)
     for index, (rounds, values) in enumerate(found.values()):

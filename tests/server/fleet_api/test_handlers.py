@@ -45,7 +45,8 @@ def calls(setting: Setting, tmp_path: Path) -> Fleet:
 def ask(calls: Fleet, setting: Setting, name: str, request: Any) -> tuple[HTTPStatus, bytes]:
     """A call signed by paris."""
     key = setting.keys["paris"]
-    return calls.answer(f"/v1/fleet/{name}", key, request.SerializeToString())
+    status, spans = calls.answer(f"/v1/fleet/{name}", key, request.SerializeToString())
+    return status, b"".join(spans)
 
 
 def test_the_calls_are_flowers_but_for_those_that_no_site_needs() -> None:
@@ -190,7 +191,7 @@ def test_what_cannot_be_answered_says_no_more_than_a_code(
     calls: Fleet, setting: Setting, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = "/v1/fleet/pull-messages"
-    assert calls.answer(path, setting.keys["paris"], b"\xff") == (HTTPStatus.BAD_REQUEST, b"")
+    assert calls.answer(path, setting.keys["paris"], b"\xff") == (HTTPStatus.BAD_REQUEST, ())
     mine = Node(node_id=setting.nodes["paris"])
     status, body = ask(calls, setting, "get-run", GetRunRequest(node=mine, run_id=17))
     assert 400 <= status < 500 and body == b""

@@ -135,17 +135,45 @@ def test_what_a_killed_process_left_is_removed_or_whole(tmp_path: Path, step: st
     assert files(tmp_path) == {}
 
 
+@pytest.mark.parametrize("fault", ["gone", "short"])
+@pytest.mark.parametrize("kept", [False, True], ids=["not read", "read before"])
 def test_a_lost_piece_is_asked_for_again_by_who_needs_it(
-    setting: Setting, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    setting: Setting, tmp_path: Path, caplog: pytest.LogCaptureFixture, fault: str, kept: bool
 ) -> None:
     list(setting.grid.push_messages([setting.message("paris", MODEL)]))
     ((name, content),) = files(tmp_path).items()
-    (database(tmp_path).parent / FOLDER / name).unlink()
+    path = database(tmp_path).parent / FOLDER / name
+    if kept:
+        assert store_of(setting).get(name) == content
+    if fault == "gone":
+        path.unlink()
+    else:
+        path.write_bytes(content[:-1])
     with caplog.at_level(logging.ERROR):
-        assert store_of(setting).get(name) is None
-    assert name in caplog.text and "is lost" in caplog.text
+        assert store_of(setting).get(name) == (content if kept else None)
+    assert ((name in caplog.text) and ("is lost" in caplog.text)) is (not kept and fault == "gone")
     list(setting.grid.push_messages([setting.message("rome", MODEL)]))
     assert files(tmp_path) == {name: content}
+
+
+def test_a_piece_is_read_once_for_all_sites(
+    setting: Setting, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent = list(setting.grid.push_messages([setting.message(site, MODEL) for site in SITES]))
+    ((name, content),) = files(tmp_path).items()
+    read: list[str] = []
+    original = BodyStore._read
+
+    def noted(store: BodyStore, object_id: str, length: int) -> memoryview | None:
+        read.append(object_id)
+        return original(store, object_id, length)
+
+    monkeypatch.setattr(BodyStore, "_read", noted)
+    assert all(store_of(setting).get(name) == content for _ in SITES)
+    assert read == [name]
+    setting.grid.withdraw(sent)
+    assert store_of(setting).get(name) is None
+    assert store_of(setting)._recent.find(name) is None
 
 
 def test_a_name_that_is_no_id_deletes_nothing(setting: Setting, tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ from common.wire.messages import task_facts
 from common.wire.order import Order
 from common.wire.reply_status import UNREADABLE, ReplyStatus
 from common.wire.vector_codec import decode
+from server.flower import arrivals
 from server.flower.grid import StateGrid, StoppedError
 from server.flower.message_audit import Envelopes
 from server.flower.run import FlowerRun
@@ -105,6 +106,44 @@ def test_a_reply_under_way_is_not_read_again_and_again(
     monkeypatch.setattr(setting.state, "get_object", get)
     assert list(setting.grid.pull_messages(identifiers)) == []
     assert read == [b""]
+
+
+def test_between_thorough_looks_only_what_is_whole_is_read(
+    setting: Setting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    grid = setting.grid
+    monkeypatch.setattr(grid._arrivals, "is_time", lambda: False)
+    sent = list(grid.push_messages([setting.message(site) for site in SITES]))
+    looked: list[str] = []
+    original = setting.state.get_object
+
+    def get(run: int, identifier: str) -> bytes | None:
+        looked.append(identifier)
+        return original(run, identifier)
+
+    monkeypatch.setattr(setting.state, "get_object", get)
+    assert list(grid.pull_messages(sent)) == []
+    setting.answer("rome", setting.taken("rome"), damage="half")
+    assert list(grid.pull_messages(sent)) == [] and looked == []
+    setting.answer("paris", setting.taken("paris"))
+    (reply,) = grid.pull_messages(sent)
+    assert reply.metadata.src_node_id == setting.nodes["paris"] and looked
+
+
+def test_what_leaves_no_trace_in_the_database_is_found_by_a_thorough_look(
+    setting: Setting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    grid, clock = setting.grid, [0.0]
+    monkeypatch.setattr(arrivals.time, "monotonic", lambda: clock[0])
+    (identifier,) = grid.push_messages([setting.message("turin")])
+    clock[0] = 100.0
+    assert list(grid.pull_messages([identifier])) == []
+    setting.state.delete_node(NOOP_FLWR_AID, setting.nodes["turin"])
+    clock[0] += arrivals.THOROUGH_SECONDS / 2
+    assert list(grid.pull_messages([identifier])) == []
+    clock[0] += arrivals.THOROUGH_SECONDS / 2
+    (reply,) = grid.pull_messages([identifier])
+    assert reply.has_error()
 
 
 def test_a_site_cannot_answer_for_another(setting: Setting) -> None:

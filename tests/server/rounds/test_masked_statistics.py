@@ -1,5 +1,6 @@
 """Statistics that sites sum under masks: once, before the first round, whole or not at all."""
 
+import itertools
 import json
 import os
 from pathlib import Path
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 from flwr.app import Message, RecordDict
 
-from common.config.study import Study
+from common.config.study import Participant, Study
 from common.errors import FederationError
 from common.privacy.masking.pairwise_keys import EphemeralKey
 from common.privacy.statistics_noise import COLOUR, COUNT
@@ -114,6 +115,33 @@ def test_a_site_that_gives_no_key_is_summed_without_as_long_as_there_are_enough(
     assert kept(tmp_path / "two").sites == ()
 
 
+class Noting(Observer):
+    """Notes of which sites it is told, and why."""
+
+    def __init__(self) -> None:
+        self.said: list[tuple[int, str, str]] = []
+
+    def left_out(self, number: int, site: str, reason: str) -> None:
+        self.said.append((number, site, reason))
+
+
+@pytest.mark.parametrize("at", [KEYS, STATISTICS])
+def test_an_operator_is_told_which_site_refused_and_why(tmp_path: Path, at: str) -> None:
+    """And nothing of evaluations, where a policy lets no counts out."""
+
+    def refusing(kind: str, task: Task) -> Any:
+        if kind == at and task.agreement and task.agreement.purpose == "statistics":
+            return refusal_content(Reason.ANSWERED, "0123abcd")
+        return masking("dog")(kind, task)
+
+    def site(name: str) -> Site:
+        return Site(ASKED, NAMES.index(name), refusing if name == "dog" else masking(name))
+
+    seen = Noting()
+    Rounds(ASKED, FakeGrid({name: site(name) for name in NAMES}), tmp_path, seen).run()
+    assert seen.said == [(0, "dog", "refused: answered before (see 0123abcd in its log)")]
+
+
 def test_nobody_pays_while_another_site_of_the_sum_is_gone(tmp_path: Path) -> None:
     grid = FakeGrid({name: Site(ASKED, at, masking(name)) for at, name in enumerate(NAMES)})
     given = grid._sites["bee"]
@@ -131,6 +159,19 @@ def test_nobody_pays_while_another_site_of_the_sum_is_gone(tmp_path: Path) -> No
         if one.purpose == "statistics"
     ]
     assert agreements == [("ant", "cow", "dog")]
+
+
+def test_a_site_that_only_tests_does_not_stand_for_one_that_trains(tmp_path: Path) -> None:
+    """Enough of the cohort are there, but too few of those whose cells are summed."""
+    cohort = ASKED.cohort | {"eve": Participant(units=1, role="held_out")}
+    of = study(privacy=ASKED.privacy, cohort=cohort)
+    sites = {name: Site(of, at, masking(name)) for at, name in enumerate(NAMES)}
+    grid = FakeGrid(sites | {"eve": Site(of, 9)})
+    whole, looks = grid._names, itertools.count()
+    late = {node: name for node, name in whole.items() if name not in ("cow", "dog")}
+    grid.get_node_ids = lambda: list(late if next(looks) < 3 else whole)  # type: ignore[method-assign]
+    Rounds(of, grid, tmp_path, Observer()).run()
+    assert kept(tmp_path).sites == NAMES
 
 
 class Killed(Exception):

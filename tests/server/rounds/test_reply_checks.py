@@ -59,7 +59,7 @@ class Wire:
         """A whole reply, object by object, as an honest site sends it."""
         key = self.setting.keys[site]
         announce = announced(self.setting.nodes[site], answer).SerializeToString()
-        status, body = self.calls.answer(PUSH, key, announce)
+        status, (body,) = self.calls.answer(PUSH, key, announce)
         response, parts = PushMessagesResponse.FromString(body), take_apart(answer)
         return [status] + [
             self.calls.answer(
@@ -394,4 +394,4 @@ def test_a_request_of_other_fields_is_not_taken(wire: Wire, more: bytes) -> None
     body = wire.request("paris", asked).SerializeToString()
     for sent in (body + more, body + body[: body.index(b"\x12")]):
         answer = wire.calls.answer(PUSH, wire.setting.keys["paris"], sent)
-        assert answer == (HTTPStatus.BAD_REQUEST, b"")
+        assert answer == (HTTPStatus.BAD_REQUEST, ())

@@ -270,6 +270,26 @@ def test_the_plan_tells_what_statistics_cost_and_how_precise_they_come_out(
     assert "statistics: the number of training cells of each type, to +-" in shown
 
 
+def test_a_colour_that_the_noise_hides_is_forecast_as_hidden() -> None:
+    few = make_plan(shared(4, statistics_epsilon=0.02), Cohort(sites=4, dropouts=1)).statistics
+    many = make_plan(shared(6, statistics_epsilon=0.5), Cohort(sites=6, dropouts=1)).statistics
+    assert few and few.colour and few.colour > 0.5 and "colour, which the noise hides" in few.words
+    assert many and many.colour and many.colour < 0.5 and "of 255, over 6 sites" in many.words
+
+
+def test_a_study_that_names_no_sites_yet_is_told_what_statistics_cost_all_the_same(
+    command: Callable[..., "Result"], tmp_path: Path
+) -> None:
+    path, named = tmp_path / "study.yaml", shared(6, statistics_epsilon=0.5)
+    path.write_text(dump(named.model_copy(update={"cohort": {}})))
+    told = json.loads(command("plan", path, "--json").stdout)["statistics"]
+    forecast = make_plan(named, Cohort(sites=6, dropouts=1)).statistics
+    assert forecast and told["with_training"] == forecast.with_training
+    assert told["sites"] == 0 and told["cells"] is None and told["colour"] is None
+    shown = " ".join(command("plan", path).stdout.split())
+    assert "up to epsilon 0.5 more, which makes" in shown and "the cohort names" in shown
+
+
 def test_one_noise_for_all_falls_with_the_number_of_sites() -> None:
     """Against its mean over the units of all; a round stays one step."""
     choices = {one.change: one for one in make_plan(shared(6), Cohort(sites=6, dropouts=1)).choices}
