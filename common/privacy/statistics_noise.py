@@ -49,10 +49,14 @@ def statistics_event(privacy: PrivacySpec) -> Event | None:
     """
     if privacy.statistics_epsilon is None:
         return None
+    try:
+        noise = calibrate(privacy.statistics_epsilon, privacy.delta, 1.0, 1)
+    except PrivacyError as error:
+        raise PrivacyError(f"privacy.statistics_epsilon: {error}") from error
     return Event(
         mechanism="poisson_discrete_gaussian",
         sample_rate=1.0,
-        noise_multiplier=calibrate(privacy.statistics_epsilon, privacy.delta, 1.0, 1),
+        noise_multiplier=noise,
         steps=1,
         unit=privacy.unit,
         mode="distributed",

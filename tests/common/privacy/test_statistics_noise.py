@@ -47,3 +47,8 @@ def test_more_noise_than_can_be_drawn_is_refused(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(statistics_noise, "MAX_SIGMA", 1024.0)
     with pytest.raises(PrivacyError, match=f"{sigma / 1024:.3g} cells a site, and at most 1 can"):
         statistics_sigma(of)
+
+
+def test_an_epsilon_that_no_noise_gives_is_refused_by_its_key() -> None:
+    with pytest.raises(PrivacyError, match=r"privacy.statistics_epsilon: .*1e-07"):
+        statistics_event(study(statistics_epsilon=1e-7).privacy)
