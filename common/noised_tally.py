@@ -32,7 +32,7 @@ SENSITIVITY = math.sqrt(2.0)
 """What one cell adds to the counts, in L2: one to the matrix, and one to `right` or to `wrong`."""
 TELLING = 0.4
 """The widest interval of a share that still says something."""
-_Z = 1.959964
+Z_95 = 1.959964
 """Standard deviations on either side of the mean within which 95 % of a normal law lies."""
 _KNOWN = 5.0
 """A class's number of cells is known where it is this many standard deviations of noise above 0."""
@@ -92,13 +92,13 @@ class NoisedShare:
 
     @property
     def _spread(self) -> Interval:
-        """Variances of weight * right and of wrong, times `_Z` squared.
+        """Variances of weight * right and of wrong, times `Z_95` squared.
 
         They are those of the noise and of the cells' numbers, which vary from sample to sample as
         Poisson variables do.
         """
         right = self.weight**2 * (self.right_variance + max(self.right, 0.0))
-        return _Z**2 * right, _Z**2 * (self.wrong_variance + max(self.wrong, 0.0))
+        return Z_95**2 * right, Z_95**2 * (self.wrong_variance + max(self.wrong, 0.0))
 
 
 @dataclass(frozen=True)

@@ -12,12 +12,11 @@ from numpy.typing import NDArray
 from common.config.study import Study
 from common.errors import FederationError
 from common.files import write_text
+from common.noised_tally import Z_95
 from common.privacy.statistics_noise import COLOUR, COLOURS, COUNT, statistics_sigma
 
 STATISTICS = "statistics.json"
 """The name of the file in the folder of a run."""
-_Z = 1.959964
-"""Standard deviations on either side of the mean within which 95 % of a normal law lies."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +55,7 @@ class CellStatistics:
         cells = {
             name: Estimate(value, max(value - half, 0.0), max(value + half, 0.0))
             for name, value in zip(study.cell_types, counts.tolist(), strict=True)
-            for half in [_Z * noise / COUNT]
+            for half in [Z_95 * noise / COUNT]
         }
         of_all, spread = float(counts.sum()), math.sqrt(types) * noise / COUNT
         found = (_colour(sum_ / COLOUR, noise / COLOUR, of_all, spread) for sum_ in total[types:])
@@ -96,10 +95,10 @@ def _colour(total: float, noise: float, cells: float, spread: float) -> Estimate
     The interval is Fieller's (1954): all means that `total` and `cells`, with noise of standard
     deviations `noise` and `spread`, do not contradict.
     """
-    square = cells**2 - (_Z * spread) ** 2
+    square = cells**2 - (Z_95 * spread) ** 2
     if cells <= 0 or square <= 0:
         return None
-    root = math.hypot(_Z * noise * math.sqrt(square), _Z * spread * total) / square
+    root = math.hypot(Z_95 * noise * math.sqrt(square), Z_95 * spread * total) / square
     middle = cells * total / square
     low, value, high = middle - root, total / cells, middle + root
     if high - low >= 2:

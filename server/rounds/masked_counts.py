@@ -28,7 +28,7 @@ class MaskedCounts:
         self._study = study
         self._dispatch = dispatch
         self._observer = observer
-        self._keys = MaskingKeys(study, dispatch)
+        self.keys = MaskingKeys(study, dispatch)
 
     def agree(self, task: Task, purpose: Purpose, present: Collection[str]) -> Agreement | None:
         """Return an agreement of all sites that give a key; None if they are too few.
@@ -42,7 +42,7 @@ class MaskedCounts:
         """
         sites = tuple(site for site in self._study.training_sites if site in present)
         while len(sites) >= self._study.fewest_sites:
-            agreed = self._keys.ask(Agreement(task.round, task.attempt, sites, purpose=purpose))
+            agreed = self.keys.ask(Agreement(task.round, task.attempt, sites, purpose=purpose))
             if isinstance(agreed, Agreement):
                 gone = set(sites) - self._dispatch.connected()
                 if not gone:

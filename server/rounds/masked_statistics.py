@@ -10,7 +10,6 @@ from common.wire.messages import STATISTICS, Task
 from server.rounds.cell_statistics import CellStatistics
 from server.rounds.dispatch import Dispatch
 from server.rounds.masked_counts import MaskedCounts
-from server.rounds.masking_keys import MaskingKeys
 from server.rounds.observer import Observer
 
 
@@ -19,7 +18,6 @@ class MaskedStatistics:
 
     def __init__(self, study: Study, dispatch: Dispatch, observer: Observer) -> None:
         self._study = study
-        self._keys = MaskingKeys(study, dispatch)
         self._counts = MaskedCounts(study, dispatch, observer)
 
     def collect(self, out: Path) -> None:
@@ -36,7 +34,8 @@ class MaskedStatistics:
         if self._kept(out):
             return
         task = Task(self._study, 0)
-        agreement = self._counts.agree(task, "statistics", self._keys.present(()))
+        present = self._counts.keys.present(())
+        agreement = self._counts.agree(task, "statistics", present)
         CellStatistics.none(self._study).write(out)
         if agreement is None:
             return

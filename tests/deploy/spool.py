@@ -179,7 +179,7 @@ class SpoolLink(FleetLink):
             taken = self._taken()
             if taken is not None:
                 return PullMessagesResponse(messages_list=[ProtoMessage.FromString(taken)])
-            time.sleep(_LOOK_SECONDS)
+            self._halt.wait(_LOOK_SECONDS)
         return None
 
     def _taken(self) -> bytes | None:

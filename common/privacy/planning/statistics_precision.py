@@ -4,12 +4,10 @@ import math
 from dataclasses import dataclass
 
 from common.config.study import Study
+from common.noised_tally import Z_95
 from common.privacy.accounting import epsilon, study_event
 from common.privacy.statistics_noise import COLOUR, COUNT, statistics_event, statistics_sigma
 from common.text import count
-
-_Z = 1.959964
-"""Standard deviations on either side of the mean within which 95 % of a normal law lies."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +70,7 @@ def statistics_forecast(study: Study) -> StatisticsForecast | None:
 def _precision(study: Study) -> tuple[float, float]:
     """`StatisticsForecast.cells` and `.colour` of a study that names its sites."""
     privacy, sites = study.privacy, len(study.training_sites)
-    noise = _Z * math.sqrt(sites) * statistics_sigma(study)
+    noise = Z_95 * math.sqrt(sites) * statistics_sigma(study)
     units = sum(study.cohort[site].units for site in study.training_sites)
     cells = units * privacy.cells_of_a_unit
     # The noise of the colour's own sum, and, for pictures all black or white, of all counts.
